@@ -1,0 +1,169 @@
+"""The contract every network meets. Axis legend: B batch, C channel, K class, Z Y X space (slowest first).
+
+Logits convention: `decode` returns a list of `logits_BKZYX`, full resolution first, the rest coarser for deep
+supervision, with K = task.num_classes and channel 0 the background. `probabilities` turns one of them into
+probabilities over the same K channels, whose argmax is the label map; sliding windows average these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segbench.core.errors import fault
+from segbench.core.task import Task, TaskSet
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Size of a network, stated once in config and given to every model.
+
+    patch_size_zyx in voxels; base_features doubles per stage up to max_features; pool_kernels_zyx: one kernel
+    (= stride) per down-sampling; conv_kernels_zyx: one kernel per stage, one more than there are poolings.
+    """
+
+    patch_size_zyx: tuple[int, int, int] = (64, 192, 192)
+    base_features: int = 32
+    max_features: int = 320
+    pool_kernels_zyx: tuple[tuple[int, int, int], ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
+    conv_kernels_zyx: tuple[tuple[int, int, int], ...] = (
+        (1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3),
+    )  # fmt: skip
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        """Width of each encoder stage, bottleneck last."""
+        return tuple(
+            min(self.base_features * 2**stage, self.max_features) for stage in range(len(self.pool_kernels_zyx) + 1)
+        )
+
+    @property
+    def downsampling_zyx(self) -> tuple[int, int, int]:
+        """Product of the pool kernels per axis: input sizes must be multiples of it."""
+        return tuple(math.prod(kernel[axis] for kernel in self.pool_kernels_zyx) for axis in range(3))
+
+    @property
+    def bottleneck_grid_zyx(self) -> tuple[int, int, int]:
+        """Patch size divided by the total down-sampling."""
+        return tuple(size // factor for size, factor in zip(self.patch_size_zyx, self.downsampling_zyx, strict=True))
+
+
+class SegmentationModel(nn.Module):
+    """A network that serves the tasks of its `TaskSet`, one task per call.
+
+    Class attributes: `activation` ('softmax' or 'sigmoid') tells the loss what the logits are. A sigmoid model
+    returns channel 0 (background) as zeros and overrides `targets` when its channels are not the exclusive classes.
+    `task_conditioned` says whether the answer must differ between tasks with equal channels and classes.
+    """
+
+    activation: str = "softmax"
+    task_conditioned: bool = True
+
+    def __init__(self, tasks: TaskSet, spec: NetworkSpec):
+        super().__init__()
+        self.tasks = tasks
+        self.spec = spec
+
+    def encode(self, images_BCZYX: Tensor):
+        """Return task-independent features; several tasks on one image share this call."""
+        raise NotImplementedError
+
+    def decode(self, features, task: Task) -> list[Tensor]:
+        """Return `logits_BKZYX` for one task, full resolution first."""
+        raise NotImplementedError
+
+    def forward(self, images_BCZYX: Tensor, task: Task) -> list[Tensor]:
+        """Encode and decode; raises `InputFaults` for an unknown task or a wrong channel count."""
+        self.check_input(images_BCZYX, task)
+        return self.decode(self.encode(images_BCZYX), task)
+
+    def check_input(self, images_BCZYX: Tensor, task: Task) -> None:
+        """Raise `InputFaults` when the task is unknown or the channel count is not the task's."""
+        self.tasks.index(task)
+        if images_BCZYX.ndim != 5 or images_BCZYX.shape[1] != task.num_channels:
+            raise fault(
+                f"input of task {task.name}",
+                found=f"shape {tuple(images_BCZYX.shape)}",
+                expected=f"5 axes B,C,Z,Y,X with C = {task.num_channels}",
+                mend="give one channel per entry of the card's channels",
+            )
+
+    def probabilities(self, logits_BKZYX: Tensor) -> Tensor:
+        """Return probabilities over K channels (float32) whose argmax over K is the label map.
+
+        softmax: the softmax. sigmoid: each foreground channel's own probability beside a constant 0.5 for
+        background, so that a voxel is foreground where some class exceeds one half.
+        """
+        logits_BKZYX = logits_BKZYX.float()
+        if self.activation == "softmax":
+            return logits_BKZYX.softmax(dim=1)
+        probabilities_BKZYX = logits_BKZYX.sigmoid()
+        probabilities_BKZYX[:, 0] = 0.5
+        return probabilities_BKZYX
+
+    def targets(self, labels_BZYX: Tensor, task: Task) -> Tensor:
+        """Return `targets_BKZYX` (float32, 0 or 1) for the loss; by default the one-hot of the exclusive classes."""
+        return (
+            nn.functional.one_hot(labels_BZYX.long(), task.num_classes).movedim(-1, 1).to(torch.float32)
+        )
+
+
+def stem_key(channels: int) -> str:
+    """Name of the input stem for a channel count, the same in every model on the shared backbone."""
+    return f"channels_{channels}"
+
+
+def task_set(tasks: Sequence[Task] | TaskSet) -> TaskSet:
+    """Return a `TaskSet`, building one from a sequence when needed."""
+    return tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
+
+
+def read_state_dict(path: Path | str) -> dict[str, Tensor]:
+    """Load a state dict without executing code; a truncated, malicious or foreign file raises `InputFaults`."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds here; all mean that the file cannot be trusted
+        raise fault(
+            path,
+            found=f"a file that does not load safely ({type(error).__name__})",
+            expected="a state dict saved by torch.save",
+            mend="save it again with torch.save(model.state_dict(), path)",
+        ) from error
+    if not isinstance(state, dict):
+        raise fault(path, found=type(state).__name__, expected="a dictionary of tensors", mend="save model.state_dict()")
+    for wrapper in ("state_dict", "network_weights", "model"):
+        if isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    return state
+
+
+def load_strictly(model: nn.Module, state: dict[str, Tensor], where: object) -> None:
+    """Load every tensor or none; each missing, unexpected or reshaped tensor is one fault."""
+    from segbench.core.errors import Fault, raise_faults
+
+    own = model.state_dict()
+    faults = [
+        Fault(str(where), f"no tensor {name}", f"shape {tuple(own[name].shape)}", "use a checkpoint of this model")
+        for name in own.keys() - state.keys()
+    ]
+    faults += [
+        Fault(str(where), f"unexpected tensor {name}", "no such tensor", "use a checkpoint of this model")
+        for name in state.keys() - own.keys()
+    ]
+    faults += [
+        Fault(
+            str(where),
+            f"tensor {name} of shape {tuple(state[name].shape)}",
+            f"shape {tuple(own[name].shape)}",
+            "use a checkpoint of the same size and tasks",
+        )
+        for name in own.keys() & state.keys()
+        if own[name].shape != state[name].shape
+    ]
+    raise_faults(sorted(faults, key=lambda item: item.found))
+    model.load_state_dict(state, strict=True)

@@ -1,0 +1,8 @@
+"""`python -m segbench VERB`."""
+
+import sys
+
+from segbench.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""The command line: `python -m segbench VERB`; one file per verb in this folder, found by name.
+
+A verb module has a one-line docstring (its help), `EXAMPLE`, `add_arguments(parser)` and `run(args) -> int`.
+This package alone prints and sets the exit status: 0 success, 1 the run failed, 2 the user's input is at fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import pkgutil
+import sys
+
+from segbench import __version__
+from segbench.core.errors import InputFaults, RunFailed
+
+
+def verbs() -> dict[str, str]:
+    """Return verb -> module name for every file of this folder; an underscore in the file is a hyphen in the verb."""
+    names = (info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
+    return {name.removesuffix("_verb").replace("_", "-"): f"{__name__}.{name}" for name in names}
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser; with `only`, import just that verb's module, so that light verbs stay light."""
+    parser = argparse.ArgumentParser(prog="python -m segbench", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"segbench {__version__}")
+    sub = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, module_name in sorted(verbs().items()):
+        if only is not None and verb != only:
+            continue
+        module = importlib.import_module(module_name)
+        child = sub.add_parser(
+            verb,
+            help=(module.__doc__ or "").splitlines()[0],
+            description=module.__doc__,
+            epilog=f"example: {module.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(child)
+        child.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return its exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    only = argv[0] if argv and argv[0] in verbs() else None
+    args = build_parser(only).parse_args(argv)
+    try:
+        return args.run(args)
+    except InputFaults as error:
+        for item in error.faults:
+            print(item.line(), file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"segbench {args.verb}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1

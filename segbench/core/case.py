@@ -1,0 +1,85 @@
+"""A case: its files as found (`CaseFiles`) and its row in the manifest (`Case`)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from segbench.core.errors import fault
+from segbench.core.files import write_text
+
+LIST_SEPARATOR = "|"
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Files of one case as a data source found them; one image file per channel, or one 4D file."""
+
+    case_id: str
+    patient_id: str
+    image_paths: tuple[Path, ...]
+    label_path: Path | None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checked case: a row of `manifest.csv`. Shapes in voxels x,y,z; spacing in mm; orientation as axis codes."""
+
+    task: str
+    case_id: str
+    patient_id: str
+    image_paths: tuple[str, ...]
+    label_path: str
+    image_sha256: str
+    label_sha256: str
+    shape_xyz: tuple[int, int, int]
+    spacing_mm_xyz: tuple[float, float, float]
+    orientation: str
+
+    def __post_init__(self) -> None:
+        for part in self.image_paths:
+            if LIST_SEPARATOR in part:
+                raise fault(part, found="'|' in a file name", expected="a name without it", mend="rename the file")
+
+
+def write_manifest(path: Path | str, cases: Iterable[Case]) -> None:
+    """Write the manifest atomically, one row per case, sorted by task and case id."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([field.name for field in fields(Case)])
+    for case in sorted(cases, key=lambda item: (item.task, item.case_id)):
+        writer.writerow(
+            [
+                LIST_SEPARATOR.join(map(str, value)) if isinstance(value, (tuple, list)) else value
+                for value in asdict(case).values()
+            ]
+        )
+    write_text(path, stream.getvalue())
+
+
+def read_manifest(path: Path | str) -> list[Case]:
+    """Read a manifest; a file with other columns raises `InputFaults`."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream)
+        expected = [field.name for field in fields(Case)]
+        if reader.fieldnames != expected:
+            raise fault(path, found=f"columns {reader.fieldnames}", expected=expected, mend="run ingest again")
+        return [_from_row(row) for row in reader]
+
+
+def _from_row(row: dict[str, str]) -> Case:
+    return Case(
+        task=row["task"],
+        case_id=row["case_id"],
+        patient_id=row["patient_id"],
+        image_paths=tuple(row["image_paths"].split(LIST_SEPARATOR)),
+        label_path=row["label_path"],
+        image_sha256=row["image_sha256"],
+        label_sha256=row["label_sha256"],
+        shape_xyz=tuple(int(value) for value in row["shape_xyz"].split(LIST_SEPARATOR)),
+        spacing_mm_xyz=tuple(float(value) for value in row["spacing_mm_xyz"].split(LIST_SEPARATOR)),
+        orientation=row["orientation"],
+    )
