@@ -1,0 +1,30 @@
+"""Check the cases of one task and write its manifest; every fault is one line and nothing is written."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "python -m segbench ingest --config results/demo/config.json --task phantom_liver"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
+    parser.add_argument("--task", required=True, help="name of the task")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check and write the manifest."""
+    from segbench.core.case import write_manifest
+    from segbench.core.config import load_config
+    from segbench.core.errors import raise_faults
+    from segbench.core.paths import RunPaths
+    from segbench.data.checks import check_task
+    from segbench.data.ingest import ingest
+
+    config = load_config(args.config)
+    card, task = config.dataset_cards[args.task], config.task(args.task)
+    raise_faults(check_task(task, card, config.data_root))
+    write_manifest(RunPaths(config.run).manifest(args.task), ingest(task, card, config.data_root))
+    return 0

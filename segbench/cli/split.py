@@ -1,0 +1,29 @@
+"""Split the cases of a run by patient and write splits.json."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "python -m segbench split --config results/demo/config.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the manifests and write the split."""
+    from segbench.core.case import read_manifest
+    from segbench.core.config import load_config
+    from segbench.core.files import write_json
+    from segbench.core.paths import RunPaths
+    from segbench.data.splits import make_splits
+
+    config = load_config(args.config)
+    paths = RunPaths(config.run)
+    cases = {task.name: read_manifest(paths.manifest(task.name)) for task in config.tasks}
+    namespaces = {task.name: config.dataset_cards[task.name]["patient_namespace"] for task in config.tasks}
+    write_json(paths.splits, make_splits(cases, namespaces, config.data))
+    return 0

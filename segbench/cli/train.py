@@ -1,0 +1,31 @@
+"""Train one job of a run and record its outcome."""
+
+from __future__ import annotations
+
+import argparse
+
+from segbench.cli._job import add_job_arguments, run_job
+
+EXAMPLE = "python -m segbench train --config results/demo/config.json --job upstream.uniseg.random.joint.f0.s0"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    add_job_arguments(parser)
+    parser.add_argument("--workers", type=int, default=0, help="processes that load and augment patches")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and write outcome.json, weights.pt and log.csv."""
+    import torch
+
+    torch.set_num_threads(args.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def work(config, job) -> dict:
+        from segbench.training.loop import train
+
+        return train(config, job, device=device, workers=args.workers)
+
+    return run_job(args, "train", work, lambda paths, job: paths.train(job.id))

@@ -1,0 +1,424 @@
+"""The typed configuration: every key with its meaning and default; unknown keys are refused with a suggestion.
+
+`load_config` reads YAML, fills defaults, looks up cards and collects all faults before raising once. This module
+alone reads the environment (`SEGBENCH_DATA`). It needs pydantic and PyYAML only, so that the workflow's graph builds
+in an environment that holds Snakemake and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from segbench.core import cards
+from segbench.core.errors import Fault, fault, raise_faults, suggestion
+from segbench.core.task import Task, TaskSet
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
+Triple = tuple[int, int, int]
+RESERVED_INITIALISATIONS = ("scratch",)
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Phantom(Section):
+    """The synthetic world that is written when no real data are asked for."""
+
+    seed: int = Field(2023, description="Seed of the synthetic world; same seed, same bytes.")
+    train_cases: int = Field(10, ge=1, description="Training cases per task.")
+    test_cases: int = Field(4, ge=1, description="Test cases per task.")
+
+
+class Data(Section):
+    """Where labelled volumes are and how they are split."""
+
+    root: str | None = Field(
+        None, description="Folder that holds one folder per data set. Default: the environment variable SEGBENCH_DATA."
+    )
+    phantom: Phantom | None = Field(None, description="Generate the synthetic world under `root` first.")
+    cards: tuple[str, ...] = Field((), description="Folders with your own data-set cards (*.yaml, *.json).")
+    protocol: Literal["seeded", "kfold", "as_published", "corrected"] = Field(
+        "seeded", description="How cases are split; named on every table."
+    )
+    split_files: tuple[str, ...] = Field(
+        (), description="Released split files, for the protocols `as_published` and `corrected`."
+    )
+    split_seed: int = Field(1234, description="Seed of the protocols `seeded` and `kfold`.")
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="Share of patients held out by the protocol `seeded`.")
+    folds: tuple[int, ...] = Field((0,), min_length=1, description="Folds to run; `seeded` has fold 0 only.")
+    fold_count: int = Field(5, ge=2, description="Number of folds of the protocol `kfold`.")
+    accept_leaks: tuple[str, ...] = Field((), description="Names of audit findings that are accepted on purpose.")
+
+
+def _as_model_entry(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class ModelEntry(Section):
+    """One model of the comparison: a registered name, options, and an id when it is used twice."""
+
+    name: str = Field(description="File name of the model below models/, without .py.")
+    id: str | None = Field(None, pattern=NAME, description="Name in the score table; default: `name`.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the model's card.")
+
+    @property
+    def key(self) -> str:
+        """The value of the column `model`."""
+        return self.id or self.name
+
+
+class Initialisation(Section):
+    """Where the weights of a downstream run come from."""
+
+    name: str = Field(pattern=NAME, description="'scratch', the id of an upstream model, or a name for `file`.")
+    file: str | None = Field(None, description="A state dict saved by torch.save, loaded without executing code.")
+    format: Literal["segbench", "uniseg_official"] = Field("segbench", description="Layout of `file`.")
+    sha256: str | None = Field(None, description="Checksum that `file` must have.")
+    minimum_share: float = Field(
+        0.5, ge=0, le=1, description="The run stops when a smaller share of the parameters is matched."
+    )
+
+
+Model = Annotated[ModelEntry, BeforeValidator(_as_model_entry)]
+Weights = Annotated[Initialisation, BeforeValidator(_as_model_entry)]
+
+
+class Network(Section):
+    """Size of every network, so that only the idea differs."""
+
+    patch_size_zyx: Triple = Field((64, 192, 192), description="Training and inference patch in voxels.")
+    base_features: int = Field(32, ge=4, description="Width of the first stage.")
+    max_features: int = Field(320, ge=4, description="Largest width.")
+    pool_kernels_zyx: tuple[Triple, ...] = Field(
+        ((1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2)), description="One down-sampling kernel per stage."
+    )
+    conv_kernels_zyx: tuple[Triple, ...] = Field(
+        ((1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
+        description="One convolution kernel per stage, one more than there are poolings.",
+    )
+
+
+class Training(Section):
+    """The recipe, the same for every model."""
+
+    iterations_per_task: int = Field(50000, ge=1, description="Optimiser steps per task: the compute budget.")
+    batch_size: int = Field(2, ge=1, description="Patches per step, all of one task.")
+    schedule: Literal["equal", "proportional", "sqrt"] = Field(
+        "equal", description="Share of each task in the steps: equal as published, by size, or by its square root."
+    )
+    initial_learning_rate: float = Field(0.01, gt=0, description="Learning rate of the first step.")
+    momentum: float = Field(0.99, ge=0, lt=1, description="Nesterov momentum of SGD.")
+    weight_decay: float = Field(3e-5, ge=0, description="Weight decay of SGD.")
+    poly_exponent: float = Field(0.9, ge=0, description="Exponent of the polynomial decay of the learning rate.")
+    gradient_clip: float = Field(12.0, gt=0, description="Largest norm of the gradient.")
+    foreground_fraction: float = Field(0.33, ge=0, le=1, description="Share of patches centred on foreground.")
+    augmentation: Literal["none", "light", "full"] = Field("full", description="Augmentation of the nnU-Net family.")
+    mirror_axes: tuple[int, ...] = Field((0, 1, 2), description="Axes (z, y, x) mirrored at random in training.")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of the forward pass.")
+    save_every_seconds: float = Field(30.0, gt=0, description="Interval between resumable states.")
+
+
+class Inference(Section):
+    """Part of a method's identity: it moves ranks by itself."""
+
+    step: float = Field(0.5, gt=0, le=1, description="Step of the sliding window as a share of the patch.")
+    mirror_axes: tuple[int, ...] = Field((), description="Axes (z, y, x) mirrored at test time and averaged.")
+    keep_predictions: bool = Field(True, description="Write predicted label maps below results/.")
+
+
+class Upstream(Section):
+    """The tasks that universal models learn together and single-task models one by one."""
+
+    tasks: tuple[str, ...] = Field(min_length=1, description="Names of data-set cards, in prompt order.")
+    models: tuple[Model, ...] = Field(description="Models to compare.")
+    controls: tuple[str, ...] = Field((), description="Control predictors that bound the scale.")
+
+
+class Downstream(Section):
+    """Tasks that models meet later, started from several initialisations."""
+
+    tasks: tuple[str, ...] = Field(min_length=1, description="Names of data-set cards.")
+    model: Model = Field(ModelEntry(name="single_task"), description="The network that is fine-tuned.")
+    initialisations: tuple[Weights, ...] = Field(min_length=1, description="Where its weights come from.")
+    controls: tuple[str, ...] = Field((), description="Control predictors that bound the scale.")
+    training: dict[str, Any] = Field(default_factory=dict, description="Keys of `training` that differ here.")
+
+
+class Config(Section):
+    """The whole experiment. Holds facts of the experiment only; threads and devices live in workflow/profiles."""
+
+    run: str = Field(pattern=NAME, description="Name of the run: results/<run>/ and reports/<run>/.")
+    description: str = Field("", description="What the run is for, its expected time and figures.")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="Repetitions; every model sees the same data order.")
+    data: Data = Field(Data(), description=Data.__doc__)
+    recipes: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Own preparation recipes, or changed keys of a named one."
+    )
+    task_recipes: dict[str, str] = Field(default_factory=dict, description="Recipe of a task, instead of its card's.")
+    network: Network = Field(Network(), description=Network.__doc__)
+    training: Training = Field(Training(), description=Training.__doc__)
+    inference: Inference = Field(Inference(), description=Inference.__doc__)
+    upstream: Upstream = Field(description=Upstream.__doc__)
+    downstream: Downstream | None = Field(None, description=Downstream.__doc__)
+    metrics: tuple[str, ...] = Field(("dice", "hd95", "hd95_max"), min_length=1, description="Metrics to compute.")
+    policies: dict[str, dict[str, float | Literal["exclude"]]] = Field(
+        default_factory=dict, description="Per metric: what a status counts as, a number or `exclude`."
+    )
+    allow_mixed_training_code: bool = Field(
+        False, description="Render a table whose cells were trained by different versions of the training code."
+    )
+
+    @cached_property
+    def dataset_cards(self) -> dict[str, dict]:
+        """All data-set cards, the user's included."""
+        return cards.dataset_cards([Path(folder) for folder in self.data.cards])
+
+    @cached_property
+    def model_cards(self) -> dict[str, dict]:
+        """All model cards, controls included."""
+        return cards.model_cards()
+
+    def task(self, name: str) -> Task:
+        """Return the task of a data-set card."""
+        task = cards.task_from_card(name, self.dataset_cards[name])
+        recipe = self.task_recipes.get(name)
+        return task if recipe is None else Task(**{**task.__dict__, "recipe": recipe})
+
+    def tasks_of(self, experiment: str) -> TaskSet:
+        """Return the tasks of 'upstream' or 'downstream' in order; empty without a downstream part."""
+        section = self.upstream if experiment == "upstream" else self.downstream
+        return TaskSet(self.task(name) for name in (section.tasks if section else ()))
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """All tasks, upstream first, each once."""
+        names = dict.fromkeys(self.upstream.tasks + (self.downstream.tasks if self.downstream else ()))
+        return tuple(self.task(name) for name in names)
+
+    @property
+    def synthetic(self) -> bool:
+        """True when any task of the run is synthetic."""
+        return any(task.synthetic for task in self.tasks)
+
+    @property
+    def data_root(self) -> Path:
+        """Folder with one folder per data set."""
+        return Path(self.data.root)
+
+    def training_of(self, experiment: str) -> Training:
+        """Return the training recipe of an experiment, downstream changes applied."""
+        if experiment == "downstream" and self.downstream:
+            return Training(**{**self.training.model_dump(), **self.downstream.training})
+        return self.training
+
+    def model_entry(self, key: str) -> ModelEntry:
+        """Return the entry of the model with this id."""
+        entries = self.upstream.models + ((self.downstream.model,) if self.downstream else ())
+        return next(entry for entry in entries if entry.key == key)
+
+
+def load_config(path: Path | str) -> Config:
+    """Read and check a YAML or JSON config file; all faults are raised at once as `InputFaults`."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise fault(path, found=error.strerror, expected="a config file", mend="check --config") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise fault(path, found=f"not YAML ({error})", expected="YAML", mend="mend the syntax") from error
+    return parse_config(content, where=str(path))
+
+
+def parse_config(content: Any, *, where: str) -> Config:
+    """Check a mapping that was read from `where`; all faults are raised at once as `InputFaults`."""
+    if not isinstance(content, Mapping):
+        raise fault(where, found=type(content).__name__, expected="a mapping of keys", mend="see config/README.md")
+    content = dict(content)
+    data = dict(content.get("data") or {})
+    if data.get("root") is None and os.environ.get("SEGBENCH_DATA"):
+        data["root"] = os.environ["SEGBENCH_DATA"]
+    content["data"] = data
+    try:
+        config = Config.model_validate(content)
+    except ValidationError as error:
+        raise_faults(_as_fault(where, item) for item in error.errors())
+    raise_faults(_meaning_faults(where, config))
+    return config
+
+
+def _as_fault(where: str, item: dict) -> Fault:
+    location = [str(part) for part in item["loc"]]
+    key = ".".join(location)
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        return Fault(f"{where}: {key}", "an unknown key", "a known key", suggestion(location[-1], known))
+    found = "nothing" if item["type"] == "missing" else repr(item["input"])
+    return Fault(f"{where}: {key}", found[:120], item["msg"], "see config/README.md")
+
+
+def _known_keys(location: list[str]) -> list[str]:
+    section: Any = Config
+    for part in location:
+        field = getattr(section, "model_fields", {}).get(part)
+        if field is None:
+            continue  # an index of a list or the tag of a union
+        section = _section_of(field.annotation)
+    return list(getattr(section, "model_fields", {}))
+
+
+def _section_of(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _section_of(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def _meaning_faults(where: str, config: Config) -> list[Fault]:
+    """Faults that need more than one key: names of cards, sizes that do not divide, policies."""
+    faults = [*_name_faults(where, config), *_network_faults(where, config.network), *_metric_faults(where, config)]
+    if config.data.root is None:
+        faults.append(
+            Fault(f"{where}: data.root", "nothing", "a folder with the data sets", "set data.root or SEGBENCH_DATA")
+        )
+    if config.data.protocol in ("as_published", "corrected") and not config.data.split_files:
+        faults.append(
+            Fault(
+                f"{where}: data.split_files",
+                "nothing",
+                f"the released split files for protocol {config.data.protocol}",
+                "see docs/protocols.md for where to get them",
+            )
+        )
+    if config.downstream:
+        unknown = set(config.downstream.training) - set(Training.model_fields)
+        faults += [
+            Fault(f"{where}: downstream.training.{key}", "an unknown key", "a key of training",
+                  suggestion(key, Training.model_fields))
+            for key in sorted(unknown)
+        ]  # fmt: skip
+        if not unknown:
+            try:
+                config.training_of("downstream")
+            except ValidationError as error:
+                faults += [_as_fault(f"{where}: downstream.training", item) for item in error.errors()]
+    return faults
+
+
+def _name_faults(where: str, config: Config) -> list[Fault]:
+    faults = []
+    datasets, models = config.dataset_cards, config.model_cards
+    networks = [name for name, card in models.items() if card["kind"] != "control"]
+    controls = [name for name, card in models.items() if card["kind"] == "control"]
+
+    def check(key: str, names: list[str], known: Any, what: str) -> None:
+        for name in names:
+            if name not in known:
+                faults.append(Fault(f"{where}: {key}", repr(name), what, suggestion(name, known)))
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            faults.append(Fault(f"{where}: {key}", f"{name!r} twice", "each once", "remove one, or give it an id"))
+
+    upstream, downstream = config.upstream, config.downstream
+    check("upstream.tasks", list(upstream.tasks), datasets, "the name of a data-set card")
+    check("upstream.controls", list(upstream.controls), controls, "the name of a control")
+    keys = [entry.key for entry in upstream.models]
+    check("upstream.models", keys, set(keys), "distinct ids")
+    entries = list(upstream.models)
+    if downstream:
+        check("downstream.tasks", list(downstream.tasks), datasets, "the name of a data-set card")
+        check("downstream.controls", list(downstream.controls), controls, "the name of a control")
+        sources = [item.name for item in downstream.initialisations if item.file is None]
+        joint = [
+            entry.key for entry in upstream.models if models.get(entry.name, {}).get("kind") == "universal"
+        ]
+        check(
+            "downstream.initialisations", sources, [*RESERVED_INITIALISATIONS, *joint],
+            "scratch, a universal model of upstream.models, or a name with a file",
+        )  # fmt: skip
+        entries.append(downstream.model)
+    for entry in entries:
+        if entry.name not in networks:
+            faults.append(
+                Fault(f"{where}: models", repr(entry.name), "the name of a model", suggestion(entry.name, networks))
+            )
+            continue
+        known = models[entry.name]["options"]
+        faults += [
+            Fault(f"{where}: options of {entry.key}", repr(option), "an option of its card", suggestion(option, known))
+            for option in entry.options
+            if option not in known
+        ]
+    faults += [
+        Fault(f"{where}: task_recipes", repr(name), "a task of this run", suggestion(name, datasets))
+        for name in config.task_recipes
+        if name not in datasets
+    ]
+    return faults
+
+
+def _network_faults(where: str, network: Network) -> list[Fault]:
+    faults = []
+    if len(network.conv_kernels_zyx) != len(network.pool_kernels_zyx) + 1:
+        faults.append(
+            Fault(
+                f"{where}: network.conv_kernels_zyx",
+                f"{len(network.conv_kernels_zyx)} kernels",
+                f"{len(network.pool_kernels_zyx) + 1}, one more than pool_kernels_zyx",
+                "add or remove a kernel",
+            )
+        )
+    for axis, (letter, size) in enumerate(zip("zyx", network.patch_size_zyx, strict=True)):
+        factor = 1
+        for kernel in network.pool_kernels_zyx:
+            factor *= kernel[axis]
+        if size < factor or size % factor:
+            faults.append(
+                Fault(
+                    f"{where}: network.patch_size_zyx",
+                    f"{size} along {letter}",
+                    f"a positive multiple of {factor}",
+                    f"try {max(factor, round(size / factor) * factor)}",
+                )
+            )
+    return faults
+
+
+def _metric_faults(where: str, config: Config) -> list[Fault]:
+    from segbench.core.vocabulary import METRIC_NAMES, POLICY_STATUSES
+
+    faults = [
+        Fault(f"{where}: metrics", repr(name), "a metric", suggestion(name, METRIC_NAMES))
+        for name in config.metrics
+        if name not in METRIC_NAMES
+    ]
+    for name, policy in config.policies.items():
+        if name not in METRIC_NAMES:
+            faults.append(Fault(f"{where}: policies", repr(name), "a metric", suggestion(name, METRIC_NAMES)))
+        faults += [
+            Fault(f"{where}: policies.{name}", repr(status), "a status", suggestion(status, POLICY_STATUSES))
+            for status in policy
+            if status not in POLICY_STATUSES
+        ]
+    return faults
+
+
+def schema() -> dict:
+    """Return the JSON schema of the config, as written to config/schema.json."""
+    return Config.model_json_schema()
+
+
+def valid_run_name(name: str) -> bool:
+    """Tell whether a string can name a run."""
+    return re.match(NAME, name) is not None

@@ -1,0 +1,206 @@
+"""Which jobs a config asks for, and which score rows they promise.
+
+One training job is one (model, unit, fold, seed): unit is `joint` for universal models, a task for per-task ones, and
+a downstream task for transfer. Every training job and every control has one evaluation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from segbench.core import cards
+from segbench.core.config import Config, Initialisation, ModelEntry
+from segbench.core.paths import RunPaths
+from segbench.core.task import Task, TaskSet
+
+JOINT = "joint"
+RANDOM = "random"
+NOT_TRAINED = "none"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One (experiment, model, initialisation, unit, fold, seed); `control` jobs are evaluated without training."""
+
+    experiment: str
+    model: str
+    initialisation: str
+    unit: str
+    fold: int
+    seed: int
+    control: bool = False
+
+    @property
+    def id(self) -> str:
+        """Folder name of the job."""
+        return f"{self.experiment}.{self.model}.{self.initialisation}.{self.unit}.f{self.fold}.s{self.seed}"
+
+    def tasks(self, config: Config) -> TaskSet:
+        """Tasks that the job trains on and is scored on: those of its unit that the model supports."""
+        asked = [task for task in config.tasks_of(self.experiment) if self.unit in (JOINT, task.name)]
+        return TaskSet(task for task in asked if self.control or skip_reason(config, self.model, task) is None)
+
+    def source(self, config: Config) -> Job | None:
+        """The upstream job whose weights start this one, if any."""
+        if self.experiment != "downstream" or self.control:
+            return None
+        item = self.weights(config)
+        if item.name == "scratch" or item.file is not None:
+            return None
+        return Job("upstream", item.name, RANDOM, JOINT, self.fold, self.seed)
+
+    def weights(self, config: Config) -> Initialisation:
+        """The entry of downstream.initialisations that starts this job."""
+        return next(item for item in config.downstream.initialisations if item.name == self.initialisation)
+
+
+def skip_reason(config: Config, model: str, task: Task) -> str | None:
+    """Return why a model cannot serve a task, from its card, or None."""
+    return cards.supports(config.model_cards[config.model_entry(model).name], task)
+
+
+def _units(config: Config, entry: ModelEntry) -> list[str]:
+    tasks = config.tasks_of("upstream")
+    if config.model_cards[entry.name]["kind"] == "universal":
+        return [JOINT]
+    return [task.name for task in tasks if skip_reason(config, entry.key, task) is None]
+
+
+def training_jobs(config: Config) -> list[Job]:
+    """Return every training job, upstream first."""
+    jobs = []
+    for fold in config.data.folds:
+        for seed in config.seeds:
+            jobs += [
+                Job("upstream", entry.key, RANDOM, unit, fold, seed)
+                for entry in config.upstream.models
+                for unit in _units(config, entry)
+            ]
+            if config.downstream:
+                jobs += [
+                    Job("downstream", config.downstream.model.key, item.name, task.name, fold, seed)
+                    for item in config.downstream.initialisations
+                    for task in config.tasks_of("downstream")
+                    if skip_reason(config, config.downstream.model.key, task) is None
+                ]
+    return jobs
+
+
+def control_jobs(config: Config) -> list[Job]:
+    """Return one evaluation per control and experiment; controls have no seed of their own."""
+    sections = {"upstream": config.upstream, "downstream": config.downstream}
+    return [
+        Job(experiment, name, NOT_TRAINED, JOINT, fold, config.seeds[0], control=True)
+        for experiment, section in sections.items()
+        if section
+        for name in section.controls
+        for fold in config.data.folds
+    ]
+
+
+def evaluation_jobs(config: Config) -> list[Job]:
+    """Return every evaluation: trained models, then controls."""
+    return training_jobs(config) + control_jobs(config)
+
+
+def find_job(config: Config, job_id: str) -> Job:
+    """Return the job with this id; the graph and the verbs use the same ids."""
+    return next(job for job in evaluation_jobs(config) if job.id == job_id)
+
+
+def skipped_cells(config: Config) -> Iterator[tuple[Job, Task, str]]:
+    """Yield (job, task, reason) for every cell that a model cannot fill, by its card."""
+    for fold in config.data.folds:
+        for seed in config.seeds:
+            for entry in config.upstream.models:
+                universal = config.model_cards[entry.name]["kind"] == "universal"
+                for task in config.tasks_of("upstream"):
+                    reason = skip_reason(config, entry.key, task)
+                    if reason:
+                        unit = JOINT if universal else task.name
+                        yield Job("upstream", entry.key, RANDOM, unit, fold, seed), task, reason
+            if config.downstream:
+                for item in config.downstream.initialisations:
+                    for task in config.tasks_of("downstream"):
+                        reason = skip_reason(config, config.downstream.model.key, task)
+                        if reason:
+                            key = config.downstream.model.key
+                            yield Job("downstream", key, item.name, task.name, fold, seed), task, reason
+
+
+def test_cases(splits: dict, fold: int, task: str) -> list[str]:
+    """Return the test cases of a task in a fold of a splits file."""
+    return splits["folds"][str(fold)][task]["test"]
+
+
+def expected_keys(config: Config, splits: dict) -> Iterator[tuple[str, ...]]:
+    """Yield the key of every score row that the config promises, as strings in the order of the table."""
+    for job in evaluation_jobs(config):
+        for task in job.tasks(config):
+            yield from row_keys(config, splits, job, task)
+    for job, task, _ in skipped_cells(config):
+        yield from row_keys(config, splits, job, task)
+
+
+def row_keys(config: Config, splits: dict, job: Job, task: Task) -> Iterator[tuple[str, ...]]:
+    """Yield the keys of one cell: test cases x structures x metrics."""
+    for case in test_cases(splits, job.fold, task.name):
+        for structure in task.structures:
+            for metric in config.metrics:
+                yield (
+                    job.experiment, job.model, job.initialisation, job.unit, str(job.fold), str(job.seed),
+                    config.data.protocol, task.name, task.name, case, structure.name, metric,
+                )  # fmt: skip
+
+
+def settings_hash(config: Config, job: Job, *, scoring: bool) -> str:
+    """Return a hash of the settings that change a job's result; `scoring` adds inference and metrics.
+
+    The graph uses it as a parameter, so that an unrelated edit of the config reruns nothing.
+    """
+    dump = config.model_dump(mode="json")
+    facts = {
+        "job": job.id,
+        "data": dump["data"],
+        "recipes": dump["recipes"],
+        "task_recipes": dump["task_recipes"],
+        "network": dump["network"],
+        "training": config.training_of(job.experiment).model_dump(mode="json"),
+        "tasks": [repr(task) for task in job.tasks(config)],
+        "model": None if job.control else config.model_entry(job.model).model_dump(mode="json"),
+        "weights": job.weights(config).model_dump(mode="json") if _has_weights(config, job) else None,
+    }
+    facts["training"].pop("save_every_seconds")
+    if scoring:
+        facts |= {"inference": dump["inference"], "metrics": dump["metrics"]}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _has_weights(config: Config, job: Job) -> bool:
+    return job.experiment == "downstream" and not job.control
+
+
+def attempt(outcome: Path) -> int:
+    """Return the number of the attempt that an outcome file asks for.
+
+    A finished job keeps its number, so nothing reruns; a failed one asks for the next, which Snakemake sees as a
+    changed parameter and so retries just that job.
+    """
+    try:
+        record = json.loads(outcome.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 1
+    return record["attempt"] + (record["status"] == "failed")
+
+
+def failed_outcomes(config: Config) -> list[dict]:
+    """Return the outcome records of all failed training and evaluation jobs."""
+    paths = RunPaths(config.run)
+    candidates: Iterable[Path] = [paths.train(job.id) / "outcome.json" for job in training_jobs(config)]
+    candidates = [*candidates, *(paths.evaluate(job.id) / "outcome.json" for job in evaluation_jobs(config))]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in candidates if path.exists()]
+    return [record for record in records if record["status"] == "failed"]

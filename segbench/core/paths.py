@@ -1,0 +1,87 @@
+"""Where every file of a run lives; nothing else spells a path of results/ or reports/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PREPARED_ROOT = Path("data/prepared")
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Paths of one run, relative to the working directory."""
+
+    run: str
+
+    @property
+    def root(self) -> Path:
+        """Everything of the run that git ignores."""
+        return Path("results") / self.run
+
+    @property
+    def report(self) -> Path:
+        """The rendered report."""
+        return Path("reports") / self.run
+
+    @property
+    def config(self) -> Path:
+        """The resolved config that every job reads."""
+        return self.root / "config.json"
+
+    @property
+    def splits(self) -> Path:
+        """The split, with its hash."""
+        return self.root / "splits.json"
+
+    @property
+    def audit(self) -> Path:
+        """Findings of the leak audit."""
+        return self.root / "audit.csv"
+
+    @property
+    def scores(self) -> Path:
+        """The one table that everything is derived from."""
+        return self.root / "scores.csv"
+
+    @property
+    def run_record(self) -> Path:
+        """What the report needs to know about the run: methods, tasks, jobs, provenance."""
+        return self.root / "run.json"
+
+    @property
+    def owner(self) -> Path:
+        """Process that owns the workflow's lock; kept outside declared outputs."""
+        return self.root / "state" / "owner.json"
+
+    def manifest(self, task: str) -> Path:
+        """Checked cases of a task."""
+        return self.root / "manifest" / f"{task}.csv"
+
+    def prepared(self, task: str) -> Path:
+        """Index of a task's prepared cases: case id -> folder in the shared store."""
+        return self.root / "prepared" / f"{task}.json"
+
+    def train(self, job: str) -> Path:
+        """Folder of a training job: outcome.json, weights.pt, log.csv."""
+        return self.root / "train" / job
+
+    def evaluate(self, job: str) -> Path:
+        """Folder of an evaluation: outcome.json, scores.csv."""
+        return self.root / "evaluate" / job
+
+    def prediction(self, job: str, task: str, case: str) -> Path:
+        """A predicted label map on the native grid."""
+        return self.root / "predictions" / job / task / f"{case}.nii.gz"
+
+    def state(self, verb: str, job: str) -> Path:
+        """Resumable state of a job, beside and not inside its declared outputs."""
+        return self.root / "state" / verb / job
+
+    def log(self, rule: str, name: str) -> Path:
+        """Log of a job."""
+        return self.root / "logs" / rule / f"{name}.log"
+
+    def benchmark(self, rule: str, name: str) -> Path:
+        """Snakemake's benchmark file of a job."""
+        return self.root / "benchmarks" / rule / f"{name}.tsv"

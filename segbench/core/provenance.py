@@ -1,0 +1,71 @@
+"""Who made a result: commit, config hash, versions, host, and a fingerprint of the code that matters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+from segbench import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINING_CODE = (
+    "models/backbone.py", "models/blocks.py", "models/interface.py", "segbench/training", "segbench/data/sampling.py",
+    "segbench/data/store.py", "segbench/data/transforms.py",
+)  # fmt: skip
+SCORING_CODE = ("segbench/metrics", "segbench/inference", "segbench/evaluation")
+REPORTING_CODE = ("segbench/reporting", "segbench/stats", "segbench/metrics/registry.py")
+PHANTOM_CODE = ("segbench/data/phantoms.py",)
+PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "batchgeneratorsv2", "edt", "snakemake")
+
+
+def code_fingerprint(parts: Iterable[str]) -> str:
+    """Return a hash of the Python files and folders named relative to the repository's root."""
+    digest = hashlib.sha256()
+    for part in parts:
+        path = ROOT / part
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path] if path.exists() else []
+        for file in files:
+            digest.update(str(file.relative_to(ROOT)).encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def content_hash(content: object) -> str:
+    """Return the SHA-256 of a JSON-serialisable object."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def commit() -> str:
+    """Return the commit of the checkout, '+changes' when it differs, or 'not a git checkout'."""
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return "not a git checkout"
+    return head + ("+changes" if changed else "")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, segbench and the packages that shape results; absent ones are named so."""
+    found = {"python": platform.python_version(), "segbench": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def host() -> str:
+    """Return the operating system and processor type, without the machine's name."""
+    return f"{platform.system()} {platform.machine()}"

@@ -1,0 +1,106 @@
+"""Splits by patient: seeded and k-fold protocols; one patient is on one side in all tasks that share a namespace.
+
+A split is JSON: {"protocol", "folds": {"0": {task: {"train": [...], "test": [...]}}}, "sha256"}. It is keyed by case
+identity, never by directory order: patients are ranked by a hash of (seed, namespace, patient).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from segbench.core.case import Case
+from segbench.core.config import Data
+from segbench.core.errors import fault
+from segbench.core.provenance import content_hash
+
+Split = dict[str, dict[str, list[str]]]
+
+
+def make_splits(cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, str], data: Data) -> dict:
+    """Return the splits file of a run. cases: task -> cases; namespaces: task -> patient namespace.
+
+    Raises InputFaults when a task would have an empty side.
+    """
+    if data.protocol == "seeded":
+        folds = {"0": seeded_split(cases, namespaces, fraction=data.test_fraction, seed=data.split_seed)}
+    elif data.protocol == "kfold":
+        folds = {
+            str(fold): kfold_split(cases, namespaces, fold=fold, count=data.fold_count, seed=data.split_seed)
+            for fold in data.folds
+        }
+    else:
+        from segbench.data.protocols import published_split
+
+        folds = {"0": published_split(cases, data.protocol, data.split_files)}
+    for fold in data.folds:
+        if str(fold) not in folds:
+            raise fault("data.folds", found=fold, expected=f"one of {', '.join(folds)}", mend="change data.folds")
+    content = {"protocol": data.protocol, "folds": folds}
+    return content | {"sha256": content_hash(content)}
+
+
+def patient_rank(seed: int, namespace: str, patient: str) -> str:
+    """Return a string whose order over patients is random but the same on every machine and for every task."""
+    return hashlib.sha256(f"{seed}/{namespace}/{patient}".encode()).hexdigest()
+
+
+def seeded_split(
+    cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, str], *, fraction: float, seed: int
+) -> Split:
+    """Hold out a share of the patients of every task, keeping a patient's side in all tasks of a namespace."""
+    side: dict[tuple[str, str], str] = {}
+    split = {}
+    for task, rows in cases.items():
+        namespace = namespaces[task]
+        patients = _ranked_patients(rows, namespace, seed)
+        wanted = min(max(1, round(fraction * len(patients))), len(patients) - 1)
+        _refuse_empty(task, len(patients))
+        held = sum(side.get((namespace, patient)) == "test" for patient in patients)
+        for patient in patients:
+            if (namespace, patient) not in side:
+                side[namespace, patient] = "test" if held < wanted else "train"
+                held += side[namespace, patient] == "test"
+        split[task] = _by_side(rows, {patient: side[namespace, patient] for patient in patients})
+    return split
+
+
+def kfold_split(
+    cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, str], *, fold: int, count: int, seed: int
+) -> Split:
+    """Return one of `count` folds; patient number r in a namespace's ranking is tested in fold r modulo count."""
+    everyone: dict[str, dict[str, None]] = {}
+    for task, rows in cases.items():
+        everyone.setdefault(namespaces[task], {}).update(dict.fromkeys(row.patient_id for row in rows))
+    fold_of = {
+        (namespace, patient): number % count
+        for namespace, patients in everyone.items()
+        for number, patient in enumerate(sorted(patients, key=lambda name: patient_rank(seed, namespace, name)))
+    }
+    split = {}
+    for task, rows in cases.items():
+        sides = {row.patient_id: fold_of[namespaces[task], row.patient_id] == fold for row in rows}
+        split[task] = _by_side(rows, {patient: "test" if held else "train" for patient, held in sides.items()})
+        if not split[task]["train"] or not split[task]["test"]:
+            _refuse_empty(task, 1)
+    return split
+
+
+def _ranked_patients(rows: Sequence[Case], namespace: str, seed: int) -> list[str]:
+    return sorted({row.patient_id for row in rows}, key=lambda patient: patient_rank(seed, namespace, patient))
+
+
+def _by_side(rows: Sequence[Case], side: Mapping[str, str]) -> dict[str, list[str]]:
+    return {
+        name: sorted(row.case_id for row in rows if side[row.patient_id] == name) for name in ("train", "test")
+    }
+
+
+def _refuse_empty(task: str, patients: int) -> None:
+    if patients < 2:
+        raise fault(
+            f"split of {task}",
+            found=f"{patients} patient(s) for two sides",
+            expected="patients on both sides",
+            mend="add cases, or leave the task out",
+        )

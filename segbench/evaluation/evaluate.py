@@ -1,0 +1,196 @@
+"""Predict and score the test cases of one job; a killed job loses at most one case."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from segbench.core.case import Case, read_manifest
+from segbench.core.config import Config
+from segbench.core.files import write_json
+from segbench.core.jobs import Job, settings_hash, test_cases
+from segbench.core.paths import RunPaths
+from segbench.core.progress import Progress
+from segbench.core.provenance import SCORING_CODE, code_fingerprint
+from segbench.core.task import Task
+from segbench.data.readers import read_label
+from segbench.data.store import PreparedCase, open_case
+from segbench.evaluation import rows as score_rows
+from segbench.inference.restore import to_native, write_prediction
+from segbench.metrics import score_pair
+
+log = logging.getLogger(__name__)
+Predictor = Callable[[PreparedCase, Task], np.ndarray]
+
+
+def evaluate(config: Config, job: Job, *, device: str = "cpu") -> dict:
+    """Score one job and write its scores.csv; return facts for its outcome.
+
+    A case that fails is a row with status `failed` and its reason, and the outcome is failed, so that the next run
+    tries again.
+    """
+    paths = RunPaths(config.run)
+    folder = paths.evaluate(job.id)
+    trained = None if job.control else json.loads((paths.train(job.id) / "outcome.json").read_text(encoding="utf-8"))
+    if trained and trained["status"] != "ok":
+        reason = f"training failed: {trained['reason']}"
+        score_rows.write_rows(folder / "scores.csv", _all_unscored(config, job, reason))
+        return {"status": "failed_upstream", "reason": reason, "predict_seconds": 0.0, "score_seconds": 0.0}
+    identity = "-".join(
+        [
+            settings_hash(config, job, scoring=True),
+            code_fingerprint(SCORING_CODE),
+            trained["weights_sha256"] if trained else code_fingerprint([f"models/baselines/{job.model}.py"]),
+        ]
+    )
+    worker = _Worker(config, job, identity, device)
+    written = worker.run()
+    score_rows.write_rows(folder / "scores.csv", written)
+    shutil.rmtree(paths.state("evaluate", job.id), ignore_errors=True)
+    facts = {"predict_seconds": round(worker.predict_seconds, 3), "score_seconds": round(worker.score_seconds, 3)}
+    if worker.failures:
+        return facts | {"status": "failed", "reason": "; ".join(worker.failures[:5])}
+    return facts
+
+
+def _all_unscored(config: Config, job: Job, reason: str) -> list[score_rows.Row]:
+    paths = RunPaths(config.run)
+    splits = json.loads(paths.splits.read_text(encoding="utf-8"))
+    return [
+        row
+        for task in job.tasks(config)
+        for case in _cases(paths, splits, job, task)
+        for row in score_rows.unscored_rows(
+            config, job, task=task, case=case.case_id, patient=case.patient_id, status="failed", reason=reason
+        )
+    ]
+
+
+def _cases(paths: RunPaths, splits: dict, job: Job, task: Task) -> list[Case]:
+    known = {case.case_id: case for case in read_manifest(paths.manifest(task.name))}
+    return [known[name] for name in test_cases(splits, job.fold, task.name)]
+
+
+class _Worker:
+    """Walks the test cases of one job, with a cache per case."""
+
+    def __init__(self, config: Config, job: Job, identity: str, device: str):
+        self.config, self.job, self.identity, self.device = config, job, identity, device
+        self.paths = RunPaths(config.run)
+        self.splits = json.loads(self.paths.splits.read_text(encoding="utf-8"))
+        self.predict_seconds = self.score_seconds = 0.0
+        self.failures: list[str] = []
+        self._predictor_of: Callable[[Task], Predictor] | None = None
+
+    def run(self) -> list[score_rows.Row]:
+        work = [(task, case) for task in self.job.tasks(self.config) for case in self._cases(task)]
+        rows = []
+        with Progress(total=len(work), title=f"evaluate {self.job.id}") as progress:
+            predictor, current = None, None
+            for task, case in work:
+                cached = self._cached(task, case)
+                if cached is None:
+                    if current != task.name:
+                        predictor, current = self._predictor(task), task.name
+                    cached = self._score(task, case, predictor)
+                rows += cached
+                progress.advance(case.case_id)
+        return rows
+
+    def _cases(self, task: Task) -> list[Case]:
+        return _cases(self.paths, self.splits, self.job, task)
+
+    def _predictor(self, task: Task) -> Predictor:
+        if self._predictor_of is None:
+            make = _control_predictor if self.job.control else _network_predictor(self.config, self.job, self.device)
+            self._predictor_of = partial(make, self.config, self.job) if self.job.control else make
+        return self._predictor_of(task)
+
+    def _score(self, task: Task, case: Case, predictor: Predictor) -> list[score_rows.Row]:
+        key = {"task": task, "case": case.case_id, "patient": case.patient_id}
+        try:
+            values = self._predict_and_score(task, case, predictor)
+        except Exception as error:  # a failure is data: the row says so, the outcome is failed, the rest goes on
+            log.exception("case %s of %s failed", case.case_id, task.name)
+            reason = f"{type(error).__name__}: {error}"
+            self.failures.append(f"{task.name}/{case.case_id}: {reason}")
+            return score_rows.unscored_rows(self.config, self.job, **key, status="failed", reason=reason)
+        rows = score_rows.case_rows(self.config, self.job, **key, values=values)
+        write_json(self._cache_path(task, case), {"identity": self.identity, "rows": rows})
+        return rows
+
+    def _predict_and_score(self, task: Task, case: Case, predictor: Predictor):
+        began = time.monotonic()
+        index = json.loads(self.paths.prepared(task.name).read_text(encoding="utf-8"))
+        prepared = open_case(Path(index["cases"][case.case_id]))
+        labels_XYZ, affine = to_native(predictor(prepared, task), prepared.meta)
+        if self.config.inference.keep_predictions and self.job.model != "oracle":
+            write_prediction(self.paths.prediction(self.job.id, task.name, case.case_id), labels_XYZ, affine)
+        predicted = time.monotonic()
+        self.predict_seconds += predicted - began
+        reference_XYZ = read_label(case, self.config.dataset_cards[task.name])
+        values = score_pair(
+            reference_XYZ,
+            labels_XYZ,
+            case.spacing_mm_xyz,
+            task.structures,
+            metrics=self.config.metrics,
+            spacing_is_nominal=task.spacing_is_nominal,
+        )
+        self.score_seconds += time.monotonic() - predicted
+        return values
+
+    def _cache_path(self, task: Task, case: Case) -> Path:
+        return self.paths.state("evaluate", self.job.id) / task.name / f"{case.case_id}.json"
+
+    def _cached(self, task: Task, case: Case) -> list[score_rows.Row] | None:
+        path = self._cache_path(task, case)
+        if not path.exists():
+            return None
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record["rows"] if record["identity"] == self.identity else None
+
+
+def _control_predictor(config: Config, job: Job, task: Task) -> Predictor:
+    """Fit a control on the training cases of a task and return its predictor; torch is not imported."""
+    from models.controls import load_control
+
+    paths = RunPaths(config.run)
+    splits = json.loads(paths.splits.read_text(encoding="utf-8"))
+    index = json.loads(paths.prepared(task.name).read_text(encoding="utf-8"))
+    training = [open_case(Path(index["cases"][name])) for name in splits["folds"][str(job.fold)][task.name]["train"]]
+    control = load_control(job.model)
+    fitted = control.fit(training, task)
+    return lambda prepared, same_task: control.predict(fitted, prepared, same_task)
+
+
+def _network_predictor(config: Config, job: Job, device: str) -> Callable[[Task], Predictor]:
+    """Load the job's final weights and return task -> predictor of probabilities on the prepared grid."""
+    from models.interface import load_strictly
+    from segbench.inference.sliding import predict_probabilities
+    from segbench.training.checkpoint import load_weights
+    from segbench.training.loop import new_model
+
+    path = RunPaths(config.run).train(job.id) / "weights.pt"
+    model = new_model(config, job)
+    load_strictly(model, load_weights(path), path)
+    model.to(device).eval()
+
+    def predict(prepared: PreparedCase, task: Task) -> np.ndarray:
+        return predict_probabilities(
+            model,
+            prepared.images[:],
+            [task],
+            patch_size_zyx=config.network.patch_size_zyx,
+            step=config.inference.step,
+            mirror_axes=config.inference.mirror_axes,
+        )[task.name]
+
+    return lambda task: predict

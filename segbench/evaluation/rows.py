@@ -1,0 +1,121 @@
+"""Score rows: built for one case, written, read back, and checked against what the config promises."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from segbench.core.config import Config
+from segbench.core.errors import RunFailed
+from segbench.core.files import write_text
+from segbench.core.jobs import Job, expected_keys, skipped_cells, test_cases
+from segbench.core.task import Task
+from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
+from segbench.metrics import ScoreValue
+from segbench.metrics.registry import METRICS
+
+Row = dict[str, str]
+
+
+def case_rows(
+    config: Config, job: Job, *, task: Task, case: str, patient: str, values: Iterable[ScoreValue]
+) -> list[Row]:
+    """Return the rows of one scored case, one per structure and metric."""
+    key = _key(config, job, task, case, patient)
+    return [
+        key
+        | {
+            "structure": value.structure,
+            "metric": value.metric,
+            "value": "" if value.value is None else f"{value.value:.9g}",
+            "unit_of_value": value.unit_of_value,
+            "status": value.status,
+            "reason": value.reason,
+            "reference_volume_mm3": _number(value.reference_volume_mm3),
+            "prediction_volume_mm3": _number(value.prediction_volume_mm3),
+        }
+        for value in values
+    ]
+
+
+def unscored_rows(
+    config: Config, job: Job, *, task: Task, case: str, patient: str, status: str, reason: str
+) -> list[Row]:
+    """Return the rows of a case that has no scores, with the status and reason in every cell."""
+    blank = {"value": "", "reference_volume_mm3": "", "prediction_volume_mm3": ""}
+    return [
+        _key(config, job, task, case, patient)
+        | blank
+        | {
+            "structure": structure.name,
+            "metric": metric,
+            "unit_of_value": METRICS[metric].unit,
+            "status": status,
+            "reason": " ".join(reason.split()),
+        }
+        for structure in task.structures
+        for metric in config.metrics
+    ]
+
+
+def _key(config: Config, job: Job, task: Task, case: str, patient: str) -> Row:
+    return {
+        "experiment": job.experiment,
+        "model": job.model,
+        "initialisation": job.initialisation,
+        "unit": job.unit,
+        "fold": str(job.fold),
+        "seed": str(job.seed),
+        "protocol": config.data.protocol,
+        "dataset": task.name,
+        "task": task.name,
+        "case": case,
+        "patient": patient,
+    }
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.9g}"
+
+
+def skipped_rows(config: Config, splits: dict, patients: dict[str, dict[str, str]]) -> list[Row]:
+    """Return a row for every promised cell that a model cannot fill, with the reason of its card."""
+    return [
+        row
+        for job, task, reason in skipped_cells(config)
+        for case in test_cases(splits, job.fold, task.name)
+        for row in unscored_rows(
+            config, job, task=task, case=case, patient=patients[task.name][case], status="skipped", reason=reason
+        )
+    ]
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write a score table atomically, sorted by its key so that equal rows give equal bytes."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, SCORE_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: tuple(row[column] for column in KEY_COLUMNS)))
+    write_text(path, stream.getvalue())
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a score table as strings."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def check_complete(config: Config, splits: dict, rows: Sequence[Row]) -> None:
+    """Raise RunFailed unless the rows are exactly those that the config promises, each once."""
+    found = [tuple(row[column] for column in KEY_COLUMNS) for row in rows]
+    promised = set(expected_keys(config, splits))
+    missing, extra = promised - set(found), set(found) - promised
+    double = len(found) - len(set(found))
+    if missing or extra or double:
+        example = "/".join(sorted(missing or extra)[0]) if missing or extra else "see the table"
+        raise RunFailed(
+            f"the score table has {len(missing)} missing, {len(extra)} unexpected and {double} repeated rows of "
+            f"{len(promised)} promised; for example {example}"
+        )

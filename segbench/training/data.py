@@ -1,0 +1,95 @@
+"""The stream of training batches: which task at which step, and which patches, from named axes.
+
+Step i of a task draws the same patches for every model, whatever else that model trains on, and whatever the number
+of worker processes; a resumed run continues at the same place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from segbench.core.config import Config, Training
+from segbench.core.jobs import Job
+from segbench.core.paths import RunPaths
+from segbench.core.seeds import seed_for
+from segbench.core.task import TaskSet
+from segbench.data.sampling import PatchSampler, task_schedule
+from segbench.data.store import open_case
+from segbench.data.transforms import augment, build_augmentation
+
+
+def training_cases(config: Config, job: Job, task: str) -> list[tuple[str, Path]]:
+    """Return (case id, folder in the prepared store) of the training cases of a task, in the order of the split."""
+    paths = RunPaths(config.run)
+    splits = json.loads(paths.splits.read_text(encoding="utf-8"))
+    index = json.loads(paths.prepared(task).read_text(encoding="utf-8"))
+    return [(case, Path(index["cases"][case])) for case in splits["folds"][str(job.fold)][task]["train"]]
+
+
+class BatchStream(Dataset):
+    """Batch number -> (task position, images_BCZYX, labels_BZYX, case ids)."""
+
+    def __init__(self, config: Config, job: Job, tasks: TaskSet):
+        self.recipe: Training = config.training_of(job.experiment)
+        self.job = job
+        self.tasks = tasks
+        patch_size_zyx = config.network.patch_size_zyx
+        self.samplers, self.augmentations, sizes = [], [], []
+        for task in tasks:
+            cases = training_cases(config, job, task.name)
+            sizes.append((task.name, len(cases)))
+            self.samplers.append(
+                PatchSampler(
+                    [open_case(folder) for _, folder in cases],
+                    task,
+                    patch_size_zyx=patch_size_zyx,
+                    foreground_fraction=self.recipe.foreground_fraction,
+                )
+            )
+            self.augmentations.append(
+                build_augmentation(
+                    task, patch_size_zyx, level=self.recipe.augmentation, mirror_axes=self.recipe.mirror_axes
+                )
+            )
+        rng = np.random.default_rng(seed_for("schedule", job.fold, job.seed))
+        self.order = task_schedule(sizes, self.recipe.iterations_per_task, rule=self.recipe.schedule, rng=rng)
+        self.visit = _visits(self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, step: int) -> tuple[int, torch.Tensor, torch.Tensor, list[str]]:
+        position = self.order[step]
+        axes = (self.tasks.names[position], self.job.fold, self.job.seed, self.visit[step])
+        rng = np.random.default_rng(seed_for("batch", *axes))
+        sampler = self.samplers[position]
+        images_BCZYX, labels_BZYX = sampler.sample(rng, self.recipe.batch_size)
+        images_BCZYX, labels_BZYX = augment(self.augmentations[position], images_BCZYX, labels_BZYX, rng)
+        return position, torch.as_tensor(images_BCZYX), torch.as_tensor(labels_BZYX), list(sampler.last_case_ids)
+
+    def loader(self, start: int, workers: int) -> DataLoader:
+        """Return batches from `start` to the end, in order."""
+        return DataLoader(
+            self,
+            batch_size=None,
+            sampler=range(start, len(self)),
+            num_workers=workers,
+            persistent_workers=False,
+            prefetch_factor=4 if workers else None,
+        )
+
+
+def _visits(order: Sequence[int]) -> list[int]:
+    """Return, for each step, how often its task was drawn before."""
+    seen: dict[int, int] = {}
+    visits = []
+    for position in order:
+        visits.append(seen.get(position, 0))
+        seen[position] = visits[-1] + 1
+    return visits

@@ -1,0 +1,65 @@
+"""Dice + cross-entropy with deep supervision. Axis legend: B batch, K class, Z Y X space.
+
+The form is nnU-Net's (Isensee et al. 2021), as in the released UniSeg trainer: soft Dice over the foreground classes per
+sample plus cross-entropy, summed over scales with weights 1, 1/2, 1/4, ... normalised to one, the coarsest scale left
+out. A sigmoid model is trained with Dice + binary cross-entropy over its foreground channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.interface import SegmentationModel
+from segbench.core.task import Task
+
+SMOOTH = 1e-5
+
+
+def soft_dice_loss(probabilities_BKZYX: Tensor, targets_BKZYX: Tensor) -> Tensor:
+    """Return 1 - mean soft Dice over samples and channels (a scalar in 0..1).
+
+    An empty channel that is predicted empty has Dice 1 through the smoothing term.
+    """
+    axes = (2, 3, 4)
+    overlap_BK = (probabilities_BKZYX * targets_BKZYX).sum(axes)
+    size_BK = probabilities_BKZYX.sum(axes) + targets_BKZYX.sum(axes)
+    return 1 - ((2 * overlap_BK + SMOOTH) / (size_BK + SMOOTH)).mean()
+
+
+def scale_loss(logits_BKZYX: Tensor, targets_BKZYX: Tensor, activation: str) -> Tensor:
+    """Return Dice + cross-entropy at one scale; the background channel does not enter the Dice term."""
+    logits_BKZYX = logits_BKZYX.float()
+    if activation == "softmax":
+        cross_entropy = functional.cross_entropy(logits_BKZYX, targets_BKZYX)
+        return cross_entropy + soft_dice_loss(logits_BKZYX.softmax(1)[:, 1:], targets_BKZYX[:, 1:])
+    logits_BKZYX, targets_BKZYX = logits_BKZYX[:, 1:], targets_BKZYX[:, 1:]
+    cross_entropy = functional.binary_cross_entropy_with_logits(logits_BKZYX, targets_BKZYX)
+    return cross_entropy + soft_dice_loss(logits_BKZYX.sigmoid(), targets_BKZYX)
+
+
+def scale_weights(count: int) -> list[float]:
+    """Return the weight of each scale, full resolution first; they sum to one."""
+    used = max(1, count - 1)
+    weights = [0.5**scale if scale < used else 0.0 for scale in range(count)]
+    return [weight / sum(weights) for weight in weights]
+
+
+def training_loss(model: SegmentationModel, outputs: Sequence[Tensor], labels_BZYX: Tensor, task: Task) -> Tensor:
+    """Return the deep-supervision loss of one batch of one task.
+
+    Coarser targets are taken by nearest neighbour from the full-resolution ones.
+    """
+    targets_BKZYX = model.targets(labels_BZYX, task)
+    total = outputs[0].new_zeros((), dtype=torch.float32)
+    for weight, logits_BKZYX in zip(scale_weights(len(outputs)), outputs, strict=True):
+        if weight == 0:
+            continue
+        scaled_BKZYX = targets_BKZYX
+        if logits_BKZYX.shape[2:] != targets_BKZYX.shape[2:]:
+            scaled_BKZYX = functional.interpolate(targets_BKZYX, size=logits_BKZYX.shape[2:], mode="nearest")
+        total = total + weight * scale_loss(logits_BKZYX, scaled_BKZYX, model.activation)
+    return total
