@@ -1,0 +1,56 @@
+"""nnU-Net's plain convolutional U-Net, built from the library of blocks that nnU-Net v2 itself uses."""
+
+from __future__ import annotations
+
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from torch import nn
+
+from models.interface import NetworkSpec
+from models.own_network import PerTaskModel, the_task
+from segbench.core.task import TaskSet
+
+CARD = {
+    "title": "nnU-Net (plain)",
+    "kind": "single_task",
+    "citation": "Isensee et al., nnU-Net: a self-configuring method for deep learning-based biomedical image "
+    "segmentation, Nature Methods 2021",
+    "url": "https://github.com/MIC-DKFZ/nnUNet",
+    "licence": "Apache-2.0",
+    "original_licence": "Apache-2.0",
+    "version": "1",
+    "fidelity": "description",
+    "deviations": [
+        "patch, poolings and widths come from the experiment's network section, not from nnU-Net's planner",
+        "preparation, augmentation and training are the harness's, the same for every model",
+    ],
+    "channels": "any",
+    "patch_multiple": "spec",
+    "options": {"convolutions_per_stage": {"default": 2, "help": "convolutions in each encoder and decoder stage"}},
+    "encoder_keys": ["network.encoder."],
+    "backbone": "own",
+    "loss": "dice_ce",
+}
+
+
+def build(tasks: TaskSet, spec: NetworkSpec, *, convolutions_per_stage: int = 2) -> PerTaskModel:
+    """Return the network for the only task of `tasks`; deep supervision at every decoder stage."""
+    task = the_task(tasks)
+    network = PlainConvUNet(
+        input_channels=task.num_channels,
+        n_stages=len(spec.features),
+        features_per_stage=list(spec.features),
+        conv_op=nn.Conv3d,
+        kernel_sizes=[list(kernel) for kernel in spec.conv_kernels_zyx],
+        strides=[[1, 1, 1], *map(list, spec.pool_kernels_zyx)],
+        n_conv_per_stage=convolutions_per_stage,
+        num_classes=task.num_classes,
+        n_conv_per_stage_decoder=convolutions_per_stage,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm3d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+        deep_supervision=True,
+    )
+    network.apply(network.initialize)
+    return PerTaskModel(tasks, spec, network=network, multiple_zyx=spec.downsampling_zyx)

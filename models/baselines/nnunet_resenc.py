@@ -1,0 +1,59 @@
+"""nnU-Net's U-Net with a residual encoder, built from the library of blocks that nnU-Net v2 itself uses."""
+
+from __future__ import annotations
+
+from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+from torch import nn
+
+from models.interface import NetworkSpec
+from models.own_network import PerTaskModel, the_task
+from segbench.core.task import TaskSet
+
+CARD = {
+    "title": "nnU-Net (residual encoder)",
+    "kind": "single_task",
+    "citation": "Isensee et al., nnU-Net Revisited: A Call for Rigorous Validation in 3D Medical Image Segmentation, "
+    "MICCAI 2024",
+    "url": "https://github.com/MIC-DKFZ/nnUNet",
+    "licence": "Apache-2.0",
+    "original_licence": "Apache-2.0",
+    "version": "1",
+    "fidelity": "description",
+    "deviations": [
+        "patch, poolings and widths come from the experiment's network section, not from nnU-Net's planner",
+        "preparation, augmentation and training are the harness's, the same for every model",
+    ],
+    "channels": "any",
+    "patch_multiple": "spec",
+    "options": {},
+    "encoder_keys": ["network.encoder."],
+    "backbone": "own",
+    "loss": "dice_ce",
+}
+
+BLOCKS_PER_STAGE = (1, 3, 4, 6)  # deeper stages keep the last number
+
+
+def build(tasks: TaskSet, spec: NetworkSpec) -> PerTaskModel:
+    """Return the network for the only task of `tasks`; deep supervision at every decoder stage."""
+    task = the_task(tasks)
+    stages = len(spec.features)
+    network = ResidualEncoderUNet(
+        input_channels=task.num_channels,
+        n_stages=stages,
+        features_per_stage=list(spec.features),
+        conv_op=nn.Conv3d,
+        kernel_sizes=[list(kernel) for kernel in spec.conv_kernels_zyx],
+        strides=[[1, 1, 1], *map(list, spec.pool_kernels_zyx)],
+        n_blocks_per_stage=[BLOCKS_PER_STAGE[min(stage, len(BLOCKS_PER_STAGE) - 1)] for stage in range(stages)],
+        num_classes=task.num_classes,
+        n_conv_per_stage_decoder=1,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm3d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+        deep_supervision=True,
+    )
+    network.apply(network.initialize)
+    return PerTaskModel(tasks, spec, network=network, multiple_zyx=spec.downsampling_zyx)

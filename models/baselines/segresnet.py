@@ -1,0 +1,57 @@
+"""SegResNet: a residual encoder with a light decoder and deep supervision, from MONAI."""
+
+from __future__ import annotations
+
+from monai.networks.nets import SegResNetDS
+
+from models.interface import NetworkSpec
+from models.own_network import PerTaskModel, the_task
+from segbench.core.errors import fault
+from segbench.core.task import TaskSet
+
+CARD = {
+    "title": "SegResNet",
+    "kind": "single_task",
+    "citation": "Myronenko, 3D MRI Brain Tumor Segmentation Using Autoencoder Regularization, BrainLes 2018",
+    "url": "https://github.com/Project-MONAI/MONAI",
+    "licence": "Apache-2.0",
+    "original_licence": "Apache-2.0",
+    "version": "1",
+    "fidelity": "description",
+    "deviations": [
+        "without the auto-encoder branch; deep supervision and instance normalisation as in MONAI's SegResNetDS",
+        "axes that the experiment pools less often are pooled late, after anisotropic stages",
+        "five stages at most, so that the width does not pass 16 times the first",
+    ],
+    "channels": "any",
+    "patch_multiple": "spec",
+    "options": {},
+    "encoder_keys": ["network.encoder."],
+    "backbone": "own",
+    "loss": "dice_ce",
+}
+
+BLOCKS_DOWN = (1, 2, 2, 4, 4)
+
+
+def build(tasks: TaskSet, spec: NetworkSpec) -> PerTaskModel:
+    """Return the network for the only task of `tasks`; poolings other than 1 and 2 raise `InputFaults`."""
+    task = the_task(tasks)
+    if any(step not in (1, 2) for kernel in spec.pool_kernels_zyx for step in kernel):
+        raise fault(
+            "network.pool_kernels_zyx",
+            found=spec.pool_kernels_zyx,
+            expected="steps of 1 or 2 for segresnet",
+            mend="split larger steps into several poolings",
+        )
+    largest = max(spec.downsampling_zyx)
+    network = SegResNetDS(
+        init_filters=spec.base_features,
+        in_channels=task.num_channels,
+        out_channels=task.num_classes,
+        norm="instance",
+        blocks_down=BLOCKS_DOWN[: len(spec.features)],
+        dsdepth=min(4, len(spec.pool_kernels_zyx)),
+        resolution=tuple(largest / factor for factor in spec.downsampling_zyx),
+    )
+    return PerTaskModel(tasks, spec, network=network, multiple_zyx=network.shape_factor())

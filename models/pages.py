@@ -1,0 +1,99 @@
+"""Model pages and the citation list, generated from the cards: `python -m models.pages` writes docs/models.md."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from segbench.core.cards import model_cards
+from segbench.core.files import write_text
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
+PARITY = Path(__file__).resolve().parents[1] / "docs" / "parity.md"
+KINDS = {
+    "universal": "Universal models: one network for all tasks",
+    "single_task": "Per-task models: one network per task",
+    "control": "Controls: predictors that bound the scale",
+}
+FIDELITY = {
+    "numerical": "agrees with the outputs of the original network, shown by the tests in tests/golden",
+    "description": "built as the paper or its released configuration describes it, or by the library that the original "
+    "authors keep; outputs are not compared with the original's",
+    "idea": "the idea of the paper on our own network",
+    "control": "no network of anybody",
+}
+
+
+def models_page(cards: dict[str, dict[str, Any]] | None = None) -> str:
+    """Return docs/models.md as text: what fidelity means, one table per kind, a section per model, the citations."""
+    cards = model_cards() if cards is None else cards
+    parts = [
+        "# Models",
+        "Generated from the cards of the model files by `python -m models.pages`; do not edit.",
+        "**Fidelity** says what a row of a table stands for:",
+        "\n".join(f"- `{name}`: {meaning}." for name, meaning in FIDELITY.items()),
+    ]
+    for kind, heading in KINDS.items():
+        members = {name: card for name, card in sorted(cards.items()) if card["kind"] == kind}
+        if members:
+            parts += [f"## {heading}", _table(members), *(_section(name, card) for name, card in members.items())]
+    if PARITY.exists():
+        parts.append(PARITY.read_text(encoding="utf-8").strip())
+    parts += ["## Citations", "\n".join(f"- {line}" for line in citations(cards.values()))]
+    return "\n\n".join(parts) + "\n"
+
+
+def citations(cards: Iterable[dict[str, Any]]) -> list[str]:
+    """Return 'title: citation, url' of each network's card, sorted and without repetition."""
+    cited = (card for card in cards if card["kind"] != "control")
+    return sorted({f"{card['title']}: {card['citation']}. {card['url']}".strip() for card in cited})
+
+
+def _table(cards: dict[str, dict[str, Any]]) -> str:
+    rows = [
+        "| model | shown as | fidelity | network | channels | sizes are multiples of (z, y, x) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, card in cards.items():
+        multiple = card["patch_multiple"]
+        sizes = "the poolings' product" if multiple == "spec" else _joined(multiple)
+        link = f"[`{name}`](#{name})"
+        cells = (link, card["title"], card["fidelity"], card["backbone"], _joined(card["channels"]), sizes)
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _section(name: str, card: dict[str, Any]) -> str:
+    lines = [f"### {name}", ""]
+    facts = {
+        "Shown as": card["title"],
+        "Cites": card["citation"],
+        "Original": card.get("url"),
+        "Licence of the original": card.get("original_licence"),
+        "Version of our file": card.get("version"),
+        "Encoder's tensors": ", ".join(f"`{key}`" for key in card.get("encoder_keys", ())),
+    }
+    lines += [f"- {title}: {value}" for title, value in facts.items() if value]
+    deviations = card.get("deviations") or ["none known"]
+    lines += ["- Deviations:", *(f"  - {text}" for text in deviations)]
+    options = card.get("options") or {}
+    if options:
+        lines += ["- Options:"]
+        lines += [f"  - `{key}` (default `{item['default']!r}`): {item['help']}" for key, item in options.items()]
+    return "\n".join(lines)
+
+
+def _joined(value: Any) -> str:
+    return value if isinstance(value, str) else ", ".join(str(part) for part in value)
+
+
+def main() -> int:
+    """Write docs/models.md."""
+    write_text(PAGE, models_page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
