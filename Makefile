@@ -1,0 +1,25 @@
+# Two commands: `make run` and `make test`. Both build .venv from the pinned lock when it is missing or the lock changed.
+PYTHON ?= python3.11
+CONFIG ?= config/config.yaml
+VENV := .venv
+STAMP := $(VENV)/.complete
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: run test clean
+run: $(STAMP)
+	$(BIN)/python -m segbench recover
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores all --workflow-profile workflow/profiles/default --configfile $(CONFIG)
+	@$(BIN)/python -m segbench verdict --config $(CONFIG)
+
+test: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_checks.py
+
+$(STAMP): envs/lock.txt envs/lock-dev.txt envs/lock-no-deps.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/lock.txt -r envs/lock-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r envs/lock-no-deps.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) results/*/ data/prepared data/raw .snakemake

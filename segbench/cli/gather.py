@@ -1,0 +1,40 @@
+"""Gather all score rows of a run, check that they are exactly those promised, and describe the run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+EXAMPLE = "python -m segbench gather --config results/demo/config.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write scores.csv and run.json."""
+    from segbench.core.case import read_manifest
+    from segbench.core.config import load_config
+    from segbench.core.files import write_json
+    from segbench.core.jobs import evaluation_jobs
+    from segbench.core.paths import RunPaths
+    from segbench.evaluation.record import run_record
+    from segbench.evaluation.rows import check_complete, read_rows, skipped_rows, write_rows
+
+    config = load_config(args.config)
+    paths = RunPaths(config.run)
+    splits = json.loads(paths.splits.read_text(encoding="utf-8"))
+    patients = {
+        task.name: {case.case_id: case.patient_id for case in read_manifest(paths.manifest(task.name))}
+        for task in config.tasks
+    }
+    rows = skipped_rows(config, splits, patients)
+    for job in evaluation_jobs(config):
+        rows += read_rows(paths.evaluate(job.id) / "scores.csv")
+    check_complete(config, splits, rows)
+    write_json(paths.run_record, run_record(config))
+    write_rows(paths.scores, rows)
+    return 0

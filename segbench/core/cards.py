@@ -1,0 +1,199 @@
+"""Cards of models and data sets: literals read from the source file without importing it, checked against one schema.
+
+A card is the one home of its facts: channels, classes, licence, citation. Names are file names; an unknown key or a
+wrong type is a fault with a suggestion. A user's own data-set cards are YAML or JSON files of the same shape.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from segbench.core.errors import Fault, fault, raise_faults, suggestion
+from segbench.core.task import MODALITIES, Channel, Structure, Task
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL_FOLDER = ROOT / "models" / "baselines"
+UNISEG_FILE = ROOT / "models" / "uniseg" / "__init__.py"
+DATASET_FOLDER = ROOT / "segbench" / "data" / "sources"
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Channel(_Schema):
+    name: str
+    modality: Literal[MODALITIES]  # type: ignore[valid-type]
+
+
+class _Structure(_Schema):
+    name: str
+    labels: list[int] = Field(min_length=1)
+    tolerance_mm: float = Field(gt=0)
+    lesion: bool = False
+
+
+class _Permits(_Schema):
+    redistribute: bool
+    commercial: bool
+    show_images: bool
+
+
+class DatasetCard(_Schema):
+    """Schema of a data-set card."""
+
+    title: str
+    layout: Literal["msd", "nnunet_raw", "table", "custom"]
+    folder: str
+    channels: list[_Channel] = Field(min_length=1)
+    classes: dict[str, str] = Field(min_length=1)
+    merge: dict[int, int] = Field(default_factory=dict)
+    structures: list[_Structure] = Field(min_length=1)
+    recipe: str
+    expected_cases: dict[str, int] = Field(default_factory=dict)
+    patient_namespace: str
+    patient_pattern: str | None = None
+    spacing_is_nominal: bool = False
+    synthetic: bool = False
+    may_be_empty: bool = False
+    licence: str
+    permits: _Permits
+    citation: str
+    url: str
+    obtain: str
+    sha256: dict[str, str] = Field(default_factory=dict)
+
+
+class ModelCard(_Schema):
+    """Schema of a model card."""
+
+    title: str
+    kind: Literal["universal", "single_task", "control"]
+    citation: str
+    url: str
+    licence: str
+    original_licence: str
+    version: str
+    fidelity: Literal["numerical", "description", "idea", "control"]
+    deviations: list[str]
+    channels: list[int] | Literal["any"]
+    max_classes: int | None = None
+    patch_multiple: list[int] | Literal["spec"]
+    options: dict[str, dict[str, Any]]
+    encoder_keys: list[str]
+    backbone: Literal["shared", "own"]
+    loss: str
+
+
+def read_card(path: Path) -> dict:
+    """Return the literal assigned to CARD in a Python file, without importing it.
+
+    Raises InputFaults when the file has no CARD or its value is not a literal.
+    """
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+        raise fault(path, found=f"{error}", expected="a Python file with a CARD", mend="mend the file") from error
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(getattr(target, "id", None) == "CARD" for target in node.targets):
+            try:
+                return ast.literal_eval(node.value)
+            except ValueError as error:
+                raise fault(path, found="a CARD that computes", expected="a literal", mend="write it out") from error
+    raise fault(path, found="no CARD", expected="CARD = {...}", mend="add the card, see docs/")
+
+
+def checked(card: object, schema: type[BaseModel], where: str) -> dict:
+    """Return a card with defaults filled in; every departure from the schema is one fault."""
+    try:
+        return schema.model_validate(card).model_dump()
+    except ValidationError as error:
+        raise_faults(_as_fault(where, item, schema) for item in error.errors())
+        raise AssertionError("unreachable") from error
+
+
+def _as_fault(where: str, item: dict, schema: type[BaseModel]) -> Fault:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        return Fault(where, f"unknown key {key}", "a key of the card", suggestion(key, schema.model_fields))
+    return Fault(where, f"{key} = {item.get('input')!r}"[:120], item["msg"], "mend the card")
+
+
+def dataset_cards(extra_folders: Sequence[Path] = ()) -> dict[str, dict]:
+    """Return name -> card of every data set, the user's folders included; a name used twice is a fault."""
+    cards = {}
+    for path in sorted(DATASET_FOLDER.glob("*.py")):
+        if path.stem != "__init__":
+            cards[path.stem] = checked(read_card(path), DatasetCard, str(path.relative_to(ROOT)))
+    for folder in extra_folders:
+        if not folder.is_dir():
+            raise fault(folder, found="no folder", expected="a folder with cards", mend="mend data.cards")
+        for path in sorted(item for item in folder.iterdir() if item.suffix in (".yaml", ".yml", ".json")):
+            if path.stem in cards:
+                raise fault(path, found=f"the name {path.stem} again", expected="a new name", mend="rename the card")
+            cards[path.stem] = checked(_read_text_card(path), DatasetCard, str(path))
+    return cards
+
+
+def _read_text_card(path: Path) -> object:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise fault(path, found=f"not YAML ({error})", expected="a card", mend="mend the syntax") from error
+
+
+def model_cards() -> dict[str, dict]:
+    """Return name -> card of every model, controls included."""
+    paths = {path.stem: path for path in sorted(MODEL_FOLDER.glob("*.py")) if path.stem != "__init__"}
+    if UNISEG_FILE.exists():
+        paths["uniseg"] = UNISEG_FILE
+    return {name: checked(read_card(path), ModelCard, str(path.relative_to(ROOT))) for name, path in paths.items()}
+
+
+def task_from_card(name: str, card: dict) -> Task:
+    """Return the task of a data-set card; class values must be 1..K and structures use only these."""
+    values = sorted(int(value) for value in card["classes"])
+    faults = []
+    if values != list(range(1, len(values) + 1)):
+        faults.append(Fault(f"card {name}", f"class values {values}", "1, 2, ... without gaps", "use `merge`"))
+    for structure in card["structures"]:
+        unknown = [value for value in structure["labels"] if value not in values]
+        if unknown:
+            where = f"card {name}, structure {structure['name']}"
+            faults.append(Fault(where, f"labels {unknown}", f"values of {values}", "mend the structure"))
+    raise_faults(faults)
+    return Task(
+        name=name,
+        title=card["title"],
+        channels=tuple(Channel(**channel) for channel in card["channels"]),
+        classes=tuple(card["classes"][str(value)] for value in values),
+        structures=tuple(Structure(**{**item, "labels": tuple(item["labels"])}) for item in card["structures"]),
+        recipe=card["recipe"],
+        spacing_is_nominal=card.get("spacing_is_nominal", False),
+        synthetic=card.get("synthetic", False),
+    )
+
+
+def supports(card: dict, task: Task) -> str | None:
+    """Return why a model cannot serve a task, from its card alone, or None when it can."""
+    if card["channels"] != "any" and task.num_channels not in card["channels"]:
+        accepted = ", ".join(map(str, card["channels"]))
+        return f"{card['title']} accepts {accepted} channel(s), the task has {task.num_channels}"
+    limit = card.get("max_classes")
+    if limit is not None and len(task.classes) > limit:
+        return f"{card['title']} has {limit} foreground class(es), the task has {len(task.classes)}"
+    return None
+
+
+def patient_of(card: dict, case_id: str) -> str:
+    """Return the patient id of a case: the one group of the card's pattern, or the whole case id."""
+    pattern = card.get("patient_pattern")
+    match = re.search(pattern, case_id) if pattern else None
+    return match.group(1) if match else case_id

@@ -1,0 +1,114 @@
+"""What the Snakefile asks: the checked config, the jobs' inputs and parameters, the owner of the lock.
+
+Imports nothing that an environment with Snakemake alone lacks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from segbench.core import jobs
+from segbench.core.config import Config, parse_config
+from segbench.core.errors import InputFaults, RunFailed
+from segbench.core.files import write_json
+from segbench.core.paths import RunPaths
+from segbench.core.provenance import SCORING_CODE, code_fingerprint
+
+OWNER = Path(".snakemake/segbench-owner.json")
+
+
+def read_or_leave(content: Mapping, where: str) -> Config:
+    """Return the checked config; with faults, print one line each and leave the process with status 2."""
+    try:
+        return parse_config(content, where=where)
+    except InputFaults as error:
+        for item in error.faults:
+            print(item.line(), file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(2)  # Snakemake turns every exception of a Snakefile into status 1
+
+
+class Run:
+    """The run that the workflow's config describes, with lookups for its rules."""
+
+    def __init__(self, content: Mapping, executing: Sequence[str] = ()):
+        self.config = read_or_leave(content, "config")
+        self.paths = RunPaths(self.config.run)
+
+    @cached_property
+    def job_of(self) -> dict[str, jobs.Job]:
+        """Job id -> job."""
+        return {job.id: job for job in jobs.evaluation_jobs(self.config)}
+
+    @property
+    def config_text(self) -> str:
+        """The resolved config as one line of JSON."""
+        return json.dumps(self.config.model_dump(mode="json"), sort_keys=True)
+
+    @property
+    def task_names(self) -> list[str]:
+        """Names of all tasks of the run."""
+        return [task.name for task in self.config.tasks]
+
+    def data_files(self, task: str) -> list[str]:
+        """Files that say that a task's data are there: the generated data set's description, or nothing."""
+        if self.config.data.phantom is None:
+            return []
+        return [str(self.config.data_root / self.config.dataset_cards[task]["folder"] / "dataset.json")]
+
+    def phantom_files(self) -> list[str]:
+        """All descriptions that the generator of the synthetic world writes."""
+        return [name for task in self.task_names for name in self.data_files(task)]
+
+    def prepared_of(self, job_id: str) -> list[Path]:
+        """Indices of the prepared cases that a job reads."""
+        return [self.paths.prepared(task.name) for task in self.job_of[job_id].tasks(self.config)]
+
+    def source_of(self, job_id: str) -> list[Path]:
+        """Outcome of the job that this one starts from, if any."""
+        source = self.job_of[job_id].source(self.config)
+        return [self.paths.train(source.id) / "outcome.json"] if source else []
+
+    def trained_of(self, job_id: str) -> list[Path]:
+        """Outcome of the training that an evaluation needs, if any."""
+        return [] if self.job_of[job_id].control else [self.paths.train(job_id) / "outcome.json"]
+
+    def train_settings(self, job_id: str) -> str:
+        """Hash of what changes a training's result, code apart."""
+        return jobs.settings_hash(self.config, self.job_of[job_id], scoring=False)
+
+    def score_settings(self, job_id: str) -> str:
+        """Hash of what changes an evaluation's result, scoring code included."""
+        settings = jobs.settings_hash(self.config, self.job_of[job_id], scoring=True)
+        return f"{settings}-{code_fingerprint(SCORING_CODE)}"
+
+    def train_attempt(self, job_id: str) -> int:
+        """Number of the attempt that the training's outcome asks for."""
+        return jobs.attempt(self.paths.train(job_id) / "outcome.json")
+
+    def evaluate_attempt(self, job_id: str) -> int:
+        """Number of the attempt that the evaluation's outcome asks for."""
+        return jobs.attempt(self.paths.evaluate(job_id) / "outcome.json")
+
+    def raise_if_failed(self) -> None:
+        """Raise RunFailed naming the failed jobs, so that the command as a whole does not end as a success."""
+        failed = jobs.failed_outcomes(self.config)
+        if failed:
+            raise RunFailed("failed and retried by the next run: " + ", ".join(record["job"] for record in failed))
+
+
+def write_owner() -> None:
+    """Record the process that holds the workflow's lock."""
+    import psutil
+
+    write_json(OWNER, {"pid": os.getpid(), "created": psutil.Process().create_time()})
+
+
+def forget_owner() -> None:
+    """Remove the record of the lock's owner."""
+    OWNER.unlink(missing_ok=True)

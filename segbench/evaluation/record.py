@@ -1,0 +1,225 @@
+"""run.json: what the report needs to know about a run beside its score rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from pathlib import Path
+
+from segbench.core import jobs
+from segbench.core.config import Config
+from segbench.core.errors import RunFailed
+from segbench.core.paths import RunPaths
+from segbench.core.provenance import commit, content_hash, host, versions
+from segbench.core.task import Task
+from segbench.stats.aggregate import DEFAULT_POLICIES
+
+
+def run_record(config: Config) -> dict:
+    """Return methods, tasks, jobs, costs and provenance of a finished run.
+
+    Raises RunFailed when the cells were trained by different versions of the training code, unless config allows it.
+    """
+    paths = RunPaths(config.run)
+    splits = json.loads(paths.splits.read_text(encoding="utf-8"))
+    dump = config.model_dump(mode="json")
+    job_records = [_job_record(config, paths, job) for job in jobs.evaluation_jobs(config)]
+    _refuse_mixed_code(config, job_records)
+    phases = _phases(paths, job_records)
+    return {
+        "run": config.run,
+        "description": config.description,
+        "synthetic": config.synthetic,
+        "protocol": config.data.protocol,
+        "config_sha256": content_hash(dump),
+        "config": dump,
+        "provenance": {"commit": commit(), "versions": versions(), "host": host(), **_times(job_records)},
+        "methods": _methods(config),
+        "tasks": _tasks(config, splits),
+        "jobs": job_records,
+        "policies": {**DEFAULT_POLICIES, **dump["policies"]},
+        "skipped": [
+            {"experiment": job.experiment, "model": job.model, "initialisation": job.initialisation,
+             "task": task.name, "reason": reason}
+            for job, task, reason in jobs.skipped_cells(config)
+        ],
+        "phases": phases,
+        "wall_seconds": _wall_seconds(job_records),
+        "inference": {"step": config.inference.step, "mirror_axes": list(config.inference.mirror_axes)},
+        "budget": {
+            "iterations_per_task": config.training.iterations_per_task,
+            "downstream_iterations_per_task": config.training_of("downstream").iterations_per_task,
+            "batch_size": config.training.batch_size,
+            "patch_size_zyx": list(config.network.patch_size_zyx),
+        },
+        "notices": _notices(config),
+        "audit": _audit(paths),
+    }  # fmt: skip
+
+
+def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> dict:
+    trained = {} if job.control else _read(paths.train(job.id) / "outcome.json")
+    evaluated = _read(paths.evaluate(job.id) / "outcome.json")
+    failed = next((record for record in (trained, evaluated) if record.get("status", "ok") != "ok"), None)
+    outcomes = [record for record in (trained, evaluated) if record]
+    return {
+        "job": job.id,
+        "experiment": job.experiment,
+        "model": job.model,
+        "initialisation": job.initialisation,
+        "unit": job.unit,
+        "fold": job.fold,
+        "seed": job.seed,
+        "status": "failed" if failed else "ok",
+        "reason": failed["reason"] if failed else "",
+        "train_seconds": trained.get("train_seconds", 0.0),
+        "predict_seconds": evaluated.get("predict_seconds", 0.0),
+        "score_seconds": evaluated.get("score_seconds", 0.0),
+        "process_seconds": round(sum(record["finished"] - record["started"] for record in outcomes), 3),
+        "iterations": trained.get("iterations", 0),
+        "parameters": trained.get("parameters", 0),
+        "training_code": trained.get("training_code"),
+        "match": trained.get("match"),
+        "device": trained.get("device", "cpu"),
+        "started": min(record["started"] for record in outcomes),
+        "finished": max(record["finished"] for record in outcomes),
+        "log": f"train/{job.id}/log.csv" if trained.get("status") == "ok" else None,
+    }
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _refuse_mixed_code(config: Config, records: list[dict]) -> None:
+    found = {record["training_code"] for record in records if record["training_code"]}
+    if len(found) > 1 and not config.allow_mixed_training_code:
+        raise RunFailed(
+            f"the cells of this run were trained by {len(found)} versions of the training code; delete "
+            f"results/{config.run}/train to train all again, or set allow_mixed_training_code: true"
+        )
+
+
+def _methods(config: Config) -> list[dict]:
+    methods = [
+        _method(config, "upstream", entry.key, jobs.RANDOM, config.model_cards[entry.name], entry.options)
+        for entry in config.upstream.models
+    ]
+    methods += [
+        _method(config, "upstream", name, jobs.NOT_TRAINED, config.model_cards[name], {})
+        for name in config.upstream.controls
+    ]
+    if config.downstream:
+        entry = config.downstream.model
+        for item in config.downstream.initialisations:
+            method = _method(config, "downstream", entry.key, item.name, config.model_cards[entry.name], entry.options)
+            methods.append(method | {"title": _start_title(config, item.name), "kind": "transfer"})
+        methods += [
+            _method(config, "downstream", name, jobs.NOT_TRAINED, config.model_cards[name], {})
+            for name in config.downstream.controls
+        ]
+    return methods
+
+
+def _method(config: Config, experiment: str, key: str, initialisation: str, card: dict, options: dict) -> dict:
+    text = ", ".join(f"{name} = {value}" for name, value in options.items())
+    named = card["title"] + (f" ({text})" if text else "")
+    return {
+        "experiment": experiment,
+        "model": key,
+        "initialisation": initialisation,
+        "title": named,
+        "kind": card["kind"],
+        "fidelity": card["fidelity"],
+        "options_text": text,
+        "citation": card["citation"],
+        "url": card["url"],
+    }
+
+
+def _start_title(config: Config, name: str) -> str:
+    if name == "scratch":
+        return "From scratch"
+    source = next((entry for entry in config.upstream.models if entry.key == name), None)
+    return f"Pre-trained: {config.model_cards[source.name]['title'] if source else name}"
+
+
+def _tasks(config: Config, splits: dict) -> list[dict]:
+    return [
+        _task(config, splits, experiment, task)
+        for experiment in ("upstream", "downstream")
+        for task in config.tasks_of(experiment)
+    ]
+
+
+def _task(config: Config, splits: dict, experiment: str, task: Task) -> dict:
+    card = config.dataset_cards[task.name]
+    return {
+        "name": task.name,
+        "title": task.title,
+        "experiment": experiment,
+        "modality": task.modality,
+        "structures": [
+            {"name": structure.name, "lesion": structure.lesion, "tolerance_mm": structure.tolerance_mm}
+            for structure in task.structures
+        ],
+        "n_test": sum(len(jobs.test_cases(splits, fold, task.name)) for fold in config.data.folds),
+        "n_train": len(splits["folds"][str(config.data.folds[0])][task.name]["train"]),
+        "spacing_is_nominal": task.spacing_is_nominal,
+        "synthetic": task.synthetic,
+        "licence": card["licence"],
+        "citation": card["citation"],
+    }
+
+
+def _times(records: list[dict]) -> dict:
+    clock = "%Y-%m-%d %H:%M:%S UTC"
+    return {
+        "started": time.strftime(clock, time.gmtime(min(record["started"] for record in records))),
+        "finished": time.strftime(clock, time.gmtime(max(record["finished"] for record in records))),
+    }
+
+
+def _wall_seconds(records: list[dict]) -> float:
+    return round(max(record["finished"] for record in records) - min(record["started"] for record in records), 1)
+
+
+def _phases(paths: RunPaths, records: list[dict]) -> dict[str, float]:
+    """Seconds of processes by phase; `overhead` is start-up, reading and everything else inside training jobs."""
+    phases = {
+        "training": sum(record["train_seconds"] for record in records),
+        "inference": sum(record["predict_seconds"] for record in records),
+        "scoring": sum(record["score_seconds"] for record in records),
+    }
+    processes = 0.0
+    for rule in sorted((paths.root / "benchmarks").glob("*")):
+        seconds = sum(_benchmark_seconds(path) for path in rule.glob("*.tsv"))
+        if rule.name in ("train", "evaluate"):
+            processes += seconds
+        else:
+            phases[rule.name] = seconds
+    phases["start-up of training and evaluation"] = max(0.0, processes - sum(list(phases.values())[:3]))
+    return {name: round(seconds, 1) for name, seconds in phases.items()}
+
+
+def _benchmark_seconds(path: Path) -> float:
+    with open(path, newline="", encoding="utf-8") as stream:
+        return sum(float(row["s"]) for row in csv.DictReader(stream, delimiter="\t"))
+
+
+def _notices(config: Config) -> list[str]:
+    notices = []
+    if config.synthetic:
+        notices.append("Synthetic data: the volumes were generated; no figure here says anything about patients.")
+    nominal = [task.title for task in config.tasks if task.spacing_is_nominal]
+    if nominal:
+        notices.append(f"The spacing of {', '.join(nominal)} is nominal, so distances in mm are not defined there.")
+    return notices
+
+
+def _audit(paths: RunPaths) -> list[dict]:
+    if not paths.audit.exists():
+        return []
+    with open(paths.audit, newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))

@@ -1,0 +1,49 @@
+# Predict and score each job's test cases, then gather all rows into the one table.
+
+
+rule evaluate:
+    """Predict and score one checkpoint, or one control, over its test cases."""
+    input:
+        trained=lambda wildcards: run.trained_of(wildcards.job),
+        prepared=lambda wildcards: run.prepared_of(wildcards.job),
+        splits=run.paths.splits,
+        config=ancient(run.paths.config),
+    output:
+        outcome=run.paths.evaluate("{job}") / "outcome.json",
+        scores=run.paths.evaluate("{job}") / "scores.csv",
+    params:
+        settings=lambda wildcards: run.score_settings(wildcards.job),
+        attempt=lambda wildcards: run.evaluate_attempt(wildcards.job),
+    log:
+        run.paths.log("evaluate", "{job}"),
+    benchmark:
+        run.paths.benchmark("evaluate", "{job}")
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=2000,
+    conda:
+        "../../envs/segbench.yaml"
+    shell:
+        "python -m segbench evaluate --config {input.config:q} --job {wildcards.job} --attempt {params.attempt}"
+        " --threads {threads} >{log:q} 2>&1"
+
+
+rule gather:
+    """Gather the rows, check that they are exactly those promised, and describe the run."""
+    input:
+        trained=[run.paths.train(job.id) / "outcome.json" for job in training_jobs(run.config)],
+        outcomes=[run.paths.evaluate(job.id) / "outcome.json" for job in evaluation_jobs(run.config)],
+        scores=[run.paths.evaluate(job.id) / "scores.csv" for job in evaluation_jobs(run.config)],
+        config=ancient(run.paths.config),
+    output:
+        scores=run.paths.scores,
+        record=run.paths.run_record,
+    params:
+        content=run.config_text,
+    log:
+        run.paths.log("gather", "scores"),
+    conda:
+        "../../envs/segbench.yaml"
+    shell:
+        "python -m segbench gather --config {input.config:q} >{log:q} 2>&1"

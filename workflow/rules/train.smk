@@ -1,0 +1,28 @@
+# One job trains one (model, unit, fold, seed). Its resumable state lives beside, not inside, the declared outputs.
+
+
+rule train:
+    """Train to the end, or record the failure as data."""
+    input:
+        prepared=lambda wildcards: run.prepared_of(wildcards.job),
+        source=lambda wildcards: run.source_of(wildcards.job),
+        splits=run.paths.splits,
+        config=ancient(run.paths.config),
+    output:
+        run.paths.train("{job}") / "outcome.json",
+    params:
+        settings=lambda wildcards: run.train_settings(wildcards.job),
+        attempt=lambda wildcards: run.train_attempt(wildcards.job),
+    log:
+        run.paths.log("train", "{job}"),
+    benchmark:
+        run.paths.benchmark("train", "{job}")
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=2000,
+    conda:
+        "../../envs/segbench.yaml"
+    shell:
+        "python -m segbench train --config {input.config:q} --job {wildcards.job} --attempt {params.attempt}"
+        " --threads {threads} >{log:q} 2>&1"
