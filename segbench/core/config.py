@@ -272,15 +272,16 @@ def _known_keys(location: list[str]) -> list[str]:
         field = getattr(section, "model_fields", {}).get(part)
         if field is None:
             continue  # an index of a list or the tag of a union
-        section = _section_of(field.annotation)
+        section = section_of(field.annotation)
     return list(getattr(section, "model_fields", {}))
 
 
-def _section_of(annotation: Any) -> Any:
+def section_of(annotation: Any) -> Any:
+    """Return the config section inside a type annotation, or None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for inner in getattr(annotation, "__args__", ()):
-        found = _section_of(inner)
+        found = section_of(inner)
         if found is not None:
             return found
     return None

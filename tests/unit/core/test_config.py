@@ -1,0 +1,94 @@
+"""The config refuses what it does not know, names every fault at once and suggests the mend."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segbench.core.config import load_config, parse_config, schema
+from segbench.core.errors import InputFaults
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def demo() -> dict:
+    return yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+
+
+def lines(content: dict) -> list[str]:
+    with pytest.raises(InputFaults) as caught:
+        parse_config(content, where="config.yaml")
+    return [fault.line() for fault in caught.value.faults]
+
+
+def test_an_unknown_key_is_refused_with_a_suggestion():
+    content = demo()
+    content["training"]["iteration_per_task"] = 5
+    (line,) = lines(content)
+    assert "training.iteration_per_task" in line
+    assert "did you mean 'iterations_per_task'?" in line
+
+
+def test_all_faults_come_at_once():
+    content = demo()
+    content["upstream"]["tasks"][0] = "phantom_livr"
+    content["upstream"]["models"][0] = "uniseq"
+    content["network"]["patch_size_zyx"] = [30, 32, 32]
+    content["metrics"] = ["dise"]
+    found = "\n".join(lines(content))
+    for part in ("did you mean 'phantom_liver'?", "did you mean 'uniseg'?", "30 along z", "did you mean 'dice'?"):
+        assert part in found
+
+
+def test_an_impossible_value_names_key_and_rule():
+    content = demo()
+    content["training"]["momentum"] = 1.5
+    assert "training.momentum: found 1.5" in lines(content)[0]
+
+
+def test_a_wrong_downstream_key_is_refused():
+    content = demo()
+    content["downstream"]["training"] = {"momentun": 0.9}
+    assert "did you mean 'momentum'?" in lines(content)[0]
+
+
+def test_a_missing_data_root_is_named(monkeypatch):
+    monkeypatch.delenv("SEGBENCH_DATA", raising=False)
+    content = demo()
+    del content["data"]["root"]
+    assert "SEGBENCH_DATA" in lines(content)[0]
+
+
+def test_the_environment_gives_the_data_root(monkeypatch, tmp_path):
+    monkeypatch.setenv("SEGBENCH_DATA", str(tmp_path))
+    content = demo()
+    del content["data"]["root"]
+    assert parse_config(content, where="x").data_root == tmp_path
+
+
+def test_a_model_option_that_its_card_lacks_is_refused():
+    content = demo()
+    content["upstream"]["models"][0] = {"name": "uniseg", "options": {"promt": "none"}}
+    assert "did you mean 'prompt'?" in lines(content)[0]
+
+
+def test_a_file_that_is_not_yaml_is_a_fault(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("run: [")
+    with pytest.raises(InputFaults, match="not YAML"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "config").glob("*.yaml")))
+def test_every_shipped_config_is_valid(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("SEGBENCH_DATA", str(tmp_path))
+    assert load_config(ROOT / "config" / name).run == ("demo" if name == "config.yaml" else Path(name).stem)
+
+
+def test_the_schema_file_and_the_key_list_are_in_step():
+    from segbench.core.config_pages import keys_page, schema_text
+
+    remedy = "run: python -m segbench.core.config_pages"
+    assert (ROOT / "config" / "schema.json").read_text() == schema_text(), remedy
+    assert (ROOT / "config" / "README.md").read_text() == keys_page(), remedy
+    assert "upstream" in schema()["properties"]

@@ -1,0 +1,26 @@
+"""Files appear whole or not at all."""
+
+import pytest
+
+from segbench.core.files import atomic_path, write_json, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
+    target = tmp_path / "table.csv"
+    write_text(target, "old\n")
+    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old\n"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_json_is_sorted_so_equal_content_gives_equal_bytes(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": [2]})
+    write_json(tmp_path / "b.json", {"a": [2], "b": 1})
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_the_temporary_name_keeps_the_suffixes(tmp_path):
+    with atomic_path(tmp_path / "label.nii.gz") as temporary:
+        assert temporary.name.endswith(".nii.gz")
