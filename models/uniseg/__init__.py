@@ -1,0 +1,31 @@
+"""UniSeg: a learnable universal prompt fused with image features selects the task (Ye et al., MICCAI 2023)."""
+
+from __future__ import annotations
+
+from models.interface import NetworkSpec
+from segbench.core.task import TaskSet
+
+CARD = {
+    "title": "UniSeg",
+    "kind": "universal",
+    "citation": "Ye et al., UniSeg, MICCAI 2023, arXiv:2304.03493",
+    "url": "https://arxiv.org/abs/2304.03493",
+    "licence": "Apache-2.0",
+    "original_licence": "non-commercial, all rights reserved",
+    "version": "1",
+    "fidelity": "description",
+    "deviations": [],
+    "channels": "any",
+    "patch_multiple": "spec",
+    "options": {},
+    "encoder_keys": ["encoder.", "decoder."],
+    "backbone": "shared",
+    "loss": "dice_ce",
+}
+
+
+def build(tasks: TaskSet, spec: NetworkSpec):
+    """Return the network for a set of tasks."""
+    from models.uniseg.network import UniSeg
+
+    return UniSeg(tasks, spec)
