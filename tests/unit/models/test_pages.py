@@ -1,0 +1,24 @@
+"""docs/models.md follows the cards."""
+
+from __future__ import annotations
+
+from models import pages
+from segbench.core.cards import model_cards
+
+
+def test_docs_are_in_step_with_the_cards():
+    assert pages.PAGE.read_text(encoding="utf-8") == pages.models_page(), "run python -m models.pages"
+
+
+def test_every_deviation_is_on_the_page():
+    page = pages.models_page()
+    for name, card in model_cards().items():
+        assert f"### {name}\n" in page
+        assert all(deviation in page for deviation in card["deviations"])
+
+
+def test_citations_leave_out_controls_and_repetition():
+    network = {"title": "A", "kind": "universal", "citation": "Doe, A network, 2020", "url": "https://example.org"}
+    control = {"title": "C", "kind": "control", "citation": "segbench", "url": ""}
+    assert pages.citations([network, control, network]) == ["A: Doe, A network, 2020. https://example.org"]
+    assert pages.citations([]) == []
