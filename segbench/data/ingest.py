@@ -1,0 +1,49 @@
+"""Find the cases of a data set and write down what they are: paths, hashes, geometry. Files are never copied."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from pathlib import Path
+
+import nibabel as nib
+
+from segbench.core.case import Case, CaseFiles
+from segbench.core.task import Task
+from segbench.data import layouts
+
+
+def discover(task_name: str, card: dict, data_root: Path) -> list[CaseFiles]:
+    """Return the labelled cases of a data set by its layout; a missing folder raises InputFaults."""
+    if card["layout"] == "custom":
+        module = importlib.import_module(f"segbench.data.sources.{task_name}")
+        return module.discover(data_root / card["folder"], card)
+    return getattr(layouts, card["layout"])(data_root / card["folder"], card)
+
+
+def ingest(task: Task, card: dict, data_root: Path) -> list[Case]:
+    """Return one manifest row per labelled case."""
+    return [_row(task, files) for files in discover(task.name, card, data_root)]
+
+
+def _row(task: Task, files: CaseFiles) -> Case:
+    header = nib.load(files.image_paths[0])
+    return Case(
+        task=task.name,
+        case_id=files.case_id,
+        patient_id=files.patient_id,
+        image_paths=tuple(str(path) for path in files.image_paths),
+        label_path=str(files.label_path),
+        image_sha256=_sha256(*files.image_paths),
+        label_sha256=_sha256(files.label_path),
+        shape_xyz=tuple(int(size) for size in header.shape[:3]),
+        spacing_mm_xyz=tuple(round(float(size), 6) for size in nib.affines.voxel_sizes(header.affine)),
+        orientation="".join(nib.aff2axcodes(header.affine)),
+    )
+
+
+def _sha256(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

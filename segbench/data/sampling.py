@@ -1,0 +1,92 @@
+"""Patches for training and the order of tasks. Axis legend: B batch, C channel, Z Y X space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from segbench.core.task import Task
+from segbench.data.store import PreparedCase
+
+Triple = tuple[int, int, int]
+
+
+class PatchSampler:
+    """Draws batches from the training cases of one task.
+
+    Each sample is centred on a voxel of a random present class with probability `foreground_fraction`, otherwise it
+    lies anywhere; a volume smaller than the patch is padded with zeros (background).
+    """
+
+    def __init__(
+        self, cases: Sequence[PreparedCase], task: Task, *, patch_size_zyx: Triple, foreground_fraction: float = 0.33
+    ):
+        self.cases, self.task = list(cases), task
+        self.patch_size_zyx = tuple(patch_size_zyx)
+        self.foreground_fraction = foreground_fraction
+        self.last_case_ids: list[str] = []
+
+    def sample(self, rng: np.random.Generator, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return images_BCZYX (float32) and labels_BZYX (uint8); `last_case_ids` names their cases."""
+        chosen = [self.cases[index] for index in rng.integers(len(self.cases), size=batch_size)]
+        self.last_case_ids = [case.case_id for case in chosen]
+        patches = [self._patch(case, rng) for case in chosen]
+        return np.stack([images for images, _ in patches]), np.stack([labels for _, labels in patches])
+
+    def _patch(self, case: PreparedCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        start = self._foreground_start(case, rng) if rng.random() < self.foreground_fraction else None
+        if start is None:
+            start = [
+                int(rng.integers(min(0, size - patch), max(0, size - patch) + 1))
+                for size, patch in zip(case.shape_zyx, self.patch_size_zyx, strict=True)
+            ]
+        return read_patch(case, start, self.patch_size_zyx)
+
+    def _foreground_start(self, case: PreparedCase, rng: np.random.Generator) -> list[int] | None:
+        present = [value for value in range(1, self.task.num_classes) if case.foreground(value)]
+        if not present:
+            return None
+        positions = case.foreground(present[rng.integers(len(present))])
+        centre = positions[rng.integers(len(positions))]
+        return [
+            int(np.clip(c - patch // 2, min(0, size - patch), max(0, size - patch)))
+            for c, size, patch in zip(centre, case.shape_zyx, self.patch_size_zyx, strict=True)
+        ]
+
+
+def read_patch(case: PreparedCase, start_zyx: Sequence[int], size_zyx: Triple) -> tuple[np.ndarray, np.ndarray]:
+    """Return images_CZYX and labels_ZYX of a window; parts outside the volume are zero."""
+    inside = [slice(max(0, a), min(a + n, size)) for a, n, size in zip(start_zyx, size_zyx, case.shape_zyx, strict=True)]
+    place = tuple(slice(part.start - a, part.stop - a) for part, a in zip(inside, start_zyx, strict=True))
+    images_CZYX = np.zeros((case.images.shape[0], *size_zyx), dtype=np.float32)
+    labels_ZYX = np.zeros(size_zyx, dtype=np.uint8)
+    images_CZYX[(slice(None), *place)] = case.images[(slice(None), *inside)]
+    labels_ZYX[place] = case.labels[tuple(inside)]
+    return images_CZYX, labels_ZYX
+
+
+def task_schedule(
+    sizes: Sequence[tuple[str, int]], iterations_per_task: int, *, rule: str, rng: np.random.Generator
+) -> list[int]:
+    """Return the task position of every step; `iterations_per_task` times the number of tasks in all.
+
+    rule: 'equal' gives every task the same share, as in the released UniSeg trainer; 'proportional' a share by its
+    number of training cases; 'sqrt' by the square root of that. The order within is random.
+    """
+    weight = {"equal": lambda n: 1.0, "proportional": float, "sqrt": math.sqrt}[rule]
+    weights = np.array([weight(count) for _, count in sizes])
+    exact = weights / weights.sum() * iterations_per_task * len(sizes)
+    counts = np.floor(exact).astype(int)
+    for position in np.argsort(counts - exact)[: iterations_per_task * len(sizes) - counts.sum()]:
+        counts[position] += 1
+    rounds = max(1, iterations_per_task // 50)
+    order: list[int] = []
+    done = np.zeros_like(counts)
+    for number in range(1, rounds + 1):
+        upto = counts * number // rounds
+        block = np.repeat(np.arange(len(counts)), upto - done)
+        order += rng.permutation(block).tolist()
+        done = upto
+    return order

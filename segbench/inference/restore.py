@@ -1,0 +1,55 @@
+"""Back on the native grid with the exact affine. Axis legend: K class, Z Y X prepared, X Y Z native."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+from scipy import ndimage
+
+from segbench.core.files import atomic_path
+
+
+def to_native(prediction: np.ndarray, meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels_XYZ (uint8) of the native shape and the native affine.
+
+    prediction: labels_ZYX, or probabilities_KZYX whose interpolated maximum decides. Outside the crop is background.
+    """
+    shape_zyx = tuple(meta["cropped_shape_zyx"])
+    if prediction.ndim == 4:
+        cropped_ZYX = _largest_class(prediction, shape_zyx)
+    else:
+        values = np.unique(prediction)
+        one_hot_KZYX = np.stack([prediction == value for value in values]).astype(np.float32)
+        cropped_ZYX = values[_largest_class(one_hot_KZYX, shape_zyx)].astype(np.uint8)
+    to_ras = np.asarray(meta["orientation"])
+    native_shape = tuple(meta["native_shape_xyz"])
+    ras_shape = tuple(native_shape[int(axis)] for axis in np.argsort(to_ras[:, 0]))
+    ras_XYZ = np.zeros(ras_shape, dtype=np.uint8)
+    ras_XYZ[tuple(slice(*part) for part in meta["box_ras"])] = cropped_ZYX.transpose(2, 1, 0)
+    ras = np.array([[0, 1], [1, 1], [2, 1]])
+    labels_XYZ = orientations.apply_orientation(ras_XYZ, orientations.ornt_transform(ras, to_ras))
+    return np.ascontiguousarray(labels_XYZ), np.asarray(meta["native_affine"])
+
+
+def _largest_class(scores_KZYX: np.ndarray, shape_zyx: tuple[int, ...]) -> np.ndarray:
+    best = np.full(shape_zyx, -np.inf, dtype=np.float32)
+    labels = np.zeros(shape_zyx, dtype=np.uint8)
+    for value, score_ZYX in enumerate(scores_KZYX):
+        if score_ZYX.shape != shape_zyx:
+            factors = [new / old for new, old in zip(shape_zyx, score_ZYX.shape, strict=True)]
+            score_ZYX = ndimage.zoom(score_ZYX, factors, order=1, mode="nearest", grid_mode=True)
+        closer = score_ZYX > best
+        labels[closer], best[closer] = value, score_ZYX[closer]
+    return labels
+
+
+def write_prediction(path: Path, labels_XYZ: np.ndarray, affine: np.ndarray) -> None:
+    """Write a label map as NIfTI, whole or not at all."""
+    image = nib.Nifti1Image(labels_XYZ, affine)
+    image.header.set_xyzt_units("mm")
+    with atomic_path(path) as temporary:
+        nib.save(image, temporary)
