@@ -1,45 +1,153 @@
-"""Confidence intervals of a cell: patients are resampled, misses that were not seen are allowed for.
+"""Confidence intervals of a cell that hold with nine patients and missed structures.
 
-`patient_draws` returns draws of a cell's mean; see docs/statistics.md for the measured coverage and its command.
+Scores of a segmentation task are a mixture: misses that sit exactly on the worst value, and hits spread around a level.
+A bootstrap of nine patients without a miss has never heard of misses, so its interval fails whenever they exist. Here
 
-Legend of suffixes: P patients, K structures, B draws.
+* the share of misses gets mid-P limits: draws of Dirichlet(1, ..., 1) weights over the patients and one more patient,
+  who is a miss of everything with probability 1/2 (for one structure: an even mixture of Beta(k, n-k+1) and
+  Beta(k+1, n-k), the mid-P confidence distribution of a proportion; Hannig 2009, Agresti and Gottard 2007);
+* the mean of the hits gets Student's distribution over patients, jointly for all structures, kept inside its range;
+* both are combined draw by draw. Measured coverage: docs/statistics.md, `python -m benchmarks.coverage`.
+
+Legend of suffixes: P patients, K structures, B draws, S seeds.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 
-def concentration(patients: int, confidence: float = 0.95) -> float:
-    """Return the Dirichlet parameter whose draws of a mean are as wide as Student's interval for that many patients."""
-    widening = (stats.t.ppf((1 + confidence) / 2, patients - 1) / stats.norm.ppf((1 + confidence) / 2)) ** 2
-    return max(((patients - 1) / widening - 1) / patients, 0.1)
+@dataclass(frozen=True)
+class PatientSums:
+    """Per patient and structure: sum and number of the hits, and number of the misses (values on the worst value)."""
+
+    hit_sums_PK: np.ndarray
+    hits_PK: np.ndarray
+    misses_PK: np.ndarray
+
+    @property
+    def counts_PK(self) -> np.ndarray:
+        """Number of values that count."""
+        return self.hits_PK + self.misses_PK
 
 
-def patient_draws(
-    sums_PK: np.ndarray,
-    counts_PK: np.ndarray,
-    *,
-    worst: float | None,
-    rng: np.random.Generator,
-    resamples: int = 2000,
-    confidence: float = 0.95,
-    unseen: float = 0.5,
-) -> np.ndarray:
-    """Return draws (B,) of the mean over structures of the per-structure means.
+@dataclass(frozen=True)
+class Scale:
+    """Range of a metric; `worst` is what a miss counts as, or None when misses do not enter the mean."""
 
-    sums_PK, counts_PK: per patient and structure, the sum and the number of the values that count. `worst` is the
-    value of a complete miss, or None when a miss does not enter the mean; `unseen` pseudo-observations of it are
-    shared by the structures. Fewer than two patients give NaN draws.
+    low: float = -np.inf
+    high: float = np.inf
+    worst: float | None = None
+
+
+def mean_draws(sums: PatientSums, scale: Scale, *, rng: np.random.Generator, resamples: int = 2000) -> np.ndarray:
+    """Return draws (B,) of the mean over structures of the per-structure means; their quantiles are the limits.
+
+    A single patient gives NaN. A structure with hits of one patient only is drawn from the metric's whole range, and
+    makes the draws NaN where that range is not finite.
     """
-    patients, structures = sums_PK.shape
-    if patients < 2:
+    if len(sums.hits_PK) < 2:
         return np.full(resamples, np.nan)
-    weights_BP = rng.standard_gamma(concentration(patients, confidence), size=(resamples, patients)) + 1e-300
-    means_BK = (weights_BP @ sums_PK) / (weights_BP @ counts_PK)
-    if worst is not None:
-        scored = np.count_nonzero(counts_PK, axis=0)
-        share_BK = rng.beta(unseen / structures, scored, size=(resamples, structures))
-        means_BK = (1 - share_BK) * means_BK + share_BK * worst
-    return means_BK.mean(axis=1)
+    hit_means_BK = _hit_mean_draws(sums, scale, rng, resamples)
+    if scale.worst is None:
+        return hit_means_BK.mean(axis=1)
+    share_BK = _miss_share_draws(sums, rng, resamples)
+    return ((1 - share_BK) * hit_means_BK + share_BK * scale.worst).mean(axis=1)
+
+
+def interval(draws_B: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the equal-tailed interval of the draws; NaN draws give NaN limits."""
+    low, high = np.quantile(draws_B, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def values_interval(
+    values_P: np.ndarray, scale: Scale, *, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
+) -> tuple[float, float]:
+    """Return the interval of the mean of one value per patient."""
+    return interval(
+        mean_draws(sums_of_values(values_P[:, None], scale), scale, rng=rng, resamples=resamples), confidence
+    )
+
+
+def sums_of_values(values_PK: np.ndarray, scale: Scale) -> PatientSums:
+    """Return the sums of a complete table with one value per patient and structure."""
+    missed_PK = np.zeros(values_PK.shape, bool) if scale.worst is None else values_PK == scale.worst
+    return PatientSums(np.where(missed_PK, 0.0, values_PK), (~missed_PK).astype(float), missed_PK.astype(float))
+
+
+def _miss_share_draws(sums: PatientSums, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """Share of misses per structure (B, K); the same patient weights for all structures keep their dependence."""
+    weights_BP = rng.standard_exponential((resamples, len(sums.hits_PK)))
+    extra_B1 = rng.standard_exponential((resamples, 1))
+    extra_is_miss_B1 = rng.random((resamples, 1)) < 0.5
+    per_patient_K = sums.counts_PK.sum(axis=0) / np.maximum(np.count_nonzero(sums.counts_PK, axis=0), 1)
+    missed_BK = weights_BP @ sums.misses_PK + extra_B1 * extra_is_miss_B1 * per_patient_K
+    return missed_BK / (weights_BP @ sums.counts_PK + extra_B1 * per_patient_K)
+
+
+def _hit_mean_draws(sums: PatientSums, scale: Scale, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """Mean of the hits per structure (B, K): multivariate Student draws around the observed means."""
+    patients_K = np.count_nonzero(sums.hits_PK, axis=0)
+    means_K = sums.hit_sums_PK.sum(axis=0) / np.maximum(sums.hits_PK.sum(axis=0), 1)
+    influence_PK = (sums.hit_sums_PK - means_K * sums.hits_PK) / np.maximum(sums.hits_PK.sum(axis=0), 1)
+    noise_BK = rng.standard_normal((resamples, len(influence_PK))) @ influence_PK
+    widening_BK = _student_widening(patients_K, rng.random(resamples))
+    draws_BK = np.clip(means_K + noise_BK * widening_BK, scale.low, scale.high)
+    unknown_K = patients_K < 2
+    if unknown_K.any():
+        draws_BK[:, unknown_K] = _anywhere(scale, rng, (resamples, int(unknown_K.sum())))
+    return draws_BK
+
+
+def _student_widening(patients_K: np.ndarray, level_B: np.ndarray) -> np.ndarray:
+    """Factors (B, K) that turn normal draws of n patients into Student's; one level for all structures of a draw."""
+    freedoms, of_K = np.unique(np.maximum(patients_K - 1, 1), return_inverse=True)
+    factors = np.sqrt((freedoms + 1) / stats.chi2.ppf(level_B[:, None], freedoms))
+    return factors[:, of_K]
+
+
+def _anywhere(scale: Scale, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    ends = [end for end in (scale.low, scale.high, scale.worst) if end is not None and np.isfinite(end)]
+    if len(set(ends)) < 2:
+        return np.full(shape, np.nan)
+    return rng.uniform(min(ends), max(ends), shape)
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """Between-seed part of a mean: per-seed means and the part of their variance that patients explain."""
+
+    means_S: np.ndarray
+    noise: float
+
+    def margin(self, confidence: float = 0.95) -> float:
+        """Return half the width of Student's interval for the seed effect; 0 for one seed, whose spread is unknown."""
+        seeds = len(self.means_S)
+        if seeds < 2:
+            return 0.0
+        variance = max(float(self.means_S.var(ddof=1)) - self.noise, 0.0)
+        return float(stats.t.ppf((1 + confidence) / 2, seeds - 1) * np.sqrt(variance / seeds))
+
+
+def seed_spread(values_PS: np.ndarray) -> SeedSpread:
+    """Return the spread between seeds of a complete patient-by-seed table (two-way analysis of variance).
+
+    `noise` is the variance that per-seed means would have without any seed effect: residual mean square / patients.
+    """
+    patients, seeds = values_PS.shape
+    means_S = values_PS.mean(axis=0)
+    if patients < 2 or seeds < 2:
+        return SeedSpread(means_S, 0.0)
+    residual_PS = values_PS - means_S - values_PS.mean(axis=1, keepdims=True) + values_PS.mean()
+    return SeedSpread(means_S, float((residual_PS**2).sum() / ((patients - 1) * (seeds - 1)) / patients))
+
+
+def combine(center: float, limits: tuple[float, float], margin: float, scale: Scale) -> tuple[float, float]:
+    """Return limits that add an independent symmetric margin in squares (MOVER, Zou and Donner 2008), kept in range."""
+    low = center - np.hypot(center - limits[0], margin)
+    high = center + np.hypot(limits[1] - center, margin)
+    return float(np.clip(low, scale.low, scale.high)), float(np.clip(high, scale.low, scale.high))

@@ -97,9 +97,7 @@ def _as_integers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
     return numbers.where(~wrong, -1).astype(int), column[wrong]
 
 
-def _listed(
-    where: str, lines: pd.Series, column: str, cells: pd.Series, expected: str, mend: str
-) -> list[Fault]:
+def _listed(where: str, lines: pd.Series, column: str, cells: pd.Series, expected: str, mend: str) -> list[Fault]:
     return [
         Fault(f"{where}: line {line}: {column}", repr(str(cell)), expected, mend)
         for line, cell in zip(lines, cells, strict=True)
@@ -127,10 +125,14 @@ def _value_faults(where: str, lines: pd.Series, rows: pd.DataFrame) -> list[Faul
 def _duplicate_faults(where: str, lines: pd.Series, rows: pd.DataFrame) -> list[Fault]:
     again = rows.index[rows.duplicated(list(KEY_COLUMNS))]
     return [
-        Fault(f"{where}: line {lines[index]}", "a key seen before: " + "/".join(map(str, rows.loc[index, [*KEY_COLUMNS]])),
-              "one row per key", "remove the duplicate")
+        Fault(
+            f"{where}: line {lines[index]}",
+            "a key seen before: " + "/".join(str(rows.at[index, name]) for name in KEY_COLUMNS),
+            "one row per key",
+            "remove the duplicate",
+        )
         for index in again
-    ]  # fmt: skip
+    ]
 
 
 def _overflow(where: str, faults: list[Fault]) -> list[Fault]:

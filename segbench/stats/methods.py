@@ -1,0 +1,72 @@
+"""Methods side by side: what is compared is a model with an initialisation, case by case.
+
+`case_table` is the one wide table from which paired tests, rankings, transfer maps and the multiverse start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from segbench.core.errors import Fault, raise_faults
+from segbench.stats.policies import Policy, apply_policies
+
+PLAIN_INITIALISATIONS = ("", "random", "none")
+CASE_KEYS = ["task", "patient", "case", "structure"]
+
+
+def method_labels(rows: pd.DataFrame) -> pd.Series:
+    """Return 'model', or 'model (initialisation)' where the initialisation is not the plain one, for every row."""
+    plain = rows["initialisation"].isin(PLAIN_INITIALISATIONS)
+    return rows["model"].where(plain, rows["model"] + " (" + rows["initialisation"] + ")")
+
+
+def check_complete(rows: pd.DataFrame, *, where: str = "scores") -> None:
+    """Raise `InputFaults` when a method lacks rows that another method has: a missing row is an error, not a smaller n.
+
+    Every (model, initialisation, seed) of a task must have the same cases, structures and metrics; a failed case is a
+    row with its status.
+    """
+    keys = ["case", "structure", "metric"]
+    faults = []
+    for (experiment, protocol, task), part in rows.groupby(["experiment", "protocol", "task"], sort=False):
+        expected = pd.MultiIndex.from_frame(part[keys].drop_duplicates())
+        for (model, initialisation, seed), own in part.groupby(["model", "initialisation", "seed"], sort=False):
+            missing = expected.difference(pd.MultiIndex.from_frame(own[keys]), sort=True)
+            if len(missing):
+                faults.append(
+                    Fault(
+                        f"{where}: {experiment}/{protocol}/{task}: {model} {initialisation} seed {seed}",
+                        f"{len(missing)} of {len(expected)} rows missing, first {'/'.join(map(str, missing[0]))}",
+                        "the same cases, structures and metrics for every method",
+                        "add the rows with a status such as prediction_missing, failed or skipped",
+                    )
+                )
+    raise_faults(faults)
+
+
+def case_table(
+    rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None = None, experiment: str | None = None
+) -> pd.DataFrame:
+    """Return values per case: index (task, patient, case, structure), one column per method, mean over seeds.
+
+    NaN marks what the policy excludes; methods keep the order of the rows. `experiment` None takes all rows.
+    """
+    chosen = rows[rows["metric"] == metric]
+    if experiment is not None:
+        chosen = chosen[chosen["experiment"] == experiment]
+    chosen = apply_policies(chosen, policies)
+    chosen = chosen.assign(method=method_labels(chosen))
+    table = chosen.groupby([*CASE_KEYS, "method"], sort=True)["scored"].mean().unstack("method")
+    return table[chosen["method"].drop_duplicates().tolist()]
+
+
+def patient_differences(pair: pd.DataFrame) -> pd.Series:
+    """Return first minus second column of one task's case table, per patient: mean over cases of means over structures.
+
+    Only structures that count for both enter; patients without any are left out.
+    """
+    difference = (pair.iloc[:, 0] - pair.iloc[:, 1]).dropna()
+    per_case = difference.groupby(level=["patient", "case"]).mean()
+    return per_case.groupby(level="patient").mean().round(12)

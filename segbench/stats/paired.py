@@ -1,0 +1,248 @@
+"""Paired comparison of methods with the patient as the unit.
+
+Per task and pair: mean difference with interval, Wilcoxon signed-rank (scipy) with Holm over the family (statsmodels),
+effect sizes, Bayesian signed-rank with a region of practical equivalence (baycomp), minimum detectable difference
+(statsmodels) and the split of variance between cases and seeds. The family is every pair on every task of one
+experiment and metric, so that a table may be scanned for stars.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import baycomp
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+from segbench.stats.aggregate import seed_effects
+from segbench.stats.intervals import Scale, combine
+from segbench.stats.methods import case_table, method_labels, patient_differences
+from segbench.stats.policies import Policy, apply_policies, lower_is_better
+
+EQUIVALENCE = {"dice": 0.01, "iou": 0.01, "nsd": 0.01, "nsd_voxel": 0.01}
+"""Half-width of the region of practical equivalence: one Dice point; 1 mm for distances, see `region`."""
+WILCOXON_EFFICIENCY = 3 / np.pi
+PROBABLE = 0.95
+
+
+def region(metric: str) -> float:
+    """Return the default half-width of the region of practical equivalence in the unit of the metric."""
+    return EQUIVALENCE.get(metric, 1.0 if lower_is_better(metric) else 0.01)
+
+
+def paired_table(
+    rows: pd.DataFrame,
+    *,
+    metric: str,
+    policies: Mapping[str, Policy] | None = None,
+    alpha: float = 0.05,
+    rope: float | None = None,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return one row per (experiment, task, method_a, method_b): `difference` is a minus b in the metric's unit.
+
+    Columns: n_patients, difference, low, high (Student over patients, with the spread of seeds where
+    there are several), median_difference, p_value, p_holm, significant,
+    better ('a', 'b' or ''), rank_biserial and cohen_dz (effect sizes, positive when a's values are larger),
+    p_a_better, p_equivalent, p_b_better, region, verdict, minimum_detectable (80 % power at `alpha`), family (number of
+    tests corrected together). `pairs` restricts the comparisons (and the family); by default all pairs of methods.
+    Differences without spread or with fewer than two patients keep NaN where nothing can be said.
+    """
+    half = region(metric) if rope is None else rope
+    parts = []
+    for experiment in rows["experiment"].unique():
+        table = case_table(rows, metric=metric, policies=policies, experiment=experiment)
+        margins = seed_margins(rows[rows["experiment"] == experiment], metric=metric, policies=policies, alpha=alpha)
+        wanted = list(itertools.combinations(table.columns, 2)) if pairs is None else pairs
+        records = [
+            {"experiment": experiment, "metric": metric, "task": task, "method_a": a, "method_b": b}
+            | compare_pair(
+                patient_differences(part[[a, b]]).to_numpy(),
+                rope=half,
+                alpha=alpha,
+                lower_is_better=lower_is_better(metric),
+                seed_margin=float(np.hypot(margins[task, a], margins[task, b])),
+                rng=np.random.default_rng([seed, index]),
+            )
+            for index, (task, part) in enumerate(table.groupby(level="task", sort=False))
+            for a, b in wanted
+            if {a, b} <= set(table.columns) and part[[a, b]].notna().any().all()
+        ]
+        parts.append(holm(pd.DataFrame.from_records(records), alpha))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def seed_margins(
+    rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None, alpha: float
+) -> dict[tuple[str, str], float]:
+    """Return per (task, method) half the width of the interval of its seed effect; 0 with one seed."""
+    chosen = apply_policies(rows[rows["metric"] == metric], policies)
+    chosen = chosen[chosen["counted"]].assign(method=method_labels(chosen))
+    return {
+        key: seed_effects(part)[0].margin(1 - alpha) for key, part in chosen.groupby(["task", "method"], sort=False)
+    }
+
+
+def compare_pair(
+    differences_P: np.ndarray,
+    *,
+    rope: float,
+    alpha: float,
+    lower_is_better: bool,
+    rng: np.random.Generator,
+    seed_margin: float = 0.0,
+) -> dict[str, object]:
+    """Return the uncorrected statistics of one pair from one difference per patient; see `paired_table`."""
+    count = len(differences_P)
+    mean = float(differences_P.mean()) if count else np.nan
+    spread = float(differences_P.std(ddof=1)) if count > 1 else np.nan
+    low, high = combine(mean, student_interval(differences_P, alpha=alpha), seed_margin, Scale())
+    left, middle, right = equivalence(differences_P, rope, rng)
+    a_better, b_better = (left, right) if lower_is_better else (right, left)
+    return {
+        "n_patients": count,
+        "difference": mean,
+        "low": low,
+        "high": high,
+        "median_difference": float(np.median(differences_P)) if count else np.nan,
+        "sd": spread,
+        "p_value": wilcoxon_p(differences_P),
+        "rank_biserial": rank_biserial(differences_P),
+        "cohen_dz": mean / spread if spread > 0 else np.nan,
+        "region": rope,
+        "p_a_better": a_better,
+        "p_equivalent": middle,
+        "p_b_better": b_better,
+        "verdict": verdict(a_better, middle, b_better),
+        "minimum_detectable": minimum_detectable(spread, count, alpha=alpha),
+        "better_if_significant": "" if not count else "ba"[int((mean > 0) != lower_is_better)],
+    }
+
+
+def student_interval(values_P: np.ndarray, *, alpha: float) -> tuple[float, float]:
+    """Return Student's interval of the mean; NaN below two patients, the mean itself without spread."""
+    if len(values_P) < 2:
+        return (np.nan, np.nan)
+    if np.ptp(values_P) == 0:
+        return (float(values_P[0]), float(values_P[0]))
+    found = stats.ttest_1samp(values_P, 0).confidence_interval(1 - alpha)
+    return (float(found.low), float(found.high))
+
+
+def wilcoxon_p(differences_P: np.ndarray) -> float:
+    """Return the two-sided signed-rank p value; 1 without a non-zero difference, NaN without any difference."""
+    if not len(differences_P):
+        return np.nan
+    if not np.any(differences_P):
+        return 1.0
+    return float(stats.wilcoxon(differences_P).pvalue)
+
+
+def rank_biserial(differences_P: np.ndarray) -> float:
+    """Return the rank-biserial correlation: (positive - negative rank sums) / all, in -1..1 (Kerby 2014)."""
+    nonzero = differences_P[differences_P != 0]
+    if not len(nonzero):
+        return 0.0 if len(differences_P) else np.nan
+    ranks = stats.rankdata(np.abs(nonzero))
+    return float((np.sign(nonzero) * ranks).sum() / ranks.sum())
+
+
+def equivalence(
+    differences_P: np.ndarray, rope: float, rng: np.random.Generator, *, samples: int = 1000
+) -> tuple[float, float, float]:
+    """Return posterior probabilities that the difference is below, inside and above the region (Benavoli et al. 2014).
+
+    `samples` draws give a Monte-Carlo error of at most 0.016. No patient gives NaN.
+    """
+    if not len(differences_P):
+        return (np.nan, np.nan, np.nan)
+    left, middle, right = baycomp.SignedRankTest.probs(
+        np.zeros(len(differences_P)), differences_P, rope, nsamples=samples, random_state=int(rng.integers(2**31))
+    )
+    return float(left), float(middle), float(right)
+
+
+def verdict(a_better: float, middle: float, b_better: float) -> str:
+    """Return the reading of the posterior: one side or equivalence above 95 %, otherwise undecided."""
+    for probability, words in ((a_better, "a better"), (middle, "practically equivalent"), (b_better, "b better")):
+        if probability > PROBABLE:
+            return words
+    return "undecided"
+
+
+def holm(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """Return the table with p_holm, significant, better and the size of the family."""
+    if table.empty:
+        return table
+    tested = table["p_value"].notna()
+    table["p_holm"] = np.nan
+    if tested.any():
+        table.loc[tested, "p_holm"] = multipletests(table.loc[tested, "p_value"], alpha=alpha, method="holm")[1]
+    table["significant"] = table["p_holm"] < alpha
+    table["better"] = table.pop("better_if_significant").where(table["significant"], "")
+    table["family"] = int(tested.sum())
+    return table
+
+
+def minimum_detectable(sd: float, patients: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Return the smallest mean difference that a paired test of so many patients finds with the given power.
+
+    Student's power (statsmodels), widened by the efficiency 3/pi of the signed-rank test under normality; in the unit
+    of `sd`. NaN below three patients.
+    """
+    if patients < 3 or not np.isfinite(sd):
+        return np.nan
+    effect = TTestPower().solve_power(nobs=patients * WILCOXON_EFFICIENCY, alpha=alpha, power=power)
+    return float(np.squeeze(effect) * sd)
+
+
+def detectable_per_task(paired: pd.DataFrame) -> pd.DataFrame:
+    """Return per (experiment, task) the median, smallest and largest minimum detectable difference over its pairs."""
+    grouped = paired.groupby(["experiment", "task"], sort=False)
+    return grouped.agg(
+        n_patients=("n_patients", "max"),
+        sd_of_differences=("sd", "median"),
+        minimum_detectable=("minimum_detectable", "median"),
+        smallest=("minimum_detectable", "min"),
+        largest=("minimum_detectable", "max"),
+    ).reset_index()
+
+
+def variance_split(rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None = None) -> pd.DataFrame:
+    """Return how the variance of values splits between cases and seeds, per (experiment, task, method).
+
+    Two-way analysis of variance without replication over (patient, seed) means: var_cases, var_seeds, var_residual
+    (unit squared, negative estimates are 0) and their shares. With one seed only var_cases is known, and it then
+    includes the residual; the seed columns are NaN.
+    """
+    chosen = apply_policies(rows[rows["metric"] == metric], policies)
+    chosen = chosen[chosen["counted"]].assign(method=method_labels(chosen))
+    records = []
+    for key, part in chosen.groupby(["experiment", "task", "method"], sort=False):
+        means = part.groupby(["patient", "seed", "structure"])["scored"].mean().groupby(["patient", "seed"]).mean()
+        table_PS = means.unstack("seed").dropna().to_numpy()
+        names = ("experiment", "task", "method")
+        records.append(dict(zip(names, key, strict=True)) | _components(table_PS))
+    return pd.DataFrame.from_records(records)
+
+
+def _components(table_PS: np.ndarray) -> dict[str, float]:
+    patients, seeds = table_PS.shape
+    counts = {"n_patients": patients, "n_seeds": seeds}
+    if patients < 2 or seeds < 2:
+        only = float(table_PS.mean(axis=1).var(ddof=1)) if patients > 1 else np.nan
+        names = ("var_seeds", "var_residual", "share_cases", "share_seeds")
+        return counts | {"var_cases": only, **dict.fromkeys(names, np.nan)}
+    rows_P, columns_S = table_PS.mean(axis=1), table_PS.mean(axis=0)
+    residual_PS = table_PS - rows_P[:, None] - columns_S + table_PS.mean()
+    residual = float((residual_PS**2).sum() / ((patients - 1) * (seeds - 1)))
+    cases = max(float(rows_P.var(ddof=1)) - residual / seeds, 0.0)
+    seed = max(float(columns_S.var(ddof=1)) - residual / patients, 0.0)
+    total = cases + seed + residual
+    shares = {"share_cases": cases / total, "share_seeds": seed / total} if total > 0 else {}
+    return counts | {"var_cases": cases, "var_seeds": seed, "var_residual": residual} | shares

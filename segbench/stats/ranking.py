@@ -1,0 +1,233 @@
+"""Rankings and how stable they are.
+
+Three families, because they disagree (Maier-Hein et al. 2018): by the mean of the values, by the mean of per-case
+ranks, and by the number of methods that are significantly beaten. Stability is the bootstrap distribution of each rank;
+several methods at once are tested by Friedman with Nemenyi's critical difference (Demsar 2006).
+
+Legend of suffixes: B draws, M methods, T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import scikit_posthocs
+from scipy import stats
+
+from segbench.stats.methods import case_table
+from segbench.stats.paired import paired_table
+from segbench.stats.policies import Policy, lower_is_better
+from segbench.stats.resample import board, bootstrap_means, cell_means
+
+ALL_TASKS = "all tasks"
+RANK_COLUMNS = ("rank_by_mean", "rank_by_mean_rank", "rank_by_significance")
+
+
+def rank_methods(values: np.ndarray, *, lower_is_better: bool, axis: int = 0) -> np.ndarray:
+    """Return ranks along an axis, 1 is best, ties share their mean rank, NaN stays NaN."""
+    return stats.rankdata(values if lower_is_better else -values, axis=axis, nan_policy="omit")
+
+
+def rank_table(
+    rows: pd.DataFrame,
+    *,
+    metric: str,
+    policies: Mapping[str, Policy] | None = None,
+    paired: pd.DataFrame | None = None,
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """Return per (experiment, task, method): mean, mean_rank over cases, significant_wins and the three ranks.
+
+    `paired` is the table of `paired_table` when it is at hand. Methods without a value on a task have NaN ranks there.
+    """
+    paired = paired_table(rows, metric=metric, policies=policies, alpha=alpha) if paired is None else paired
+    parts = []
+    for experiment in rows["experiment"].unique():
+        wins = _wins(paired[paired["experiment"] == experiment])
+        means = _means(rows, metric, policies, experiment)
+        table = case_table(rows, metric=metric, policies=policies, experiment=experiment)
+        for task, part in table.groupby(level="task", sort=False):
+            ranked = pd.DataFrame({"method": part.columns, "mean": means.loc[part.columns, task].to_numpy()})
+            ranked["mean_rank"] = _mean_case_rank(part, metric)
+            ranked["significant_wins"] = [wins.get((task, method), 0) for method in part.columns]
+            _add_ranks(ranked, metric)
+            parts.append(ranked.assign(experiment=experiment, metric=metric, task=task))
+    table = pd.concat(parts, ignore_index=True)
+    return table[["experiment", "metric", "task", *table.columns.drop(["experiment", "metric", "task"])]]
+
+
+def _add_ranks(ranked: pd.DataFrame, metric: str) -> None:
+    scored = ranked["mean"].notna()
+    columns = (("mean", lower_is_better(metric)), ("mean_rank", True), ("significant_wins", False))
+    for name, (column, lower) in zip(RANK_COLUMNS, columns, strict=True):
+        ranked[name] = rank_methods(ranked[column].where(scored).to_numpy(float), lower_is_better=lower)
+
+
+def _means(rows: pd.DataFrame, metric: str, policies: Mapping[str, Policy] | None, experiment: str) -> pd.DataFrame:
+    table = board(rows, metric=metric, policies=policies, experiment=experiment)
+    return pd.DataFrame(cell_means(table), index=list(table.methods), columns=list(table.task_names))
+
+
+def patient_table(part: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per patient of one task's case table: mean over cases of means over structures, per method.
+
+    Methods without any value are dropped, then patients that lack a value of a remaining method.
+    """
+    per_case = part.dropna(axis=1, how="all").groupby(level=["patient", "case"]).mean()
+    return per_case.groupby(level="patient").mean().dropna().round(12)
+
+
+def _mean_case_rank(part: pd.DataFrame, metric: str) -> np.ndarray:
+    table = patient_table(part)
+    ranks = rank_methods(table.to_numpy(), lower_is_better=lower_is_better(metric), axis=1)
+    means = ranks.mean(axis=0) if len(ranks) else np.full(table.shape[1], np.nan)
+    return pd.Series(means, index=table.columns).reindex(part.columns).to_numpy()
+
+
+def _wins(paired: pd.DataFrame) -> dict[tuple[str, str], int]:
+    if paired.empty:
+        return {}
+    winners = paired["method_a"].where(paired["better"] == "a", paired["method_b"])[paired["better"] != ""]
+    return paired.loc[winners.index].assign(winner=winners).groupby(["task", "winner"]).size().to_dict()
+
+
+def rank_distribution(
+    rows: pd.DataFrame,
+    *,
+    metric: str,
+    policies: Mapping[str, Policy] | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return how often a method takes a rank by mean when patients (and seeds) are drawn again.
+
+    Rows (experiment, task, method, rank, share); task 'all tasks' ranks by the mean over tasks and holds only methods
+    with a value on every task. Ties take the better rank. Shares of a method sum to 1.
+    """
+    records = []
+    for index, experiment in enumerate(rows["experiment"].unique()):
+        table = board(rows, metric=metric, policies=policies, experiment=experiment)
+        draws_BMT = bootstrap_means(table, resamples=resamples, rng=np.random.default_rng([seed, index]))
+        whole_BM = draws_BMT.mean(axis=2)
+        for name, draws_BM in [
+            *zip(table.task_names, np.moveaxis(draws_BMT, 2, 0), strict=True),
+            (ALL_TASKS, whole_BM),
+        ]:
+            for method, rank, share in _shares(draws_BM, table.methods, metric):
+                key = {"experiment": experiment, "metric": metric, "task": name, "method": method}
+                records.append(key | {"rank": rank, "share": share})
+    return pd.DataFrame.from_records(records)
+
+
+def _shares(draws_BM: np.ndarray, methods: tuple[str, ...], metric: str) -> list[tuple[str, int, float]]:
+    kept = ~np.isnan(draws_BM).any(axis=0)
+    signed_BM = draws_BM[:, kept] * (1 if lower_is_better(metric) else -1)
+    ranks_BM = stats.rankdata(signed_BM, axis=1, method="min") if kept.any() else signed_BM
+    names = [method for method, keep in zip(methods, kept, strict=True) if keep]
+    return [
+        (method, rank, float((ranks_BM[:, column] == rank).mean()))
+        for column, method in enumerate(names)
+        for rank in range(1, len(names) + 1)
+    ]
+
+
+def rank_stability(distribution: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
+    """Return per (experiment, task, method): p_first, median rank, rank_low and rank_high of the distribution."""
+    tails = ((1 - confidence) / 2, 0.5, (1 + confidence) / 2)
+    records = []
+    for key, part in distribution.groupby(["experiment", "metric", "task", "method"], sort=False):
+        low, median, high = np.searchsorted(part["share"].cumsum().to_numpy() - 1e-12, tails) + 1
+        names = ("experiment", "metric", "task", "method")
+        records.append(dict(zip(names, key, strict=True))
+                       | {"p_first": float(part.loc[part["rank"] == 1, "share"].sum()), "rank_low": int(low),
+                          "rank_median": int(median), "rank_high": int(high)})  # fmt: skip
+    return pd.DataFrame.from_records(records)
+
+
+def consensus(ranks: pd.DataFrame) -> pd.DataFrame:
+    """Return per (experiment, method) the mean over tasks of each family's rank, and the rank of the mean of the three.
+
+    The mean rank is the consensus with the smallest sum of squared (Euclidean) distances to the tasks' rankings, as in
+    challengeR. Methods without a rank on some task are left out: their mean would be over easier or harder tasks.
+    """
+    names = list(RANK_COLUMNS)
+    parts = []
+    for (experiment, metric), part in ranks.groupby(["experiment", "metric"], sort=False):
+        tasks = part["task"].nunique()
+        complete = part.groupby("method")["rank_by_mean"].transform("count") == tasks
+        mean = part[complete].groupby("method", sort=False)[names].mean()
+        mean.columns = [f"mean_{name}" for name in names]
+        mean["consensus_rank"] = rank_methods(mean.mean(axis=1).to_numpy(), lower_is_better=True)
+        mean = mean.assign(experiment=experiment, metric=metric, n_tasks=tasks).reset_index()
+        parts.append(mean[["experiment", "metric", "method", "n_tasks", *mean.columns[1:-3]]])
+    return pd.concat(parts, ignore_index=True)
+
+
+def friedman(
+    rows: pd.DataFrame,
+    *,
+    metric: str,
+    policies: Mapping[str, Policy] | None = None,
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """Return Friedman's test per (experiment, task) with patients as blocks, and for all tasks with tasks as blocks.
+
+    Rows: one per method with n_blocks, n_methods, statistic, p_value, critical_difference (Nemenyi) and mean_rank. Two
+    mean ranks further apart than the critical difference differ. Fewer than three methods or two blocks are left out.
+    """
+    parts = [_friedman(table, metric, alpha).assign(experiment=experiment, task=task)
+             for experiment, task, table in _blocks(rows, metric, policies)]  # fmt: skip
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return table.assign(metric=metric)
+
+
+def nemenyi(
+    rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None = None
+) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return (experiment, task) -> matrix of Nemenyi p values between methods (scikit-posthocs)."""
+    return {
+        (experiment, task): scikit_posthocs.posthoc_nemenyi_friedman(table.reset_index(drop=True))
+        for experiment, task, table in _blocks(rows, metric, policies)
+    }
+
+
+def _blocks(
+    rows: pd.DataFrame, metric: str, policies: Mapping[str, Policy] | None
+) -> list[tuple[str, str, pd.DataFrame]]:
+    """Tables (blocks x methods) large enough for the test."""
+    found = []
+    for experiment in rows["experiment"].unique():
+        table = case_table(rows, metric=metric, policies=policies, experiment=experiment)
+        found += [
+            (experiment, str(task), patient_table(part)) for task, part in table.groupby(level="task", sort=False)
+        ]
+        found.append((experiment, ALL_TASKS, _means(rows, metric, policies, experiment).T.dropna(axis=1)))
+    return [(experiment, task, table) for experiment, task, table in found if len(table) > 1 and table.shape[1] > 2]
+
+
+def _friedman(table: pd.DataFrame, metric: str, alpha: float) -> pd.DataFrame:
+    blocks, methods = table.shape
+    ranks = rank_methods(table.to_numpy(), lower_is_better=lower_is_better(metric), axis=1)
+    if (ranks == ranks[:, :1]).all():
+        statistic, p_value = 0.0, 1.0  # every method ties on every block: the test statistic is 0 / 0
+    else:
+        statistic, p_value = stats.friedmanchisquare(*table.to_numpy().T)
+    return pd.DataFrame(
+        {
+            "method": table.columns,
+            "mean_rank": ranks.mean(axis=0),
+            "n_blocks": blocks,
+            "n_methods": methods,
+            "statistic": statistic,
+            "p_value": p_value,
+            "critical_difference": critical_difference(methods, blocks, alpha=alpha),
+        }
+    )
+
+
+def critical_difference(methods: int, blocks: int, *, alpha: float = 0.05) -> float:
+    """Return Nemenyi's critical difference of mean ranks: q / sqrt(2) * sqrt(k (k + 1) / (6 n)) (Demsar 2006)."""
+    quantile = stats.studentized_range.ppf(1 - alpha, methods, np.inf) / np.sqrt(2)
+    return float(quantile * np.sqrt(methods * (methods + 1) / (6 * blocks)))

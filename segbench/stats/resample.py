@@ -1,0 +1,108 @@
+"""Bootstrap of whole tables: patients within tasks and seeds of methods are drawn, all methods see the same patients.
+
+Legend of suffixes: B draws, M methods, T tasks, P patients, K structures, S seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from segbench.stats.methods import method_labels
+from segbench.stats.policies import Policy, apply_policies
+
+
+@dataclass(frozen=True)
+class TaskArray:
+    """Sums and counts of the values of one task; a method without a value for a structure has count 0 there."""
+
+    task: str
+    patients: tuple[str, ...]
+    structures: tuple[str, ...]
+    sums_MPKS: np.ndarray
+    counts_MPKS: np.ndarray
+
+
+@dataclass(frozen=True)
+class Board:
+    """All tasks of one experiment and metric; `seeds_MS` marks the seeds that a method has."""
+
+    methods: tuple[str, ...]
+    seeds_MS: np.ndarray
+    tasks: tuple[TaskArray, ...]
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks in the order of the last axis of means."""
+        return tuple(task.task for task in self.tasks)
+
+
+def board(
+    rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None = None, experiment: str | None = None
+) -> Board:
+    """Return the arrays of one experiment and metric; methods and tasks keep the order of the rows."""
+    chosen = rows[rows["metric"] == metric]
+    if experiment is not None:
+        chosen = chosen[chosen["experiment"] == experiment]
+    chosen = apply_policies(chosen, policies)
+    chosen = chosen.assign(method=method_labels(chosen))
+    methods, seeds = list(chosen["method"].drop_duplicates()), sorted(chosen["seed"].unique())
+    has_MS = np.zeros((len(methods), len(seeds)), bool)
+    has_MS[pd.Index(methods).get_indexer(chosen["method"]), pd.Index(seeds).get_indexer(chosen["seed"])] = True
+    tasks = tuple(_task_array(str(task), part, methods, seeds) for task, part in chosen.groupby("task", sort=False))
+    return Board(tuple(methods), has_MS, tasks)
+
+
+def _task_array(task: str, part: pd.DataFrame, methods: list[str], seeds: list[int]) -> TaskArray:
+    axes = (methods, sorted(part["patient"].unique()), list(part["structure"].drop_duplicates()), seeds)
+    counted = part[part["counted"]]
+    columns = ("method", "patient", "structure", "seed")
+    at = tuple(pd.Index(axis).get_indexer(counted[name]) for axis, name in zip(axes, columns, strict=True))
+    sums, counts = np.zeros([len(axis) for axis in axes]), np.zeros([len(axis) for axis in axes])
+    np.add.at(sums, at, counted["scored"].to_numpy())
+    np.add.at(counts, at, 1.0)
+    return TaskArray(task, tuple(axes[1]), tuple(axes[2]), sums, counts)
+
+
+def structure_mean(sums_K: np.ndarray, counts_K: np.ndarray) -> np.ndarray:
+    """Return the mean over structures (last axis) of sums / counts; structures without a count are left out."""
+    seen = counts_K > 0
+    ratio = np.divide(sums_K, counts_K, out=np.zeros_like(sums_K, dtype=float), where=seen)
+    number = seen.sum(axis=-1)
+    return np.divide(ratio.sum(axis=-1), number, out=np.full(number.shape, np.nan), where=number > 0)
+
+
+def cell_means(table: Board) -> np.ndarray:
+    """Return the means (M, T); NaN where a method has no value on a task."""
+    per_task = [
+        structure_mean(task.sums_MPKS.sum(axis=(1, 3)), task.counts_MPKS.sum(axis=(1, 3))) for task in table.tasks
+    ]
+    return np.stack(per_task, axis=-1)
+
+
+def bootstrap_means(table: Board, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Return resampled means (B, M, T): patients with replacement within tasks, seeds with replacement within methods.
+
+    A method's seeds are drawn once for all tasks, because a universal model's seed is one training.
+    """
+    seeds_MBS = np.stack([
+        rng.multinomial(has_S.sum(), has_S / has_S.sum(), size=resamples) for has_S in table.seeds_MS
+    ])  # fmt: skip
+    draws = np.full((resamples, len(table.methods), len(table.tasks)), np.nan)
+    for t, task in enumerate(table.tasks):
+        count = len(task.patients)
+        weights_BP = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+        for m, seeds_BS in enumerate(seeds_MBS):
+            sums_BK, counts_BK = (_weighted(values_MPKS[m], weights_BP, seeds_BS)
+                                  for values_MPKS in (task.sums_MPKS, task.counts_MPKS))  # fmt: skip
+            draws[:, m, t] = structure_mean(sums_BK, counts_BK)
+    return draws
+
+
+def _weighted(values_PKS: np.ndarray, weights_BP: np.ndarray, seeds_BS: np.ndarray) -> np.ndarray:
+    patients, structures, seeds = values_PKS.shape
+    by_seed_BKS = (weights_BP @ values_PKS.reshape(patients, -1)).reshape(-1, structures, seeds)
+    return np.einsum("bks,bs->bk", by_seed_BKS, seeds_BS)
