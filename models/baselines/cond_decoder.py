@@ -37,7 +37,8 @@ class CodedDecoder(nn.Module):
 
     def __init__(self, spec: NetworkSpec, code_length: int):
         super().__init__()
-        levels = list(zip(spec.features, spec.features[1:], spec.pool_kernels_zyx, spec.conv_kernels_zyx, strict=False))
+        kernels = spec.conv_kernels_zyx[1:]  # as in nnU-Net v1, a decoder stage has the kernel of the stage below
+        levels = list(zip(spec.features[:-1], spec.features[1:], spec.pool_kernels_zyx, kernels, strict=True))
         self.up = nn.ModuleList(
             nn.ConvTranspose3d(below, width, pool, pool, bias=False) for width, below, pool, _ in reversed(levels)
         )

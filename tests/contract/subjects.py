@@ -12,7 +12,7 @@ import torch
 
 from models.interface import NetworkSpec, SegmentationModel
 from models.loader import build_model
-from segbench.core.cards import model_cards
+from segbench.core.cards import model_cards, supports
 from segbench.core.task import Channel, Structure, Task, TaskSet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,10 +74,12 @@ NAMES = sorted(CARDS)
 
 
 def task_sets(name: str) -> list[TaskSet]:
-    """Return all tasks at once for a universal model, and one set per kind of task for a per-task model."""
-    if CARDS[name]["kind"] == "universal":
-        return [TASKS]
-    return [TaskSet([task]) for task in (LIVER, LESION, BRAIN)]
+    """Return all tasks that the card admits at once for a universal model, one set per kind for a per-task model."""
+    card = CARDS[name]
+    served = [task for task in TASKS if supports(card, task) is None]
+    if card["kind"] == "universal":
+        return [TaskSet(served)]
+    return [TaskSet([task]) for task in served if task is not PANCREAS]
 
 
 @functools.cache

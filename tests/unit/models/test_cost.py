@@ -42,6 +42,11 @@ def test_paper_tasks_have_the_channels_of_the_paper():
     assert [task.num_channels for task in cost.paper_tasks()] == [1] * 9 + [2, 4]
 
 
+def test_paper_tasks_follow_a_narrow_card():
+    card = {"title": "narrow", "channels": [1], "max_classes": 2}
+    assert [(task.num_channels, task.num_classes) for task in cost.paper_tasks(card)] == [(1, 3)] * 9
+
+
 def test_candidate_patches_grow_and_fit_the_network():
     patches = cost.candidate_patches(SPEC)
     volumes = [z * y * x for z, y, x in patches]
@@ -50,7 +55,8 @@ def test_candidate_patches_grow_and_fit_the_network():
     assert all(y % 2 == 0 and x % 2 == 0 for _, y, x in patches)
 
 
-def test_largest_patch_is_the_last_candidate_when_nothing_stops_it():
+def test_largest_patch_is_the_last_candidate_when_nothing_stops_it(monkeypatch):
+    monkeypatch.setattr(cost, "SCALES", (0.5, 1.0))
     result = cost.largest_fit(OneConvolution(), SPEC, seconds_limit=600)
     assert result["largest_patch_zyx"] == cost.candidate_patches(SPEC)[-1]
     assert result["limited_by"] == "the largest patch tried"
@@ -65,7 +71,7 @@ def test_time_limit_stops_after_the_first_patch():
 
 def test_memory_limit_stops_and_says_so(monkeypatch):
     monkeypatch.setattr(
-        cost, "measure", lambda *_: dict(peak_memory_mib=1.0, train_step_seconds=0.0, forward_seconds=0.0)
+        cost, "measure", lambda *_: {"peak_memory_mib": 1.0, "train_step_seconds": 0.0, "forward_seconds": 0.0}
     )
     monkeypatch.setattr(cost, "free_memory_bytes", lambda _: 2**20)
     assert cost.largest_fit(OneConvolution(), SPEC, seconds_limit=600)["limited_by"] == "memory"
@@ -83,8 +89,9 @@ def test_out_of_memory_on_the_first_patch_is_reported_not_raised(monkeypatch):
 
 def test_peak_memory_sees_what_a_step_holds():
     size = 64 * 2**20
-    held = cost._peak_bytes(torch.device("cpu"), lambda: torch.ones(size // 4).sum())
-    assert held is None or size * 0.9 < held < size * 1.5
+    for _ in range(2):  # the second time the memory is free but may still be resident
+        held = cost._peak_bytes(torch.device("cpu"), lambda: [torch.ones(2**18) for _ in range(64)])
+        assert held is None or size * 0.8 < held < size * 1.5
 
 
 def test_cost_card_of_a_registered_model():
