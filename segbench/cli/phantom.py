@@ -12,10 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("--out", type=Path, required=True, help="folder that receives one folder per task")
     parser.add_argument("--seed", type=int, default=2023, help="same seed, same bytes (default: %(default)s)")
-    parser.add_argument("--train", type=int, default=10, help="cases per task meant for training (default: %(default)s)")
+    parser.add_argument("--train", type=int, default=10, help="training cases per task (default: %(default)s)")
     parser.add_argument(
         "--test", type=int, default=4,
-        help="cases per task meant for test (default: %(default)s); all cases carry labels, the splits tell them apart",
+        help="test cases per task (default: %(default)s); all cases carry labels, the splits tell them apart",
     )  # fmt: skip
     parser.add_argument("--tasks", help="comma-separated task names (default: all phantom tasks)")
 

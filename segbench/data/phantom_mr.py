@@ -103,7 +103,8 @@ def brain_phantom(rng: np.random.Generator) -> Phantom:
     tissues = _brain(points, rng)
     _glioma(tissues, rng)
     texture = 0.05 * smooth_noise(points.shape[:3], rng, sigma_voxels=1.5)
-    clumps = 0.14 * np.where(tissues.mask("non-enhancing tumour", "enhancing tumour"), septa(points, rng, wavelength_mm=26), 0)
+    core = tissues.mask("non-enhancing tumour", "enhancing tumour")
+    clumps = 0.14 * np.where(core, septa(points, rng, wavelength_mm=26), 0)
     channels = []
     for sequence in range(len(BRAIN_SEQUENCES)):
         table = {name: values[sequence] + rng.normal(scale=0.03) for name, values in BRAIN_SIGNAL.items()}
@@ -144,12 +145,14 @@ def _pelvis(points: np.ndarray, rng: np.random.Generator) -> Tissues:
         tissues.paint("muscle", ellipsoid(points, (side * 56, 5, -5), (16, 42, 55), exponent=2.5) < 1)
         tissues.paint("bone", ellipsoid(points, _near(rng, (side * 88, 8, 10), 5), (26, 27, 27)) < 1)
         tissues.paint("levator", ellipsoid(points, (side * 36, -8, -32), (7, 30, 28)) < 1)
-        tissues.paint("seminal vesicle", tube(points, _near(rng, [(side * 4, -20, 30), (side * 30, -24, 42)], 3), 8) < 1)
+        vesicle = _near(rng, [(side * 4, -20, 30), (side * 30, -24, 42)], 3)
+        tissues.paint("seminal vesicle", tube(points, vesicle, 8) < 1)
         plexus = tube(points, _near(rng, [(side * 34, -8, -22), (side * 37, -4, 24)], 3), 6)
         tissues.paint("venous plexus", plexus < 1)
     tissues.paint("muscle", ellipsoid(points, (0, -75, 0), (75, 25, np.inf), exponent=3) < 1)
     tissues.paint("bone", ellipsoid(points, (0, 48, -18), (34, 12, 18)) < 1)
-    tissues.paint("bladder", ellipsoid(points, _near(rng, (0, 16, 58), 6), np.array([42, 36, 30]) * rng.uniform(0.8, 1.2)) < 1)
+    bladder = ellipsoid(points, _near(rng, (0, 16, 58), 6), np.array([42, 36, 30]) * rng.uniform(0.8, 1.2))
+    tissues.paint("bladder", bladder < 1)
     rectum = tube(points, _near(rng, [(0, -40, -80), (0, -46, -10), (4, -50, 70)], 5), rng.uniform(14, 20))
     tissues.paint("rectum wall", rectum < 1)
     tissues.paint("rectum", rectum < 0.68)
@@ -157,7 +160,7 @@ def _pelvis(points: np.ndarray, rng: np.random.Generator) -> Tissues:
     centre = _near(rng, (0, -4, 0), 5)
     level = ellipsoid(points, centre, size, exponent=2.3, rotation=rotation_about(0, rng.uniform(-15, 15)))
     tissues.paint("peripheral zone", level < 1)
-    inner = ellipsoid(points, centre + (0, 0.25 * size[1], 0.15 * size[2]), size * 0.74)
+    inner = ellipsoid(points, centre + size * np.array([0, 0.25, 0.15]), size * 0.74)
     tissues.paint("transition zone", inner < rng.uniform(0.85, 1.1), over=("peripheral zone",))
     return tissues
 
@@ -182,7 +185,8 @@ def _brain(points: np.ndarray, rng: np.random.Generator) -> Tissues:
     for _ in range(4):
         ends = rng.uniform(-1, 1, size=(3, 3)) * (55, 65, 48)
         tissues.paint("vessel", tube(points, ends, 3.2) < 1, over=("grey", "white", "fluid"))
-    place_lumps(tissues, "gliosis", rng, host=("white",), over=("white", "grey"), count=int(rng.integers(1, 4)), radius_mm=(6, 11))
+    spots = int(rng.integers(1, 4))
+    place_lumps(tissues, "gliosis", rng, host=("white",), over=("white", "grey"), count=spots, radius_mm=(6, 11))
     return tissues
 
 
@@ -203,7 +207,8 @@ def _skull_base(points: np.ndarray, rng: np.random.Generator) -> Tissues:
     """Paint the lower head with one small tumour at the inner ear canal, left or right."""
     tissues = Tissues(points)
     head = ellipsoid(points, (0, 0, 0), (76, 95, 110), exponent=2.4)
-    for name, size in (("scalp", 1.0), ("skull", 0.93), ("marrow", 0.905), ("skull", 0.89), ("fluid", 0.85), ("brain", 0.83)):
+    layers = (("scalp", 1.0), ("skull", 0.93), ("marrow", 0.905), ("skull", 0.89), ("fluid", 0.85), ("brain", 0.83))
+    for name, size in layers:
         tissues.paint(name, head < size)
     tissues.paint("white", ellipsoid(points, (0, 10, 5), (45, 55, 40)) < 1)
     tissues.paint("bone", ellipsoid(points, (0, 42, -62), (62, 58, 42)) < 1)
@@ -215,12 +220,13 @@ def _skull_base(points: np.ndarray, rng: np.random.Generator) -> Tissues:
         tissues.paint("bone", tube(points, [(side * 66, -14, -36), (side * 34, 0, -30)], (17, 8)) < 1)
         line = [(0, -80, -18), (side * 48, -62, -22), (side * 58, -30, -42), (side * 44, -16, -90)]
         tissues.paint("sinus", tube(points, _near(rng, line, 3), rng.uniform(5, 7.5)) < 1)
-        tissues.paint("vessel", tube(points, _near(rng, [(side * 16, 12, -80), (side * 18, 18, -20), (side * 45, 22, -6)], 3), 4.5) < 1)
+        carotid = _near(rng, [(side * 16, 12, -80), (side * 18, 18, -20), (side * 45, 22, -6)], 3)
+        tissues.paint("vessel", tube(points, carotid, 4.5) < 1)
     side = rng.choice((-1, 1))
     centre = np.array([side * 31, -8, -30]) + rng.uniform(-1, 1, size=3) * (4, 5, 5)
     over = ("fluid", "brain", "white", "bone")
     radius = rng.uniform(9.5, 15)
     tissues.paint("vestibular schwannoma", lump(points, centre, radius, rng) < 1, over=over)
-    canal = tube(points, [centre, centre + (side * 1.6 * radius, 0, 0)], (6, 4))
+    canal = tube(points, [centre, centre + np.array([side * 1.6 * radius, 0, 0])], (6, 4))
     tissues.paint("vestibular schwannoma", canal < 1, over=("bone",))
     return tissues

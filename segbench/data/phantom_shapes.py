@@ -41,8 +41,8 @@ def random_grid(
 ) -> Grid:
     """Return a grid over a box in the patient's frame, with axes in a random order and direction.
 
-    extent_mm: size along right, front, head, varied by 8 %. in_plane_mm, slice_mm: ranges that the spacing is drawn from, rounded to
-    0.1 mm. tilt_degrees: largest rotation about the right-left axis, as a tilted gantry or an angled stack has.
+    extent_mm: size along right, front, head, varied by 8 %. in_plane_mm, slice_mm: ranges that the spacing is drawn
+    from, rounded to 0.1 mm. tilt_degrees: largest rotation about the right-left axis, as of a tilted gantry or stack.
     """
     plane, between = (round(float(rng.uniform(*limits)), 1) for limits in (in_plane_mm, slice_mm))
     spacing = np.array([plane, plane, between])
@@ -55,9 +55,7 @@ def random_grid(
     affine[:3, :3] = rotation * spacing
     affine[:3, 3] = np.asarray(centre_mm) - affine[:3, :3] @ ((shape - 1) / 2)
     codes = ORIENTATIONS[rng.integers(len(ORIENTATIONS))]
-    turn = orientations.ornt_transform(
-        orientations.axcodes2ornt("RAS"), orientations.axcodes2ornt(tuple(codes))
-    )
+    turn = orientations.ornt_transform(orientations.axcodes2ornt("RAS"), orientations.axcodes2ornt(tuple(codes)))
     turned = np.empty(3, int)
     turned[turn[:, 0].astype(int)] = shape
     return Grid(tuple(int(n) for n in turned), affine @ orientations.inv_ornt_aff(turn, tuple(shape)))
@@ -99,26 +97,34 @@ def ellipsoid(
     offset = points_XYZ3 - np.asarray(centre_mm)
     if rotation is not None:
         offset = offset @ rotation
-    return (np.abs(offset / np.asarray(radii_mm)) ** exponent).sum(-1) ** (1 / exponent)
+    offset = offset / np.asarray(radii_mm)
+    if exponent == 2:
+        return np.sqrt(np.einsum("...i,...i", offset, offset))
+    x, y, z = np.moveaxis(np.abs(offset) ** exponent, -1, 0)
+    return (x + y + z) ** (1 / exponent)
 
 
 def tube(points_XYZ3: np.ndarray, line_mm: Sequence[Sequence[float]], radius_mm: float | Sequence[float]) -> np.ndarray:
     """Return the level of a tube round a polyline: 0 on the line, 1 on the surface; one radius or one per corner."""
     corners = np.asarray(line_mm, float)
     radii = np.broadcast_to(np.asarray(radius_mm, float), len(corners))
+    squares = np.einsum("...i,...i", points_XYZ3, points_XYZ3)
     level = np.full(points_XYZ3.shape[:-1], np.inf)
     for start, stop, radius, radius_end in zip(corners[:-1], corners[1:], radii[:-1], radii[1:], strict=True):
         along = stop - start
-        share = np.clip((points_XYZ3 - start) @ along / (along @ along), 0, 1)
-        distance = np.linalg.norm(points_XYZ3 - start - share[..., None] * along, axis=-1)
-        level = np.minimum(level, distance / (radius + share * (radius_end - radius)))
+        length = along @ along
+        projection = points_XYZ3 @ along - start @ along
+        share = np.clip(projection / length, 0, 1)
+        # |p - start - share * along|^2, expanded so that no array of offsets is needed
+        distance = squares - 2 * (points_XYZ3 @ start) + start @ start + share * (share * length - 2 * projection)
+        level = np.minimum(level, np.sqrt(np.maximum(distance, 0)) / (radius + share * (radius_end - radius)))
     return level
 
 
 def lump(points_XYZ3: np.ndarray, centre_mm: Sequence[float], radius_mm: float, rng: np.random.Generator) -> np.ndarray:
     """Return the level of an irregular ball: an ellipsoid whose surface bulges by up to about a quarter."""
     offset = (points_XYZ3 - np.asarray(centre_mm)) / (radius_mm * rng.uniform(0.85, 1.2, size=3))
-    level = np.linalg.norm(offset, axis=-1)
+    level = np.sqrt(np.einsum("...i,...i", offset, offset))
     bulge = sum(np.sin(offset @ rng.normal(scale=1.6, size=3) + rng.uniform(0, 2 * np.pi)) for _ in range(3))
     return level * (1 + 0.09 * bulge)
 
@@ -140,7 +146,7 @@ class Tissues:
 
     def mask(self, *names: str) -> np.ndarray:
         """Return where any of the names is; a name that was never painted is nowhere."""
-        return np.isin(self.map_XYZ, [self.names.index(name) for name in names if name in self.names])
+        return np.array([name in names for name in self.names])[self.map_XYZ]
 
     def values(self, table: dict[str, float]) -> np.ndarray:
         """Return the table's value for every voxel; a tissue that the table lacks is a `KeyError`."""
@@ -174,7 +180,7 @@ def septa(points_XYZ3: np.ndarray, rng: np.random.Generator, *, wavelength_mm: f
     """Return a three-dimensional chequer between -1 and 1 in a random direction: the texture inside of tumours."""
     turn = rotation_about(2, rng.uniform(0, 90)) @ rotation_about(0, rng.uniform(0, 90))
     waves = np.sin(points_XYZ3 @ turn * 2 * np.pi / wavelength_mm + rng.uniform(0, 2 * np.pi, size=3))
-    return np.clip(3 * waves.prod(-1), -1, 1)
+    return np.clip(3 * waves[..., 0] * waves[..., 1] * waves[..., 2], -1, 1)
 
 
 def smooth_noise(shape_xyz: Sequence[int], rng: np.random.Generator, *, sigma_voxels: float) -> np.ndarray:

@@ -9,7 +9,7 @@ x right, y front, z head.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,14 +29,15 @@ from segbench.data.phantom_shapes import (
 )
 
 # Tissue -> attenuation in Hounsfield units at a late arterial to portal venous phase. Many are equal on purpose:
-# liver = spleen, kidney = vessels, pancreas = bowel wall, tumour = muscle = cyst, vertebra = contrast-filled vessels.
+# liver = spleen, kidney = vessels = vertebra, pancreas = heart, liver tumour = gallbladder = cyst, kidney tumour = rib,
+# lung tumour = muscle.
 HOUNSFIELD = {
     "outside": -1000, "fat": -100, "muscle": 60, "lung": -780, "rib": 260, "vertebra": 205, "canal": 25, "disc": 85,
-    "pelvis": 240, "heart": 140, "liver": 120, "spleen": 125, "right kidney": 190, "left kidney": 190, "gallbladder": 12,
-    "stomach": 50, "stomach wall": 85, "esophagus": 55, "pancreas": 95, "right adrenal gland": 75,
+    "pelvis": 240, "heart": 140, "liver": 120, "spleen": 125, "right kidney": 190, "left kidney": 190,
+    "gallbladder": 12, "stomach": 50, "stomach wall": 85, "esophagus": 55, "pancreas": 145, "right adrenal gland": 75,
     "left adrenal gland": 75, "aorta": 190, "inferior vena cava": 165, "portal vein and splenic vein": 185,
-    "hepatic vessel": 215, "colon": -20, "colon wall": 85, "bowel": 60, "bladder": 8, "cyst": 20, "liver tumour": 20,
-    "kidney tumour": 60, "pancreas tumour": 25, "colon tumour": 70, "lung tumour": 35, "lung vessel": 60, "node": 50,
+    "hepatic vessel": 245, "colon": -20, "colon wall": 85, "bowel": 60, "bladder": 8, "cyst": 5, "liver tumour": 5,
+    "kidney tumour": 290, "pancreas tumour": 25, "colon tumour": 70, "lung tumour": 35, "lung vessel": 60, "node": 50,
     "bone lesion": 215,
 }  # fmt: skip
 
@@ -50,7 +51,7 @@ BACKGROUND_UPTAKE = 1.1
 SOFT_ORGANS = ("liver", "spleen", "right kidney", "left kidney", "pancreas")
 LIVER = ("liver", "hepatic vessel")
 KIDNEYS = ("right kidney", "left kidney")
-TUMOURS = tuple(name for name in HOUNSFIELD if name.endswith("tumour")) + ("node", "bone lesion")
+TUMOURS = (*(name for name in HOUNSFIELD if name.endswith("tumour")), "node", "bone lesion")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class View:
     disease: tuple[str, ...] = ()
     in_plane_mm: tuple[float, float] = (5.6, 7.0)
     slice_mm: tuple[float, float] = (6.0, 9.0)
-    shift_mm: tuple[float, float, float] = field(default=(8.0, 8.0, 15.0))
+    shift_mm: tuple[float, float, float] = (12.0, 10.0, 22.0)
 
 
 VIEWS = {
@@ -108,7 +109,7 @@ def _patient(view: View, rng: np.random.Generator) -> tuple[Tissues, Grid]:
     grid = random_grid(
         rng, centre_mm=centre, extent_mm=view.extent_mm, in_plane_mm=view.in_plane_mm, slice_mm=view.slice_mm
     )
-    canonical = warp(grid.points() / rng.uniform(0.88, 1.1, size=3), rng, amplitude_mm=4.0, wavelength_mm=130)
+    canonical = warp(grid.points() / rng.uniform(0.86, 1.1, size=3), rng, amplitude_mm=4.5, wavelength_mm=130)
     tissues = Tissues(canonical)
     for paint in (_body, _chest, _bowel, _upper_abdomen, _retroperitoneum, _vessels, _spine):
         paint(tissues, rng)
@@ -128,7 +129,7 @@ def _organ(
     *,
     centre: Sequence[float],
     radii: Sequence[float],
-    by_mm: float = 8.0,
+    by_mm: float = 12.0,
     exponent: float = 2.2,
 ) -> np.ndarray:
     """Paint an ellipsoidal organ of varied place, size and tilt; return its level."""
@@ -170,7 +171,7 @@ def _chest(tissues: Tissues, rng: np.random.Generator) -> None:
 
 def _bowel(tissues: Tissues, rng: np.random.Generator) -> None:
     points = tissues.points_XYZ3
-    centre = (0, 22, -85) + rng.uniform(-8, 8, size=3)
+    centre = _near(rng, (0, 22, -85), 8)
     region = ellipsoid(points, centre, (78, 55, 62), exponent=3) < 1
     loops = septa(points, rng, wavelength_mm=70) + 0.6 * septa(points, rng, wavelength_mm=45)
     tissues.paint("bowel", region & (loops > -0.25))
@@ -189,8 +190,10 @@ def _upper_abdomen(tissues: Tissues, rng: np.random.Generator) -> None:
     _organ(tissues, rng, "spleen", centre=(-88, -32, 34), radii=(27, 42, 44))
     level = _organ(tissues, rng, "stomach wall", centre=(-48, 30, 22), radii=(36, 38, 42))
     tissues.paint("stomach", level < 0.74)
-    right = ellipsoid(points, _near(rng, (60, 8, 36), 8), np.array([66, 72, 62]) * rng.uniform(0.85, 1.12, 3), exponent=2.6)
-    left = ellipsoid(points, _near(rng, (4, 44, 50), 8), np.array([58, 30, 30]) * rng.uniform(0.8, 1.15, 3))
+    size = np.array([66, 72, 62]) * rng.uniform(0.85, 1.12, size=3)
+    right = ellipsoid(points, _near(rng, (60, 8, 36), 12), size, exponent=2.6)
+    size = np.array([58, 30, 30]) * rng.uniform(0.8, 1.15, size=3)
+    left = ellipsoid(points, _near(rng, (4, 44, 50), 12), size)
     tissues.paint("liver", (np.minimum(right, left) < 1) & ~tissues.mask("rib", "muscle", "outside"))
     _organ(tissues, rng, "gallbladder", centre=(44, 50, -12), radii=(16, 18, 26))
 
@@ -204,22 +207,26 @@ def _retroperitoneum(tissues: Tissues, rng: np.random.Generator) -> None:
         adrenal = _near(rng, [(side * 36, -36, 40), (side * 44, -24, 24), (side * 52, -44, 26)], 4)
         tissues.paint(f"{name} adrenal gland", tube(points, adrenal, 8.5) < 1)
     line = [(34, 8, -36), (34, 16, -10), (4, 24, 0), (-28, 8, 8), (-66, -14, 20)]
-    tissues.paint("pancreas", tube(points, _near(rng, line, 6), np.array([19, 17, 14, 15, 13]) * rng.uniform(0.9, 1.15)) < 1)
+    radius = np.array([20, 19, 16, 17, 15]) * rng.uniform(0.9, 1.15)
+    tissues.paint("pancreas", tube(points, _near(rng, _near(rng, (0, 0, 0), 8) + np.asarray(line), 5), radius) < 1)
 
 
 def _vessels(tissues: Tissues, rng: np.random.Generator) -> None:
     points = tissues.points_XYZ3
-    split = [(24, -2, 22), (52, 12, 40)]
-    tissues.paint("portal vein and splenic vein", tube(points, _near(rng, [(18, 2, -50), (14, 4, 2), *split], 3), 9.5) < 1)
+    portal = _near(rng, [(18, 2, -50), (14, 4, 2), (24, -2, 22), (52, 12, 40)], 3)
     splenic = _near(rng, [(14, 2, 2), (-26, -8, 14), (-72, -28, 26)], 4)
-    tissues.paint("portal vein and splenic vein", tube(points, splenic, 8) < 1, over=("fat", "pancreas", "stomach wall"))
+    veins = "portal vein and splenic vein"
+    tissues.paint(veins, tube(points, portal, 9.5) < 1)
+    tissues.paint(veins, tube(points, splenic, 8) < 1, over=("fat", "pancreas", "stomach wall"))
     root = np.array([52, 12, 40])
     for direction in ((45, 35, 12), (48, -40, 8), (25, 5, 48), (-55, 30, 14), (30, 30, -40)):
         middle = root + np.asarray(direction) * 0.55
         line = _near(rng, [root, middle, root + direction], 7)
-        tissues.paint("hepatic vessel", tube(points, line, (11, 9, 6)) < 1, over=("liver",))
-    tissues.paint("aorta", tube(points, _near(rng, [(-12, -30, -150), (-13, -30, 0), (-16, -32, 260)], 4), 13) < 1)
-    tissues.paint("inferior vena cava", tube(points, _near(rng, [(20, -28, -150), (22, -26, 0), (26, -16, 96)], 4), 13.5) < 1)
+        tissues.paint("hepatic vessel", tube(points, line, (13, 11, 8)) < 1, over=("liver",))
+    aorta = _near(rng, [(-12, -30, -150), (-13, -30, 0), (-16, -32, 260)], 4)
+    tissues.paint("aorta", tube(points, aorta, 13) < 1)
+    cava = _near(rng, [(20, -28, -150), (22, -26, 0), (26, -16, 96)], 4)
+    tissues.paint("inferior vena cava", tube(points, cava, 13.5) < 1)
 
 
 def _spine(tissues: Tissues, rng: np.random.Generator) -> None:
@@ -238,18 +245,20 @@ def _spine(tissues: Tissues, rng: np.random.Generator) -> None:
 
 def _disease(tissues: Tissues, rng: np.random.Generator, frequent: Sequence[str]) -> None:
     """Paint the task's own tumours, and in one patient of four an incidental one that the task does not label."""
+    several = int(rng.integers(1, 3))
+    soft = ("fat", "bowel")
+    # tumour -> where it begins, what it replaces, how many, radius in mm
     plans = {
-        "liver tumour": {"host": LIVER, "over": LIVER, "count": int(rng.integers(1, 4)), "radius_mm": (16, 27)},
-        "kidney tumour": {"host": KIDNEYS, "over": (*KIDNEYS, "fat", "bowel"), "count": 1, "radius_mm": (19, 29)},
-        "pancreas tumour": {"host": ("pancreas",), "over": ("pancreas", "fat", "bowel"), "count": 1, "radius_mm": (16, 24)},
-        "colon tumour": {
-            "host": ("colon",), "over": ("colon", "colon wall", "fat", "bowel"), "count": 1, "radius_mm": (22, 31),
-        },
-        "lung tumour": {"host": ("lung",), "over": ("lung", "lung vessel"), "count": int(rng.integers(1, 3)), "radius_mm": (15, 27)},
-    }  # fmt: skip
+        "liver tumour": (LIVER, LIVER, several, (21, 33)),
+        "kidney tumour": (KIDNEYS, (*KIDNEYS, *soft), 1, (25, 35)),
+        "pancreas tumour": (("pancreas",), ("pancreas", *soft), 1, (20, 28)),
+        "colon tumour": (("colon",), ("colon", "colon wall", *soft), 1, (22, 31)),
+        "lung tumour": (("lung",), ("lung", "lung vessel"), several, (15, 27)),
+    }
     incidental = [str(rng.choice(list(plans)))] if rng.random() < 0.25 else []
     for name in [*incidental, *frequent]:
-        place_lumps(tissues, name, rng, **plans[name])
+        host, over, count, radius_mm = plans[name]
+        place_lumps(tissues, name, rng, host=host, over=over, count=count, radius_mm=radius_mm)
 
 
 def _hounsfield(tissues: Tissues, rng: np.random.Generator) -> np.ndarray:
@@ -265,8 +274,9 @@ def _hounsfield(tissues: Tissues, rng: np.random.Generator) -> np.ndarray:
     shape = signal.shape
     signal += np.where(tissues.mask("outside", "lung"), 0, 9) * smooth_noise(shape, rng, sigma_voxels=2.0)
     signal += np.where(tissues.mask("stomach", "colon", "bowel"), 45, 0) * smooth_noise(shape, rng, sigma_voxels=1.5)
+    signal += np.where(tissues.mask("vertebra", "rib", "pelvis"), 50, 0) * smooth_noise(shape, rng, sigma_voxels=1.0)
     signal += np.where(tissues.mask("lung"), 40, 0) * smooth_noise(shape, rng, sigma_voxels=1.0)
-    signal += np.where(tissues.mask(*TUMOURS), 38, 0) * septa(tissues.points_XYZ3, rng, wavelength_mm=36)
+    signal += np.where(tissues.mask(*TUMOURS), 60, 0) * septa(tissues.points_XYZ3, rng, wavelength_mm=36)
     return acquire(signal, rng, blur_voxels=0.45, noise=float(rng.uniform(10, 18)), rician=False)
 
 

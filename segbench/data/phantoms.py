@@ -1,7 +1,7 @@
 """The phantom world: a small, seeded, synthetic stand-in for the benchmark's data sets.
 
 It writes real NIfTI files in the layout of the Medical Segmentation Decathlon, one folder per task: `imagesTr`,
-`labelsTr`, `dataset.json`; and `phantom.json` at the top with seed, versions and the SHA-256 of every file. The same
+`labelsTr`, `dataset.json`, and beside them `phantom.json` with seed, versions and the SHA-256 of every volume. The same
 seed and the same library versions give the same bytes. What a task is called and which classes it labels stands in its
 card, `segbench/data/sources/phantom_NAME.py`, and nowhere else. Nothing here comes from a patient.
 """
@@ -34,12 +34,13 @@ log = logging.getLogger(__name__)
 
 PREFIX = "phantom_"
 LICENCE = "CC0-1.0"
+RECORD = "phantom.json"
+SUFFIX = ".nii.gz"
 # Class name in a card -> tissues that carry it, where it is not simply the tissue of that name.
 CLASS_TISSUES = {
     "liver": phantom_torso.LIVER,
     "kidney": phantom_torso.KIDNEYS,
     "hepatic tumour": ("liver tumour",),
-    "colon tumour": ("colon tumour",),
     "vertebrae": ("vertebra",),
     "stomach": ("stomach", "stomach wall"),
     "prostate": ("peripheral zone", "transition zone"),
@@ -75,34 +76,26 @@ def make_case(task: str, index: int, *, seed: int) -> tuple[np.ndarray, np.ndarr
 
 
 def write_world(root: Path, *, seed: int, cases_per_task: int, tasks: Sequence[str] | None = None) -> None:
-    """Write the cases of the named tasks (None: all) below `root`, each file whole or not at all, then `phantom.json`.
+    """Write the cases of the named tasks (None: all) below `root`, each file whole or not at all.
 
-    All cases are labelled; which are for training and which for test is decided by the splits. Raises `InputFaults`
-    for an unknown task, fewer than one case, or a folder that holds volumes which are not of this world: they would
-    be taken for cases of it.
+    All cases are labelled; which are for training and which for test is decided by the splits. Surplus volumes of an
+    earlier world, as its `phantom.json` lists them, are removed. Raises `InputFaults`, before anything is written, for
+    an unknown task, fewer than one case, or a folder with volumes of unknown origin: they would pass for cases.
     """
     root = Path(root)
     chosen = task_names() if tasks is None else tuple(dict.fromkeys(tasks))
     if cases_per_task < 1 or not chosen:
-        raise fault("phantom", found=f"{cases_per_task} cases of {len(chosen)} tasks", expected="at least 1 of each",
-                    mend="ask for more cases or tasks")  # fmt: skip
-    cards = {task: card_of(task) for task in chosen}
-    raise_faults(found for card in cards.values() for found in _strangers(root, card, cases_per_task))
-    hashes: dict[str, str] = {}
-    for task, card in cards.items():
-        for path, content in _task_files(task, card, seed, cases_per_task):
-            write_bytes(root / path, content)
-            hashes[path] = hashlib.sha256(content).hexdigest()
-        log.info("%s: %d synthetic cases in %s", task, cases_per_task, root / card["folder"])
-    write_json(
-        root / "phantom.json",
-        {
-            "synthetic": True, "licence": LICENCE, "seed": seed, "cases_per_task": cases_per_task,
-            "tasks": list(chosen), "sha256": hashes,
-            "versions": {"segbench": __version__, "numpy": np.__version__, "scipy": scipy.__version__,
-                         "nibabel": nib.__version__},
-        },
-    )  # fmt: skip
+        raise fault(
+            "phantom",
+            found=f"{cases_per_task} cases of {len(chosen)} tasks",
+            expected="at least 1 of each",
+            mend="ask for more cases or tasks",
+        )
+    folders = {task: root / card_of(task)["folder"] for task in chosen}
+    raise_faults(found for task in chosen for found in _strangers(folders[task], _case_ids(task, cases_per_task)))
+    for task, folder in folders.items():
+        _write_task(task, folder, seed=seed, count=cases_per_task)
+        log.info("%s: %d synthetic cases in %s", task, cases_per_task, folder)
 
 
 def _generator(task: str, index: int) -> Callable[[np.random.Generator], Phantom]:
@@ -118,19 +111,32 @@ def _generator(task: str, index: int) -> Callable[[np.random.Generator], Phantom
     }[name]
 
 
-def _case_ids(card: dict[str, Any], count: int) -> list[str]:
-    stem = card["folder"].removeprefix(PREFIX)
-    return [f"{stem}_{index:03d}" for index in range(1, count + 1)]
+def _case_ids(task: str, count: int) -> list[str]:
+    return [f"{task.removeprefix(PREFIX)}_{index:03d}" for index in range(1, count + 1)]
 
 
-def _task_files(task: str, card: dict[str, Any], seed: int, count: int) -> Iterator[tuple[str, bytes]]:
-    """Yield (path below the root, content) of a task's files; `dataset.json` last, so that it promises nothing early."""
-    ids = _case_ids(card, count)
+def _write_task(task: str, folder: Path, *, seed: int, count: int) -> None:
+    """Write one task; `dataset.json` comes last, as it promises the others."""
+    ids = _case_ids(task, count)
+    for path in _volumes(folder):
+        if path.name.removesuffix(SUFFIX) not in ids:
+            path.unlink()
+    hashes = {}
     for index, case in enumerate(ids, start=1):
         image, labels, affine = make_case(task, index, seed=seed)
-        yield f"{card['folder']}/imagesTr/{case}.nii.gz", _nifti_bytes(image, affine)
-        yield f"{card['folder']}/labelsTr/{case}.nii.gz", _nifti_bytes(labels, affine)
-    yield f"{card['folder']}/dataset.json", (json.dumps(_dataset_json(card, ids), indent=1) + "\n").encode()
+        for name, array in ((f"imagesTr/{case}{SUFFIX}", image), (f"labelsTr/{case}{SUFFIX}", labels)):
+            content = _nifti_bytes(array, affine)
+            write_bytes(folder / name, content)
+            hashes[name] = hashlib.sha256(content).hexdigest()
+    libraries = {
+        "segbench": __version__,
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "nibabel": nib.__version__,
+    }
+    record = {"synthetic": True, "licence": LICENCE, "seed": seed, "versions": libraries, "sha256": hashes}
+    write_json(folder / RECORD, record)
+    write_json(folder / "dataset.json", _dataset_json(card_of(task), ids))
 
 
 def _dataset_json(card: dict[str, Any], ids: Sequence[str]) -> dict[str, Any]:
@@ -143,9 +149,7 @@ def _dataset_json(card: dict[str, Any], ids: Sequence[str]) -> dict[str, Any]:
         "labels": {"0": "background", **card["classes"]},
         "numTraining": len(ids),
         "numTest": 0,
-        "training": [
-            {"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"} for case in ids
-        ],
+        "training": [{"image": f"./imagesTr/{case}{SUFFIX}", "label": f"./labelsTr/{case}{SUFFIX}"} for case in ids],
         "test": [],
     }
 
@@ -159,11 +163,15 @@ def _nifti_bytes(array: np.ndarray, affine: np.ndarray) -> bytes:
     return gzip.compress(image.to_bytes(), compresslevel=5, mtime=0)
 
 
-def _strangers(root: Path, card: dict[str, Any], count: int) -> Iterator[Fault]:
-    """Yield a fault for each volume in a task's folders that this world would not overwrite."""
-    own = {f"{case}.nii.gz" for case in _case_ids(card, count)}
-    for part in ("imagesTr", "labelsTr"):
-        for path in sorted((root / card["folder"] / part).glob("*.nii*")):
-            if path.name not in own:
-                yield Fault(str(path), "a volume of another world", f"only the {count} cases of this one",
-                            "delete it, or write to another folder")  # fmt: skip
+def _volumes(folder: Path) -> list[Path]:
+    return sorted(path for part in ("imagesTr", "labelsTr") for path in (folder / part).glob("[!.]*.nii*"))
+
+
+def _strangers(folder: Path, ids: Sequence[str]) -> Iterator[Fault]:
+    """Yield a fault for each volume in a task's folder that neither this world nor the one before it wrote."""
+    record = folder / RECORD
+    known = json.loads(record.read_text(encoding="utf-8"))["sha256"] if record.exists() else {}
+    for path in _volumes(folder):
+        if path.name.removesuffix(SUFFIX) not in ids and f"{path.parent.name}/{path.name}" not in known:
+            expected = f"only generated cases, here {len(ids)}"
+            yield Fault(str(path), "a volume that was not generated", expected, "move it, or write to another folder")
