@@ -341,9 +341,7 @@ def _name_faults(where: str, config: Config) -> list[Fault]:
         check("downstream.tasks", list(downstream.tasks), datasets, "the name of a data-set card")
         check("downstream.controls", list(downstream.controls), controls, "the name of a control")
         sources = [item.name for item in downstream.initialisations if item.file is None]
-        joint = [
-            entry.key for entry in upstream.models if models.get(entry.name, {}).get("kind") == "universal"
-        ]
+        joint = [entry.key for entry in upstream.models if models.get(entry.name, {}).get("kind") == "universal"]
         check(
             "downstream.initialisations", sources, [*RESERVED_INITIALISATIONS, *joint],
             "scratch, a universal model of upstream.models, or a name with a file",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from segbench.core.config import Config, section_of, schema
+from segbench.core.config import Config, schema, section_of
 from segbench.core.files import write_text
 from segbench.core.provenance import ROOT
 

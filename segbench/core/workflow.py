@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -36,9 +36,11 @@ def read_or_leave(content: Mapping, where: str) -> Config:
 class Run:
     """The run that the workflow's config describes, with lookups for its rules."""
 
-    def __init__(self, content: Mapping, executing: Sequence[str] = ()):
+    def __init__(self, content: Mapping, warn: Callable[[str], object]):
         self.config = read_or_leave(content, "config")
         self.paths = RunPaths(self.config.run)
+        for line in self.missing_data():
+            warn(line)
 
     @cached_property
     def job_of(self) -> dict[str, jobs.Job]:
@@ -64,6 +66,17 @@ class Run:
     def phantom_files(self) -> list[str]:
         """All descriptions that the generator of the synthetic world writes."""
         return [name for task in self.task_names for name in self.data_files(task)]
+
+    def missing_data(self) -> list[str]:
+        """Return one line for each task whose folder is absent, with the step to get it."""
+        if self.config.data.phantom is not None:
+            return []
+        cards = self.config.dataset_cards
+        return [
+            f"{task}: absent, no folder {self.config.data_root / cards[task]['folder']}; {cards[task]['obtain']}"
+            for task in self.task_names
+            if not (self.config.data_root / cards[task]["folder"]).is_dir()
+        ]
 
     def prepared_of(self, job_id: str) -> list[Path]:
         """Indices of the prepared cases that a job reads."""

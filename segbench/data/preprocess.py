@@ -112,7 +112,9 @@ def to_grid(
     return images, resample_labels(labels_ZYX, shape_zyx), geometry
 
 
-def resample(image_ZYX: np.ndarray, shape_zyx: Sequence[int], *, order: int, coarse_axis: int | None = None) -> np.ndarray:
+def resample(
+    image_ZYX: np.ndarray, shape_zyx: Sequence[int], *, order: int, coarse_axis: int | None = None
+) -> np.ndarray:
     """Return the image on another grid over the same field of view (voxel edges aligned), float32.
 
     A `coarse_axis` is resampled with order 0 after the other axes.

@@ -58,7 +58,9 @@ class PatchSampler:
 
 def read_patch(case: PreparedCase, start_zyx: Sequence[int], size_zyx: Triple) -> tuple[np.ndarray, np.ndarray]:
     """Return images_CZYX and labels_ZYX of a window; parts outside the volume are zero."""
-    inside = [slice(max(0, a), min(a + n, size)) for a, n, size in zip(start_zyx, size_zyx, case.shape_zyx, strict=True)]
+    inside = [
+        slice(max(0, a), min(a + n, size)) for a, n, size in zip(start_zyx, size_zyx, case.shape_zyx, strict=True)
+    ]
     place = tuple(slice(part.start - a, part.stop - a) for part, a in zip(inside, start_zyx, strict=True))
     images_CZYX = np.zeros((case.images.shape[0], *size_zyx), dtype=np.float32)
     labels_ZYX = np.zeros(size_zyx, dtype=np.uint8)

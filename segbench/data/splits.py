@@ -91,9 +91,7 @@ def _ranked_patients(rows: Sequence[Case], namespace: str, seed: int) -> list[st
 
 
 def _by_side(rows: Sequence[Case], side: Mapping[str, str]) -> dict[str, list[str]]:
-    return {
-        name: sorted(row.case_id for row in rows if side[row.patient_id] == name) for name in ("train", "test")
-    }
+    return {name: sorted(row.case_id for row in rows if side[row.patient_id] == name) for name in ("train", "test")}
 
 
 def _refuse_empty(task: str, patients: int) -> None:

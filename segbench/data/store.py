@@ -66,7 +66,9 @@ def open_case(folder: Path | str) -> PreparedCase:
     """Open a prepared case without reading its voxels."""
     folder = Path(folder)
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    images, labels = (blosc2.open(str(folder / name), mode="r", mmap_mode="r") for name in ("images.b2nd", "labels.b2nd"))
+    images, labels = (
+        blosc2.open(str(folder / name), mode="r", mmap_mode="r") for name in ("images.b2nd", "labels.b2nd")
+    )
     return PreparedCase(folder, meta["case_id"], images, labels, meta)
 
 

@@ -53,18 +53,14 @@ def build_augmentation(
         RandomTransform(GaussianNoiseTransform((0, 0.1), p_per_channel=1, synchronize_channels=True), 0.1),
     ]
     if full:
-        steps.append(
-            RandomTransform(GaussianBlurTransform((0.5, 1.0), p_per_channel=0.5, synchronize_axes=False), 0.2)
-        )
+        steps.append(RandomTransform(GaussianBlurTransform((0.5, 1.0), p_per_channel=0.5, synchronize_axes=False), 0.2))
     steps += [
         RandomTransform(MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), False, 1), 0.15),
         RandomTransform(ContrastTransform(BGContrast((0.75, 1.25)), True, False, 1), 0.15),
     ]
     if full:
         steps.append(
-            RandomTransform(
-                SimulateLowResolutionTransform((0.5, 1), False, True, None, p_per_channel=0.5), 0.25
-            )
+            RandomTransform(SimulateLowResolutionTransform((0.5, 1), False, True, None, p_per_channel=0.5), 0.25)
         )
     steps.append(RandomTransform(GammaTransform(BGContrast((0.7, 1.5)), 0, False, 1, 1), 0.3))
     if mirror_axes:

@@ -5,12 +5,12 @@ rule resolve:
     """Write the resolved config that every job reads; jobs take it as ancient and their own settings as params."""
     output:
         run.paths.config,
-    params:
-        content=run.config_text,
     log:
         run.paths.log("resolve", "config"),
     conda:
         "../../envs/segbench.yaml"
+    params:
+        content=run.config_text,
     shell:
         "python -m segbench resolve --json {params.content:q} --out {output:q} >{log:q} 2>&1"
 
@@ -21,18 +21,18 @@ if run.config.data.phantom:
         """Write the synthetic world."""
         output:
             run.phantom_files(),
-        params:
-            root=run.config.data_root,
-            seed=run.config.data.phantom.seed,
-            train=run.config.data.phantom.train_cases,
-            test=run.config.data.phantom.test_cases,
-            tasks=",".join(run.task_names),
         log:
             run.paths.log("phantom", "world"),
         benchmark:
             run.paths.benchmark("phantom", "world")
         conda:
             "../../envs/segbench.yaml"
+        params:
+            root=run.config.data_root,
+            seed=run.config.data.phantom.seed,
+            train=run.config.data.phantom.train_cases,
+            test=run.config.data.phantom.test_cases,
+            tasks=",".join(run.task_names),
         shell:
             "python -m segbench phantom --out {params.root:q} --seed {params.seed} --train {params.train}"
             " --test {params.test} --tasks {params.tasks} >{log:q} 2>&1"
@@ -45,15 +45,15 @@ rule ingest:
         config=ancient(run.paths.config),
     output:
         run.paths.manifest("{task}"),
-    params:
-        card=lambda wildcards: repr(run.config.dataset_cards[wildcards.task]),
-        root=str(run.config.data_root),
     log:
         run.paths.log("ingest", "{task}"),
     benchmark:
         run.paths.benchmark("ingest", "{task}")
     conda:
         "../../envs/segbench.yaml"
+    params:
+        card=lambda wildcards: repr(run.config.dataset_cards[wildcards.task]),
+        root=str(run.config.data_root),
     shell:
         "python -m segbench ingest --config {input.config:q} --task {wildcards.task} 2>&1 | tee {log:q}"
 
@@ -65,12 +65,12 @@ rule split:
         config=ancient(run.paths.config),
     output:
         run.paths.splits,
-    params:
-        data=run.config.data.model_dump_json(),
     log:
         run.paths.log("split", "splits"),
     conda:
         "../../envs/segbench.yaml"
+    params:
+        data=run.config.data.model_dump_json(),
     shell:
         "python -m segbench split --config {input.config:q} 2>&1 | tee {log:q}"
 
@@ -83,18 +83,18 @@ rule prepare:
         config=ancient(run.paths.config),
     output:
         run.paths.prepared("{task}"),
-    params:
-        recipes=json.dumps(run.config.recipes, sort_keys=True),
-        recipe=lambda wildcards: run.config.task(wildcards.task).recipe,
     log:
         run.paths.log("prepare", "{task}"),
     benchmark:
         run.paths.benchmark("prepare", "{task}")
+    conda:
+        "../../envs/segbench.yaml"
     threads: 1
     resources:
         mem_mb=2000,
-    conda:
-        "../../envs/segbench.yaml"
+    params:
+        recipes=json.dumps(run.config.recipes, sort_keys=True),
+        recipe=lambda wildcards: run.config.task(wildcards.task).recipe,
     shell:
         "python -m segbench prepare --config {input.config:q} --task {wildcards.task} --workers {threads}"
         " >{log:q} 2>&1"

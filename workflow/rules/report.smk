@@ -8,13 +8,13 @@ rule report:
         record=run.paths.run_record,
     output:
         run.paths.report / "index.html",
-    params:
-        code=code_fingerprint(REPORTING_CODE),
-        results=run.paths.root,
-        out=run.paths.report,
     log:
         run.paths.log("report", "page"),
     conda:
         "../../envs/segbench.yaml"
+    params:
+        code=code_fingerprint(REPORTING_CODE),
+        results=run.paths.root,
+        out=run.paths.report,
     shell:
         "python -m segbench report --results {params.results:q} --out {params.out:q} >{log:q} 2>&1"

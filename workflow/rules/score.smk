@@ -11,19 +11,19 @@ rule evaluate:
     output:
         outcome=run.paths.evaluate("{job}") / "outcome.json",
         scores=run.paths.evaluate("{job}") / "scores.csv",
-    params:
-        settings=lambda wildcards: run.score_settings(wildcards.job),
-        attempt=lambda wildcards: run.evaluate_attempt(wildcards.job),
     log:
         run.paths.log("evaluate", "{job}"),
     benchmark:
         run.paths.benchmark("evaluate", "{job}")
+    conda:
+        "../../envs/segbench.yaml"
     threads: 1
     resources:
         gpu=1,
         mem_mb=2000,
-    conda:
-        "../../envs/segbench.yaml"
+    params:
+        settings=lambda wildcards: run.score_settings(wildcards.job),
+        attempt=lambda wildcards: run.evaluate_attempt(wildcards.job),
     shell:
         "python -m segbench evaluate --config {input.config:q} --job {wildcards.job} --attempt {params.attempt}"
         " --threads {threads} >{log:q} 2>&1"
@@ -39,11 +39,11 @@ rule gather:
     output:
         scores=run.paths.scores,
         record=run.paths.run_record,
-    params:
-        content=run.config_text,
     log:
         run.paths.log("gather", "scores"),
     conda:
         "../../envs/segbench.yaml"
+    params:
+        content=run.config_text,
     shell:
         "python -m segbench gather --config {input.config:q} >{log:q} 2>&1"

@@ -10,19 +10,19 @@ rule train:
         config=ancient(run.paths.config),
     output:
         run.paths.train("{job}") / "outcome.json",
-    params:
-        settings=lambda wildcards: run.train_settings(wildcards.job),
-        attempt=lambda wildcards: run.train_attempt(wildcards.job),
     log:
         run.paths.log("train", "{job}"),
     benchmark:
         run.paths.benchmark("train", "{job}")
+    conda:
+        "../../envs/segbench.yaml"
     threads: 1
     resources:
         gpu=1,
         mem_mb=2000,
-    conda:
-        "../../envs/segbench.yaml"
+    params:
+        settings=lambda wildcards: run.train_settings(wildcards.job),
+        attempt=lambda wildcards: run.train_attempt(wildcards.job),
     shell:
         "python -m segbench train --config {input.config:q} --job {wildcards.job} --attempt {params.attempt}"
         " --threads {threads} >{log:q} 2>&1"

@@ -5,12 +5,17 @@ import pytest
 from segbench.core.files import atomic_path, write_json, write_text
 
 
+def fail_halfway(target):
+    with atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):
     target = tmp_path / "table.csv"
     write_text(target, "old\n")
-    with pytest.raises(RuntimeError), atomic_path(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fail_halfway(target)
     assert target.read_text() == "old\n"
     assert list(tmp_path.iterdir()) == [target]
 

@@ -12,7 +12,9 @@ from segbench.data.splits import kfold_split, make_splits, seeded_split
 
 def cases(task: str, patients: list[str], studies: int = 1) -> list[Case]:
     return [
-        Case(task, f"{patient}_{study}", patient, ("i.nii.gz",), "l.nii.gz", "a", "b", (2, 2, 2), (1.0, 1.0, 1.0), "RAS")
+        Case(
+            task, f"{patient}_{study}", patient, ("i.nii.gz",), "l.nii.gz", "a", "b", (2, 2, 2), (1.0, 1.0, 1.0), "RAS"
+        )
         for patient in patients
         for study in range(studies)
     ]

@@ -1,0 +1,71 @@
+"""Rows are complete or the run fails; a missing row is never a smaller n."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segbench.core.config import parse_config
+from segbench.core.errors import RunFailed
+from segbench.core.jobs import evaluation_jobs, expected_keys
+from segbench.core.vocabulary import KEY_COLUMNS
+from segbench.evaluation.rows import check_complete, read_rows, unscored_rows, write_rows
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def config():
+    content = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    content["upstream"] |= {"tasks": ["phantom_spleen"], "models": ["uniseg"], "controls": ["empty"]}
+    del content["downstream"]
+    return parse_config(content, where="test")
+
+
+SPLITS = {"folds": {"0": {"phantom_spleen": {"train": ["a"], "test": ["b", "c"]}}}}
+
+
+def all_rows(config):
+    return [
+        row
+        for job in evaluation_jobs(config)
+        for task in job.tasks(config)
+        for case in ("b", "c")
+        for row in unscored_rows(
+            config, job, task=task, case=case, patient=case, status="failed", reason="out of\nmemory"
+        )
+    ]
+
+
+def test_the_promised_rows_pass_and_survive_the_file(config, tmp_path):
+    rows = all_rows(config)
+    assert len(rows) == 2 * 2 * 1 * 3
+    check_complete(config, SPLITS, rows)
+    write_rows(tmp_path / "scores.csv", rows)
+    again = read_rows(tmp_path / "scores.csv")
+    check_complete(config, SPLITS, again)
+    assert {row["reason"] for row in again} == {"out of memory"}
+
+
+def test_the_order_of_rows_changes_no_byte(config, tmp_path):
+    rows = all_rows(config)
+    write_rows(tmp_path / "a.csv", rows)
+    write_rows(tmp_path / "b.csv", rows[::-1])
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+@pytest.mark.parametrize("spoil", [lambda rows: rows[1:], lambda rows: [*rows, rows[0]]])
+def test_a_missing_or_repeated_row_fails_the_run(config, spoil):
+    with pytest.raises(RunFailed, match="rows"):
+        check_complete(config, SPLITS, spoil(all_rows(config)))
+
+
+def test_an_unexpected_row_fails_the_run(config):
+    rows = all_rows(config)
+    rows.append(rows[0] | {"case": "z"})
+    with pytest.raises(RunFailed, match="1 unexpected"):
+        check_complete(config, SPLITS, rows)
+
+
+def test_expected_keys_name_every_column(config):
+    assert all(len(key) == len(KEY_COLUMNS) for key in expected_keys(config, SPLITS))

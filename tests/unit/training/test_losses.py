@@ -1,0 +1,62 @@
+"""The loss is the arithmetic that its docstring states."""
+
+import math
+
+import pytest
+import torch
+
+from segbench.core.task import Channel, Structure, Task, TaskSet
+from segbench.training.losses import scale_loss, scale_weights, soft_dice_loss, training_loss
+
+TASK = Task("toy", "Toy", (Channel("CT", "CT"),), ("organ",), (Structure("organ", (1,), 2.0),))
+
+
+class Stub(torch.nn.Module):
+    """Only what the loss asks of a model."""
+
+    activation = "softmax"
+    tasks = TaskSet([TASK])
+
+    def targets(self, labels_BZYX, task):
+        return torch.nn.functional.one_hot(labels_BZYX.long(), 2).movedim(-1, 1).float()
+
+
+def test_soft_dice_by_hand():
+    """p = (1, 1, 0, 0), t = (1, 0, 0, 0): Dice = 2 * 1 / (2 + 1)."""
+    p = torch.tensor([1.0, 1.0, 0.0, 0.0]).view(1, 1, 1, 2, 2)
+    t = torch.tensor([1.0, 0.0, 0.0, 0.0]).view(1, 1, 1, 2, 2)
+    assert soft_dice_loss(p, t).item() == pytest.approx(1 - 2 / 3, abs=1e-5)
+
+
+def test_an_empty_channel_predicted_empty_costs_nothing():
+    zero = torch.zeros(1, 1, 2, 2, 2)
+    assert soft_dice_loss(zero, zero).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_uniform_logits_give_the_entropy_and_half_a_dice():
+    """K = 2, all voxels foreground, p = 1/2: cross-entropy ln 2; Dice 2 * 0.5 / (0.5 + 1) = 2/3."""
+    logits = torch.zeros(1, 2, 2, 2, 2)
+    targets = torch.stack([torch.zeros(2, 2, 2), torch.ones(2, 2, 2)])[None]
+    assert scale_loss(logits, targets, "softmax").item() == pytest.approx(math.log(2) + 1 / 3, abs=1e-4)
+
+
+def test_a_sigmoid_model_ignores_the_background_channel():
+    targets = torch.stack([torch.zeros(2, 2, 2), torch.ones(2, 2, 2)])[None]
+    logits = torch.zeros(1, 2, 2, 2, 2)
+    changed = logits.clone()
+    changed[:, 0] = 50
+    assert scale_loss(logits, targets, "sigmoid") == scale_loss(changed, targets, "sigmoid")
+
+
+def test_scale_weights_halve_leave_the_coarsest_out_and_sum_to_one():
+    assert scale_weights(3) == pytest.approx([2 / 3, 1 / 3, 0])
+    assert scale_weights(1) == [1.0]
+
+
+def test_the_coarsest_scale_has_no_gradient():
+    outputs = [torch.randn(1, 2, s, s, s, requires_grad=True) for s in (8, 4, 2)]
+    labels = torch.randint(0, 2, (1, 8, 8, 8), generator=torch.Generator().manual_seed(0))
+    training_loss(Stub(), outputs, labels, TASK).backward()
+    assert outputs[0].grad.abs().sum() > 0
+    assert outputs[1].grad.abs().sum() > 0
+    assert outputs[2].grad is None

@@ -1,0 +1,186 @@
+"""One case walks through the whole house: complete rows, nothing to do twice, failures as data, kills survived."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from segbench.core.config import load_config
+from segbench.core.jobs import expected_keys
+from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
+from tests.workflow.tiny import CONFIG, ROOT, Workflow
+
+UNISEG = "upstream.uniseg.random.joint.f0.s0"
+SPLEEN = "upstream.single_task.random.phantom_spleen.f0.s0"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Workflow:
+    """A finished tiny run."""
+    workflow = Workflow(tmp_path_factory.mktemp("tiny"))
+    result = workflow.run()
+    assert result.returncode == 0, result.stdout[-4000:]
+    return workflow
+
+
+def test_the_rows_are_exactly_those_promised(finished):
+    table = pd.read_csv(finished.results / "scores.csv", dtype=str, keep_default_na=False)
+    assert tuple(table.columns) == SCORE_COLUMNS
+    splits = json.loads((finished.results / "splits.json").read_text())
+    promised = set(expected_keys(load_config(finished.results / "config.json"), splits))
+    assert set(map(tuple, table[list(KEY_COLUMNS)].to_numpy())) == promised
+    assert len(table) == len(promised)
+
+
+def test_the_oracle_is_near_one_and_the_empty_control_at_zero(finished):
+    table = pd.read_csv(finished.results / "scores.csv")
+    dice = table[(table.metric == "dice") & (table.task == "phantom_spleen")].groupby("model").value.mean()
+    assert dice["oracle"] > 0.7
+    assert dice["empty"] == 0
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert "Nothing to be done" in finished.run().stdout
+
+
+def test_the_page_says_synthetic_and_needs_no_network(finished):
+    page = (finished.folder / "reports" / "tiny" / "index.html").read_text()
+    assert "synthetic" in page.lower()
+    assert "<script src=" not in page
+    assert "<link" not in page
+
+
+def test_the_transfer_is_reported(finished):
+    match = finished.outcome("train", "downstream.single_task.uniseg.phantom_schwannoma.f0.s0")["match"]
+    assert match["share"] > 0.5
+    assert match["resized"]
+
+
+def test_an_unrelated_change_of_the_config_reruns_no_training(finished):
+    changed = Workflow(finished.folder, CONFIG | {"description": "other words"})
+    assert "rule train" not in changed.run("-n").stdout
+    finished.configure(CONFIG)
+
+
+def test_a_failure_is_data_and_only_it_is_retried(finished):
+    """The prepared cases of one task vanish while its single-task model must train again."""
+    index = json.loads((finished.results / "prepared" / "phantom_spleen.json").read_text())
+    folders = [finished.folder / folder for folder in index["cases"].values()]
+    hidden = [folder.with_name(folder.name + ".hidden") for folder in folders]
+    for folder, away in zip(folders, hidden, strict=True):
+        folder.rename(away)
+    outcome = finished.results / "train" / SPLEEN / "outcome.json"
+    outcome.unlink()
+    broken = finished.run()
+    assert broken.returncode != 0
+    assert SPLEEN in broken.stdout
+    assert finished.outcome("train", SPLEEN)["status"] == "failed"
+    table = pd.read_csv(finished.results / "scores.csv")
+    cell = table[(table.model == "single_task") & (table.unit == "phantom_spleen")]
+    assert set(cell.status) == {"failed"}
+    assert "failed" in (finished.folder / "reports" / "tiny" / "index.html").read_text()
+    verdict = finished.verb("verdict", "--config", str(finished.config_path))
+    assert verdict.returncode == 1
+    assert SPLEEN in verdict.stderr
+    for folder, away in zip(folders, hidden, strict=True):
+        away.rename(folder)
+    mended = finished.run()
+    assert mended.returncode == 0, mended.stdout[-3000:]
+    trained = [line for line in mended.stdout.splitlines() if line.strip().startswith("output: results/tiny/train/")]
+    assert len(trained) == 1
+    assert "Nothing to be done" in finished.run().stdout
+
+
+def long_config() -> dict:
+    config = json.loads(json.dumps(CONFIG))
+    config["training"] |= {"iterations_per_task": 60}
+    config["upstream"] |= {"models": ["uniseg"], "controls": ["empty"]}
+    config["downstream"] = {"tasks": ["phantom_schwannoma"], "initialisations": ["uniseg"]}
+    return config
+
+
+def wait_for(condition, seconds: float = 120.0) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.02)
+
+
+def training_process(workflow: Workflow) -> psutil.Process:
+    record = json.loads((workflow.results / "state" / "running" / f"train.{UNISEG}.json").read_text())
+    return psutil.Process(record["pid"])
+
+
+def has_state(workflow: Workflow) -> bool:
+    return (workflow.results / "state" / "train" / UNISEG / "state.pt").exists()
+
+
+def test_killing_training_or_snakemake_changes_no_byte(tmp_path):
+    (tmp_path / "straight").mkdir()
+    straight = Workflow(tmp_path / "straight", long_config())
+    assert straight.run().returncode == 0
+
+    (tmp_path / "killed").mkdir()
+    killed = Workflow(tmp_path / "killed", long_config())
+    process = killed.start()
+    wait_for(lambda: has_state(killed))
+    training_process(killed).send_signal(signal.SIGKILL)
+    process.communicate(timeout=300)
+    assert process.returncode != 0
+
+    process = killed.start(start_new_session=True)
+    wait_for(lambda: (killed.results / "state" / "running" / f"train.{UNISEG}.json").exists())
+    orphan = training_process(killed)
+    refused = killed.verb("recover")
+    assert refused.returncode == 1, "a living owner keeps its lock"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list((killed.folder / ".snakemake" / "locks").iterdir())
+    assert killed.verb("recover").returncode == 0
+    assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+    assert not list((killed.folder / ".snakemake" / "locks").iterdir())
+    again = killed.run()
+    assert again.returncode == 0, again.stdout[-3000:]
+    log = (killed.results / "logs" / "train" / f"{UNISEG}.log").read_text()
+    assert "continue at step" in log
+    assert killed.scores() == straight.scores()
+
+
+def test_a_fault_in_the_config_leaves_with_2_before_the_graph(tmp_path):
+    broken = CONFIG | {"trainnig": {}}
+    workflow = Workflow(tmp_path, broken)
+    result = workflow.run("-n")
+    assert result.returncode == 2
+    assert "did you mean 'training'?" in result.stdout
+    assert "Traceback" not in result.stdout
+
+
+def test_the_paper_config_says_which_data_are_missing(tmp_path):
+    environment = os.environ | {"SEGBENCH_DATA": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [
+        sys.executable, "-m", "snakemake", "-n", "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--directory",
+        str(tmp_path), "--configfile", str(ROOT / "config" / "paper.yaml"),
+    ]  # fmt: skip
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    text = result.stdout + result.stderr
+    assert result.returncode == 0, text[-2000:]
+    paper = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
+    for task in paper["upstream"]["tasks"] + paper["downstream"]["tasks"]:
+        assert f"{task}: absent" in text
+    assert "train" in text
+
+
+def test_the_workflow_is_clean(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "snakemake", "--lint", "--snakefile", str(ROOT / "workflow" / "Snakefile")]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert "good condition" in result.stdout + result.stderr, (result.stdout + result.stderr)[-2000:]
+    assert Path(ROOT / "workflow" / "Snakefile").read_text().count("\n") < 60
