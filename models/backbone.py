@@ -8,12 +8,13 @@ facts of the released UniSeg network. The very first convolution exists once per
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from models.interface import NetworkSpec, stem_key
+from segbench.core.errors import fault
 
 LEAKY_SLOPE = 0.01
 NORM_EPS = 1e-5
@@ -53,6 +54,12 @@ class StemBlock(nn.Module):
         self.norm = nn.InstanceNorm3d(outputs, eps=NORM_EPS, affine=True)
         self.activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
 
+    def check_channels(self, channels: int) -> None:
+        """Raise InputFaults when there is no convolution for this channel count."""
+        if stem_key(channels) not in self.conv:
+            known = ", ".join(str(conv.in_channels) for conv in self.conv.values())
+            raise fault("input", found=f"{channels} channel(s)", expected=known, mend="use a supported channel count")
+
     def forward(self, x_BCZYX: Tensor) -> Tensor:
         """Return features; the convolution is chosen by the input's channel count."""
         return self.activation(self.norm(self.conv[stem_key(x_BCZYX.shape[1])](x_BCZYX)))
@@ -83,29 +90,40 @@ class SharedEncoder(nn.Module):
 
 
 class SharedDecoder(nn.Module):
-    """Up-sampling path; `extra_bottleneck_channels` widens the input of the first transposed convolution only."""
+    """Up-sampling path; `extra_channels` widens the input of the transposed convolution at `extra_level`.
 
-    def __init__(self, spec: NetworkSpec, *, extra_bottleneck_channels: int = 0):
+    Levels count from the bottleneck: 0 is the bottleneck, 1 the first decoder stage, and so on.
+    """
+
+    def __init__(self, spec: NetworkSpec, *, extra_channels: int = 0, extra_level: int = 0):
         super().__init__()
         widths, kernels, pools = spec.features, spec.conv_kernels_zyx, spec.pool_kernels_zyx
+        self.extra_level = extra_level
         self.up = nn.ModuleList()
         self.blocks = nn.ModuleList()
-        for level in range(len(pools) - 1, -1, -1):
-            below = widths[level + 1] + (extra_bottleneck_channels if level == len(pools) - 1 else 0)
+        for depth, level in enumerate(range(len(pools) - 1, -1, -1)):
+            below = widths[level + 1] + (extra_channels if depth == extra_level else 0)
             width = widths[level]
             self.up.append(nn.ConvTranspose3d(below, width, pools[level], pools[level], bias=False))
             self.blocks.append(
                 nn.Sequential(
-                    ConvBlock(2 * width, width, kernel_zyx=kernels[level]),
-                    ConvBlock(width, width, kernel_zyx=kernels[level]),
+                    ConvBlock(2 * width, width, kernel_zyx=kernels[level + 1]),
+                    ConvBlock(width, width, kernel_zyx=kernels[level + 1]),
                 )
             )
 
-    def forward(self, features: Sequence[Tensor], bottleneck_BCZYX: Tensor | None = None) -> list[Tensor]:
-        """Return features of every decoder stage, full resolution first; skips come from `features`."""
-        x_BCZYX = features[-1] if bottleneck_BCZYX is None else bottleneck_BCZYX
+    def forward(self, features: Sequence[Tensor], extra: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
+        """Return features of every decoder stage, full resolution first; skips come from `features`.
+
+        `extra` maps the features at `extra_level` to the channels that are appended to them.
+        """
+        x_BCZYX = features[-1]
         outputs = []
-        for up, block, skip_BCZYX in zip(self.up, self.blocks, reversed(features[:-1]), strict=True):
+        for depth, (up, block, skip_BCZYX) in enumerate(
+            zip(self.up, self.blocks, reversed(features[:-1]), strict=True)
+        ):
+            if extra is not None and depth == self.extra_level:
+                x_BCZYX = torch.cat([x_BCZYX, extra(x_BCZYX)], dim=1)
             x_BCZYX = block(torch.cat([up(x_BCZYX), skip_BCZYX], dim=1))
             outputs.append(x_BCZYX)
         return outputs[::-1]

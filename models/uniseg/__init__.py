@@ -8,24 +8,28 @@ from segbench.core.task import TaskSet
 CARD = {
     "title": "UniSeg",
     "kind": "universal",
-    "citation": "Ye et al., UniSeg, MICCAI 2023, arXiv:2304.03493",
+    "citation": "Ye et al., UniSeg: A Prompt-driven Universal Segmentation Model as well as A Strong Representation "
+    "Learner, MICCAI 2023, arXiv:2304.03493",
     "url": "https://arxiv.org/abs/2304.03493",
     "licence": "Apache-2.0",
     "original_licence": "non-commercial, all rights reserved",
     "version": "1",
-    "fidelity": "description",
-    "deviations": [],
+    "fidelity": "numerical",
+    "deviations": ["the prompt follows another patch size by trilinear interpolation"],
     "channels": "any",
     "patch_multiple": "spec",
-    "options": {},
+    "options": {
+        "prompt": {"default": "universal", "help": "universal, or an ablation: none, fixed_one_hot, multiple"},
+        "position": {"default": 0, "help": "0 appends the prompt at the bottleneck, n at the n-th decoder stage"},
+    },
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
     "loss": "dice_ce",
 }
 
 
-def build(tasks: TaskSet, spec: NetworkSpec):
+def build(tasks: TaskSet, spec: NetworkSpec, *, prompt: str = "universal", position: int = 0):
     """Return the network for a set of tasks."""
     from models.uniseg.network import UniSeg
 
-    return UniSeg(tasks, spec)
+    return UniSeg(tasks, spec, prompt=prompt, position=position)

@@ -1,35 +1,87 @@
-"""UniSeg on the shared backbone: the task's prompt enters at the bottleneck, before the decoder."""
+"""UniSeg on the shared backbone: the prompt enters the decoder early. B batch, C channel, K class, Z Y X space."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from models.backbone import DeepSupervisionHeads, SharedDecoder, SharedEncoder, initialise_weights
 from models.interface import NetworkSpec, SegmentationModel
-from models.uniseg.prompt import UniversalPrompt
+from models.uniseg.prompt import PROMPTS
+from segbench.core.errors import fault, suggestion
 from segbench.core.task import Task, TaskSet
 
 
 class UniSeg(SegmentationModel):
-    """Encoder, universal prompt, decoder with one extra channel, heads with the widest task's classes."""
+    """Encoder, task prompt, decoder with the prompt's channels appended, heads with the widest task's classes.
 
-    def __init__(self, tasks: TaskSet, spec: NetworkSpec):
+    prompt: 'universal' (the method), or an ablation: 'none', 'fixed_one_hot', 'multiple'. position: 0 appends the
+    prompt at the bottleneck (the method), n at the n-th decoder stage. `channel_counts`, `task_count` and `classes`
+    replace what the task set says, for weights whose tasks are known by number only.
+    """
+
+    def __init__(
+        self,
+        tasks: TaskSet,
+        spec: NetworkSpec,
+        *,
+        prompt: str = "universal",
+        position: int = 0,
+        channel_counts: Sequence[int] | None = None,
+        task_count: int | None = None,
+        classes: int | None = None,
+    ):
         super().__init__(tasks, spec)
-        self.encoder = SharedEncoder(spec, tasks.channel_counts)
-        self.prompt = UniversalPrompt(len(tasks), spec.features[-1], spec.bottleneck_grid_zyx)
-        self.decoder = SharedDecoder(spec, extra_bottleneck_channels=1)
-        self.heads = DeepSupervisionHeads(spec, tasks.max_classes)
+        self.task_conditioned = prompt != "none"
+        _check_options(prompt, position, len(spec.pool_kernels_zyx))
+        width, grid_zyx = _place(spec, position)
+        self.encoder = SharedEncoder(spec, channel_counts or tasks.channel_counts)
+        self.prompt = None if prompt == "none" else PROMPTS[prompt](task_count or len(tasks), width, grid_zyx)
+        extra = 0 if self.prompt is None else self.prompt.channels
+        self.decoder = SharedDecoder(spec, extra_channels=extra, extra_level=position)
+        self.heads = DeepSupervisionHeads(spec, classes or tasks.max_classes)
         self.apply(initialise_weights)
 
-    def encode(self, images_BCZYX: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return encoder features, finest first, and the fused prompts of all tasks."""
-        features = self.encoder(images_BCZYX)
-        return features, self.prompt(features[-1])
+    def encode(self, images_BCZYX: Tensor) -> list[Tensor]:
+        """Return encoder features, finest first: all that tasks share."""
+        return self.encoder(images_BCZYX)
 
-    def decode(self, features: tuple[list[Tensor], Tensor], task: Task) -> list[Tensor]:
+    def decode(self, features: list[Tensor], task: Task) -> list[Tensor]:
         """Return `logits_BKZYX` of one task; only its first classes are used, as in the released network."""
-        stages, prompts_BTZYX = features
-        index = self.tasks.index(task)
-        bottleneck_BCZYX = torch.cat([stages[-1], prompts_BTZYX[:, index : index + 1]], dim=1)
-        return [logits[:, : task.num_classes] for logits in self.heads(self.decoder(stages, bottleneck_BCZYX))]
+        return [logits[:, : task.num_classes] for logits in self.decode_index(features, self.tasks.index(task))]
+
+    def decode_index(self, features: list[Tensor], task_index: int) -> list[Tensor]:
+        """Return the unsliced logits of a task by its number, full resolution first."""
+        if self.prompt is None:
+            return self.heads(self.decoder(features))
+        return self.heads(self.decoder(features, lambda x_BCZYX: self.prompt(x_BCZYX, task_index)))
+
+    def forward_index(self, images_BCZYX: Tensor, task_index: int) -> list[Tensor]:
+        """Return the unsliced logits at all scales, full resolution first.
+
+        Raises InputFaults for a channel count without a stem or a task number without a prompt.
+        """
+        self.encoder.stem.check_channels(images_BCZYX.shape[1])
+        count = self.prompt.prompt.shape[1] if hasattr(self.prompt, "prompt") else len(self.tasks)
+        if not 0 <= task_index < count:
+            raise fault("task index", found=task_index, expected=f"0 to {count - 1}", mend="give a known task")
+        return self.decode_index(self.encoder(images_BCZYX), task_index)
+
+
+def _place(spec: NetworkSpec, position: int) -> tuple[int, tuple[int, int, int]]:
+    """Return the width and the grid of the features that the prompt is appended to."""
+    level = len(spec.pool_kernels_zyx) - position
+    grid = list(spec.patch_size_zyx)
+    for kernel in spec.pool_kernels_zyx[:level]:
+        grid = [size // factor for size, factor in zip(grid, kernel, strict=True)]
+    return spec.features[level], tuple(grid)
+
+
+def _check_options(prompt: str, position: int, stages: int) -> None:
+    if prompt not in (*PROMPTS, "none"):
+        known = [*PROMPTS, "none"]
+        raise fault("option prompt", found=repr(prompt), expected="a kind of prompt", mend=suggestion(prompt, known))
+    if not 0 <= position < stages:
+        mend = "0 is the bottleneck, 1 the first decoder stage"
+        raise fault("option position", found=position, expected=f"0 to {stages - 1}", mend=mend)

@@ -50,7 +50,7 @@ RECIPES = {
         Recipe("phantom_brain", (5.0, 5.0, 5.0)),
         Recipe("phantom_petct", (10.0, 8.0, 8.0)),
         Recipe("hippocampus", (1.0, 1.0, 1.0)),
-        Recipe("openkbp", (3.0, 4.0, 4.0)),
+        Recipe("openkbp", (3.0, 4.0, 4.0), clip_hu=(699.0, 1349.0)),
         Recipe("sts_petct", (3.27, 4.0, 4.0)),
         Recipe("sts_mr", (3.27, 4.0, 4.0)),
         Recipe("acdc", (10.0, 1.5, 1.5)),

@@ -1,0 +1,25 @@
+"""Card of the data set Hippocampus."""
+
+CARD = {
+    "title": "Hippocampus",
+    "layout": "msd",
+    "folder": "Task04_Hippocampus",
+    "channels": [{"name": "T1", "modality": "MR"}],
+    "classes": {"1": "anterior", "2": "posterior"},
+    "structures": [
+        {"name": "anterior", "labels": [1], "tolerance_mm": 1.0, "lesion": False},
+        {"name": "posterior", "labels": [2], "tolerance_mm": 1.0, "lesion": False},
+    ],
+    "recipe": "hippocampus",
+    "expected_cases": {"total": 260},
+    "patient_namespace": "msd_hippocampus",
+    "spacing_is_nominal": False,
+    "synthetic": False,
+    "licence": "CC-BY-SA 4.0",
+    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "citation": "Vanderbilt University Medical Center; A. L. Simpson et al., 'A large annotated medical image "
+    "dataset for the development and evaluation of segmentation algorithms', arXiv:1902.09063",
+    "url": "https://github.com/udacity/nd320-c3-3d-imaging-starter",
+    "obtain": "copy https://github.com/udacity/nd320-c3-3d-imaging-starter (data/TrainingSet) at commit "
+    "895fee683624 into a folder Task04_Hippocampus in Medical Segmentation Decathlon layout",
+}
