@@ -3,9 +3,9 @@
 Scores of a segmentation task are a mixture: misses that sit exactly on the worst value, and hits spread around a level.
 A bootstrap of nine patients without a miss has never heard of misses, so its interval fails whenever they exist. Here
 
-* the share of misses gets mid-P limits: draws of Dirichlet(1, ..., 1) weights over the patients and one more patient,
-  who is a miss of everything with probability 1/2 (for one structure: an even mixture of Beta(k, n-k+1) and
-  Beta(k+1, n-k), the mid-P confidence distribution of a proportion; Hannig 2009, Agresti and Gottard 2007);
+* the share of misses is drawn with Dirichlet(1, ..., 1) weights over the patients and one more patient. Where misses
+  were seen, a part of that patient is a miss (for one structure: Jeffreys' Beta(k + 1/2, n - k + 1/2)); where none was
+  seen, the patient is a miss with probability 1/2 (mid-P, with half of its mass on no miss at all);
 * the mean of the hits gets Student's distribution over patients, jointly for all structures, kept inside its range;
 * both are combined draw by draw. Measured coverage: docs/statistics.md, `python -m benchmarks.coverage`.
 
@@ -83,9 +83,10 @@ def _miss_share_draws(sums: PatientSums, rng: np.random.Generator, resamples: in
     """Share of misses per structure (B, K); the same patient weights for all structures keep their dependence."""
     weights_BP = rng.standard_exponential((resamples, len(sums.hits_PK)))
     extra_B1 = rng.standard_exponential((resamples, 1))
-    extra_is_miss_B1 = rng.random((resamples, 1)) < 0.5
+    wholly_B1, partly_B1 = rng.random((resamples, 1)) < 0.5, rng.beta(0.5, 0.5, (resamples, 1))
+    extra_missed_BK = extra_B1 * np.where(sums.misses_PK.any(axis=0), partly_B1, wholly_B1)
     per_patient_K = sums.counts_PK.sum(axis=0) / np.maximum(np.count_nonzero(sums.counts_PK, axis=0), 1)
-    missed_BK = weights_BP @ sums.misses_PK + extra_B1 * extra_is_miss_B1 * per_patient_K
+    missed_BK = weights_BP @ sums.misses_PK + extra_missed_BK * per_patient_K
     return missed_BK / (weights_BP @ sums.counts_PK + extra_B1 * per_patient_K)
 
 

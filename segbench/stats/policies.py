@@ -39,8 +39,23 @@ DEFAULT_POLICIES: dict[str, Policy] = {
 """Per metric: what a status counts as; a status that is not named keeps the row's own value, blank means excluded."""
 
 
+_DECLARED_LOWER: dict[str, bool] = {}
+
+
+def declare_metric(metric: str, *, lower_is_better: bool) -> None:
+    """Make the direction of a metric of another origin known; its values have no range and no policy of their own."""
+    _DECLARED_LOWER[metric] = lower_is_better
+
+
+def known_metrics() -> tuple[str, ...]:
+    """Return the names of our metrics and of those that were declared."""
+    return (*METRIC_NAMES, *_DECLARED_LOWER)
+
+
 def lower_is_better(metric: str) -> bool:
-    """Return True for distances, errors and volumes; raises `InputFaults` for a metric that is not ours."""
+    """Return True for distances, errors and volumes; raises `InputFaults` for a metric of unknown direction."""
+    if metric in _DECLARED_LOWER:
+        return _DECLARED_LOWER[metric]
     if metric not in METRIC_NAMES:
         raise fault(f"metric {metric}", found="a metric of unknown direction", expected="higher or lower is better",
                     mend=f"say which it is, or rename it; {suggestion(metric, METRIC_NAMES)}")  # fmt: skip

@@ -6,7 +6,7 @@ Values and statuses stay apart here; `segbench.stats.aggregate` decides what a s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +46,13 @@ def read_scores(path: Path | str) -> pd.DataFrame:
     return validate_rows(rows, where=str(path))
 
 
-def validate_rows(rows: pd.DataFrame, *, where: str = "scores") -> pd.DataFrame:
+def validate_rows(
+    rows: pd.DataFrame, *, where: str = "scores", metrics: Collection[str] = METRIC_NAMES
+) -> pd.DataFrame:
     """Return the rows with typed columns, or raise `InputFaults` with one fault per defect (`MOST_FAULTS` shown).
 
-    Checked: numbers are finite numbers, statuses and metrics are known, bounded metrics lie in 0..1, no key occurs
-    twice, a value stands beside status `ok`. `rows` is not changed.
+    Checked: numbers are finite numbers, statuses are known and metrics are among `metrics`, bounded metrics lie in
+    0..1, no key occurs twice, a value stands beside status `ok`. `rows` is not changed.
     """
     rows = rows.copy()
     lines = pd.Series(np.arange(2, len(rows) + 2), index=rows.index)
@@ -62,7 +64,7 @@ def validate_rows(rows: pd.DataFrame, *, where: str = "scores") -> pd.DataFrame:
         rows[column], bad = _as_integers(rows[column])
         faults += _listed(where, lines[bad.index], column, bad, "a whole number", "mend the cell")
     faults += _unknown(where, lines, rows["status"], STATUSES)
-    faults += _unknown(where, lines, rows["metric"], METRIC_NAMES)
+    faults += _unknown(where, lines, rows["metric"], metrics)
     faults += _value_faults(where, lines, rows)
     faults += _duplicate_faults(where, lines, rows)
     raise_faults(faults[:MOST_FAULTS] + _overflow(where, faults))
@@ -104,7 +106,7 @@ def _listed(where: str, lines: pd.Series, column: str, cells: pd.Series, expecte
     ]
 
 
-def _unknown(where: str, lines: pd.Series, column: pd.Series, known: tuple[str, ...]) -> list[Fault]:
+def _unknown(where: str, lines: pd.Series, column: pd.Series, known: Collection[str]) -> list[Fault]:
     wrong = column[~column.isin(known)]
     return [
         Fault(f"{where}: line {lines[index]}: {column.name}", repr(word), f"a known {column.name}",

@@ -1,0 +1,130 @@
+"""Every statistic of one score table, as tidy tables by name; the report and `segbench compare` show these."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from segbench.stats.aggregate import cells, mean_over_tasks, structure_cells
+from segbench.stats.multiverse import multiverse, multiverse_summary, policy_sensitivity
+from segbench.stats.paired import detectable_per_task, paired_table, variance_split
+from segbench.stats.policies import Policy, policy_text
+from segbench.stats.published import check_published
+from segbench.stats.ranking import consensus, friedman, nemenyi, rank_distribution, rank_stability, rank_table
+from segbench.stats.transfer import transfer_map
+
+TITLES = {
+    "cells": "Means per task",
+    "mean_over_tasks": "Mean over tasks",
+    "structures": "Means per structure",
+    "paired": "Paired differences between methods",
+    "detectable": "Smallest difference that each task can show",
+    "variance": "Variance between cases and between seeds",
+    "ranks": "Three rankings",
+    "stability": "Stability of the ranking by mean",
+    "rank_distribution": "Distribution of ranks by mean",
+    "consensus": "Consensus of the rankings over tasks",
+    "friedman": "Friedman's test and critical difference",
+    "nemenyi": "Nemenyi's p values",
+    "sensitivity": "Ranking under each policy",
+    "multiverse_summary": "Which choice changes the winner",
+    "multiverse": "Ranking in every universe",
+    "transfer": "Universal minus single-task",
+    "published": "Published figures beside measured ones",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compute: metrics in order of importance, policies, levels, and who is universal and who single-task."""
+
+    metrics: Sequence[str]
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    alpha: float = 0.05
+    rope: Mapping[str, float] = field(default_factory=dict)
+    resamples: int = 2000
+    seed: int = 0
+    universal: Sequence[str] = ()
+    single: Sequence[str] = ()
+    synthetic: Collection[str] = ()
+    budgets: Mapping[str, int] = field(default_factory=dict)
+
+
+def compare(rows: pd.DataFrame, options: Options) -> dict[str, pd.DataFrame]:
+    """Return name -> table for every statistic that the rows allow, in the order of `TITLES`; empty ones are left out.
+
+    Rows of several protocols are compared under the first one; the multiverse holds the others.
+    """
+    first = rows[rows["protocol"] == rows["protocol"].iloc[0]]
+    found: dict[str, list[pd.DataFrame]] = {name: [] for name in TITLES}
+    for metric in options.metrics:
+        for name, table in _of_metric(first, metric, options).items():
+            found[name].append(table)
+    universes = multiverse(rows, metrics=options.metrics, policies=options.policies)
+    found["multiverse"].append(universes)
+    found["multiverse_summary"].append(multiverse_summary(universes) if len(universes) else universes)
+    found["published"].append(
+        check_published(first, synthetic=options.synthetic, budgets=options.budgets, policies=options.policies,
+                        confidence=1 - options.alpha)
+    )  # fmt: skip
+    joined = {name: [part for part in parts if len(part)] for name, parts in found.items()}
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in joined.items() if parts}
+
+
+def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, pd.DataFrame]:
+    common = {"metric": metric, "policies": options.policies}
+    draws = {"resamples": options.resamples, "seed": options.seed}
+    level = {"alpha": options.alpha, "rope": options.rope.get(metric)}
+    cell_table = cells(rows, **common, **draws, confidence=1 - options.alpha)
+    paired = paired_table(rows, **common, **level, seed=options.seed)
+    ranks = rank_table(rows, **common, paired=paired)
+    distribution = rank_distribution(rows, **common, **draws)
+    tables = {
+        "cells": cell_table,
+        "mean_over_tasks": mean_over_tasks(cell_table, confidence=1 - options.alpha),
+        "structures": structure_cells(rows, **common, **draws, confidence=1 - options.alpha),
+        "paired": paired,
+        "detectable": detectable_per_task(paired).assign(metric=metric) if len(paired) else paired,
+        "variance": variance_split(rows, **common).assign(metric=metric),
+        "ranks": ranks,
+        "stability": rank_stability(distribution),
+        "rank_distribution": distribution,
+        "consensus": consensus(ranks),
+        "friedman": friedman(rows, **common, alpha=options.alpha),
+        "nemenyi": _long_nemenyi(rows, common),
+        "sensitivity": policy_sensitivity(rows, **common),
+    }
+    if options.universal and options.single:
+        tables["transfer"] = transfer_map(rows, **common, **level, universal=options.universal, single=options.single)
+    return tables
+
+
+def _long_nemenyi(rows: pd.DataFrame, common: dict) -> pd.DataFrame:
+    parts = []
+    for (experiment, task), matrix in nemenyi(rows, **common).items():
+        long = matrix.rename_axis("method_a").reset_index().melt("method_a", var_name="method_b", value_name="p_value")
+        long = long[long["method_a"] < long["method_b"]]
+        parts.append(long.assign(experiment=experiment, metric=common["metric"], task=task))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def notes(rows: pd.DataFrame, options: Options) -> list[str]:
+    """Return what must stand under every table: convention, policy, interval, counts, tests, synthetic data."""
+    level = f"{100 * (1 - options.alpha):g} %"
+    synthetic = sorted(set(options.synthetic) & set(rows["task"]))
+    return [
+        *([f"Synthetic data: {', '.join(synthetic)}. These figures say nothing about patients."] if synthetic else []),
+        f"Protocol: {', '.join(rows['protocol'].unique())}. Metrics by their names in docs/metrics.md: "
+        f"{', '.join(options.metrics)}; dice and other shares in per cent, distances in mm, volumes in ml.",
+        *(f"Policy for {policy_text(metric, options.policies)}." for metric in options.metrics),
+        "A cell is the mean over structures of per-structure means over cases; n is rows scored / expected "
+        "(case x structure x seed).",
+        f"Intervals: {level}; patients are the unit; misses not seen yet are allowed for ('as seen': they are not); "
+        "the spread of seeds is included where there are several. The coverage measured in simulations with as many "
+        "patients stands beside each interval (docs/statistics.md).",
+        f"Tests: two-sided Wilcoxon signed-rank on patients, Holm over all pairs and tasks of a metric, level "
+        f"{options.alpha:g}; they are conditional on the trained models.",
+        f"Resampling: {options.resamples} draws, seed {options.seed}.",
+    ]

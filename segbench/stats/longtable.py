@@ -1,0 +1,74 @@
+"""Read any long table of per-case scores: who scored what on which case; the rest is filled in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from segbench.core.errors import Fault, raise_faults, suggestion
+from segbench.core.vocabulary import METRIC_NAMES, SCORE_COLUMNS
+from segbench.stats.methods import check_complete
+from segbench.stats.policies import declare_metric, known_metrics
+from segbench.stats.scores import read_csv_text, validate_rows
+
+log = logging.getLogger(__name__)
+NEEDED = ("model", "task", "case", "structure", "metric", "value")
+DEFAULTS = {
+    "experiment": "comparison", "initialisation": "none", "unit": "unknown", "fold": "0", "seed": "0",
+    "protocol": "as given", "status": "ok",
+}  # fmt: skip
+
+
+def read_long(
+    path: Path | str, *, lower_is_better: Sequence[str] = (), higher_is_better: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return the checked rows of a long table with the columns of a score table.
+
+    Needed: `NEEDED`; other columns of a score table are used where present and filled with `DEFAULTS` otherwise
+    (dataset: the task, patient: the case), further columns are ignored with a log line. Metrics that are not ours must
+    be named in one of the two directions. A blank value needs a status that explains it. Raises `InputFaults` with
+    every fault, rows that one method has and another lacks included.
+    """
+    rows = read_csv_text(path)
+    rows.columns = [str(name).strip().lower() for name in rows.columns]
+    raise_faults(_column_faults(path, list(rows.columns)))
+    for name in (*lower_is_better, *higher_is_better):
+        declare_metric(name, lower_is_better=name in lower_is_better)
+    raise_faults(_metric_faults(path, rows["metric"]))
+    ignored = [name for name in rows.columns if name not in SCORE_COLUMNS]
+    if ignored:
+        log.info("%s: columns not used: %s", path, ", ".join(ignored))
+    for name, value in DEFAULTS.items():
+        rows[name] = rows[name].where(rows[name] != "", value) if name in rows else value
+    rows["dataset"] = rows.get("dataset", rows["task"])
+    rows["patient"] = rows.get("patient", rows["case"])
+    rows = rows.reindex(columns=list(SCORE_COLUMNS), fill_value="")
+    checked = validate_rows(rows, where=str(path), metrics=known_metrics())
+    check_complete(checked, where=str(path))
+    return checked
+
+
+def _column_faults(path: Path | str, columns: list[str]) -> list[Fault]:
+    missing = [
+        Fault(str(path), f"no column '{name}'", f"the columns {', '.join(NEEDED)}", suggestion(name, columns))
+        for name in NEEDED
+        if name not in columns
+    ]
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    return missing + [Fault(str(path), f"column '{name}' twice", "each column once", "remove one") for name in twice]
+
+
+def _metric_faults(path: Path | str, metrics: pd.Series) -> list[Fault]:
+    return [
+        Fault(
+            f"{path}: metric {name}",
+            "a metric of unknown direction",
+            "a metric of segbench, or its direction",
+            f"name it with --lower-is-better or --higher-is-better; {suggestion(str(name), METRIC_NAMES)}",
+        )
+        for name in metrics.drop_duplicates()
+        if name not in known_metrics()
+    ]
