@@ -29,15 +29,15 @@ from segbench.data.phantom_shapes import (
 )
 
 # Tissue -> attenuation in Hounsfield units at a late arterial to portal venous phase. Many are equal on purpose:
-# liver = spleen, kidney = vessels = vertebra, pancreas = heart, liver tumour = gallbladder = cyst, kidney tumour = rib,
-# lung tumour = muscle.
+# liver = spleen, kidney = vessels = vertebra, pancreas = heart, liver tumour = gallbladder = cyst, lung tumour =
+# muscle, colon tumour = kidney, and the well perfused tumours of kidney and pancreas = rib.
 HOUNSFIELD = {
     "outside": -1000, "fat": -100, "muscle": 60, "lung": -780, "rib": 260, "vertebra": 205, "canal": 25, "disc": 85,
     "pelvis": 240, "heart": 140, "liver": 120, "spleen": 125, "right kidney": 190, "left kidney": 190,
     "gallbladder": 12, "stomach": 50, "stomach wall": 85, "esophagus": 55, "pancreas": 145, "right adrenal gland": 75,
     "left adrenal gland": 75, "aorta": 190, "inferior vena cava": 165, "portal vein and splenic vein": 185,
     "hepatic vessel": 245, "colon": -20, "colon wall": 85, "bowel": 60, "bladder": 8, "cyst": 5, "liver tumour": 5,
-    "kidney tumour": 290, "pancreas tumour": 25, "colon tumour": 70, "lung tumour": 35, "lung vessel": 60, "node": 50,
+    "kidney tumour": 290, "pancreas tumour": 265, "colon tumour": 175, "lung tumour": 35, "lung vessel": 60, "node": 50,
     "bone lesion": 215,
 }  # fmt: skip
 
@@ -252,7 +252,7 @@ def _disease(tissues: Tissues, rng: np.random.Generator, frequent: Sequence[str]
         "liver tumour": (LIVER, LIVER, several, (21, 33)),
         "kidney tumour": (KIDNEYS, (*KIDNEYS, *soft), 1, (25, 35)),
         "pancreas tumour": (("pancreas",), ("pancreas", *soft), 1, (20, 28)),
-        "colon tumour": (("colon",), ("colon", "colon wall", *soft), 1, (22, 31)),
+        "colon tumour": (("colon",), ("colon", "colon wall", *soft), 1, (24, 33)),
         "lung tumour": (("lung",), ("lung", "lung vessel"), several, (15, 27)),
     }
     incidental = [str(rng.choice(list(plans)))] if rng.random() < 0.25 else []
