@@ -8,14 +8,15 @@ probabilities over the same K channels, whose argmax is the label map; sliding w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy
 import torch
 from torch import Tensor, nn
 
-from segbench.core.errors import fault
+from segbench.core.errors import Fault, fault, raise_faults
 from segbench.core.task import Task, TaskSet
 
 
@@ -123,10 +124,16 @@ def task_set(tasks: Sequence[Task] | TaskSet) -> TaskSet:
     return tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
 
 
+WRAPPERS = ("state_dict", "network_weights", "model", "net")  # keys under which other trainers keep their weights
+# numbers that old trainers store beside the weights; building them runs no code of the file
+PLAIN_GLOBALS = [numpy.dtype, numpy._core.multiarray.scalar, type(numpy.dtype("f8")), type(numpy.dtype("f4"))]
+
+
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
     """Load a state dict without executing code; a truncated, malicious or foreign file raises `InputFaults`."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(PLAIN_GLOBALS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here; all mean that the file cannot be trusted
         raise fault(
             path,
@@ -134,36 +141,50 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
             expected="a state dict saved by torch.save",
             mend="save it again with torch.save(model.state_dict(), path)",
         ) from error
-    if not isinstance(state, dict):
-        raise fault(path, found=type(state).__name__, expected="a dictionary of tensors", mend="save model.state_dict()")
-    for wrapper in ("state_dict", "network_weights", "model"):
-        if isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    return state
+    return tensors_of(content, path)
 
 
-def load_strictly(model: nn.Module, state: dict[str, Tensor], where: object) -> None:
-    """Load every tensor or none; each missing, unexpected or reshaped tensor is one fault."""
-    from segbench.core.errors import Fault, raise_faults
+def tensors_of(content: object, where: object) -> dict[str, Tensor]:
+    """Return the state dict inside a checkpoint: wrappers and the prefix of data-parallel training are taken off.
 
-    own = model.state_dict()
-    faults = [
-        Fault(str(where), f"no tensor {name}", f"shape {tuple(own[name].shape)}", "use a checkpoint of this model")
-        for name in own.keys() - state.keys()
-    ]
-    faults += [
-        Fault(str(where), f"unexpected tensor {name}", "no such tensor", "use a checkpoint of this model")
-        for name in state.keys() - own.keys()
-    ]
-    faults += [
-        Fault(
-            str(where),
-            f"tensor {name} of shape {tuple(state[name].shape)}",
-            f"shape {tuple(own[name].shape)}",
-            "use a checkpoint of the same size and tasks",
-        )
-        for name in own.keys() & state.keys()
-        if own[name].shape != state[name].shape
-    ]
-    raise_faults(sorted(faults, key=lambda item: item.found))
-    model.load_state_dict(state, strict=True)
+    Raises InputFaults when there is none, or when an entry is not a tensor of finite numbers.
+    """
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content:
+        found = "an empty dictionary" if isinstance(content, dict) else type(content).__name__
+        raise fault(where, found=found, expected="a dictionary of tensors", mend="save model.state_dict()")
+    faults = []
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            faults.append(Fault(str(where), f"{name}: {type(value).__name__}", "a tensor", "save model.state_dict()"))
+        elif not value.isfinite().all():
+            faults.append(Fault(str(where), f"{name} with nan or inf", "finite numbers", "use another checkpoint"))
+    raise_faults(faults)
+    if all(name.startswith("module.") for name in content):
+        content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    return dict(content)
+
+
+def load_strictly(
+    model: nn.Module, state: Mapping[str, Tensor], where: object, *, names: Mapping[str, str] | None = None
+) -> None:
+    """Load every tensor or none; each missing, unexpected or reshaped tensor is one fault.
+
+    names: own name -> name in `state`, for a file of another layout; faults speak of the file's names.
+    """
+    own = {(names or {}).get(name, name): (name, tensor) for name, tensor in model.state_dict().items()}
+    mend = "use a checkpoint of the same model, size and tasks"
+    faults = []
+    for name in sorted(own.keys() | state.keys()):
+        expected = f"shape {tuple(own[name][1].shape)}" if name in own else "no such tensor"
+        if name not in state:
+            faults.append(Fault(str(where), f"no tensor {name}", expected, mend))
+        elif name not in own:
+            faults.append(Fault(str(where), f"unexpected tensor {name}", expected, mend))
+        elif own[name][1].shape != state[name].shape:
+            found = f"tensor {name} of shape {tuple(state[name].shape)}"
+            faults.append(Fault(str(where), found, expected, mend))
+    raise_faults(faults)
+    model.load_state_dict({own[name][0]: tensor for name, tensor in state.items()}, strict=True)

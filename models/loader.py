@@ -8,8 +8,7 @@ from typing import Any
 
 from models.interface import NetworkSpec, SegmentationModel
 from segbench.core import cards
-from segbench.core.errors import fault, raise_faults, suggestion
-from segbench.core.errors import Fault
+from segbench.core.errors import Fault, fault, raise_faults, suggestion
 from segbench.core.task import TaskSet
 
 
