@@ -1,0 +1,201 @@
+"""What `segbench compare` writes: CSV tables, one Markdown page and figures, all rendered before any is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scikit_posthocs
+
+from segbench.core.errors import Fault, suggestion
+from segbench.core.files import write_bytes, write_text
+from segbench.core.vocabulary import POLICY_STATUSES
+from segbench.reporting.style import COLOURS, INK, RC, finish, plt
+from segbench.stats.comparison import TITLES, Options, notes
+from segbench.stats.policies import SIGNED, Policy
+from segbench.stats.ranking import ALL_TASKS
+from segbench.stats.scores import UNIT_INTERVAL_METRICS
+
+PLAIN = {"difference", "low", "high", "mean", "figure", "sd", "median_difference", "minimum_detectable", "smallest",
+         "largest", "sd_of_differences", "region", "published", "measured", "low_as_seen", "high_as_seen"}  # fmt: skip
+"""Columns in the unit of the metric; shares are shown in per cent."""
+HIDDEN = {"patient_low", "patient_high", "seed_means", "seed_noise", "source_url", "table"}
+LONGEST = 60
+"""Rows of a table on the page; the CSV file has all."""
+
+
+def parse_policies(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, Policy], list[Fault]]:
+    """Return metric -> policy from METRIC.STATUS=VALUE, and a fault for each text that is not one."""
+    policies: dict[str, dict[str, float | str]] = {}
+    faults = []
+    for text in texts:
+        name, _, value = text.partition("=")
+        metric, _, status = name.rpartition(".")
+        number = _number(value)
+        if metric not in metrics:
+            faults.append(Fault(f"--policy {text}", repr(metric), "a metric of the table", suggestion(metric, metrics)))
+        elif status not in POLICY_STATUSES:
+            faults.append(Fault(f"--policy {text}", repr(status), "a status", suggestion(status, POLICY_STATUSES)))
+        elif number is None and value != "exclude":
+            faults.append(Fault(f"--policy {text}", repr(value), "a number or 'exclude'", "write METRIC.STATUS=VALUE"))
+        else:
+            policies.setdefault(metric, {})[status] = "exclude" if number is None else number
+    return policies, faults
+
+
+def parse_equivalence(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, float], list[Fault]]:
+    """Return metric -> half-width from METRIC=NUMBER, and a fault for each text that is not one."""
+    widths, faults = {}, []
+    for text in texts:
+        metric, _, value = text.partition("=")
+        number = _number(value)
+        if metric not in metrics:
+            known = suggestion(metric, metrics)
+            faults.append(Fault(f"--equivalence {text}", repr(metric), "a metric of the table", known))
+        elif number is None or number <= 0:
+            faults.append(Fault(f"--equivalence {text}", repr(value), "a positive number", "write METRIC=HALF_WIDTH"))
+        else:
+            widths[metric] = number
+    return widths, faults
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
+
+
+def figures(tables: dict[str, pd.DataFrame], options: Options) -> list:
+    """Return a critical-difference diagram and a rank-stability figure per experiment and metric where there is one."""
+    plots = []
+    word = "Synthetic data. " if options.synthetic else ""
+    for (experiment, metric), part in tables["rank_distribution"].groupby(["experiment", "metric"], sort=False):
+        plots.append(_stability_figure(part[part["task"] == ALL_TASKS], f"{word}{experiment}, {metric}"))
+        tested = tables.get("friedman", pd.DataFrame(columns=["experiment", "metric"]))
+        tested = tested[(tested["experiment"] == experiment) & (tested["metric"] == metric)]
+        if len(tested):
+            task = ALL_TASKS if (tested["task"] == ALL_TASKS).any() else tested["task"].iloc[0]
+            p_values = tables["nemenyi"]
+            keys = (p_values["experiment"] == experiment) & (p_values["metric"] == metric) & (p_values["task"] == task)
+            title = f"{word}{experiment}, {metric}, {task}"
+            plots.append(_difference_figure(tested[tested["task"] == task], p_values[keys], title))
+    return [plot for plot in plots if plot is not None]
+
+
+def _file_name(title: str, suffix: str) -> str:
+    kept = "".join(letter if letter.isalnum() else "_" for letter in title.removeprefix("Synthetic data. "))
+    return f"{kept.lower()}_{suffix}".replace("__", "_")
+
+
+def _palette(methods: Sequence[str]) -> dict[str, str]:
+    """One colour per method, by name, so that it is the same in every figure."""
+    return {method: COLOURS[i % len(COLOURS)] for i, method in enumerate(sorted(methods))}
+
+
+def _difference_figure(tested: pd.DataFrame, p_values: pd.DataFrame, title: str):
+    """Mean ranks with bars that join methods which Nemenyi's test does not tell apart."""
+    first = tested.iloc[0]
+    ranks = tested.set_index("method")["mean_rank"]
+    matrix = pd.DataFrame(np.eye(len(ranks)), index=ranks.index, columns=ranks.index)
+    for row in p_values.itertuples():
+        matrix.loc[row.method_a, row.method_b] = matrix.loc[row.method_b, row.method_a] = row.p_value
+    with plt.rc_context(RC | {"axes.grid": False}):
+        figure, axis = plt.subplots(figsize=(8.5, 1.6 + 0.2 * len(ranks)), layout="constrained")
+        palette = _palette(ranks.index)
+        scikit_posthocs.critical_difference_diagram(
+            ranks, matrix, ax=axis, color_palette=palette, text_h_margin=0.3, label_fmt_left="{label}  {rank:.2f} ",
+            label_fmt_right=" {rank:.2f}  {label}", crossbar_props={"color": INK, "linewidth": 2.5},
+        )  # fmt: skip
+        figure.suptitle(f"{title}: mean rank (1 is best)", fontsize=9)
+    unit = "tasks" if first.task == ALL_TASKS else "patients"
+    caption = (
+        f"{title}: mean rank over {first.n_blocks} {unit}; bars join methods that Nemenyi's test does not tell apart "
+        f"(critical difference {first.critical_difference:.2f}; Friedman p = {first.p_value:.2g})."
+    )
+    return finish(figure, _file_name(title, "critical_difference"), caption)
+
+
+def _stability_figure(shares: pd.DataFrame, title: str):
+    """Circles whose area is the share of draws in which a method takes a rank; None without a method on every task."""
+    if shares.empty:
+        return None
+    order = (shares["rank"] * shares["share"]).groupby(shares["method"]).sum().sort_values(kind="stable").index
+    with plt.rc_context(RC):
+        figure, axis = plt.subplots(figsize=(1.8 + 0.8 * len(order), 1.4 + 0.4 * len(order)), layout="constrained")
+        palette = _palette(shares["method"].unique())
+        for i, method in enumerate(order):
+            own = shares[shares["method"] == method]
+            axis.scatter([i] * len(own), own["rank"], s=420 * own["share"], color=palette[method])
+        axis.set_xticks(range(len(order)), order, rotation=30, ha="right")
+        axis.set_yticks(range(1, len(order) + 1))
+        axis.set_ylim(len(order) + 0.6, 0.4)
+        axis.set_xlim(-0.6, len(order) - 0.4)
+        axis.set_ylabel("rank by mean over tasks")
+        figure.suptitle(f"{title}: rank stability", fontsize=9)
+    caption = (
+        f"{title}: share of bootstrap draws (patients and seeds) in which a method takes a rank; area is the share."
+    )
+    return finish(figure, _file_name(title, "rank_stability"), caption)
+
+
+def write(out: Path, rows: pd.DataFrame, tables: dict[str, pd.DataFrame], plots: list, options: Options) -> None:
+    """Render all files, then write each atomically; index.md comes last and names the others."""
+    content: dict[str, bytes] = {}
+    for name, table in tables.items():
+        content[f"{name}.csv"] = table.to_csv(index=False, lineterminator="\n").encode()
+    for plot in plots:
+        content[f"{plot.name}.png"], content[f"{plot.name}.svg"] = plot.png, plot.svg
+    page = _page(rows, tables, plots, options)
+    for name, data in content.items():
+        write_bytes(out / name, data)
+    write_text(out / "index.md", page)
+
+
+def _page(rows: pd.DataFrame, tables: dict[str, pd.DataFrame], plots: list, options: Options) -> str:
+    synthetic = " (synthetic data)" if options.synthetic else ""
+    lines = [f"# Comparison of {rows['model'].nunique()} models on {rows['task'].nunique()} tasks{synthetic}", ""]
+    lines += [f"- {note}" for note in notes(rows, options)] + [""]
+    for plot in plots:
+        lines += [f"![{plot.caption}]({plot.name}.png)", "", f"*{plot.caption}*", ""]
+    for name, table in tables.items():
+        shown = table.head(LONGEST)
+        lines += [f"## {TITLES[name]}{synthetic}", "", _markdown(shown), ""]
+        rest = f", {len(table) - LONGEST} more rows there" if len(table) > LONGEST else ""
+        lines += [f"All columns in [{name}.csv]({name}.csv){rest}. {_under(name, options)}".rstrip(), ""]
+    return "\n".join(lines)
+
+
+def _under(name: str, options: Options) -> str:
+    """The sentence that a table needs beside the notes above."""
+    return {
+        "cells": "low, high: interval; coverage: measured in simulations with as many patients, worst to best design.",
+        "paired": "difference: a minus b; p_holm: corrected over `family` tests; p_equivalent: posterior probability "
+        "that the difference lies inside plus or minus `region`.",
+        "detectable": f"Mean difference found with 80 % power at level {options.alpha:g}, before correction.",
+        "published": "low, high: measured interval (misses as seen); within 0.5 Dice points is reproduced.",
+        "multiverse_summary": "winner_changes: share of universes with another winner than the default one.",
+    }.get(name, "")  # fmt: skip
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    shown = table.drop(columns=[name for name in table.columns if name in HIDDEN])
+    metrics = shown["metric"] if "metric" in shown else pd.Series("", index=shown.index)
+    text = pd.DataFrame({name: [_cell(name, value, metric) for value, metric in zip(shown[name], metrics, strict=True)]
+                         for name in shown.columns})  # fmt: skip
+    return text.to_markdown(index=False, disable_numparse=True)
+
+
+def _cell(column: str, value: object, metric: str) -> str:
+    if isinstance(value, float | np.floating):
+        if np.isnan(value):
+            return ""
+        if column in PLAIN:
+            return (
+                f"{100 * value:.1f}" if metric in UNIT_INTERVAL_METRICS else f"{value:.{2 if metric in SIGNED else 1}f}"
+            )
+        return f"{value:.2g}" if column.startswith("p_") or column == "p_value" else f"{value:.3g}"
+    return str(value).replace("|", "\\|")

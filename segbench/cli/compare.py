@@ -1,0 +1,77 @@
+"""Compare methods from a per-case score table: intervals, paired tests, rankings and their stability.
+
+Reads any CSV in long form with the columns model, task, case, structure, metric and value; other columns of a score
+table (experiment, initialisation, seed, patient, status ...) are used where present. Writes one CSV file per statistic,
+a page index.md with all of them, and figures as PNG and SVG.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "python -m segbench compare scores.csv --out comparison --policy hd95.prediction_empty=300"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument("scores", type=Path, help="long table, one row per score")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the tables and figures")
+    parser.add_argument("--metric", action="append", default=[], help="metric to compare by; repeat; default: all")
+    parser.add_argument("--policy", action="append", default=[], metavar="METRIC.STATUS=VALUE",
+                        help="what a status counts as: a number or 'exclude'; repeat")  # fmt: skip
+    parser.add_argument(
+        "--lower-is-better", action="append", default=[], metavar="METRIC", help="direction of a metric"
+    )
+    parser.add_argument(
+        "--higher-is-better", action="append", default=[], metavar="METRIC", help="direction of a metric"
+    )
+    parser.add_argument("--universal", action="append", default=[], metavar="MODEL", help="model for the transfer map")
+    parser.add_argument("--single", action="append", default=[], metavar="MODEL", help="what it is held against")
+    parser.add_argument("--equivalence", action="append", default=[], metavar="METRIC=HALF_WIDTH",
+                        help="region of practical equivalence in the metric's unit; repeat")  # fmt: skip
+    parser.add_argument("--alpha", type=float, default=0.05, help="level of tests and intervals")
+    parser.add_argument("--resamples", type=int, default=2000, help="draws of the bootstrap")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read and check everything, compute everything, then write."""
+    from segbench.cli._comparison_files import figures, parse_equivalence, parse_policies, write
+    from segbench.core.cards import dataset_cards
+    from segbench.core.errors import Fault, raise_faults, suggestion
+    from segbench.stats.comparison import Options, compare
+    from segbench.stats.longtable import read_long
+
+    rows = read_long(args.scores, lower_is_better=args.lower_is_better, higher_is_better=args.higher_is_better)
+    present = rows["metric"].drop_duplicates().tolist()
+    policies, policy_faults = parse_policies(args.policy, present)
+    rope, rope_faults = parse_equivalence(args.equivalence, present)
+    models = rows["model"].unique()
+    raise_faults([
+        *(Fault(f"--metric {name}", "not in the table", "a metric of the table", suggestion(name, present))
+          for name in args.metric if name not in present),
+        *(Fault(f"--universal/--single {name}", "not in the table", "a model of the table", suggestion(name, models))
+          for name in (*args.universal, *args.single) if name not in models),
+        *([] if 0 < args.alpha < 1 else [Fault("--alpha", str(args.alpha), "a number between 0 and 1", "use 0.05")]),
+        *([] if args.resamples >= 100 else [Fault("--resamples", str(args.resamples), "at least 100", "use 2000")]),
+        *([Fault("--out", f"{args.out} is a file", "a folder", "name another")] if args.out.is_file() else []),
+        *policy_faults, *rope_faults,
+    ])  # fmt: skip
+    cards = dataset_cards()
+    options = Options(
+        metrics=args.metric or present,
+        policies=policies,
+        alpha=args.alpha,
+        rope=rope,
+        resamples=args.resamples,
+        seed=args.seed,
+        universal=args.universal,
+        single=args.single,
+        synthetic=[task for task in rows["task"].unique() if cards.get(task, {}).get("synthetic")],
+    )
+    tables = compare(rows, options)
+    write(args.out, rows, tables, figures(tables, options), options)
+    print(f"{len(tables)} tables of {rows['model'].nunique()} models on {rows['task'].nunique()} tasks: "
+          f"{args.out / 'index.md'}")  # fmt: skip
+    return 0
