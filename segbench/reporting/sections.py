@@ -1,0 +1,297 @@
+"""The small tables of the page: costs, controls and every statistic, as words and figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from segbench.metrics.registry import METRICS
+from segbench.reporting.figures import method_costs
+from segbench.reporting.run import CONFIDENCE, Run
+from segbench.reporting.sentences import number, points, seconds_text, titled
+from segbench.reporting.statistics import Statistics, pair_over_tasks
+from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
+from segbench.stats.published import check_published
+from segbench.stats.ranking import ALL_TASKS
+
+MEASURED_PHASES = ("training", "inference", "scoring")
+PAIR_HEAD = [
+    "First", "Second", "Difference", "95 % interval", "First significantly better on", "Second significantly better on",
+    "Smallest Holm p", "Posterior: first better", "equivalent", "second better", "undecided",
+]  # fmt: skip
+PUBLISHED_HEAD = [
+    "Paper", "Method", "Task", "Published", "Measured method", "Measured task", "Measured", "Difference", "Verdict",
+    "Why",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SmallTable:
+    """A table of words and figures; `csv` is the path of the full table, relative to the page."""
+
+    title: str
+    caption: str
+    head: list[str]
+    rows: list[list[str]]
+    csv: str = ""
+
+
+def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
+    """One row per pair of methods: mean difference and the number of tasks by outcome."""
+    rows, metric = [], statistics.metric
+    for (a, b), part in statistics.paired.groupby(["method_a", "method_b"], sort=False):
+        found = pair_over_tasks(statistics, a, b)
+        verdicts = part["verdict"].value_counts()
+        rows.append(
+            [
+                statistics.titles[a],
+                statistics.titles[b],
+                f"{shown(metric, found['difference'], sign=True)}",
+                interval_text(metric, found["low"], found["high"], sign=True),
+                *(str(int((part["better"] == side).sum())) for side in "ab"),
+                f"{part['p_holm'].min():.3f}",
+                *(
+                    str(int(verdicts.get(word, 0)))
+                    for word in ("a better", "practically equivalent", "b better", "undecided")
+                ),
+            ]
+        )
+    half, family = statistics.paired["region"].iloc[0], int(statistics.paired["family"].iloc[0])
+    return SmallTable(
+        "Paired comparisons",
+        f"{run.data_word(statistics.experiment)}First minus second method, {METRICS[metric].title} in "
+        f"{points(metric)}, mean over tasks with 95 % interval; patients are paired. Significant: tasks on which "
+        f"Wilcoxon's signed-rank test finds a difference at 5 % after Holm over all {family} pairs and tasks. "
+        "Posterior: tasks on which the Bayesian signed-rank test is more than 95 % sure, equivalent within "
+        f"{shown(metric, half)} {points(metric)}.",
+        PAIR_HEAD,
+        rows,
+        csv,
+    )
+
+
+def ranking_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
+    """One row per method: the three families of ranks and their stability."""
+    stable = statistics.stability[statistics.stability["task"] == ALL_TASKS].set_index("method")
+    rows = []
+    for row in statistics.consensus.sort_values("consensus_rank", kind="stable").itertuples():
+        own = stable.loc[row.method] if row.method in stable.index else None
+        rows.append(
+            [
+                statistics.titles[row.method],
+                number(row.mean_rank_by_mean),
+                number(row.mean_rank_by_mean_rank),
+                number(row.mean_rank_by_significance),
+                number(row.consensus_rank, 1),
+                DASH if own is None else f"{100 * own['p_first']:.0f} %",
+                DASH if own is None else f"{own['rank_low']}{DASH}{own['rank_high']}",
+            ]
+        )
+    return SmallTable(
+        "Rankings",
+        f"{run.data_word(statistics.experiment)}Mean over tasks of the rank by mean "
+        f"{METRICS[statistics.metric].title}, by mean rank of cases and by number of significantly beaten methods (1 "
+        "is best, ties share their mean rank); consensus: rank of the mean of the three. Bootstrap over patients "
+        "and seeds: how often first on the mean over tasks, and the 95 % range of ranks. Methods without a figure "
+        "on every task are left out.",
+        ["Method", "Rank by mean", "Rank by case ranks", "Rank by significance", "Consensus", "First in", "Rank range"],
+        rows,
+        csv,
+    )
+
+
+def flips_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
+    """One row per choice of the multiverse: how often the winner changes, and whether the choice alone flips it."""
+    tasks = {task["name"]: f"without {task['title']}" for task in run.tasks(statistics.experiment)}
+    words = {"left_out": "task left out", "none": "all tasks", **tasks}
+    flips = statistics.flips.iloc[1:].fillna("")
+    flips = flips[flips.groupby("choice")["value"].transform("size") > 1]
+    rows = [
+        [
+            words.get(row.choice, row.choice),
+            METRICS[row.value].title if row.choice == "metric" else words.get(row.value, row.value),
+            str(row.universes),
+            f"{100 * row.winner_changes:.0f} %",
+            row.flips_alone or "stated choice",
+            titled(statistics, row.winner_alone),
+        ]
+        for row in flips.itertuples()
+    ]
+    return SmallTable(
+        "Ranking multiverse",
+        f"{run.data_word(statistics.experiment)}Every combination of metric, policy for empty and missing masks, "
+        "aggregation, one task left out and protocol. Winner of the stated choices: "
+        f"{titled(statistics, statistics.flips['default_winner'].iloc[0])}.",
+        ["Choice", "Value", "Rankings", "Winner differs in", "Flips it alone", "Winner then"],
+        rows,
+        csv,
+    )
+
+
+def sensitivity_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
+    """Ranking under each policy for empty and missing masks."""
+    table, metric = statistics.sensitivity, statistics.metric
+    policies = list(dict.fromkeys(table["policy"]))
+    rows = []
+    for method, part in table.groupby("method", sort=False):
+        own = part.set_index("policy")
+        rows.append(
+            [
+                statistics.titles[method],
+                *(
+                    f"{shown(metric, own.loc[p, 'figure'])} (rank {own.loc[p, 'rank']:g}, n "
+                    f"{own.loc[p, 'n_scored']:g}/{own.loc[p, 'n_expected']:g})"
+                    if np.isfinite(own.loc[p, "figure"])
+                    else DASH
+                    for p in policies
+                ),
+            ]
+        )
+    return SmallTable(
+        "Sensitivity to the policy",
+        f"{run.data_word(statistics.experiment)}Mean {METRICS[metric].title} over tasks in {unit_of(metric)}, rank "
+        "and n scored / n expected under each policy for empty, missing and failed masks.",
+        ["Method", *policies],
+        rows,
+        csv,
+    )
+
+
+def power_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
+    """Per task: the smallest difference the design can find, and where the variance comes from."""
+    metric = statistics.metric
+    detectable = statistics.detectable.set_index("task")
+    shares = statistics.variance.groupby("task")[["share_cases", "share_seeds"]].median()
+    rows = []
+    for task in run.tasks(statistics.experiment):
+        if task["name"] not in detectable.index:
+            continue
+        row, share = detectable.loc[task["name"]], shares.loc[task["name"]]
+        rest = 1 - share["share_cases"] - share["share_seeds"]
+        rows.append(
+            [
+                task["title"],
+                f"{row['n_patients']:g}",
+                shown(metric, row["minimum_detectable"]),
+                f"{shown(metric, row['smallest'])} to {shown(metric, row['largest'])}",
+                *(f"{100 * part:.0f} %" if np.isfinite(part) else "not known" for part in (*share, rest)),
+            ]
+        )
+    return SmallTable(
+        "What this design can see",
+        f"{run.data_word(statistics.experiment)}Smallest difference in {METRICS[metric].title} ({points(metric)}) "
+        "that a paired test finds with 80 % power at 5 %, median and range over pairs; and the median share of the "
+        "variance between cases, between seeds and of their interaction. With one seed the split is not known.",
+        ["Task", "Patients", "Detectable difference", "Range over pairs", "Cases", "Seeds", "Interaction"],
+        rows,
+        csv,
+    )
+
+
+def control_table(run: Run, table: Table, checks: pd.DataFrame) -> SmallTable:
+    """Per task: the best weak control and who does not beat it."""
+    rows = [
+        [
+            row.column,
+            f"{row.control} ({shown(table.metric, row.control_value)} {unit_of(table.metric)})",
+            f"{row.n_methods - len(row.not_better)} of {row.n_methods}",
+            ", ".join(row.not_better) or DASH,
+        ]
+        for row in checks.itertuples()
+    ]
+    return SmallTable(
+        "Do trained methods beat doing little?",
+        f"{run.data_word(table.experiment)}By mean {METRICS[table.metric].title}: trained methods against the best "
+        "of the empty prediction, the mean shape and the best intensity window.",
+        ["Task", "Best weak control", "Trained methods above it", "Not above it"],
+        rows,
+    )
+
+
+def phase_rows(run: Run) -> list[dict]:
+    """Return phase, seconds as text, share of all process seconds, and whether it is training, inference or scoring."""
+    phases = run.record.get("phases", {})
+    total = sum(phases.values())
+    return [
+        {
+            "name": name,
+            "seconds": seconds_text(value),
+            "share": value / total if total else 0.0,
+            "core": name in MEASURED_PHASES,
+        }
+        for name, value in sorted(phases.items(), key=lambda item: (item[0] not in MEASURED_PHASES, -item[1]))
+    ]
+
+
+def overhead_share(run: Run) -> float:
+    """Return the share of process seconds outside training, inference and scoring; NaN when nothing was measured."""
+    phases = run.record.get("phases", {})
+    total = sum(phases.values())
+    return 1 - sum(phases.get(name, 0.0) for name in MEASURED_PHASES) / total if total else float("nan")
+
+
+def cost_table(run: Run, experiment: str, csv: str) -> SmallTable:
+    """What each trained method cost."""
+    rows = [
+        [
+            row.title,
+            f"{row.networks:g}",
+            seconds_text(row.train_seconds),
+            f"{row.iterations:,.0f}",
+            f"{row.parameters / 1e6:.2f} M",
+            "all jobs finished" if row.complete else "a job failed: lower bound",
+        ]
+        for row in method_costs(run, experiment).itertuples()
+    ]
+    return SmallTable(
+        f"{experiment.capitalize()} methods",
+        f"{run.data_word(experiment)}Training cost summed over a method's jobs, mean over seeds.",
+        ["Method", "Networks", "Training", "Iterations", "Parameters", "Complete"],
+        rows,
+        csv,
+    )
+
+
+def published_check(run: Run) -> pd.DataFrame:
+    """Return published Dice cells with a measured counterpart among the trained methods (segbench.stats.published)."""
+    keys = {method.key for method in run.methods if method.trained}
+    trained = [key in keys for key in zip(run.rows["model"], run.rows["initialisation"], strict=True)]
+    budget = run.record.get("budget", {})
+    names = {"upstream": "iterations_per_task", "downstream": "downstream_iterations_per_task"}
+    return check_published(
+        run.rows[trained],
+        synthetic={task["name"] for task in run.record["tasks"] if task["synthetic"]},
+        budgets={experiment: budget[name] for experiment, name in names.items() if name in budget},
+        policies=run.record["policies"],
+        confidence=CONFIDENCE,
+    )
+
+
+def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
+    """One row per published cell: figure, measured figure, verdict and why."""
+    titles = {(task["experiment"], task["name"]): task["title"] for task in run.record["tasks"]}
+    rows = [
+        [
+            row.paper,
+            row.published_method,
+            row.published_task,
+            shown("dice", row.published),
+            run.method(row.experiment, (row.model, row.initialisation)).title,
+            titles[row.experiment, row.task],
+            f"{shown('dice', row.measured)} ({interval_text('dice', row.low, row.high)})",
+            shown("dice", row.difference, sign=True),
+            row.verdict,
+            row.reason or DASH,
+        ]
+        for row in table.itertuples()
+    ]
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in table["verdict"].value_counts(sort=False).items())
+    return SmallTable(
+        "Published figures beside measured ones",
+        f"{run.data_word()}Dice in %; in brackets the 95 % interval of cases and seeds. Verdicts: {counts}.",
+        PUBLISHED_HEAD,
+        rows,
+        csv,
+    )

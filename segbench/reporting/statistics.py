@@ -1,0 +1,215 @@
+"""The statistics of one experiment as the page and its CSV files need them: computed by segbench.stats, named here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from segbench.reporting.run import Method, Run
+from segbench.reporting.tables import Table, direction
+from segbench.stats.methods import method_labels
+from segbench.stats.multiverse import multiverse, multiverse_summary, policy_sensitivity
+from segbench.stats.paired import detectable_per_task, paired_table, variance_split
+from segbench.stats.ranking import (
+    ALL_TASKS,
+    consensus,
+    friedman,
+    nemenyi,
+    rank_distribution,
+    rank_stability,
+    rank_table,
+)
+from segbench.stats.transfer import ALL_STRUCTURES, transfer_map
+
+WEAK_CONTROLS = ("empty", "mean_shape", "threshold")
+MEAN_COLUMN = "Mean over tasks"
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of the trained methods of one experiment and metric; `titles` maps their labels to method titles."""
+
+    experiment: str
+    metric: str
+    titles: dict[str, str]
+    paired: pd.DataFrame
+    ranks: pd.DataFrame
+    consensus: pd.DataFrame
+    distribution: pd.DataFrame
+    stability: pd.DataFrame
+    friedman: pd.DataFrame
+    nemenyi: pd.DataFrame | None
+    multiverse: pd.DataFrame
+    flips: pd.DataFrame
+    sensitivity: pd.DataFrame
+    detectable: pd.DataFrame
+    variance: pd.DataFrame
+
+
+def label_of(method: Method) -> str:
+    """Return the name that segbench.stats gives a method."""
+    frame = pd.DataFrame({"model": [method.model], "initialisation": [method.initialisation]})
+    return method_labels(frame).iloc[0]
+
+
+def trained_rows(run: Run, experiment: str) -> pd.DataFrame:
+    """Return the rows of the methods that compete, in table order, so that controls enlarge no family of tests."""
+    order = [method.key for method in run.methods_of(experiment) if method.trained]
+    rows = run.rows[run.rows["experiment"] == experiment]
+    place = {key: i for i, key in enumerate(order)}
+    positions = pd.Series(
+        [place.get(key, -1) for key in zip(rows["model"], rows["initialisation"], strict=True)], rows.index
+    )
+    chosen = rows[positions >= 0]
+    return chosen.iloc[np.argsort(positions[positions >= 0].to_numpy(), kind="stable")]
+
+
+def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
+    """Return all statistics; None with fewer than two trained methods, where there is nothing to compare."""
+    rows = trained_rows(run, experiment)
+    titles = {label_of(method): method.title for method in run.methods_of(experiment) if method.trained}
+    if rows.groupby(["model", "initialisation"]).ngroups < 2:
+        return None
+    options = {"metric": metric, "policies": run.record["policies"]}
+    paired = paired_table(rows, **options)
+    ranks = rank_table(rows, **options, paired=paired)
+    distribution = rank_distribution(rows, **options, resamples=RESAMPLES)
+    universes = multiverse(rows, metrics=run.metrics, policies=run.record["policies"])
+    return Statistics(
+        experiment=experiment,
+        metric=metric,
+        titles=titles,
+        paired=paired,
+        ranks=ranks,
+        consensus=consensus(ranks),
+        distribution=distribution,
+        stability=rank_stability(distribution),
+        friedman=friedman(rows, **options),
+        nemenyi=nemenyi(rows, **options).get((experiment, ALL_TASKS)),
+        multiverse=universes,
+        flips=multiverse_summary(universes) if len(universes) else universes,
+        sensitivity=policy_sensitivity(rows, **options),
+        detectable=detectable_per_task(paired),
+        variance=variance_split(rows, **options),
+    )
+
+
+def reference_method(run: Run, experiment: str) -> Method | None:
+    """Return what universal or pre-trained methods are held against.
+
+    Upstream the model `single_task` (same backbone), or the first single-task one; downstream the start from
+    scratch. None when the run has no such method.
+    """
+    methods = run.methods_of(experiment)
+    if experiment == "downstream":
+        return next((method for method in methods if method.initialisation == "scratch"), None)
+    single = [method for method in methods if method.kind == "single_task"]
+    return next((method for method in single if method.model == "single_task"), next(iter(single), None))
+
+
+def differences(run: Run, experiment: str, metric: str) -> pd.DataFrame:
+    """Return challenger minus reference per task and over tasks, positive where the challenger is better.
+
+    Columns: label, title, task, column (what the figure prints), difference, low, high, n_patients, p_holm, transfer.
+    Challengers are universal models upstream and pre-trained ones downstream. Empty without a pair.
+    """
+    reference = reference_method(run, experiment)
+    challengers = [m for m in run.methods_of(experiment) if m.kind in ("universal", "transfer") and m != reference]
+    if reference is None or not challengers:
+        return pd.DataFrame()
+    table = _against(run, experiment, metric, reference, challengers)
+    if table.empty:
+        return table
+    sign = -direction(metric)
+    low, high = (table["low"], table["high"]) if sign > 0 else (-table["high"], -table["low"])
+    table = table.assign(difference=sign * table["difference"], low=low, high=high)
+    tasks = {task["name"]: task["title"] for task in run.tasks(experiment)}
+    parts = []
+    for method in challengers:
+        own = (
+            table[table["label"] == label_of(method)]
+            .set_index("task")
+            .reindex(tasks)
+            .dropna(subset=["label"])
+            .reset_index()
+        )
+        own = own.assign(title=method.title, column=own["task"].map(tasks))
+        mean = over_tasks(own) | {"label": label_of(method), "title": method.title, "task": "", "column": MEAN_COLUMN}
+        parts.append(pd.concat([pd.DataFrame([mean]), own], ignore_index=True))
+    names = ["label", "title", "task", "column", "difference", "low", "high", "n_patients", "p_holm", "transfer"]
+    return pd.concat(parts, ignore_index=True)[names]
+
+
+def _against(run: Run, experiment: str, metric: str, reference: Method, challengers: list[Method]) -> pd.DataFrame:
+    rows, options = trained_rows(run, experiment), {"metric": metric, "policies": run.record["policies"]}
+    if experiment == "downstream":
+        pairs = [(label_of(method), label_of(reference)) for method in challengers]
+        table = paired_table(rows, **options, pairs=pairs)
+        if table.empty:
+            return table
+        words = {"a": "positive", "b": "negative", "": "not shown"}
+        return table.assign(label=table["method_a"], transfer=table["better"].map(words))
+    universal = [method.model for method in challengers]
+    table = transfer_map(rows, **options, universal=universal, single=[reference.model])
+    if table.empty:
+        return table
+    several = table.groupby("task")["structure"].transform("nunique") > 1
+    return table[(table["structure"] == ALL_STRUCTURES) | ~several].assign(label=lambda part: part["universal"])
+
+
+def over_tasks(table: pd.DataFrame) -> dict[str, float]:
+    """Return the unweighted mean of `difference` over tasks with limits.
+
+    Tasks have different patients, so distances from the differences to their limits add in squares (Zou and Donner
+    2008). A task without an interval leaves the mean without one.
+    """
+    seen = table.dropna(subset=["difference"])
+    if seen.empty:
+        return {"difference": np.nan, "low": np.nan, "high": np.nan}
+    mean, count = seen["difference"].mean(), len(seen)
+    below = np.sqrt(((seen["difference"] - seen["low"]) ** 2).sum(skipna=False)) / count
+    above = np.sqrt(((seen["high"] - seen["difference"]) ** 2).sum(skipna=False)) / count
+    return {"difference": mean, "low": mean - below, "high": mean + above}
+
+
+def pair_over_tasks(statistics: Statistics, first: str, second: str) -> dict[str, float]:
+    """Return first minus second over tasks (see `over_tasks`), from the paired table whichever way round it is."""
+    paired = statistics.paired
+    straight = paired[(paired["method_a"] == first) & (paired["method_b"] == second)]
+    if len(straight):
+        return over_tasks(straight)
+    turned = over_tasks(paired[(paired["method_a"] == second) & (paired["method_b"] == first)])
+    return {"difference": -turned["difference"], "low": -turned["high"], "high": -turned["low"]}
+
+
+def beaten_by_controls(table: Table) -> pd.DataFrame:
+    """Return per column (mean, then tasks) the best weak control and the trained methods that do not beat it.
+
+    Weak controls are an empty prediction, the mean shape and the best intensity window. Columns: column, control,
+    control_value, not_better (list of titles), n_methods. Empty without such a control.
+    """
+    weak = [row for row in table.rows if row.method.kind == "control" and row.method.model in WEAK_CONTROLS]
+    trained = [row for row in table.rows if row.method.trained]
+    sign = direction(table.metric)
+    records = []
+    for i, name in enumerate([MEAN_COLUMN, *(task["title"] for task in table.tasks)]):
+        floor = [(row, cell) for row in weak if np.isfinite((cell := [row.mean, *row.cells][i]).mean)]
+        if not floor:
+            continue
+        best, cell = min(floor, key=lambda item: item[1].mean * sign)
+        cells = [(row.method.title, [row.mean, *row.cells][i]) for row in trained]
+        scored = [(title, own) for title, own in cells if np.isfinite(own.mean)]
+        losers = [title for title, own in scored if own.mean * sign >= cell.mean * sign]
+        records.append(
+            {
+                "column": name,
+                "control": best.method.title,
+                "control_value": cell.mean,
+                "not_better": losers,
+                "n_methods": len(scored),
+            }
+        )
+    return pd.DataFrame.from_records(records)

@@ -1,0 +1,212 @@
+"""A made-up run folder for the report's tests: synthetic scores drawn from a seeded generator, no model involved.
+
+It holds every kind of cell: whole and partly failed, skipped, missing predictions, empty masks, nominal spacing.
+`python -m tests.unit.reporting.synthetic_run DIR` writes one to look at.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from segbench.core.vocabulary import SCORE_COLUMNS
+
+# name, title, modality, structures (name, lesion), difficulty in 0..1, nominal spacing
+UPSTREAM = [
+    ("toy_liver", "Liver and tumour (CT)", "CT", [("liver", False), ("liver tumour", True)], 0.25, False),
+    ("toy_kidney", "Kidney and tumour (CT)", "CT", [("kidney", False), ("kidney tumour", True)], 0.3, False),
+    ("toy_vessel", "Hepatic vessel and tumour (CT)", "CT", [("vessel", False), ("tumour", True)], 0.5, False),
+    ("toy_pancreas", "Pancreas and tumour (CT)", "CT", [("pancreas", False), ("tumour", True)], 0.55, False),
+    ("toy_colon", "Colon tumour (CT)", "CT", [("colon tumour", True)], 0.7, False),
+    ("toy_lung", "Lung tumour (CT)", "CT", [("lung tumour", True)], 0.55, False),
+    ("toy_spleen", "Spleen (CT)", "CT", [("spleen", False)], 0.15, False),
+    ("toy_vertebrae", "Vertebrae (CT)", "CT", [("vertebrae", False)], 0.3, False),
+    ("toy_prostate", "Prostate (MR)", "MR", [("prostate", False)], 0.25, True),
+    ("toy_brain", "Brain tumour (MR)", "MR", [("oedema", False), ("core", True), ("enhancing", True)], 0.4, False),
+    ("toy_petct", "Whole-body tumour (PET and CT)", "PET+CT", [("tumour", True)], 0.6, False),
+]
+DOWNSTREAM = [
+    ("toy_abdomen", "Thirteen abdominal organs (CT)", "CT",
+     [(organ, False) for organ in ("spleen", "kidney", "gallbladder", "liver", "aorta")], 0.35, False),
+    ("toy_schwannoma", "Vestibular schwannoma (MR)", "MR", [("schwannoma", True)], 0.5, False),
+]  # fmt: skip
+# model, initialisation, title, kind, fidelity, skill
+UPSTREAM_METHODS = [
+    ("uniseg", "random", "UniSeg", "universal", "description", 0.93),
+    ("dodnet", "random", "DoDNet (dynamic head)", "universal", "description", 0.9),
+    ("multi_head", "random", "Multi-head U-Net", "universal", "idea", 0.88),
+    ("single_task", "random", "Single-task U-Net", "single_task", "description", 0.91),
+    ("nnformer", "random", "nnFormer", "single_task", "description", 0.8),
+    ("swin_unetr", "random", "Swin UNETR", "single_task", "numerical", 0.84),
+    ("unetr", "random", "UNETR", "single_task", "numerical", 0.72),
+    ("oracle", "none", "Oracle (reference copied)", "control", "control", 2.0),
+    ("shifted_oracle", "none", "Reference shifted by one voxel", "control", "control", 0.9),
+    ("mean_shape", "none", "Mean shape", "control", "control", 0.5),
+    ("threshold", "none", "Best intensity window", "control", "control", 0.55),
+    ("empty", "none", "Empty prediction", "control", "control", 0.0),
+]
+DOWNSTREAM_METHODS = [
+    ("single_task", "scratch", "From scratch", "transfer", "description", 0.85),
+    ("single_task", "multi_head", "Pre-trained: Multi-head U-Net", "transfer", "description", 0.88),
+    ("single_task", "dodnet", "Pre-trained: DoDNet (dynamic head)", "transfer", "description", 0.89),
+    ("single_task", "uniseg", "Pre-trained: UniSeg", "transfer", "description", 0.92),
+    ("mean_shape", "none", "Mean shape", "control", "control", 0.5),
+    ("empty", "none", "Empty prediction", "control", "control", 0.0),
+]
+METRICS = {"dice": "1", "hd95": "mm", "hd95_max": "mm"}
+MISSES = ("reference_empty", "prediction_empty", "prediction_missing", "failed")
+POLICIES = {
+    "dice": {"both_empty": 1, **dict.fromkeys(MISSES, 0)},
+    "hd95": {"both_empty": 0, **dict.fromkeys(MISSES, 200)},
+    "hd95_max": {"both_empty": 0, **dict.fromkeys(MISSES, 200)},
+}
+
+
+def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, logs=True, rng_seed=7) -> Path:
+    """Write scores.csv, run.json and training logs below `folder` and return it; same arguments, same bytes."""
+    rng = np.random.default_rng(rng_seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    worlds = [("upstream", UPSTREAM[:upstream], UPSTREAM_METHODS[:methods]),
+              ("downstream", DOWNSTREAM, DOWNSTREAM_METHODS)]  # fmt: skip
+    rows, jobs = [], []
+    for experiment, tasks, listed in worlds:
+        for method in listed:
+            for task in tasks:
+                for seed in seeds if method[3] != "control" else seeds[:1]:
+                    rows += _rows(experiment, method, task, seed, cases, rng)
+            jobs += _jobs(experiment, method, tasks, seeds, rng)
+    if logs:
+        _write_logs(folder, jobs, rng)
+    rows.sort(key=lambda row: tuple(str(row[name]) for name in SCORE_COLUMNS[:12]))
+    with open(folder / "scores.csv", "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, SCORE_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / "run.json").write_text(json.dumps(_record(worlds, jobs, cases), indent=1), encoding="utf-8")
+    return folder
+
+
+def cell_status(method: str, task: str, seed: int) -> str:
+    """Return what the made-up run did with a cell: 'ok', 'failed' or 'skipped'."""
+    if method == "nnformer" and task == "toy_brain":
+        return "skipped"
+    if (method == "unetr" and task == "toy_colon") or (method == "swin_unetr" and task == "toy_petct" and seed == 1):
+        return "failed"
+    return "ok"
+
+
+def _rows(experiment, method, task, seed, cases, rng):
+    model, initialisation, _, kind, _, skill = method
+    name, _, _, structures, difficulty, nominal = task
+    state = cell_status(model, name, seed)
+    for case in range(cases):
+        case_level = np.random.default_rng([31, case, sum(map(ord, name))]).normal(0, 0.5)
+        for structure, lesion in structures:
+            level = 2.2 * skill - 2.2 * difficulty + 0.5 * case_level - 0.5 * lesion + rng.normal(0, 0.35)
+            quality = 1.0 if model == "oracle" else 1 / (1 + math.exp(-1.6 * level - 0.4))
+            status, reason, dice, distance = _status(model, lesion, state, quality, case, rng)
+            for metric, unit in METRICS.items():
+                value, cell, why = (dice if metric == "dice" else distance), status, reason
+                if metric != "dice" and nominal and status not in ("failed", "skipped"):
+                    value, cell, why = None, "not_defined", "the spacing of this data set is nominal"
+                yield dict(zip(SCORE_COLUMNS, (
+                    experiment, model, initialisation, "joint" if kind in ("universal", "control") else name, 0, seed,
+                    "seeded", name, name, f"{name}_{case:03d}", structure, metric, f"{name}_{case:03d}",
+                    "" if value is None else f"{value:.9g}", unit, cell, why,
+                    "" if status in ("failed", "skipped") else "1000", "" if status != "ok" else "900",
+                ), strict=True))  # fmt: skip
+
+
+def _status(model, lesion, state, quality, case, rng):
+    """Status, reason, Dice and distance of one structure of one case."""
+    if state == "skipped":
+        return "skipped", "accepts 1 input channel, the task has 4", None, None
+    if state == "failed":
+        return "failed", "RunFailed: the loss is nan at step 40", None, None
+    if model == "unetr" and case == 1:
+        return "prediction_missing", "no file", None, None
+    if model == "empty":
+        return "prediction_empty", "", 0.0, None
+    if lesion and case == 2:
+        return ("both_empty", "", None, None) if quality > 0.5 else ("reference_empty", "", 0.0, None)
+    if quality < 0.08:
+        return "prediction_empty", "", 0.0, None
+    return "ok", "", quality, 0.0 if quality == 1 else float(40 * (1 - quality) ** 1.5 + rng.gamma(2, 0.6))
+
+
+def _jobs(experiment, method, tasks, seeds, rng):
+    model, initialisation, _, kind, _, _ = method
+    units = ["joint"] if kind in ("universal", "control") else [task[0] for task in tasks]
+    for unit in units:
+        for seed in seeds if kind != "control" else seeds[:1]:
+            state = cell_status(model, unit, seed)
+            if state == "skipped":
+                continue
+            control, ok, per_task = kind == "control", state == "ok", len(tasks) if unit == "joint" else 1
+            job = f"{experiment}.{model}.{initialisation}.{unit}.f0.s{seed}"
+            yield {
+                "job": job, "experiment": experiment, "model": model, "initialisation": initialisation, "unit": unit,
+                "fold": 0, "seed": seed, "status": state,
+                "reason": "" if ok else "RunFailed: the loss is nan at step 40",
+                "train_seconds": 0.0 if control or not ok else round(float(rng.uniform(9, 14)) * per_task, 1),
+                "predict_seconds": round(float(rng.uniform(1, 3)), 1),
+                "iterations": 0 if control or not ok else (150 * len(tasks) if unit == "joint" else 150),
+                "parameters": 0 if control or not ok else int(rng.integers(300_000, 900_000)),
+                "log": f"train/{job}/log.csv" if ok and not control else None,
+            }  # fmt: skip
+
+
+def _write_logs(folder, jobs, rng):
+    for job in jobs:
+        if job["log"]:
+            path = folder / job["log"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            steps = np.linspace(1, job["iterations"], 100).astype(int)
+            losses = 1.5 - 1.6 * (1 - np.exp(-steps / job["iterations"] * 3)) + rng.normal(0, 0.05, len(steps))
+            with open(path, "w", newline="", encoding="utf-8") as stream:
+                writer = csv.writer(stream, lineterminator="\n")
+                writer.writerow(["iteration", "task", "loss", "learning_rate", "seconds"])
+                for step, loss in zip(steps, losses, strict=True):
+                    writer.writerow([step, job["unit"], f"{loss:.5f}", 0.01, round(0.1 * step, 2)])
+
+
+def _record(worlds, jobs, cases):
+    return {
+        "run": "toy", "description": "Made-up scores for the tests of the report.", "synthetic": True,
+        "protocol": "seeded", "config_sha256": "0" * 64, "config": {"run": "toy", "metrics": list(METRICS)},
+        "provenance": {"commit": "0123456789abcdef0123456789abcdef01234567",
+                       "versions": {"python": "3.11.9", "torch": "2.13.0"}, "host": "Linux x86_64",
+                       "started": "2026-01-01 10:00:00 UTC", "finished": "2026-01-01 10:11:00 UTC"},
+        "methods": [
+            {"experiment": experiment, "model": model, "initialisation": start, "title": title, "kind": kind,
+             "fidelity": fidelity, "options_text": "", "citation": f"The paper of {title}",
+             "url": "https://example.org"}
+            for experiment, _, listed in worlds for model, start, title, kind, fidelity, _ in listed
+        ],
+        "tasks": [
+            {"name": name, "title": title, "experiment": experiment, "modality": modality,
+             "structures": [{"name": s, "lesion": lesion, "tolerance_mm": 2.0} for s, lesion in structures],
+             "n_test": cases, "n_train": 10, "spacing_is_nominal": nominal, "synthetic": True,
+             "licence": "CC0", "citation": "made up"}
+            for experiment, tasks, _ in worlds for name, title, modality, structures, _, nominal in tasks
+        ],
+        "jobs": jobs, "policies": POLICIES,
+        "skipped": [{"experiment": "upstream", "model": "nnformer", "initialisation": "random", "task": "toy_brain",
+                     "reason": "accepts 1 input channel, the task has 4"}],
+        "phases": {"training": 520.4, "inference": 61.0, "scoring": 12.5, "prepare": 31.0, "phantom": 9.1,
+                   "start-up of training and evaluation": 55.2},
+        "wall_seconds": 660.0, "inference": {"step": 0.5, "mirror_axes": []},
+        "budget": {"iterations_per_task": 150, "downstream_iterations_per_task": 150, "batch_size": 2,
+                   "patch_size_zyx": [32, 32, 32]},
+        "notices": ["Synthetic data: the volumes were generated; no figure here says anything about patients."],
+        "audit": [],
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    write_run(Path(sys.argv[1]))
