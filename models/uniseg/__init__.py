@@ -15,12 +15,29 @@ CARD = {
     "original_licence": "non-commercial, all rights reserved",
     "version": "1",
     "fidelity": "numerical",
-    "deviations": ["the prompt follows another patch size by trilinear interpolation"],
+    "deviations": [
+        "the prompt follows another patch size by trilinear interpolation; the original needs its own patch size",
+        "one stem per channel count and one output channel per class of the tasks at hand; the original has stems for "
+        "1, 2 and 4 channels and 4 output channels",
+    ],
     "channels": "any",
     "patch_multiple": "spec",
     "options": {
-        "prompt": {"default": "universal", "help": "universal, or an ablation: none, fixed_one_hot, multiple"},
-        "position": {"default": 0, "help": "0 appends the prompt at the bottleneck, n at the n-th decoder stage"},
+        "prompt": {
+            "default": "universal",
+            "help": "universal, or an ablation: none; fixed_one_hot, the task's code as constant maps; multiple, a "
+            "learned prompt per task without fusion",
+            "labels": {
+                "none": "no prompt",
+                "fixed_one_hot": "fixed one-hot prompt",
+                "multiple": "several prompts",
+            },
+        },
+        "position": {
+            "default": 0,
+            "help": "0 appends the prompt at the bottleneck, n at the n-th decoder stage",
+            "label": "prompt at decoder stage {value}",
+        },
     },
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",

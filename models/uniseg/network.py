@@ -34,10 +34,11 @@ class UniSeg(SegmentationModel):
     ):
         super().__init__(tasks, spec)
         self.task_conditioned = prompt != "none"
+        self.task_count = task_count or len(tasks)
         _check_options(prompt, position, len(spec.pool_kernels_zyx))
         width, grid_zyx = _place(spec, position)
         self.encoder = SharedEncoder(spec, channel_counts or tasks.channel_counts)
-        self.prompt = None if prompt == "none" else PROMPTS[prompt](task_count or len(tasks), width, grid_zyx)
+        self.prompt = None if prompt == "none" else PROMPTS[prompt](self.task_count, width, grid_zyx)
         extra = 0 if self.prompt is None else self.prompt.channels
         self.decoder = SharedDecoder(spec, extra_channels=extra, extra_level=position)
         self.heads = DeepSupervisionHeads(spec, classes or tasks.max_classes)
@@ -60,12 +61,16 @@ class UniSeg(SegmentationModel):
     def forward_index(self, images_BCZYX: Tensor, task_index: int) -> list[Tensor]:
         """Return the unsliced logits at all scales, full resolution first.
 
-        Raises InputFaults for a channel count without a stem or a task number without a prompt.
+        Raises InputFaults for a channel count without a stem, a task number without a prompt, or a size that is no
+        multiple of the total down-sampling.
         """
         self.encoder.stem.check_channels(images_BCZYX.shape[1])
-        count = self.prompt.prompt.shape[1] if hasattr(self.prompt, "prompt") else len(self.tasks)
-        if not 0 <= task_index < count:
-            raise fault("task index", found=task_index, expected=f"0 to {count - 1}", mend="give a known task")
+        if not 0 <= task_index < self.task_count:
+            expected = f"0 to {self.task_count - 1}"
+            raise fault("task index", found=task_index, expected=expected, mend="give a known task")
+        size_zyx, steps_zyx = tuple(images_BCZYX.shape[2:]), self.spec.downsampling_zyx
+        if any(size % step for size, step in zip(size_zyx, steps_zyx, strict=True)):
+            raise fault("image size", found=size_zyx, expected=f"multiples of {steps_zyx}", mend="pad the image")
         return self.decode_index(self.encoder(images_BCZYX), task_index)
 
 
@@ -81,7 +86,9 @@ def _place(spec: NetworkSpec, position: int) -> tuple[int, tuple[int, int, int]]
 def _check_options(prompt: str, position: int, stages: int) -> None:
     if prompt not in (*PROMPTS, "none"):
         known = [*PROMPTS, "none"]
-        raise fault("option prompt", found=repr(prompt), expected="a kind of prompt", mend=suggestion(prompt, known))
-    if not 0 <= position < stages:
+        raise fault(
+            "option prompt", found=repr(prompt), expected="a kind of prompt", mend=suggestion(str(prompt), known)
+        )
+    if not isinstance(position, int) or not 0 <= position < stages:
         mend = "0 is the bottleneck, 1 the first decoder stage"
         raise fault("option position", found=position, expected=f"0 to {stages - 1}", mend=mend)

@@ -7,6 +7,8 @@ passes three convolution blocks (in -> in/4 -> in/4 -> tasks); the channel of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,12 +23,18 @@ class UniversalPrompt(nn.Module):
 
     channels = 1
 
-    def __init__(self, tasks: int, features: int, grid_zyx: Triple):
+    def __init__(
+        self, tasks: int, features: int, grid_zyx: Triple, *, kernels_zyx: Sequence[Triple] = ((3, 3, 3),) * 3
+    ):
         super().__init__()
         width = features + tasks
+        sizes = (width, width // 4, width // 4, tasks)
         self.prompt = nn.Parameter(torch.randn(1, tasks, *grid_zyx))
         self.fusion = nn.Sequential(
-            ConvBlock(width, width // 4), ConvBlock(width // 4, width // 4), ConvBlock(width // 4, tasks)
+            *(
+                ConvBlock(inputs, outputs, kernel_zyx=kernel_zyx)
+                for inputs, outputs, kernel_zyx in zip(sizes[:-1], sizes[1:], kernels_zyx, strict=True)
+            )
         )
 
     def fuse(self, features_BCZYX: Tensor) -> Tensor:

@@ -1,107 +1,174 @@
-"""Read the released UniSeg network: the architecture follows from the shapes of its state dict alone.
+"""The released UniSeg network from its state dict: the whole architecture is derived from shapes, then loaded strictly.
 
-The released network has the layout of nnU-Net v1's generic U-Net; every tensor of it has a place in ours, so the
-weights are renamed and loaded strictly.
+Axis legend: B batch, C channel, K class, Z Y X space. Each size is told by several tensors and decided by their
+majority, so that a missing or reshaped tensor is named as such and does not mislead the rest.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from models.interface import NetworkSpec, load_strictly, stem_key
+from models.interface import NetworkSpec, load_strictly, stem_key, tensors_of
 from models.uniseg.network import UniSeg
+from models.uniseg.prompt import UniversalPrompt
 from segbench.core.errors import fault
 from segbench.core.task import TaskSet
 
-WHERE = "official UniSeg state dict"
-CONTEXT = "conv_blocks_context"
-LOCALIZATION = "conv_blocks_localization"
+WHERE = "official UniSeg weights"
+STEM = r"conv_blocks_context\.0\.blocks\.0\.conv_(\d{1,3})\.(?:weight|bias)"
+STEM_EXAMPLE, UP_EXAMPLE = "conv_blocks_context.0.blocks.0.conv_1.weight", "tu.0.weight"
+UP = r"(?:tu|seg_outputs|conv_blocks_localization)\.(\d{1,2})\..*"
+ENDS = ("conv.weight", "conv.bias", "instnorm.weight", "instnorm.bias")
+Triple = tuple[int, int, int]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class MeasuredSpec(NetworkSpec):
+    """A spec whose widths are stated one by one, because they were read from tensors."""
+
+    widths: tuple[int, ...] = ()
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        """Width of each encoder stage, bottleneck last."""
+        return self.widths
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """All that the shapes of an official state dict tell."""
+
+    spec: MeasuredSpec
+    channel_counts: tuple[int, ...]
+    tasks: int
+    classes: int
+    fusion_kernels_zyx: tuple[Triple, ...]
 
 
 def from_official(state_dict: Mapping[str, Tensor]) -> UniSeg:
     """Return the network with these weights, in evaluation mode; `forward_index` asks it by task number.
 
-    Widths, kernels, strides, stems, tasks, classes and prompt grid come from the shapes. A missing, unexpected or
-    reshaped tensor raises InputFaults and nothing is loaded.
+    `state_dict` may be wrapped in a checkpoint. A missing, unexpected or reshaped tensor raises InputFaults that name
+    it as the file does, and nothing is loaded.
     """
-    state = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
-    stages = 1 + max(_numbers(state, rf"{CONTEXT}\.(\d+)\."), default=-1)
-    ups = 1 + max(_numbers(state, r"tu\.(\d+)\.weight"), default=-1)
-    if stages < 2 or ups != stages - 1:
-        found = f"{max(stages, 0)} encoder stages and {max(ups, 0)} up-samplings"
-        raise fault(WHERE, found=found, expected="one up-sampling fewer than stages", mend="give a UniSeg checkpoint")
-    stems = sorted(_numbers(state, rf"{CONTEXT}\.0\.blocks\.0\.conv_(\d+)\.weight"))
-    names = dict(_names(stages, stems))
-    widths = [_shape(state, name, 5)[0] for name in _second_convs(stages)]
-    pools = tuple(_shape(state, f"tu.{stages - 2 - level}.weight", 5)[2:] for level in range(stages - 1))
-    kernels = tuple(_shape(state, name, 5)[2:] for name in _second_convs(stages))
-    prompt_shape = _shape(state, "intermedia_prompt", 5)
-    factors = [1, 1, 1]
-    for pool in pools:
-        factors = [factor * size for factor, size in zip(factors, pool, strict=True)]
-    spec = NetworkSpec(
-        patch_size_zyx=tuple(grid * factor for grid, factor in zip(prompt_shape[2:], factors, strict=True)),
-        base_features=widths[0],
-        max_features=max(widths),
-        pool_kernels_zyx=pools,
-        conv_kernels_zyx=kernels,
-    )
-    model = UniSeg(
-        TaskSet([]),
-        spec,
-        channel_counts=stems,
-        task_count=prompt_shape[1],
-        classes=_shape(state, "seg_outputs.0.weight", 5)[0],
-    )
-    load_strictly(model, {names.get(name, name): tensor for name, tensor in state.items()}, WHERE)
+    state = tensors_of(state_dict, WHERE)
+    sizes = measure(state)
+    spec, tasks = sizes.spec, sizes.tasks
+    model = UniSeg(TaskSet([]), spec, channel_counts=sizes.channel_counts, task_count=tasks, classes=sizes.classes)
+    grid_zyx, kernels_zyx = spec.bottleneck_grid_zyx, sizes.fusion_kernels_zyx
+    model.prompt = UniversalPrompt(tasks, spec.features[-1], grid_zyx, kernels_zyx=kernels_zyx)
+    load_strictly(model, state, WHERE, names=official_names(len(spec.pool_kernels_zyx), sizes.channel_counts, model))
     return model.eval()
 
 
-def _numbers(state: Mapping[str, Tensor], pattern: str) -> Iterator[int]:
-    return (int(match.group(1)) for name in state if (match := re.match(pattern, name)))
+def measure(state: Mapping[str, Tensor]) -> Sizes:
+    """Return the sizes that the shapes tell; raises InputFaults when a size is told by no tensor."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    channels = sorted({int(found[1]) for name in shapes if (found := re.fullmatch(STEM, name))})
+    poolings = max((int(found[1]) + 1 for name in shapes if (found := re.fullmatch(UP, name))), default=0)
+    if not poolings or not channels or "intermedia_prompt" not in shapes:
+        raise fault(
+            WHERE,
+            found=f"{len(shapes)} tensors, not among them all of intermedia_prompt, {UP_EXAMPLE} and {STEM_EXAMPLE}",
+            expected="the state dict of the released UniSeg network",
+            mend="use its checkpoint, or state the format that this file has",
+        )
+    last = [f"fusion_layer.blocks.2.{end}" for end in ENDS]
+    return Sizes(
+        spec=_measured_spec(shapes, poolings, channels),
+        channel_counts=tuple(channels),
+        tasks=_majority(shapes, last, _outputs),
+        classes=_majority(shapes, [f"seg_outputs.{depth}.weight" for depth in range(poolings)], _outputs),
+        fusion_kernels_zyx=tuple(
+            _majority(shapes, [f"fusion_layer.blocks.{layer}.conv.weight"], _kernel) for layer in range(3)
+        ),
+    )
 
 
-def _shape(state: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:
-    if name not in state:
-        raise fault(WHERE, found=f"no tensor {name}", expected="every tensor of the network", mend="get the file again")
-    shape = tuple(state[name].shape)
-    if len(shape) != axes:
-        raise fault(WHERE, found=f"{name} of shape {shape}", expected=f"{axes} axes", mend="give a UniSeg checkpoint")
-    return shape
+def _measured_spec(shapes: Shapes, poolings: int, channels: Iterable[int]) -> MeasuredSpec:
+    names = [_stage_names(stage, poolings, channels) for stage in range(poolings + 1)]
+    widths = tuple(_majority(shapes, stage, _outputs) for stage in names)
+    pools = tuple(_majority(shapes, [f"tu.{depth}.weight"], _kernel) for depth in range(poolings))[::-1]
+    grid_zyx = _majority(shapes, ["intermedia_prompt"], _kernel)
+    return MeasuredSpec(
+        patch_size_zyx=tuple(size * math.prod(pool[axis] for pool in pools) for axis, size in enumerate(grid_zyx)),
+        base_features=widths[0],
+        max_features=max(widths),
+        pool_kernels_zyx=pools,
+        conv_kernels_zyx=tuple(
+            _majority(shapes, stage + _mirrored_names(number, poolings), _kernel) for number, stage in enumerate(names)
+        ),
+        widths=widths,
+    )
 
 
-def _second_convs(stages: int) -> list[str]:
-    """Names of one plain convolution per stage whose outputs are the stage's width."""
-    names = [f"{CONTEXT}.{stage}.blocks.1.conv.weight" for stage in range(stages - 1)]
-    return [*names, f"{CONTEXT}.{stages - 1}.1.blocks.0.conv.weight"]
+def _blocks(stage: int, poolings: int) -> list[str]:
+    """Return the official names of the two blocks of an encoder stage."""
+    if stage == poolings:  # the bottleneck is a sequence of two stacks of one block
+        return [f"conv_blocks_context.{stage}.{block}.blocks.0." for block in (0, 1)]
+    return [f"conv_blocks_context.{stage}.blocks.{block}." for block in (0, 1)]
 
 
-def _names(stages: int, stems: list[int]) -> Iterator[tuple[str, str]]:
-    """Yield (official name, our name) of every tensor."""
-    yield "intermedia_prompt", "prompt.prompt"
-    for number in range(3):
-        yield from _block(f"fusion_layer.blocks.{number}", f"prompt.fusion.{number}")
-    for channels in stems:
-        for kind in ("weight", "bias"):
-            yield f"{CONTEXT}.0.blocks.0.conv_{channels}.{kind}", f"encoder.stem.conv.{stem_key(channels)}.{kind}"
-    for kind in ("weight", "bias"):
-        yield f"{CONTEXT}.0.blocks.0.instnorm.{kind}", f"encoder.stem.norm.{kind}"
-    yield from _block(f"{CONTEXT}.0.blocks.1", "encoder.first")
-    for stage in range(1, stages):
-        for part in range(2):
-            place = f"blocks.{part}" if stage < stages - 1 else f"{part}.blocks.0"
-            yield from _block(f"{CONTEXT}.{stage}.{place}", f"encoder.stages.{stage - 1}.{part}")
-    for up in range(stages - 1):
-        yield f"tu.{up}.weight", f"decoder.up.{up}.weight"
-        yield f"seg_outputs.{up}.weight", f"heads.convs.{stages - 2 - up}.weight"
-        for part in range(2):
-            yield from _block(f"{LOCALIZATION}.{up}.{part}.blocks.0", f"decoder.blocks.{up}.{part}")
+def _stage_names(stage: int, poolings: int, channels: Iterable[int]) -> list[str]:
+    """Return the official names of an encoder stage's tensors, of both blocks and of the stems."""
+    blocks = _blocks(stage, poolings)
+    stems = [f"{blocks[0]}conv_{count}.weight" for count in channels] if stage == 0 else []
+    return [block + end for block in blocks for end in ENDS] + stems
 
 
-def _block(official: str, ours: str) -> Iterator[tuple[str, str]]:
-    for kind in ("weight", "bias"):
-        yield f"{official}.conv.{kind}", f"{ours}.conv.{kind}"
-        yield f"{official}.instnorm.{kind}", f"{ours}.norm.{kind}"
+def _mirrored_names(stage: int, poolings: int) -> list[str]:
+    """Return the convolutions of the decoder stage that has the kernel of an encoder stage; stage 0 has none."""
+    depth = poolings - stage
+    return [f"conv_blocks_localization.{depth}.{block}.blocks.0.conv.weight" for block in (0, 1)]
+
+
+def _outputs(shape: tuple[int, ...]) -> int:
+    return shape[0]
+
+
+def _kernel(shape: tuple[int, ...]) -> Triple | None:
+    return shape[2:] if len(shape) == 5 else None
+
+
+def _majority(shapes: Shapes, names: Sequence[str], tell: Callable[[tuple[int, ...]], Any]) -> Any:
+    """Return what most of the named tensors tell; one that is missing or has other axes has no vote."""
+    votes = Counter(tell(shapes[name]) for name in names if shapes.get(name))
+    votes.pop(None, None)
+    if not votes:
+        found = f"no usable tensor {names[0]}"
+        raise fault(WHERE, found=found, expected="a tensor that tells a size", mend="get the file again")
+    return votes.most_common(1)[0][0]
+
+
+def official_names(poolings: int, channel_counts: Iterable[int], model: UniSeg) -> dict[str, str]:
+    """Return our name -> official name of every tensor."""
+    prefixes = {
+        "prompt.prompt": "intermedia_prompt",
+        "encoder.stem.norm": "conv_blocks_context.0.blocks.0.instnorm",
+        "encoder.first": "conv_blocks_context.0.blocks.1",
+    }
+    for channels in channel_counts:
+        prefixes[f"encoder.stem.conv.{stem_key(channels)}"] = f"conv_blocks_context.0.blocks.0.conv_{channels}"
+    for layer in range(3):
+        prefixes[f"prompt.fusion.{layer}"] = f"fusion_layer.blocks.{layer}"
+    for depth in range(poolings):
+        prefixes[f"decoder.up.{depth}"] = f"tu.{depth}"
+        prefixes[f"heads.convs.{poolings - 1 - depth}"] = f"seg_outputs.{depth}"
+        for block in (0, 1):
+            stage = _blocks(depth + 1, poolings)[block].removesuffix(".")
+            prefixes[f"encoder.stages.{depth}.{block}"] = stage
+            prefixes[f"decoder.blocks.{depth}.{block}"] = f"conv_blocks_localization.{depth}.{block}.blocks.0"
+    return {name: _renamed(name, prefixes) for name in model.state_dict()}
+
+
+def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
+    own = next(prefix for prefix in prefixes if name == prefix or name.startswith(f"{prefix}."))
+    return prefixes[own] + name[len(own) :].replace(".norm.", ".instnorm.")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional
 
 from models.uniseg.weights import from_official
 from segbench.core.errors import InputFaults
@@ -32,9 +33,11 @@ def shapes(
     pools=((2, 2, 2), (1, 2, 2)),
     kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)),
     grid=(2, 2, 4),
+    widths=None,
+    fusion=((3, 3, 3),) * 3,
 ):
     """Shapes of a small network of the released layout."""
-    widths = [base * 2**stage for stage in range(len(pools) + 1)]
+    widths = widths or [base * 2**stage for stage in range(len(pools) + 1)]
     found = {"intermedia_prompt": [1, tasks, *grid]}
 
     def block(name, inputs, outputs, kernel, conv="conv"):
@@ -45,10 +48,10 @@ def shapes(
 
     fused = widths[-1] + tasks
     for number, (inputs, outputs) in enumerate([(fused, fused // 4), (fused // 4, fused // 4), (fused // 4, tasks)]):
-        block(f"fusion_layer.blocks.{number}", inputs, outputs, (3, 3, 3))
+        block(f"fusion_layer.blocks.{number}", inputs, outputs, fusion[number])
     for stem in stems:
-        block("conv_blocks_context.0.blocks.0", stem, base, kernels[0], conv=f"conv_{stem}")
-    block("conv_blocks_context.0.blocks.1", base, base, kernels[0])
+        block("conv_blocks_context.0.blocks.0", stem, widths[0], kernels[0], conv=f"conv_{stem}")
+    block("conv_blocks_context.0.blocks.1", widths[0], widths[0], kernels[0])
     last = len(pools)
     for stage in range(1, last + 1):
         for part, inputs in enumerate((widths[stage - 1], widths[stage])):
@@ -69,6 +72,8 @@ def shapes(
         {},
         {"base": 8, "tasks": 5, "classes": 6, "stems": (2,)},
         {"pools": ((1, 1, 2),), "kernels": ((3, 3, 3), (1, 3, 3))},
+        {"pools": ((2, 2, 2),) * 3, "kernels": ((3, 3, 3),) * 4, "stems": (1,), "grid": (2, 2, 2)},
+        {"widths": (6, 10, 10), "fusion": ((1, 3, 3), (3, 3, 3), (1, 1, 1))},
     ],
 )
 def test_other_configurations_follow_from_the_shapes(options):
@@ -77,27 +82,73 @@ def test_other_configurations_follow_from_the_shapes(options):
     assert sum(tensor.numel() for tensor in model.state_dict().values()) == sum(t.numel() for t in state.values())
     channels = options.get("stems", (1, 3))[-1]
     size = model.spec.patch_size_zyx
-    first, *_ = model.forward_index(torch.randn(1, channels, *size), 1)
-    assert first.shape == (1, options.get("classes", 2), *size)
+    images_BCZYX = torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        scales = model.forward_index(images_BCZYX, 1)
+    for answer, expected in zip(scales, as_the_layout_says(state, images_BCZYX, 1), strict=True):
+        assert answer.shape == expected.shape
+        assert (answer - expected).abs().max() <= TOLERANCE
 
 
-@pytest.mark.parametrize("spoil", ["missing", "reshaped", "unexpected"])
+def as_the_layout_says(state, images_BCZYX, task_index):
+    """The released layout computed from its state dict step by step, without any module of ours."""
+
+    def block(name, x, stride=1, conv="conv"):
+        weight, bias = state[f"{name}.{conv}.weight"], state[f"{name}.{conv}.bias"]
+        x = functional.conv3d(x, weight, bias, stride, [size // 2 for size in weight.shape[2:]])
+        x = functional.instance_norm(x, weight=state[f"{name}.instnorm.weight"], bias=state[f"{name}.instnorm.bias"])
+        return functional.leaky_relu(x, 0.01)
+
+    ups = sum(name.startswith("tu.") for name in state)
+    pools = [state[f"tu.{up}.weight"].shape[2:] for up in reversed(range(ups))]
+    x = block("conv_blocks_context.0.blocks.0", images_BCZYX, conv=f"conv_{images_BCZYX.shape[1]}")
+    skips = [block("conv_blocks_context.0.blocks.1", x)]
+    for stage, pool in enumerate(pools[:-1], start=1):
+        x = block(f"conv_blocks_context.{stage}.blocks.0", skips[-1], pool)
+        skips.append(block(f"conv_blocks_context.{stage}.blocks.1", x))
+    x = block(f"conv_blocks_context.{ups}.0.blocks.0", skips[-1], pools[-1])
+    x = block(f"conv_blocks_context.{ups}.1.blocks.0", x)
+    prompt = torch.cat([x, state["intermedia_prompt"].repeat(x.shape[0], 1, 1, 1, 1)], dim=1)
+    for number in range(3):
+        prompt = block(f"fusion_layer.blocks.{number}", prompt)
+    x = torch.cat([x, prompt[:, task_index : task_index + 1]], dim=1)
+    outputs = []
+    for up, pool in enumerate(reversed(pools)):
+        x = torch.cat([functional.conv_transpose3d(x, state[f"tu.{up}.weight"], stride=pool), skips.pop()], dim=1)
+        x = block(f"conv_blocks_localization.{up}.0.blocks.0", x)
+        x = block(f"conv_blocks_localization.{up}.1.blocks.0", x)
+        outputs.append(functional.conv3d(x, state[f"seg_outputs.{up}.weight"]))
+    return outputs[::-1]
+
+
+@pytest.mark.parametrize("spoil", ["missing", "reshaped", "unexpected", "not a number"])
 def test_a_damaged_state_dict_is_refused(spoil):
+    """Whichever tensor is hit, it is the one that the fault names, as the file calls it."""
+    whole = filled(shapes(tasks=5, pools=((1, 1, 2),) * 3, kernels=((3, 3, 3),) * 4))
+    for name in sorted(whole.keys() - {"intermedia_prompt"}):
+        state, named = dict(whole), name
+        if spoil == "missing":
+            del state[name]
+        elif spoil == "reshaped":
+            state[name] = state[name][:-1]
+        elif spoil == "unexpected":
+            named = f"{name}_"
+            state[named] = state[name]
+        else:
+            state[name] = state[name] * float("nan")
+        with pytest.raises(InputFaults) as caught:
+            from_official(state)
+        assert any(named in fault.line() for fault in caught.value.faults)
+
+
+def test_a_checkpoint_may_wrap_the_state_dict():
     state = filled(shapes())
-    name = "conv_blocks_localization.1.0.blocks.0.conv.weight"
-    if spoil == "missing":
-        del state[name]
-    elif spoil == "reshaped":
-        state[name] = state[name][:-1]
-    else:
-        state["stranger.weight"] = torch.zeros(1)
-    with pytest.raises(InputFaults) as caught:
-        from_official(state)
-    assert len(caught.value.faults) == 1
+    model = from_official({"epoch": 3, "state_dict": {f"module.{name}": tensor for name, tensor in state.items()}})
+    torch.testing.assert_close(model.prompt.prompt.data, state["intermedia_prompt"])
 
 
 def test_another_network_is_refused():
-    with pytest.raises(InputFaults, match="0 encoder stages"):
+    with pytest.raises(InputFaults, match="not among them"):
         from_official({"conv1.weight": torch.zeros(4, 1, 3, 3, 3)})
 
 
