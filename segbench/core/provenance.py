@@ -19,7 +19,11 @@ TRAINING_CODE = (
 )  # fmt: skip
 SCORING_CODE = ("segbench/metrics", "segbench/inference", "segbench/evaluation")
 REPORTING_CODE = ("segbench/reporting", "segbench/stats", "segbench/metrics/registry.py")
-PHANTOM_CODE = ("segbench/data/phantoms.py",)
+PHANTOM_CODE = (
+    "segbench/core/seeds.py", "segbench/data/phantoms.py", "segbench/data/phantom_shapes.py",
+    "segbench/data/phantom_torso.py", "segbench/data/phantom_mr.py",
+)  # fmt: skip
+PREPARE_CODE = ("segbench/data/preprocess.py", "segbench/data/readers.py", "segbench/data/recipes.py")
 PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "batchgeneratorsv2", "edt", "snakemake")
 
 

@@ -33,6 +33,7 @@ if run.config.data.phantom:
             train=run.config.data.phantom.train_cases,
             test=run.config.data.phantom.test_cases,
             tasks=",".join(run.task_names),
+            code=code_fingerprint(PHANTOM_CODE),
         shell:
             "python -m segbench phantom --out {params.root:q} --seed {params.seed} --train {params.train}"
             " --test {params.test} --tasks {params.tasks} >{log:q} 2>&1"
@@ -93,6 +94,7 @@ rule prepare:
     resources:
         mem_mb=2000,
     params:
+        code=code_fingerprint(PREPARE_CODE),
         recipes=json.dumps(run.config.recipes, sort_keys=True),
         recipe=lambda wildcards: run.config.task(wildcards.task).recipe,
     shell:
