@@ -77,7 +77,7 @@ class Hermes(SegmentationModel):
         features_BMC = to_tokens(deepest_BCZYX)
         for exchange in self.exchanges:
             tokens_BNC, features_BMC = exchange(tokens_BNC, features_BMC)
-        decoded = self.decoder(features, to_volume(features_BMC, deepest_BCZYX.shape[2:]))
+        decoded = self.decoder([*features[:-1], to_volume(features_BMC, deepest_BCZYX.shape[2:])])
         classes_BKC = self.norm(tokens_BNC[:, : task.num_classes])
         return [_classified(kernel(classes_BKC), part) for kernel, part in zip(self.kernels, decoded, strict=True)]
 

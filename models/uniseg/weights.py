@@ -1,14 +1,12 @@
 """The released UniSeg network from its state dict: the whole architecture is derived from shapes, then loaded strictly.
 
-Axis legend: B batch, C channel, K class, Z Y X space. Each size is told by several tensors and decided by their
-majority, so that a missing or reshaped tensor is named as such and does not mislead the rest.
+Axis legend: B batch, C channel, K class, Z Y X space.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from models.interface import NetworkSpec, load_strictly, stem_key, tensors_of
+from models.official import kernel_zyx, majority, outputs, shapes_of
 from models.uniseg.network import UniSeg
 from models.uniseg.prompt import UniversalPrompt
 from segbench.core.errors import fault
@@ -71,7 +70,7 @@ def from_official(state_dict: Mapping[str, Tensor]) -> UniSeg:
 
 def measure(state: Mapping[str, Tensor]) -> Sizes:
     """Return the sizes that the shapes tell; raises InputFaults when a size is told by no tensor."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    shapes = shapes_of(state)
     channels = sorted({int(found[1]) for name in shapes if (found := re.fullmatch(STEM, name))})
     poolings = max((int(found[1]) + 1 for name in shapes if (found := re.fullmatch(UP, name))), default=0)
     if not poolings or not channels or "intermedia_prompt" not in shapes:
@@ -85,26 +84,27 @@ def measure(state: Mapping[str, Tensor]) -> Sizes:
     return Sizes(
         spec=_measured_spec(shapes, poolings, channels),
         channel_counts=tuple(channels),
-        tasks=_majority(shapes, last, _outputs),
-        classes=_majority(shapes, [f"seg_outputs.{depth}.weight" for depth in range(poolings)], _outputs),
+        tasks=_majority(shapes, last, outputs),
+        classes=_majority(shapes, [f"seg_outputs.{depth}.weight" for depth in range(poolings)], outputs),
         fusion_kernels_zyx=tuple(
-            _majority(shapes, [f"fusion_layer.blocks.{layer}.conv.weight"], _kernel) for layer in range(3)
+            _majority(shapes, [f"fusion_layer.blocks.{layer}.conv.weight"], kernel_zyx) for layer in range(3)
         ),
     )
 
 
 def _measured_spec(shapes: Shapes, poolings: int, channels: Iterable[int]) -> MeasuredSpec:
     names = [_stage_names(stage, poolings, channels) for stage in range(poolings + 1)]
-    widths = tuple(_majority(shapes, stage, _outputs) for stage in names)
-    pools = tuple(_majority(shapes, [f"tu.{depth}.weight"], _kernel) for depth in range(poolings))[::-1]
-    grid_zyx = _majority(shapes, ["intermedia_prompt"], _kernel)
+    widths = tuple(_majority(shapes, stage, outputs) for stage in names)
+    pools = tuple(_majority(shapes, [f"tu.{depth}.weight"], kernel_zyx) for depth in range(poolings))[::-1]
+    grid_zyx = _majority(shapes, ["intermedia_prompt"], kernel_zyx)
     return MeasuredSpec(
         patch_size_zyx=tuple(size * math.prod(pool[axis] for pool in pools) for axis, size in enumerate(grid_zyx)),
         base_features=widths[0],
         max_features=max(widths),
         pool_kernels_zyx=pools,
         conv_kernels_zyx=tuple(
-            _majority(shapes, stage + _mirrored_names(number, poolings), _kernel) for number, stage in enumerate(names)
+            _majority(shapes, stage + _mirrored_names(number, poolings), kernel_zyx)
+            for number, stage in enumerate(names)
         ),
         widths=widths,
     )
@@ -130,22 +130,8 @@ def _mirrored_names(stage: int, poolings: int) -> list[str]:
     return [f"conv_blocks_localization.{depth}.{block}.blocks.0.conv.weight" for block in (0, 1)]
 
 
-def _outputs(shape: tuple[int, ...]) -> int:
-    return shape[0]
-
-
-def _kernel(shape: tuple[int, ...]) -> Triple | None:
-    return shape[2:] if len(shape) == 5 else None
-
-
 def _majority(shapes: Shapes, names: Sequence[str], tell: Callable[[tuple[int, ...]], Any]) -> Any:
-    """Return what most of the named tensors tell; one that is missing or has other axes has no vote."""
-    votes = Counter(tell(shapes[name]) for name in names if shapes.get(name))
-    votes.pop(None, None)
-    if not votes:
-        found = f"no usable tensor {names[0]}"
-        raise fault(WHERE, found=found, expected="a tensor that tells a size", mend="get the file again")
-    return votes.most_common(1)[0][0]
+    return majority(shapes, names, tell, where=WHERE)
 
 
 def official_names(poolings: int, channel_counts: Iterable[int], model: UniSeg) -> dict[str, str]:

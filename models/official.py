@@ -1,0 +1,53 @@
+"""Sizes of a network told by the shapes of its tensors, for weights that others released.
+
+Each size is told by several tensors and decided by their majority, so that a reshaped or missing one does not mislead
+the rest and is named as itself when the weights are loaded strictly.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from torch import Tensor
+
+from segbench.core.errors import fault
+
+Shape = tuple[int, ...]
+Told = TypeVar("Told")
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """Return name -> shape."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def outputs(shape: Shape) -> int:
+    """Return the number of output channels of a weight or the length of a vector."""
+    return shape[0]
+
+
+def inputs(shape: Shape) -> int | None:
+    """Return the number of input channels of a weight."""
+    return shape[1] if len(shape) > 1 else None
+
+
+def kernel_zyx(shape: Shape) -> tuple[int, int, int] | None:
+    """Return the kernel of a 3D convolution's weight."""
+    return shape[2:] if len(shape) == 5 else None
+
+
+def majority(
+    shapes: Mapping[str, Shape], names: Sequence[str], tell: Callable[[Shape], Told | None], *, where: str
+) -> Told:
+    """Return what most of the named tensors tell; one that is missing or has other axes has no vote.
+
+    Raises InputFaults when none has a vote.
+    """
+    votes = Counter(tell(shapes[name]) for name in names if shapes.get(name))
+    votes.pop(None, None)
+    if not votes:
+        found = f"no usable tensor {names[0]}"
+        raise fault(where, found=found, expected="a tensor that tells a size", mend="use a checkpoint of this network")
+    return votes.most_common(1)[0][0]
