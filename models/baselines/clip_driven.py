@@ -1,0 +1,97 @@
+"""The text-driven idea on the shared backbone: pooled features and a class's text vector generate that class's head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.backbone import DeepSupervisionHeads, SharedDecoder, SharedEncoder, initialise_weights
+from models.classes import class_channels
+from models.dynamic_head import HEAD_WIDTH, dynamic_heads, head_sizes
+from models.embeddings import class_names, embeddings_of
+from models.interface import NetworkSpec, SegmentationModel
+from segbench.core.task import Task, TaskSet
+
+CARD = {
+    "title": "Text-driven",
+    "kind": "universal",
+    "citation": "Liu et al., CLIP-Driven Universal Model for Organ Segmentation and Tumor Detection, ICCV 2023",
+    "url": "https://arxiv.org/abs/2301.00785",
+    "licence": "Apache-2.0",
+    "original_licence": "CC BY-NC-ND 4.0",
+    "version": "1",
+    "fidelity": "idea",
+    "deviations": [
+        "the shared backbone instead of the plain U-Net or Swin UNETR",
+        "pooled features and text vectors are projected to the bottleneck's width instead of 256",
+        "the generated heads serve every decoder stage, for deep supervision as the other models have it",
+        "the sigmoids of one task answer for its exclusive classes; classes of other tasks get no loss",
+    ],
+    "channels": "any",
+    "patch_multiple": "spec",
+    "options": {
+        "embeddings": {
+            "default": "random",
+            "help": "where the class vectors come from: random (seeded by the class name), file:PATH (.npz or .pt, one "
+            "vector per class name) or encoder:MODULE:FUNCTION (texts -> vectors)",
+            "labels": {"random": "random class vectors"},
+            "label": "class vectors from {value}",
+            "always_named": True,
+        },
+        "template": {"default": "A computerized tomography of a {}.", "help": "the text of a class, for an encoder"},
+        "share_names": {"default": True, "help": "classes of one name in several tasks are one class"},
+    },
+    "encoder_keys": ["encoder.", "decoder."],
+    "backbone": "shared",
+    "loss": "dice_ce",
+}
+
+
+class TextDriven(SegmentationModel):
+    """The decoder runs once for all tasks; one generated 8-8-1 head per class of the task makes its logits."""
+
+    activation = "sigmoid"
+
+    def __init__(self, tasks: TaskSet, spec: NetworkSpec, *, vectors_KE: Tensor, share_names: bool):
+        super().__init__(tasks, spec)
+        width = spec.features[-1]
+        self.channels, _ = class_channels(tasks, share_names=share_names)
+        self.register_buffer("class_vectors", vectors_KE)
+        self.encoder = SharedEncoder(spec, tasks.channel_counts)
+        self.decoder = SharedDecoder(spec)
+        self.to_head = DeepSupervisionHeads(spec, HEAD_WIDTH)
+        self.project_image = nn.Linear(width, width)
+        self.project_text = nn.Linear(vectors_KE.shape[1], width)
+        self.controller = nn.Linear(2 * width, sum(head_sizes(1)))
+        self.apply(initialise_weights)
+
+    def encode(self, images_BCZYX: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return projected image features (B, C) and the heads' inputs of width 8, full resolution first."""
+        features = self.encoder(images_BCZYX)
+        return self.project_image(features[-1].mean(dim=(2, 3, 4))), self.to_head(self.decoder(features))
+
+    def decode(self, features: tuple[Tensor, list[Tensor]], task: Task) -> list[Tensor]:
+        """Return `logits_BKZYX` of every stage: zeros for background, then the classes of the task only."""
+        image_BC, stages = features
+        self.tasks.index(task)
+        text_KC = self.project_text(self.class_vectors[self.channels[task.name]]).relu()
+        pairs_BKC = torch.cat(
+            [image_BC[:, None].expand(-1, len(text_KC), -1), text_KC.expand(len(image_BC), -1, -1)], dim=2
+        )
+        parameters_BKP = self.controller(pairs_BKC)
+        logits = [dynamic_heads(x_BCZYX, parameters_BKP, 1)[:, :, 0] for x_BCZYX in stages]
+        return [torch.cat([torch.zeros_like(each[:, :1]), each], dim=1) for each in logits]
+
+
+def build(
+    tasks: TaskSet,
+    spec: NetworkSpec,
+    *,
+    embeddings: str = "random",
+    template: str = "A computerized tomography of a {}.",
+    share_names: bool = True,
+) -> TextDriven:
+    """Return the network for a set of tasks; vectors that are missing or damaged raise `InputFaults`."""
+    names = class_names(tasks, share_names=share_names)
+    vectors_KE = embeddings_of(names, embeddings, template=template)
+    return TextDriven(tasks, spec, vectors_KE=vectors_KE, share_names=share_names)

@@ -1,0 +1,245 @@
+"""The CLIP-driven universal model as released, on its plain U-Net: one generated 8-8-1 head per class.
+
+Axis legend: B batch, C channel, K class, E length of a text vector, P parameter, Z Y X space. Written from the facts of
+the released network (Liu et al., ICCV 2023; U-Net of Models Genesis). Modules have the names of the released state
+dict, so that it loads as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.classes import class_channels
+from models.dynamic_head import HEAD_WIDTH, dynamic_heads, head_sizes
+from models.embeddings import class_names, embeddings_of
+from models.interface import NetworkSpec, SegmentationModel, load_strictly, tensors_of
+from models.official import inputs as inputs_of
+from models.official import majority, shapes_of
+from models.official import outputs as outputs_of
+from models.own_network import padded_size_zyx
+from segbench.core.errors import fault
+from segbench.core.task import Task, TaskSet
+
+CARD = {
+    "title": "CLIP-driven (original network)",
+    "kind": "universal",
+    "citation": "Liu et al., CLIP-Driven Universal Model for Organ Segmentation and Tumor Detection, ICCV 2023",
+    "url": "https://arxiv.org/abs/2301.00785",
+    "licence": "Apache-2.0",
+    "original_licence": "CC BY-NC-ND 4.0",
+    "version": "1",
+    "fidelity": "numerical",
+    "deviations": [
+        "widths follow the config's base in steps of 8; with base 32 they are the original's",
+        "one class per class name of the tasks at hand instead of the original's 32",
+        "input sizes that are no multiple of 8 are padded with zeros and cropped back",
+        "the sigmoids of one task answer for its exclusive classes; the original's post-processing is left out",
+        "weights start from PyTorch's own values",
+    ],
+    "channels": [1],
+    "patch_multiple": [8, 8, 8],
+    "options": {
+        "embeddings": {
+            "default": "random",
+            "help": "where the class vectors come from: random (seeded by the class name), file:PATH (.npz or .pt, one "
+            "vector per class name) or encoder:MODULE:FUNCTION (texts -> vectors)",
+            "labels": {"random": "random class vectors"},
+            "label": "class vectors from {value}",
+            "always_named": True,
+        },
+        "template": {"default": "A computerized tomography of a {}.", "help": "the text of a class, for an encoder"},
+        "share_names": {"default": True, "help": "classes of one name in several tasks are one class"},
+    },
+    "encoder_keys": ["backbone.down_"],
+    "backbone": "own",
+    "loss": "dice_ce",
+}
+WHERE = "official CLIP-driven weights"
+GROUPS = 16
+DOWN = ("down_tr64", "down_tr128", "down_tr256", "down_tr512")
+UP = ("up_tr256", "up_tr128", "up_tr64")
+UNUSED = (".running_mean", ".running_var", ".num_batches_tracked")  # this batch norm never reads them
+
+
+class BatchStatisticsNorm(nn.Module):
+    """Batch norm that uses the statistics of the batch at hand, in training and in evaluation."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x_BCZYX: Tensor) -> Tensor:
+        """Return the normalised features."""
+        return functional.batch_norm(x_BCZYX, None, None, self.weight, self.bias, training=True)
+
+
+class Convolution(nn.Module):
+    """3x3x3 convolution, norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv1 = nn.Conv3d(inputs, outputs, 3, padding=1)
+        self.bn1 = BatchStatisticsNorm(outputs)
+
+    def forward(self, x_BCZYX: Tensor) -> Tensor:
+        """Return features of the same size."""
+        return self.bn1(self.conv1(x_BCZYX)).relu()
+
+
+class Down(nn.Module):
+    """Two convolutions; the first has half the width."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.ops = nn.Sequential(Convolution(inputs, outputs // 2), Convolution(outputs // 2, outputs))
+
+    def forward(self, x_BCZYX: Tensor) -> Tensor:
+        """Return features of the same size."""
+        return self.ops(x_BCZYX)
+
+
+class Up(nn.Module):
+    """Transposed convolution by 2, skip concatenated after it, two convolutions."""
+
+    def __init__(self, below: int, width: int):
+        super().__init__()
+        self.up_conv = nn.ConvTranspose3d(below, below, 2, 2)
+        self.ops = nn.Sequential(Convolution(below + width, width), Convolution(width, width))
+
+    def forward(self, x_BCZYX: Tensor, skip_BCZYX: Tensor) -> Tensor:
+        """Return features of the skip's size."""
+        return self.ops(torch.cat([self.up_conv(x_BCZYX), skip_BCZYX], dim=1))
+
+
+class PlainUNet(nn.Module):
+    """Four stages with max pooling between, widths doubling from twice the base."""
+
+    def __init__(self, channels: int, base: int):
+        super().__init__()
+        widths = [2 * base * 2**stage for stage in range(4)]
+        for name, inputs, width in zip(DOWN, [channels, *widths], widths, strict=False):
+            self.add_module(name, Down(inputs, width))
+        for name, below, width in zip(UP, widths[:0:-1], widths[-2::-1], strict=True):
+            self.add_module(name, Up(below, width))
+
+    def forward(self, images_BCZYX: Tensor) -> tuple[Tensor, Tensor]:
+        """Return bottleneck features and full-resolution features."""
+        features = [self.get_submodule(DOWN[0])(images_BCZYX)]
+        for name in DOWN[1:]:
+            features.append(self.get_submodule(name)(functional.max_pool3d(features[-1], 2)))
+        x_BCZYX = features[-1]
+        for name, skip_BCZYX in zip(UP, features[-2::-1], strict=True):
+            x_BCZYX = self.get_submodule(name)(x_BCZYX, skip_BCZYX)
+        return features[-1], x_BCZYX
+
+
+class ClipDrivenOriginal(SegmentationModel):
+    """Plain U-Net; pooled features and a class's text vector generate that class's head."""
+
+    activation = "sigmoid"
+
+    def __init__(
+        self,
+        tasks: TaskSet,
+        spec: NetworkSpec,
+        *,
+        vectors_KE: Tensor,
+        channels_of: Mapping[str, list[int]],
+        base: int = 32,
+        width: int = 256,
+        channels: int = 1,
+    ):
+        super().__init__(tasks, spec)
+        self.channels_of = channels_of
+        self.register_buffer("organ_embedding", vectors_KE)
+        self.backbone = PlainUNet(channels, base)
+        self.precls_conv = nn.Sequential(nn.GroupNorm(GROUPS, 2 * base), nn.ReLU(), nn.Conv3d(2 * base, HEAD_WIDTH, 1))
+        self.GAP = nn.Sequential(
+            nn.GroupNorm(GROUPS, 16 * base), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Conv3d(16 * base, width, 1)
+        )
+        self.text_to_vision = nn.Linear(vectors_KE.shape[1], width)
+        self.controller = nn.Conv3d(2 * width, sum(head_sizes(1)), 1)
+
+    def encode(self, images_BCZYX: Tensor) -> tuple[Tensor, Tensor]:
+        """Return pooled features (B, C) and the heads' input (B, 8, Z, Y, X), whole decoder included."""
+        size_zyx = tuple(images_BCZYX.shape[2:])
+        padded_zyx = padded_size_zyx(size_zyx, (8, 8, 8))
+        ends = [
+            part for size, padded in zip(size_zyx[::-1], padded_zyx[::-1], strict=True) for part in (0, padded - size)
+        ]
+        bottleneck_BCZYX, x_BCZYX = self.backbone(functional.pad(images_BCZYX, ends))
+        z, y, x = size_zyx
+        return self.GAP(bottleneck_BCZYX).flatten(1), self.precls_conv(x_BCZYX)[:, :, :z, :y, :x]
+
+    def decode(self, features: tuple[Tensor, Tensor], task: Task) -> list[Tensor]:
+        """Return `logits_BKZYX`: zeros for background, then the classes of the task only."""
+        self.tasks.index(task)
+        logits_BKZYX = self._heads(features, self.organ_embedding[self.channels_of[task.name]])
+        return [torch.cat([torch.zeros_like(logits_BKZYX[:, :1]), logits_BKZYX], dim=1)]
+
+    def forward_all(self, images_BCZYX: Tensor) -> Tensor:
+        """Return the logit of every class (B, K, Z, Y, X), to be read through a sigmoid each."""
+        return self._heads(self.encode(images_BCZYX), self.organ_embedding)
+
+    def _heads(self, features: tuple[Tensor, Tensor], vectors_KE: Tensor) -> Tensor:
+        image_BC, x_BCZYX = features
+        text_KC = self.text_to_vision(vectors_KE).relu()
+        batch, classes = len(image_BC), len(text_KC)
+        pairs_BKC = torch.cat([image_BC[:, None].expand(-1, classes, -1), text_KC.expand(batch, -1, -1)], dim=2)
+        parameters_NP = self.controller(pairs_BKC.flatten(0, 1)[:, :, None, None, None]).flatten(1)
+        return dynamic_heads(x_BCZYX, parameters_NP.unflatten(0, (batch, classes)), 1)[:, :, 0]
+
+
+def from_official(state_dict: Mapping[str, Tensor]) -> ClipDrivenOriginal:
+    """Return the network with these weights, in evaluation mode; `forward_all` answers for its classes.
+
+    `state_dict` may be wrapped in a checkpoint; running statistics of the batch norms, which the network never reads,
+    may be in it or not. A missing, unexpected or reshaped tensor raises InputFaults and nothing is loaded.
+    """
+    state = {name: tensor for name, tensor in tensors_of(state_dict, WHERE).items() if not name.endswith(UNUSED)}
+    shapes = shapes_of(state)
+
+    def told(names: list[str], tell=outputs_of) -> int:
+        return majority(shapes, names, tell, where=WHERE)
+
+    first = "backbone.down_tr64.ops.0."
+    base = told([first + end for end in ("bn1.weight", "bn1.bias", "conv1.bias", "conv1.weight")])
+    if base % (GROUPS // 2) or not base:
+        raise fault(WHERE, found=f"first width {base}", expected="a multiple of 8", mend="use the released checkpoint")
+    classes, length = told(["organ_embedding"]), told(["text_to_vision.weight", "organ_embedding"], inputs_of)
+    model = ClipDrivenOriginal(
+        TaskSet([]),
+        NetworkSpec(),
+        vectors_KE=torch.zeros(classes, length),
+        channels_of={},
+        base=base,
+        width=told(["text_to_vision.bias", "text_to_vision.weight", "GAP.3.bias", "GAP.3.weight"]),
+        channels=told([first + "conv1.weight"], inputs_of),
+    )
+    load_strictly(model, state, WHERE)
+    return model.eval()
+
+
+def build(
+    tasks: TaskSet,
+    spec: NetworkSpec,
+    *,
+    embeddings: str = "random",
+    template: str = "A computerized tomography of a {}.",
+    share_names: bool = True,
+) -> ClipDrivenOriginal:
+    """Return the network for a set of tasks; vectors that are missing or damaged raise `InputFaults`."""
+    names = class_names(tasks, share_names=share_names)
+    return ClipDrivenOriginal(
+        tasks,
+        spec,
+        vectors_KE=embeddings_of(names, embeddings, template=template),
+        channels_of=class_channels(tasks, share_names=share_names)[0],
+        base=max(8, spec.base_features // 8 * 8),
+        width=8 * max(8, spec.base_features // 8 * 8),
+    )
