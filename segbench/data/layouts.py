@@ -1,24 +1,120 @@
-"""Generic folder layouts; each function returns the labelled cases below a folder."""
+"""Generic folder layouts; each function named in a card returns the labelled cases below a folder.
+
+Paths of a data set's own listing must stay below its folder, links included.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-from segbench.core.cards import patient_of
+from segbench.core import cards
 from segbench.core.case import CaseFiles
-from segbench.core.errors import fault
+from segbench.core.errors import Fault, fault, raise_faults
+
+SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
+PatientOf = Callable[[str], str]
 
 
 def msd(folder: Path, card: dict) -> list[CaseFiles]:
     """Medical Segmentation Decathlon: dataset.json lists image and label of every training case."""
+    return msd_cases(folder, dataset_json(folder, card), patient_of=lambda case: cards.patient_of(card, case))
+
+
+def nnunet_raw(folder: Path, card: dict) -> list[CaseFiles]:
+    """nnU-Net v1 or v2 raw folder: imagesTr/CASE_0000.nii.gz per channel beside labelsTr/CASE.nii.gz."""
+    content = dataset_json(folder, card)
+    return nnunet_cases(folder, content, patient_of=lambda case: cards.patient_of(card, case))
+
+
+def table(folder: Path, card: dict) -> list[CaseFiles]:
+    """A table cases.csv or cases.tsv with columns case, patient, label and one image column per channel name."""
+    path = next((folder / name for name in ("cases.csv", "cases.tsv") if (folder / name).exists()), None)
+    if path is None:
+        raise fault(folder / "cases.csv", found="no file", expected="the table of cases", mend=card["obtain"])
+    channels = [channel["name"] for channel in card["channels"]]
+    with open(path, newline="", encoding="utf-8") as stream:
+        reader = csv.DictReader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
+        missing = [name for name in ("case", "patient", "label", *channels) if name not in (reader.fieldnames or ())]
+        if missing:
+            raise fault(path, found=f"columns {reader.fieldnames}", expected=f"also {missing}", mend="add the columns")
+        rows = list(reader)
+    found, faults = [], []
+    for row in rows:
+        paths = [_inside(folder, row[name], path, faults) for name in (*channels, "label")]
+        found.append(CaseFiles(row["case"], row["patient"], tuple(paths[:-1]), paths[-1]))
+    raise_faults(faults)
+    return found
+
+
+def dataset_json(folder: Path, card: dict | None = None) -> dict:
+    """Read dataset.json of a folder; a missing or damaged file raises InputFaults."""
     path = folder / "dataset.json"
-    if not path.exists():
-        raise fault(path, found="no file", expected=f"the data set {card['title']}", mend=card["obtain"])
-    entries = json.loads(path.read_text(encoding="utf-8"))["training"]
-    cases = []
-    for entry in entries:
-        case_id = Path(entry["image"]).name.removesuffix(".gz").removesuffix(".nii")
-        image, label = folder / entry["image"], folder / entry["label"]
-        cases.append(CaseFiles(case_id, patient_of(card, case_id), (image,), label))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        expected = f"the data set {card['title']}" if card else "a folder with dataset.json"
+        mend = card["obtain"] if card else "name a folder in Decathlon or nnU-Net layout"
+        raise fault(path, found=error.strerror or "no file", expected=expected, mend=mend) from error
+    except ValueError as error:
+        raise fault(path, found=f"not JSON ({error})", expected="JSON", mend="mend the file") from error
+    if not isinstance(content, dict):
+        raise fault(path, found=type(content).__name__, expected="a mapping", mend="mend the file")
+    return content
+
+
+def msd_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
+    """Return the cases that a Decathlon listing names; every bad entry is one fault."""
+    path = folder / "dataset.json"
+    entries = content.get("training")
+    if not isinstance(entries, list) or not entries:
+        raise fault(path, found="no training cases", expected="a list `training`", mend="add the list")
+    cases, faults = [], []
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry.get("label"):
+            faults.append(
+                Fault(f"{path}: training[{number}]", str(entry)[:60], "an image and a label", "mend the entry")
+            )
+            continue
+        image, label = (_inside(folder, entry[key], path, faults) for key in ("image", "label"))
+        case_id = stem(image.name)
+        cases.append(CaseFiles(case_id, patient_of(case_id), (image,), label))
+    raise_faults(faults)
     return cases
+
+
+def nnunet_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
+    """Return the cases of an nnU-Net raw folder; a label without images, or a missing channel, is one fault."""
+    names = content.get("channel_names") or content.get("modality")
+    if not isinstance(names, dict):
+        raise fault(folder / "dataset.json", found="no channel_names", expected="a mapping", mend="add channel_names")
+    ending = content.get("file_ending", ".nii.gz")
+    cases, faults = [], []
+    for label in sorted((folder / "labelsTr").glob(f"*{ending}")):
+        case_id = label.name.removesuffix(ending)
+        images = [folder / "imagesTr" / f"{case_id}_{number:04d}{ending}" for number in range(len(names))]
+        faults += [
+            Fault(str(path), "no file", f"channel {number} of {case_id}", "get the file, or remove the label")
+            for number, path in enumerate(images)
+            if not path.exists()
+        ]
+        cases.append(CaseFiles(case_id, patient_of(case_id), tuple(images), label))
+    if not cases:
+        faults.append(Fault(str(folder / "labelsTr"), "no label map", f"files *{ending}", "get the data set again"))
+    raise_faults(faults)
+    return cases
+
+
+def stem(name: str) -> str:
+    """Return a file name without its image suffix."""
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+
+
+def _inside(folder: Path, name: str, listing: Path, faults: list[Fault]) -> Path:
+    """Return a listed path; one that leaves the folder, by dots, from the root or by a link, is a fault."""
+    path = folder / name
+    if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
+        faults.append(Fault(str(listing), f"a path outside the folder ({name})", "paths below it", "mend the listing"))
+    return path

@@ -1,0 +1,22 @@
+"""Card of Task10_Colon of the Medical Segmentation Decathlon."""
+
+CARD = {
+    "title": "Colon tumour (MSD)",
+    "layout": "msd",
+    "folder": "Task10_Colon",
+    "channels": [{"name": "CT", "modality": "CT"}],
+    "classes": {"1": "colon tumour"},
+    "structures": [{"name": "colon tumour", "labels": [1], "tolerance_mm": 3.0, "lesion": True}],
+    "recipe": "ct",
+    "expected_cases": {"total": 126},
+    "patient_namespace": "msd_colon",
+    "spacing_is_nominal": False,
+    "synthetic": False,
+    "licence": "CC-BY-SA 4.0",
+    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "citation": "Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13, 2022; Simpson "
+    "et al., arXiv:1902.09063",
+    "url": "http://medicaldecathlon.com",
+    "obtain": "python -m segbench fetch msd_colon, or download Task10_Colon.tar from medicaldecathlon.com and "
+    "unpack it",
+}

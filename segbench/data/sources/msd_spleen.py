@@ -1,0 +1,22 @@
+"""Card of Task09_Spleen of the Medical Segmentation Decathlon."""
+
+CARD = {
+    "title": "Spleen (MSD)",
+    "layout": "msd",
+    "folder": "Task09_Spleen",
+    "channels": [{"name": "CT", "modality": "CT"}],
+    "classes": {"1": "spleen"},
+    "structures": [{"name": "spleen", "labels": [1], "tolerance_mm": 3.0, "lesion": False}],
+    "recipe": "ct",
+    "expected_cases": {"total": 41},
+    "patient_namespace": "msd_spleen",
+    "spacing_is_nominal": False,
+    "synthetic": False,
+    "licence": "CC-BY-SA 4.0",
+    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "citation": "Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13, 2022; Simpson "
+    "et al., arXiv:1902.09063",
+    "url": "http://medicaldecathlon.com",
+    "obtain": "python -m segbench fetch msd_spleen, or download Task09_Spleen.tar from medicaldecathlon.com and "
+    "unpack it",
+}
