@@ -1,0 +1,86 @@
+"""Every data-set card is whole, and every official layout goes from raw to prepared without renaming a file."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import yaml
+
+from segbench.core import cards
+from segbench.core.errors import InputFaults
+from segbench.data.checks import check_task
+from segbench.data.ingest import discover, ingest
+from segbench.data.preprocess import prepare_case
+from segbench.data.readers import read_label
+from segbench.data.recipes import RECIPES, recipe_for
+from segbench.data.store import open_case
+from tests.unit.data.miniature import CASES, write_tree
+
+CARDS = cards.dataset_cards()
+OFFICIAL = (
+    "lits", "kits19", "msd_hepatic_vessel", "msd_pancreas", "msd_colon", "msd_lung", "msd_spleen", "verse20",
+    "prostate_saml", "brats21", "autopet22", "btcv", "vs_seg",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_makes_a_task_with_a_known_recipe(name):
+    task = cards.task_from_card(name, CARDS[name])
+    assert recipe_for(task, {}).name in RECIPES
+    assert all(value <= len(task.classes) for structure in task.structures for value in structure.labels)
+    assert set(CARDS[name]["merge"].values()) <= set(range(1, task.num_classes))
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_an_official_layout_goes_from_raw_to_prepared(name, tmp_path):
+    card = CARDS[name]
+    write_tree(tmp_path, name, card)
+    task = cards.task_from_card(name, card)
+    found = check_task(task, card, tmp_path)
+    assert [item.found for item in found] == [f"{CASES} labelled cases"], "only the number of cases is short"
+    cases = ingest(task, card, tmp_path)
+    assert len({case.case_id for case in cases}) == CASES
+    coarse = dataclasses.replace(recipe_for(task, {}), spacing_mm_zyx=(6.0, 4.0, 4.0))
+    prepared = open_case(prepare_case(cases[0], task, card, coarse, store_root=tmp_path / "store"))
+    assert prepared.images.shape == (task.num_channels, 12, 18, 20)
+    assert set(np.unique(read_label(cases[0], card))) == set(range(task.num_classes))
+    assert set(np.unique(prepared.labels[:])) == set(range(task.num_classes))
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_an_absent_data_set_says_how_to_get_it(name, tmp_path):
+    with pytest.raises(InputFaults) as caught:
+        discover(name, CARDS[name], tmp_path)
+    assert CARDS[name]["obtain"].split()[0] in caught.value.faults[0].mend
+
+
+def test_brats_enhancing_tumour_is_merged_to_class_three(tmp_path):
+    write_tree(tmp_path, "brats21", CARDS["brats21"], cases=1)
+    (case,) = ingest(cards.task_from_card("brats21", CARDS["brats21"]), CARDS["brats21"], tmp_path)
+    assert len(case.image_paths) == 4
+    assert case.image_paths[1].endswith("_t1ce.nii.gz")
+    assert read_label(case, CARDS["brats21"]).max() == 3
+
+
+def test_an_autopet_case_is_named_by_patient_and_study(tmp_path):
+    write_tree(tmp_path, "autopet22", CARDS["autopet22"], cases=2)
+    first, second = discover("autopet22", CARDS["autopet22"], tmp_path)
+    assert first.case_id == "PETCT_0000000001_01-02-2003-NA-PET-CT"
+    assert (first.patient_id, second.patient_id) == ("PETCT_0000000001", "PETCT_0000000002")
+
+
+def test_a_users_own_data_set_needs_a_card_and_no_code(tmp_path):
+    folder = tmp_path / "cards"
+    folder.mkdir()
+    card = {key: value for key, value in CARDS["msd_spleen"].items() if value not in ({}, None)}
+    (folder / "my_spleen.yaml").write_text(yaml.safe_dump(card | {"title": "My spleen", "folder": "mine"}))
+    found = cards.dataset_cards([folder])
+    write_tree(tmp_path, "my_spleen", found["my_spleen"])
+    assert len(discover("my_spleen", found["my_spleen"], tmp_path)) == CASES
+
+
+def test_a_card_with_an_unknown_key_is_refused(tmp_path):
+    card = {key: value for key, value in CARDS["msd_spleen"].items() if value not in ({}, None)}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(card | {"licens": "CC0"}))
+    with pytest.raises(InputFaults, match="did you mean 'licence'"):
+        cards.dataset_cards([tmp_path])
