@@ -1,0 +1,219 @@
+"""A corpus of faulty data sets, generated: each kind spoils one healthy Decathlon folder in one way.
+
+`KINDS` maps a kind to (what spoils the folder, words that the one line of the fault must hold).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+SHAPE = (8, 7, 6)
+AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
+Spoil = Callable[[Path], None]
+
+
+def healthy(folder: Path, *, channels: int = 1, modality: tuple[str, ...] = ("CT",)) -> None:
+    """Write a small data set without fault: three cases with a liver and a tumour."""
+    listed = []
+    for number in range(3):
+        rng = np.random.default_rng(number)
+        shape = SHAPE if channels == 1 else (*SHAPE, channels)
+        images = rng.normal(0, 150, size=shape).astype(np.float32)
+        if "PET" in modality:
+            images[..., modality.index("PET")] = np.abs(images[..., modality.index("PET")]) / 50
+        labels = np.zeros(SHAPE, dtype=np.uint8)
+        labels[2:6, 2:5, 1:4] = 1
+        labels[3, 3, 2] = 2
+        write(folder / "imagesTr" / f"case_{number}.nii.gz", images)
+        write(folder / "labelsTr" / f"case_{number}.nii.gz", labels)
+        listed.append({"image": f"./imagesTr/case_{number}.nii.gz", "label": f"./labelsTr/case_{number}.nii.gz"})
+    content = {
+        "modality": {str(number): name for number, name in enumerate(modality)},
+        "labels": {"0": "background", "1": "liver", "2": "tumour"},
+        "numTraining": 3,
+        "training": listed,
+    }
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+def write(path: Path, data: np.ndarray, affine: np.ndarray = AFFINE) -> None:
+    """Write a NIfTI file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, affine), path)
+
+
+def image(folder: Path) -> Path:
+    """The image that is spoilt."""
+    return folder / "imagesTr" / "case_1.nii.gz"
+
+
+def label(folder: Path) -> Path:
+    """The label that is spoilt."""
+    return folder / "labelsTr" / "case_1.nii.gz"
+
+
+def voxels(path: Path) -> np.ndarray:
+    """Voxels of a file as float."""
+    return np.asarray(nib.load(path).dataobj).astype(np.float32)
+
+
+def edit_image(change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
+    """Replace the image's voxels."""
+    return lambda folder: write(image(folder), change(voxels(image(folder))))
+
+
+def edit_label(change: Callable[[np.ndarray], np.ndarray], dtype: type = np.float32) -> Spoil:
+    """Replace the label's voxels."""
+    return lambda folder: write(label(folder), change(voxels(label(folder))).astype(dtype))
+
+
+def move_label(change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
+    """Replace the label's affine."""
+    return lambda folder: write(label(folder), voxels(label(folder)).astype(np.uint8), change(AFFINE.copy()))
+
+
+def edit_listing(change: Callable[[dict], object]) -> Spoil:
+    """Change dataset.json in place."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / "dataset.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return spoil
+
+
+def header_bytes(offset: int, content: bytes, which: Callable[[Path], Path] = image) -> Spoil:
+    """Overwrite bytes of the NIfTI header (the format's own offsets)."""
+
+    def spoil(folder: Path) -> None:
+        raw = bytearray(gzip.decompress(which(folder).read_bytes()))
+        raw[offset : offset + len(content)] = content
+        which(folder).write_bytes(gzip.compress(bytes(raw)))
+
+    return spoil
+
+
+def set_at(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Set one voxel."""
+
+    def change(data: np.ndarray) -> np.ndarray:
+        data[0, 0, 0] = value
+        return data
+
+    return change
+
+
+def scaled(axis: int, factor: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Scale one axis of an affine."""
+
+    def change(affine: np.ndarray) -> np.ndarray:
+        affine[axis, axis] *= factor
+        return affine
+
+    return change
+
+
+def shifted(affine: np.ndarray) -> np.ndarray:
+    """Move the origin by 5 mm."""
+    affine[0, 3] += 5
+    return affine
+
+
+def truncate(which: Callable[[Path], Path], share: float) -> Spoil:
+    """Cut a file."""
+    return lambda folder: which(folder).write_bytes(which(folder).read_bytes()[: int(share * 1000) or 1])
+
+
+def link_out(folder: Path) -> None:
+    """Replace the image by a link that leaves the folder."""
+    outside = folder.parent / "outside.nii.gz"
+    shutil.move(image(folder), outside)
+    image(folder).symlink_to(outside)
+
+
+def twin(folder: Path) -> None:
+    """Give the same voxels a second name."""
+    shutil.copy(image(folder), folder / "imagesTr" / "case_2.nii.gz")
+
+
+def first(content: dict) -> dict:
+    """The entry of the spoilt case."""
+    return content["training"][1]
+
+
+def sform(rows: list[list[float]]) -> bytes:
+    """Bytes of the three sform rows."""
+    return struct.pack("<12f", *(value for row in rows for value in row))
+
+
+NAN, INF = float("nan"), float("inf")
+KINDS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
+    "truncated gzip image": (truncate(image, 0.2), ("case_1", "cannot be")),
+    "truncated gzip label": (truncate(label, 0.08), ("case_1", "cannot be")),
+    "empty file": (lambda folder: image(folder).write_bytes(b""), ("case_1", "cannot be")),
+    "not a NIfTI": (lambda folder: image(folder).write_bytes(gzip.compress(b"hello" * 200)), ("case_1", "cannot be")),
+    "not gzip": (lambda folder: image(folder).write_bytes(b"\x00" * 400), ("case_1", "cannot be")),
+    "image missing": (lambda folder: image(folder).unlink(), ("imagesTr/case_1.nii.gz", "no file")),
+    "label missing": (lambda folder: label(folder).unlink(), ("labelsTr/case_1.nii.gz", "no file")),
+    "image is a folder": (lambda folder: (image(folder).unlink(), image(folder).mkdir()), ("case_1", "cannot be")),
+    "4D where 3D is expected": (edit_image(lambda data: np.stack([data, data], -1)), ("2 channel(s)", "expected 1")),
+    "2D image": (edit_image(lambda data: data[..., 0]), ("case_1", "3 axes")),
+    "4D label": (edit_label(lambda data: np.stack([data, data], -1)), ("label of shape", "3 axes")),
+    "label of another shape": (edit_label(lambda data: data[:-1]), ("shape (7, 7, 6)", "(8, 7, 6)")),
+    "label shifted": (move_label(shifted), ("affine that differs by up to 5", "copy the image's header")),
+    "label flipped": (move_label(scaled(0, -1)), ("affine that differs", "labelsTr/case_1")),
+    "label scaled": (move_label(scaled(2, 1.5)), ("affine that differs by up to 1.5",)),
+    "undeclared label value": (edit_label(set_at(7)), ("undeclared label values [7]", "[0, 1, 2]")),
+    "negative label value": (edit_label(set_at(-1)), ("undeclared label values [-1]",)),
+    "fractional label value": (edit_label(set_at(0.5)), ("fractional label values [0.5]", "nearest neighbour")),
+    "label value nan": (edit_label(set_at(NAN)), ("label values that are not finite",)),
+    "image with nan": (edit_image(set_at(NAN)), ("case_1", "not finite")),
+    "image with infinity": (edit_image(set_at(INF)), ("case_1", "not finite")),
+    "constant image": (edit_image(np.zeros_like), ("constant image (0)",)),
+    "CT in 0 to 1": (edit_image(lambda data: data / np.abs(data).max()), ("CT channel", "Hounsfield")),
+    "zero spacing": (header_bytes(84, struct.pack("<f", 0.0)), ("voxel sizes [2.0, 0.0", "positive")),
+    "negative spacing": (header_bytes(84, struct.pack("<f", -2.0)), ("case_1", "positive")),
+    "spacing nan": (header_bytes(84, struct.pack("<f", NAN)), ("case_1",)),
+    "singular affine": (
+        header_bytes(280, sform([[2, 0, 0, 0], [2, 0, 0, 0], [0, 0, 3, 0]])),
+        ("singular affine", "three independent axes"),
+    ),
+    "affine nan": (header_bytes(280, sform([[NAN, 0, 0, 0], [0, 2, 0, 0], [0, 0, 3, 0]])), ("affine", "not finite")),
+    "scale factor overflows": (header_bytes(112, struct.pack("<f", 3e38)), ("scl_slope", "finite")),
+    "offset overflows": (header_bytes(112, struct.pack("<2f", 1.0, 3e38)), ("scl_inter", "finite")),
+    "giant header dimensions": (
+        header_bytes(40, struct.pack("<8h", 3, 32000, 32000, 32000, 1, 1, 1, 1)),
+        ("a header that promises 32768000000000 voxels",),
+    ),
+    "unknown data type": (header_bytes(70, struct.pack("<h", 12345)), ("case_1", "cannot be")),
+    "more voxels promised than stored": (header_bytes(40, struct.pack("<4h", 3, 8, 7, 60)), ("case_1",)),
+    "no dataset.json": (lambda folder: (folder / "dataset.json").unlink(), ("dataset.json", "Decathlon or nnU-Net")),
+    "dataset.json is not JSON": (lambda folder: (folder / "dataset.json").write_text("{"), ("not JSON",)),
+    "dataset.json is a list": (lambda folder: (folder / "dataset.json").write_text("[]"), ("list", "a mapping")),
+    "dataset.json lies about the count": (edit_listing(lambda d: d.update(numTraining=5)), ("numTraining 5", "3")),
+    "dataset.json without labels": (edit_listing(lambda d: d.pop("labels")), ("no labels",)),
+    "labels are words": (edit_listing(lambda d: d.update(labels={"liver": "one"})), ("whole-number values",)),
+    "empty list of cases": (edit_listing(lambda d: d.update(training=[])), ("no training cases",)),
+    "entry without label": (edit_listing(lambda d: first(d).pop("label")), ("training[1]", "an image and a label")),
+    "duplicate case id": (edit_listing(lambda d: d["training"].append(dict(first(d))) or d.update(numTraining=4)),
+                          ("case_1: found the case id 2 times",)),
+    "path outside the folder": (
+        edit_listing(lambda d: first(d).update(image="../outside.nii.gz")), ("a path outside the folder",),
+    ),
+    "absolute path": (edit_listing(lambda d: first(d).update(image="/etc/hostname")), ("a path outside the folder",)),
+    "link that leaves the folder": (link_out, ("a path outside the folder",)),
+    "one patient under two ids": (twin, ("the voxels of case_1.nii.gz", "one patient under one id")),
+    "missing channel": (
+        edit_listing(lambda d: d.update(modality={"0": "CT", "1": "CT"})), ("1 channel(s)", "expected 2"),
+    ),
+}  # fmt: skip
