@@ -7,6 +7,7 @@ import json
 import time
 from pathlib import Path
 
+from models.titles import title_for
 from segbench.core import jobs
 from segbench.core.config import Config
 from segbench.core.errors import RunFailed
@@ -124,7 +125,7 @@ def _methods(config: Config) -> list[dict]:
 
 def _method(config: Config, experiment: str, key: str, initialisation: str, card: dict, options: dict) -> dict:
     text = ", ".join(f"{name} = {value}" for name, value in options.items())
-    named = card["title"] + (f" ({text})" if text else "")
+    named = title_for(card, options)
     return {
         "experiment": experiment,
         "model": key,
