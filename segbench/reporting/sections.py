@@ -17,6 +17,7 @@ from segbench.stats.published import check_published
 from segbench.stats.ranking import ALL_TASKS
 
 MEASURED_PHASES = ("training", "inference", "scoring")
+ALPHA = 0.05
 PAIR_HEAD = [
     "First", "Second", "Difference", "95 % interval", "First significantly better on", "Second significantly better on",
     "Smallest Holm p", "Posterior: first better", "equivalent", "second better", "undecided",
@@ -36,6 +37,10 @@ class SmallTable:
     head: list[str]
     rows: list[list[str]]
     csv: str = ""
+
+    def is_words(self, column: int) -> bool:
+        """Return whether a column holds words, which are aligned to the left."""
+        return any(row[column][:1].isalpha() for row in self.rows)
 
 
 def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
@@ -65,10 +70,22 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
         f"{points(metric)}, mean over tasks with 95 % interval; patients are paired. Significant: tasks on which "
         f"Wilcoxon's signed-rank test finds a difference at 5 % after Holm over all {family} pairs and tasks. "
         "Posterior: tasks on which the Bayesian signed-rank test is more than 95 % sure, equivalent within "
-        f"{shown(metric, half)} {points(metric)}.",
+        f"{shown(metric, half)} {points(metric)}.{_reach(statistics.paired)}",
         PAIR_HEAD,
         rows,
         csv,
+    )
+
+
+def _reach(paired: pd.DataFrame) -> str:
+    """Say so when no outcome could have been significant: the exact test's smallest p value is 2 / 2^n."""
+    patients, family = int(paired["n_patients"].max()), int(paired["family"].iloc[0])
+    smallest = 2.0 ** (1 - patients)
+    if smallest * family < ALPHA:
+        return ""
+    return (
+        f" With at most {patients} patients per task the smallest possible p value is {smallest:.2g}: after Holm over "
+        f"{family} tests nothing could be significant here, so its absence says nothing."
     )
 
 

@@ -13,15 +13,12 @@ from segbench.stats.methods import method_labels
 from segbench.stats.multiverse import multiverse, multiverse_summary, policy_sensitivity
 from segbench.stats.paired import detectable_per_task, paired_table, variance_split
 from segbench.stats.ranking import (
-    ALL_TASKS,
     consensus,
     friedman,
-    nemenyi,
     rank_distribution,
     rank_stability,
     rank_table,
 )
-from segbench.stats.transfer import ALL_STRUCTURES, transfer_map
 
 WEAK_CONTROLS = ("empty", "mean_shape", "threshold")
 MEAN_COLUMN = "Mean over tasks"
@@ -41,7 +38,6 @@ class Statistics:
     distribution: pd.DataFrame
     stability: pd.DataFrame
     friedman: pd.DataFrame
-    nemenyi: pd.DataFrame | None
     multiverse: pd.DataFrame
     flips: pd.DataFrame
     sensitivity: pd.DataFrame
@@ -88,7 +84,6 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
         distribution=distribution,
         stability=rank_stability(distribution),
         friedman=friedman(rows, **options),
-        nemenyi=nemenyi(rows, **options).get((experiment, ALL_TASKS)),
         multiverse=universes,
         flips=multiverse_summary(universes) if len(universes) else universes,
         sensitivity=policy_sensitivity(rows, **options),
@@ -144,20 +139,14 @@ def differences(run: Run, experiment: str, metric: str) -> pd.DataFrame:
 
 
 def _against(run: Run, experiment: str, metric: str, reference: Method, challengers: list[Method]) -> pd.DataFrame:
-    rows, options = trained_rows(run, experiment), {"metric": metric, "policies": run.record["policies"]}
-    if experiment == "downstream":
-        pairs = [(label_of(method), label_of(reference)) for method in challengers]
-        table = paired_table(rows, **options, pairs=pairs)
-        if table.empty:
-            return table
-        words = {"a": "positive", "b": "negative", "": "not shown"}
-        return table.assign(label=table["method_a"], transfer=table["better"].map(words))
-    universal = [method.model for method in challengers]
-    table = transfer_map(rows, **options, universal=universal, single=[reference.model])
+    """Paired table of every challenger against the reference; Holm over challengers and tasks."""
+    pairs = [(label_of(method), label_of(reference)) for method in challengers]
+    rows = trained_rows(run, experiment)
+    table = paired_table(rows, metric=metric, policies=run.record["policies"], pairs=pairs)
     if table.empty:
         return table
-    several = table.groupby("task")["structure"].transform("nunique") > 1
-    return table[(table["structure"] == ALL_STRUCTURES) | ~several].assign(label=lambda part: part["universal"])
+    words = {"a": "positive", "b": "negative", "": "not shown"}
+    return table.assign(label=table["method_a"], transfer=table["better"].map(words))
 
 
 def over_tasks(table: pd.DataFrame) -> dict[str, float]:

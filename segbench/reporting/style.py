@@ -81,6 +81,8 @@ def method_styles(methods: Sequence[Method]) -> dict[MethodKey, dict]:
 
 def finish(figure: Figure, name: str, caption: str) -> Plot:
     """Render a figure to svg and png without dates or versions and close it."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # the layout is settled: do not solve it again for each encoding
     encodings = {}
     for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
         stream = io.BytesIO()

@@ -1,0 +1,159 @@
+"""The whole report of a small made-up run: complete, self-contained, open about gaps, the same bytes each time."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segbench.cli import main
+from segbench.reporting import rank_figures, statistics
+from segbench.reporting.page import render
+from segbench.reporting.run import Run
+from segbench.reporting.tables import build_table
+from tests.unit.reporting.synthetic_run import write_run
+
+SMALL = {"seeds": (0,), "cases": 4, "upstream": 3, "methods": 12}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    return write_run(tmp_path_factory.mktemp("page") / "toy", **SMALL)
+
+
+@pytest.fixture(scope="module")
+def report(results) -> Path:
+    out = results.parent / "report"
+    render(results, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(report) -> str:
+    return html.unescape((report / "index.html").read_text(encoding="utf-8"))
+
+
+def test_every_promised_file_is_there(report):
+    files = set(_digests(report))
+    for experiment in ("upstream", "downstream"):
+        for metric in ("dice", "hd95"):
+            assert {f"tables/{experiment}_{metric}.{kind}" for kind in ("csv", "md", "tex")} <= files
+        for figure in ("dice_cases", "dice_differences", "training", "dice_cost", "dice_rank_stability"):
+            assert {f"figures/{experiment}_{figure}.{kind}" for kind in ("png", "svg")} <= files
+    assert "scores.csv" in files
+
+
+def test_the_page_needs_nothing_from_elsewhere(report, page):
+    assert (report / "index.html").stat().st_size < 5_000_000
+    assert not re.search(r"<(script|link|iframe)\b", page)
+    assert "@import" not in page
+    sources = re.findall(r'src="([^"]{0,40})', page)
+    assert sources
+    assert all(source.startswith("data:image/") for source in sources)
+
+
+def test_links_to_files_resolve(report, page):
+    links = [link for link in re.findall(r'href="([^"]+)"', page) if not link.startswith("http")]
+    files = [link for link in links if not link.startswith("#")]
+    anchors = {link[1:] for link in links if link.startswith("#")}
+    assert len(files) > 20
+    assert not [link for link in files if not (report / link).is_file()]
+    assert anchors <= set(re.findall(r'id="([^"]+)"', page))
+
+
+def test_synthetic_is_said_in_title_captions_figures_and_tables(report, page):
+    assert "<title>Synthetic data:" in page
+    captions = re.findall(r'<(?:p class="caption"|figcaption)>(.*?)</', page, flags=re.S)
+    assert len(captions) > 15
+    untold = [text for text in captions if "Synthetic data" not in text and not text.startswith("Fidelity")]
+    assert not untold
+    for path in (report / "tables").glob("*.csv"):
+        assert all(line.startswith("synthetic,") for line in path.read_text().splitlines()[1:]), path.name
+
+
+def test_real_data_are_not_called_synthetic(results, tmp_path):
+    record = json.loads((results / "run.json").read_text())
+    record["synthetic"], record["notices"] = False, []
+    for task in record["tasks"]:
+        task["synthetic"] = False
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    (tmp_path / "scores.csv").write_bytes((results / "scores.csv").read_bytes())
+    run = Run(tmp_path)
+    assert run.data_word() == ""
+    table = build_table(run, "upstream", "dice")
+    assert (table.data, "ynthetic" in table.caption) == ("real", False)
+
+
+def test_the_summary_names_the_winner_of_the_table(results, page):
+    best = build_table(Run(results), "upstream", "dice").ranking()[0]
+    assert f"{best.method.title} has the best mean Dice over the 3 upstream tasks" in page
+
+
+def test_footer_holds_the_provenance(results, page):
+    footer = page[page.index("<footer>") :]
+    record = json.loads((results / "run.json").read_text())
+    for words in (record["provenance"]["commit"], record["config_sha256"], "torch 2.13.0", "Linux x86_64", "11.0 min"):
+        assert words in footer
+
+
+def test_cost_section_shows_the_share_outside_training_inference_and_scoring(page):
+    # phases of the fixture: 520.4 + 61 + 12.5 of 689.1 seconds lie inside
+    assert "14 % of the process time lies outside training, inference and scoring" in page
+
+
+def test_the_same_input_gives_the_same_bytes(results, report, tmp_path):
+    render(results, tmp_path / "again")
+    assert _digests(tmp_path / "again") == _digests(report)
+
+
+def test_the_verb_prints_the_page_and_refuses_an_empty_folder(tmp_path, capsys):
+    assert main(["report", "--results", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
+    assert "run.json" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_differences_are_positive_where_the_challenger_is_better(results):
+    run = Run(results)
+    table = statistics.differences(run, "upstream", "hd95")
+    hd95 = build_table(run, "upstream", "hd95")
+    means = {row.method.title: [row.mean, *row.cells] for row in hd95.rows}
+    columns = [statistics.MEAN_COLUMN, *(task["title"] for task in hd95.tasks)]
+    for row in table.itertuples():
+        i = columns.index(row.column)
+        by_hand = means["Single-task U-Net"][i].mean - means[row.title][i].mean
+        assert row.difference == pytest.approx(by_hand, abs=1e-9)
+
+
+def test_weak_controls_that_are_not_beaten_are_named(results):
+    table = build_table(Run(results), "upstream", "dice")
+    checks = statistics.beaten_by_controls(table)
+    assert checks["column"].iloc[0] == statistics.MEAN_COLUMN
+    floor = max(row.mean.mean for row in table.rows if row.method.model in statistics.WEAK_CONTROLS)
+    losers = [row.method.title for row in table.rows if row.method.trained and row.mean.mean <= floor]
+    assert checks["not_better"].iloc[0] == losers
+
+
+def test_a_run_with_one_trained_method_still_renders(tmp_path):
+    results = write_run(tmp_path / "one", seeds=(0,), cases=3, upstream=2, methods=1, logs=False)
+    render(results, tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Fewer than two trained methods: there is nothing to compare." in page
+
+
+def test_runs_of_ranks_that_are_not_told_apart():
+    # 1.0 .. 2.9 lie within 2 of each other, so do 2.5 .. 4.0; 2.9 adds no longer run
+    assert rank_figures.indistinct(np.array([1.0, 2.5, 2.9, 4.0, 9.0]), 2.0) == [(0, 2), (1, 3)]
+    assert rank_figures.indistinct(np.array([1.0, 5.0]), 2.0) == []
