@@ -25,7 +25,7 @@ from segbench.data.readers import read_image, read_label
 from segbench.data.recipes import Recipe
 from segbench.data.store import write_case
 
-VERSION = 1
+VERSION = 2
 log = logging.getLogger(__name__)
 
 
@@ -130,7 +130,25 @@ def resample(
 
 
 def resample_labels(labels_ZYX: np.ndarray, shape_zyx: Sequence[int]) -> np.ndarray:
-    """Return labels on another grid: each class linearly, then the largest share wins (uint8)."""
+    """Return labels on another grid over the same field of view (uint8).
+
+    Along axes that get finer by nearest neighbour, which loses nothing; along axes that get coarser each class
+    linearly, and the largest share wins.
+    """
+    finer = [max(new, old) for new, old in zip(shape_zyx, labels_ZYX.shape, strict=True)]
+    return largest_share(nearest(labels_ZYX, finer), shape_zyx)
+
+
+def nearest(labels_ZYX: np.ndarray, shape_zyx: Sequence[int]) -> np.ndarray:
+    """Return labels on another grid, each voxel that of the old voxel in which its centre lies (uint8)."""
+    indices = [
+        ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(shape_zyx, labels_ZYX.shape, strict=True)
+    ]
+    return labels_ZYX[np.ix_(*indices)].astype(np.uint8)
+
+
+def largest_share(labels_ZYX: np.ndarray, shape_zyx: Sequence[int]) -> np.ndarray:
+    """Return labels on another grid, each class resampled linearly and the largest share winning (uint8)."""
     if tuple(shape_zyx) == labels_ZYX.shape:
         return labels_ZYX.astype(np.uint8)
     best = np.full(tuple(shape_zyx), -1.0, dtype=np.float32)

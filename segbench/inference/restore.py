@@ -11,20 +11,21 @@ from nibabel import orientations
 from scipy import ndimage
 
 from segbench.core.files import atomic_path
+from segbench.data.preprocess import largest_share, nearest
 
 
 def to_native(prediction: np.ndarray, meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return labels_XYZ (uint8) of the native shape and the native affine.
 
-    prediction: labels_ZYX, or probabilities_KZYX whose interpolated maximum decides. Outside the crop is background.
+    prediction: probabilities_KZYX, whose linearly interpolated maximum decides, or labels_ZYX, which go back the way
+    they came (nearest neighbour along axes that were refined). Outside the crop is background.
     """
     shape_zyx = tuple(meta["cropped_shape_zyx"])
     if prediction.ndim == 4:
         cropped_ZYX = _largest_class(prediction, shape_zyx)
     else:
-        values = np.unique(prediction)
-        one_hot_KZYX = np.stack([prediction == value for value in values]).astype(np.float32)
-        cropped_ZYX = values[_largest_class(one_hot_KZYX, shape_zyx)].astype(np.uint8)
+        finer = [max(new, old) for new, old in zip(shape_zyx, prediction.shape, strict=True)]
+        cropped_ZYX = nearest(largest_share(prediction, finer), shape_zyx)
     to_ras = np.asarray(meta["orientation"])
     native_shape = tuple(meta["native_shape_xyz"])
     ras_shape = tuple(native_shape[int(axis)] for axis in np.argsort(to_ras[:, 0]))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,8 +78,9 @@ def test_a_failure_is_data_and_only_it_is_retried(finished):
     hidden = [folder.with_name(folder.name + ".hidden") for folder in folders]
     for folder, away in zip(folders, hidden, strict=True):
         folder.rename(away)
-    outcome = finished.results / "train" / SPLEEN / "outcome.json"
-    outcome.unlink()
+    shutil.rmtree(finished.results / "train" / SPLEEN)
+    shutil.rmtree(finished.results / "evaluate" / SPLEEN)
+    (finished.results / "scores.csv").unlink()
     broken = finished.run()
     assert broken.returncode != 0
     assert SPLEEN in broken.stdout
@@ -114,9 +116,13 @@ def wait_for(condition, seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
-def training_process(workflow: Workflow) -> psutil.Process:
-    record = json.loads((workflow.results / "state" / "running" / f"train.{UNISEG}.json").read_text())
-    return psutil.Process(record["pid"])
+def training_process(workflow: Workflow) -> psutil.Process | None:
+    """The living process that trains, if any; a killed one leaves its record behind."""
+    try:
+        record = json.loads((workflow.results / "state" / "running" / f"train.{UNISEG}.json").read_text())
+        return psutil.Process(record["pid"])
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        return None
 
 
 def has_state(workflow: Workflow) -> bool:
@@ -131,13 +137,13 @@ def test_killing_training_or_snakemake_changes_no_byte(tmp_path):
     (tmp_path / "killed").mkdir()
     killed = Workflow(tmp_path / "killed", long_config())
     process = killed.start()
-    wait_for(lambda: has_state(killed))
+    wait_for(lambda: has_state(killed) and training_process(killed))
     training_process(killed).send_signal(signal.SIGKILL)
     process.communicate(timeout=300)
     assert process.returncode != 0
 
     process = killed.start(start_new_session=True)
-    wait_for(lambda: (killed.results / "state" / "running" / f"train.{UNISEG}.json").exists())
+    wait_for(lambda: training_process(killed))
     orphan = training_process(killed)
     refused = killed.verb("recover")
     assert refused.returncode == 1, "a living owner keeps its lock"
