@@ -33,6 +33,7 @@ from segbench.training.initialise import initialise
 from segbench.training.losses import training_loss
 
 LOG_ROWS = 200
+MEMORY_FORMAT = torch.channels_last_3d  # a fifth faster here on a processor, the same arithmetic
 log = logging.getLogger(__name__)
 
 
@@ -74,7 +75,7 @@ def train(config: Config, job: Job, *, device: torch.device, workers: int = 0) -
     identity = f"{settings_hash(config, job, scoring=False)}-{fingerprint}"
     model = new_model(config, job)
     match = initialise(config, job, model)
-    model.to(device).train()
+    model.to(device=device, memory_format=MEMORY_FORMAT).train()
     recipe = config.training_of(job.experiment)
     optimiser = torch.optim.SGD(
         model.parameters(),
@@ -88,7 +89,8 @@ def train(config: Config, job: Job, *, device: torch.device, workers: int = 0) -
     stream = BatchStream(config, job, model.tasks)
     _run_steps(config, job, model, optimiser, stream, progression, state_path, identity, device, workers)
     folder = paths.train(job.id)
-    checkpoint.save(folder / "weights.pt", {name: tensor.cpu() for name, tensor in model.state_dict().items()})
+    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    checkpoint.save(folder / "weights.pt", weights)
     _write_log(folder / "log.csv", progression.rows)
     state_path.unlink(missing_ok=True)
     return {
@@ -125,7 +127,8 @@ def _run_steps(
             rate = learning_rate(recipe.initial_learning_rate, step, total, recipe.poly_exponent)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            loss = _step(model, optimiser, images_BCZYX.to(device), labels_BZYX.to(device), task, recipe, job, step)
+            images_BCZYX = images_BCZYX.to(device, memory_format=MEMORY_FORMAT)
+            loss = _step(model, optimiser, images_BCZYX, labels_BZYX.to(device), task, recipe, job, step)
             if not math.isfinite(loss):
                 raise RunFailed(f"the loss is {loss} at step {step} of {job.id}, cases {', '.join(case_ids)}")
             now = time.monotonic()

@@ -1,8 +1,8 @@
 """Dice + cross-entropy with deep supervision. Axis legend: B batch, K class, Z Y X space.
 
-The form is nnU-Net's (Isensee et al. 2021), as in the released UniSeg trainer: soft Dice over the foreground classes per
-sample plus cross-entropy, summed over scales with weights 1, 1/2, 1/4, ... normalised to one, the coarsest scale left
-out. A sigmoid model is trained with Dice + binary cross-entropy over its foreground channels.
+The form is nnU-Net's (Isensee et al. 2021), as in the released UniSeg trainer: soft Dice over the foreground classes
+per sample plus cross-entropy, summed over scales with weights 1, 1/2, 1/4, ... normalised to one, the coarsest scale
+left out. A sigmoid model is trained with Dice + binary cross-entropy over its foreground channels.
 """
 
 from __future__ import annotations
