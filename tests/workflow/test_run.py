@@ -149,6 +149,7 @@ def test_killing_training_or_snakemake_changes_no_byte(tmp_path):
     assert refused.returncode == 1, "a living owner keeps its lock"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    process.stdout.close()
     assert list((killed.folder / ".snakemake" / "locks").iterdir())
     assert killed.verb("recover").returncode == 0
     assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
