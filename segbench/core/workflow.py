@@ -17,7 +17,7 @@ from segbench.core.config import Config, parse_config
 from segbench.core.errors import InputFaults, RunFailed
 from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
-from segbench.core.provenance import SCORING_CODE, code_fingerprint
+from segbench.core.provenance import SCORING_CODE, code_fingerprint, content_hash
 
 OWNER = Path(".snakemake/segbench-owner.json")
 
@@ -48,9 +48,17 @@ class Run:
         return {job.id: job for job in jobs.evaluation_jobs(self.config)}
 
     @property
-    def config_text(self) -> str:
-        """The resolved config as one line of JSON."""
-        return json.dumps(self.config.model_dump(mode="json"), sort_keys=True)
+    def config_hash(self) -> str:
+        """Hash of the resolved config."""
+        return content_hash(self.config.model_dump(mode="json"))
+
+    def write_config(self) -> None:
+        """Write the resolved config that every job reads, before the first job starts.
+
+        It is no input of any rule: Snakemake does not look at the parameters of jobs behind a changed `ancient`
+        input, so a change of the config would rerun nothing the first time.
+        """
+        write_json(self.paths.config, self.config.model_dump(mode="json"))
 
     @property
     def task_names(self) -> list[str]:

@@ -71,6 +71,15 @@ def test_an_unrelated_change_of_the_config_reruns_no_training(finished):
     finished.configure(CONFIG)
 
 
+def test_a_related_change_reruns_just_its_jobs(finished):
+    downstream = CONFIG["downstream"] | {"training": {"iterations_per_task": 4}}
+    text = Workflow(finished.folder, CONFIG | {"downstream": downstream}).run("-n").stdout
+    finished.configure(CONFIG)
+    trained = [line for line in text.splitlines() if line.strip().startswith("output: results/tiny/train/")]
+    assert len(trained) == 2
+    assert all("downstream" in line for line in trained)
+
+
 def test_a_failure_is_data_and_only_it_is_retried(finished):
     """The prepared cases of one task vanish while its single-task model must train again."""
     index = json.loads((finished.results / "prepared" / "phantom_spleen.json").read_text())

@@ -1,20 +1,6 @@
 # From raw volumes to prepared cases.
 
 
-rule resolve:
-    """Write the resolved config that every job reads; jobs take it as ancient and their own settings as params."""
-    output:
-        run.paths.config,
-    log:
-        run.paths.log("resolve", "config"),
-    conda:
-        "../../envs/segbench.yaml"
-    params:
-        content=run.config_text,
-    shell:
-        "python -m segbench resolve --json {params.content:q} --out {output:q} >{log:q} 2>&1"
-
-
 if run.config.data.phantom:
 
     rule phantom:
@@ -43,7 +29,6 @@ rule ingest:
     """Check all cases of a task and write its manifest."""
     input:
         data=lambda wildcards: run.data_files(wildcards.task),
-        config=ancient(run.paths.config),
     output:
         run.paths.manifest("{task}"),
     log:
@@ -53,17 +38,17 @@ rule ingest:
     conda:
         "../../envs/segbench.yaml"
     params:
+        config=run.paths.config,
         card=lambda wildcards: repr(run.config.dataset_cards[wildcards.task]),
         root=str(run.config.data_root),
     shell:
-        "python -m segbench ingest --config {input.config:q} --task {wildcards.task} 2>&1 | tee {log:q}"
+        "python -m segbench ingest --config {params.config:q} --task {wildcards.task} 2>&1 | tee {log:q}"
 
 
 rule split:
     """Split all tasks by patient; training waits for every task's check."""
     input:
         manifests=[run.paths.manifest(task) for task in run.task_names],
-        config=ancient(run.paths.config),
     output:
         run.paths.splits,
     log:
@@ -71,9 +56,10 @@ rule split:
     conda:
         "../../envs/segbench.yaml"
     params:
+        config=run.paths.config,
         data=run.config.data.model_dump_json(),
     shell:
-        "python -m segbench split --config {input.config:q} 2>&1 | tee {log:q}"
+        "python -m segbench split --config {params.config:q} 2>&1 | tee {log:q}"
 
 
 rule prepare:
@@ -81,7 +67,6 @@ rule prepare:
     input:
         manifest=run.paths.manifest("{task}"),
         splits=run.paths.splits,
-        config=ancient(run.paths.config),
     output:
         run.paths.prepared("{task}"),
     log:
@@ -94,9 +79,10 @@ rule prepare:
     resources:
         mem_mb=2000,
     params:
+        config=run.paths.config,
         code=code_fingerprint(PREPARE_CODE),
         recipes=json.dumps(run.config.recipes, sort_keys=True),
         recipe=lambda wildcards: run.config.task(wildcards.task).recipe,
     shell:
-        "python -m segbench prepare --config {input.config:q} --task {wildcards.task} --workers {threads}"
+        "python -m segbench prepare --config {params.config:q} --task {wildcards.task} --workers {threads}"
         " >{log:q} 2>&1"

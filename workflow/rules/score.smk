@@ -7,7 +7,6 @@ rule evaluate:
         trained=lambda wildcards: run.trained_of(wildcards.job),
         prepared=lambda wildcards: run.prepared_of(wildcards.job),
         splits=run.paths.splits,
-        config=ancient(run.paths.config),
     output:
         outcome=run.paths.evaluate("{job}") / "outcome.json",
         scores=run.paths.evaluate("{job}") / "scores.csv",
@@ -22,10 +21,11 @@ rule evaluate:
         gpu=1,
         mem_mb=2000,
     params:
+        config=run.paths.config,
         settings=lambda wildcards: run.score_settings(wildcards.job),
         attempt=lambda wildcards: run.evaluate_attempt(wildcards.job),
     shell:
-        "python -m segbench evaluate --config {input.config:q} --job {wildcards.job} --attempt {params.attempt}"
+        "python -m segbench evaluate --config {params.config:q} --job {wildcards.job} --attempt {params.attempt}"
         " --threads {threads} >{log:q} 2>&1"
 
 
@@ -35,7 +35,6 @@ rule gather:
         trained=[run.paths.train(job.id) / "outcome.json" for job in training_jobs(run.config)],
         outcomes=[run.paths.evaluate(job.id) / "outcome.json" for job in evaluation_jobs(run.config)],
         scores=[run.paths.evaluate(job.id) / "scores.csv" for job in evaluation_jobs(run.config)],
-        config=ancient(run.paths.config),
     output:
         scores=run.paths.scores,
         record=run.paths.run_record,
@@ -44,6 +43,7 @@ rule gather:
     conda:
         "../../envs/segbench.yaml"
     params:
-        content=run.config_text,
+        config=run.paths.config,
+        content=run.config_hash,
     shell:
-        "python -m segbench gather --config {input.config:q} >{log:q} 2>&1"
+        "python -m segbench gather --config {params.config:q} >{log:q} 2>&1"

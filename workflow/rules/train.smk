@@ -7,7 +7,6 @@ rule train:
         prepared=lambda wildcards: run.prepared_of(wildcards.job),
         source=lambda wildcards: run.source_of(wildcards.job),
         splits=run.paths.splits,
-        config=ancient(run.paths.config),
     output:
         run.paths.train("{job}") / "outcome.json",
     log:
@@ -21,8 +20,9 @@ rule train:
         gpu=1,
         mem_mb=2000,
     params:
+        config=run.paths.config,
         settings=lambda wildcards: run.train_settings(wildcards.job),
         attempt=lambda wildcards: run.train_attempt(wildcards.job),
     shell:
-        "python -m segbench train --config {input.config:q} --job {wildcards.job} --attempt {params.attempt}"
+        "python -m segbench train --config {params.config:q} --job {wildcards.job} --attempt {params.attempt}"
         " --threads {threads} >{log:q} 2>&1"
