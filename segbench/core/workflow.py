@@ -5,7 +5,6 @@ Imports nothing that an environment with Snakemake alone lacks.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping
