@@ -1,5 +1,5 @@
 # Two commands: `make run` and `make test`. Both build .venv from the pinned lock when it is missing or the lock changed.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 CONFIG ?= config/config.yaml
 VENV := .venv
 STAMP := $(VENV)/.complete
