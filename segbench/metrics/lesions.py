@@ -1,0 +1,62 @@
+"""Lesion-wise detection: connected components that share at least one voxel with the other mask are found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+
+CONNECTIVITY = 26
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Component counts, and the voxels of the predicted components that share none with the reference."""
+
+    reference_count: int
+    reference_found: int
+    prediction_count: int
+    prediction_true: int
+    false_positive_voxels: int
+
+    @property
+    def recall(self) -> float | None:
+        """Share of reference components that were found; None without any."""
+        return self.reference_found / self.reference_count if self.reference_count else None
+
+    @property
+    def precision(self) -> float | None:
+        """Share of predicted components that are true; None without any."""
+        return self.prediction_true / self.prediction_count if self.prediction_count else None
+
+    @property
+    def f1(self) -> float | None:
+        """Harmonic mean of precision and recall; 0 when one side has no component, None when neither has."""
+        if not self.reference_count and not self.prediction_count:
+            return None
+        precision, recall = self.precision or 0.0, self.recall or 0.0
+        return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def detect(reference_XYZ: np.ndarray, prediction_XYZ: np.ndarray) -> Detection:
+    """Return the detection counts of two boolean masks of the same shape, either of which may be empty."""
+    reference_sizes, reference_hit = _components(reference_XYZ, prediction_XYZ)
+    prediction_sizes, prediction_hit = _components(prediction_XYZ, reference_XYZ)
+    return Detection(
+        reference_count=len(reference_sizes),
+        reference_found=int(reference_hit.sum()),
+        prediction_count=len(prediction_sizes),
+        prediction_true=int(prediction_hit.sum()),
+        false_positive_voxels=int(prediction_sizes[~prediction_hit].sum()),
+    )
+
+
+def _components(mask_XYZ: np.ndarray, other_XYZ: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return per component its voxel count and whether it shares a voxel with the other mask."""
+    labels, count = cc3d.connected_components(
+        mask_XYZ.view(np.uint8), connectivity=CONNECTIVITY, binary_image=True, return_N=True
+    )
+    sizes = np.bincount(labels[mask_XYZ], minlength=count + 1)[1:]
+    shared = np.bincount(labels[mask_XYZ & other_XYZ], minlength=count + 1)[1:]
+    return sizes, shared > 0
