@@ -196,8 +196,12 @@ def _record(worlds, jobs, cases):
             for experiment, tasks, _ in worlds for name, title, modality, structures, _, nominal in tasks
         ],
         "jobs": jobs, "policies": POLICIES,
-        "skipped": [{"experiment": "upstream", "model": "nnformer", "initialisation": "random", "task": "toy_brain",
-                     "reason": "accepts 1 input channel, the task has 4"}],
+        "skipped": [
+            {"experiment": experiment, "model": method[0], "initialisation": method[1], "task": task[0],
+             "reason": "accepts 1 input channel, the task has 4"}
+            for experiment, tasks, listed in worlds for method in listed for task in tasks
+            if cell_status(method[0], task[0], 0) == "skipped"
+        ],
         "phases": {"training": 520.4, "inference": 61.0, "scoring": 12.5, "prepare": 31.0, "phantom": 9.1,
                    "start-up of training and evaluation": 55.2},
         "wall_seconds": 660.0, "inference": {"step": 0.5, "mirror_axes": []},

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,9 +117,14 @@ def test_cost_section_shows_the_share_outside_training_inference_and_scoring(pag
     assert "14 % of the process time lies outside training, inference and scoring" in page
 
 
-def test_the_same_input_gives_the_same_bytes(results, report, tmp_path):
-    render(results, tmp_path / "again")
-    assert _digests(tmp_path / "again") == _digests(report)
+def test_the_same_input_gives_the_same_bytes_in_another_process(tmp_path):
+    results = write_run(tmp_path / "tiny", seeds=(0,), cases=3, upstream=2, methods=4)
+    render(results, tmp_path / "here")
+    command = [sys.executable, "-m", "segbench", "report", "--results", str(results), "--out", str(tmp_path / "there")]
+    root = Path(__file__).resolve().parents[3]
+    other = {**os.environ, "PYTHONHASHSEED": "4242", "PYTHONPATH": str(root)}
+    subprocess.run(command, check=True, cwd=root, env=other, capture_output=True)
+    assert _digests(tmp_path / "there") == _digests(tmp_path / "here")
 
 
 def test_the_verb_prints_the_page_and_refuses_an_empty_folder(tmp_path, capsys):
