@@ -1,0 +1,105 @@
+"""Score predictions of any model against references: files or folders, every convention named."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "python -m segbench score --reference labels/ --prediction masks/ --labels 1=liver,2=tumour --out scores.csv"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument("--reference", type=Path, required=True, help="reference label map, or a folder of them")
+    parser.add_argument("--prediction", type=Path, required=True, help="predicted label map, or a folder of them")
+    parser.add_argument("--labels", required=True, help="structures: 1=liver,2=tumour or organ=1+2, comma-separated")
+    parser.add_argument("--out", type=Path, required=True, help="table to write")
+    parser.add_argument("--metrics", default="dice,hd95,hd95_max", help="comma-separated, or `all`")
+    parser.add_argument("--tolerance", action="append", default=[], metavar="NAME=MM", help="tolerance for NSD, mm")
+    parser.add_argument("--lesion", action="append", default=[], metavar="NAME", help="score a structure lesion-wise")
+    parser.add_argument("--ignore-labels", default="", help="label values that are allowed and not scored")
+    parser.add_argument("--engine", choices=["segbench", "medpy"], default="segbench", help="who computes the values")
+    parser.add_argument("--workers", type=int, default=1, help="cases scored at once, one thread each")
+    parser.add_argument("--nominal-spacing", action="store_true", help="the header's spacing is not the true one")
+    parser.add_argument("--model", default="external", help="value of the column `model`")
+    parser.add_argument("--task", default="external", help="value of the columns `dataset` and `task`")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score every case and write the table whole or not at all."""
+    from segbench.evaluation.external import Request, pairs, score_all
+    from segbench.evaluation.rows import write_rows
+
+    structures = parse_structures(args.labels, tolerances=args.tolerance, lesions=args.lesion)
+    ignored = {_whole(value, "--ignore-labels") for value in args.ignore_labels.split(",") if value}
+    request = Request(
+        structures=structures,
+        labels=frozenset({0, *ignored, *(value for item in structures for value in item.labels)}),
+        metrics=parse_metrics(args.metrics, args.engine),
+        engine=args.engine,
+        spacing_is_nominal=args.nominal_spacing,
+        model=args.model,
+        task=args.task,
+    )
+    cases = pairs(args.reference, args.prediction)
+    rows = score_all(cases, request, workers=args.workers)
+    write_rows(args.out, rows)
+    missing = sum(prediction is None for _, _, prediction in cases)
+    print(f"{args.out}: {len(rows)} rows of {len(cases)} cases, {missing} prediction(s) missing")
+    return 0
+
+
+def parse_metrics(text: str, engine: str) -> tuple[str, ...]:
+    """Return metric names; an unknown one, or one that the engine lacks, raises InputFaults."""
+    from segbench.core.errors import fault, suggestion
+    from segbench.evaluation.external import MEDPY
+    from segbench.metrics import METRICS
+
+    known = MEDPY if engine == "medpy" else METRICS
+    names = tuple(known) if text == "all" else tuple(text.split(","))
+    if engine == "medpy" and text == "dice,hd95,hd95_max":
+        names = ("dice", "hd95")
+    for name in names:
+        if name not in known:
+            raise fault("--metrics", found=repr(name), expected=f"a metric of {engine}", mend=suggestion(name, known))
+    return names
+
+
+def parse_structures(text: str, *, tolerances: list[str], lesions: list[str]) -> tuple:
+    """Return the structures named by `1=liver` or `organ=1+2`, with tolerances in mm (not a number: none stated)."""
+    from segbench.core.errors import fault, suggestion
+    from segbench.core.task import Structure
+
+    labels: dict[str, tuple[int, ...]] = {}
+    for item in text.split(","):
+        left, _, right = (part.strip() for part in item.partition("="))
+        if not left or not right:
+            raise fault("--labels", found=repr(item), expected="1=liver or organ=1+2", mend="name value and structure")
+        name, values = (right, left) if left.replace("+", "").isdigit() else (left, right)
+        labels[name] = tuple(_whole(value, "--labels") for value in values.split("+"))
+    stated = dict(item.partition("=")[::2] for item in tolerances)
+    for name in [*stated, *lesions]:
+        if name not in labels:
+            raise fault("--tolerance or --lesion", found=repr(name), expected="a structure of --labels",
+                        mend=suggestion(name, labels))  # fmt: skip
+    return tuple(
+        Structure(name, values, _millimetres(stated[name]) if name in stated else float("nan"), name in lesions)
+        for name, values in labels.items()
+    )
+
+
+def _whole(value: str, where: str) -> int:
+    from segbench.core.errors import fault
+
+    if not value.strip().isdigit():
+        raise fault(where, found=repr(value), expected="a whole label value", mend="write 1=liver or organ=1+2")
+    return int(value)
+
+
+def _millimetres(value: str) -> float:
+    from segbench.core.errors import fault
+
+    try:
+        return float(value)
+    except ValueError as error:
+        raise fault("--tolerance", found=repr(value), expected="NAME=MM", mend="give a number in mm") from error
