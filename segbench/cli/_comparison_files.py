@@ -111,12 +111,12 @@ def _difference_figure(tested: pd.DataFrame, p_values: pd.DataFrame, title: str)
             label_fmt_right=" {rank:.2f}  {label}", crossbar_props={"color": INK, "linewidth": 2.5},
         )  # fmt: skip
         figure.suptitle(f"{title}: mean rank (1 is best)", fontsize=9)
-    unit = "tasks" if first.task == ALL_TASKS else "patients"
-    caption = (
-        f"{title}: mean rank over {first.n_blocks} {unit}; bars join methods that Nemenyi's test does not tell apart "
-        f"(critical difference {first.critical_difference:.2f}; Friedman p = {first.p_value:.2g})."
-    )
-    return finish(figure, _file_name(title, "critical_difference"), caption)
+        unit = "tasks" if first.task == ALL_TASKS else "patients"
+        caption = (
+            f"{title}: mean rank over {first.n_blocks} {unit}; bars join what Nemenyi's test does not tell apart "
+            f"(critical difference {first.critical_difference:.2f}; Friedman p = {first.p_value:.2g})."
+        )
+        return finish(figure, _file_name(title, "critical_difference"), caption)
 
 
 def _stability_figure(shares: pd.DataFrame, title: str):
@@ -136,10 +136,10 @@ def _stability_figure(shares: pd.DataFrame, title: str):
         axis.set_xlim(-0.6, len(order) - 0.4)
         axis.set_ylabel("rank by mean over tasks")
         figure.suptitle(f"{title}: rank stability", fontsize=9)
-    caption = (
-        f"{title}: share of bootstrap draws (patients and seeds) in which a method takes a rank; area is the share."
-    )
-    return finish(figure, _file_name(title, "rank_stability"), caption)
+        caption = (
+            f"{title}: share of bootstrap draws (patients, seeds) in which a method takes a rank; area is the share."
+        )
+        return finish(figure, _file_name(title, "rank_stability"), caption)
 
 
 def write(out: Path, rows: pd.DataFrame, tables: dict[str, pd.DataFrame], plots: list, options: Options) -> None:

@@ -186,7 +186,7 @@ def seed_effects(counted: pd.DataFrame) -> tuple[SeedSpread, list[int]]:
     """Return the spread between seeds of one cell's counted rows over all its patients, and the seeds."""
     keys = ["seed", "patient", "structure"]
     grouped = counted.groupby(keys)["scored"]
-    sums, counts = (table.unstack(fill_value=0.0) for table in (grouped.sum(), grouped.size()))
+    sums, counts = (table.unstack(fill_value=0.0) for table in (grouped.sum(), grouped.count().astype(float)))
     patients, names = sorted(counted["patient"].unique()), sorted(counted["seed"].unique())
     values_SP = [
         patient_values(*(table.loc[name].reindex(patients, fill_value=0.0).to_numpy(float) for table in (sums, counts)))

@@ -57,15 +57,17 @@ def validate_rows(
     rows = rows.copy()
     lines = pd.Series(np.arange(2, len(rows) + 2), index=rows.index)
     faults: list[Fault] = []
+    unreadable = lines.index[:0]
     for column in NUMBER_COLUMNS:
         rows[column], bad = _as_numbers(rows[column])
+        unreadable = unreadable.union(bad.index) if column == "value" else unreadable
         faults += _listed(where, lines[bad.index], column, bad, "a finite number or nothing", "mend the cell")
     for column in ("seed", "fold"):
         rows[column], bad = _as_integers(rows[column])
         faults += _listed(where, lines[bad.index], column, bad, "a whole number", "mend the cell")
     faults += _unknown(where, lines, rows["status"], STATUSES)
     faults += _unknown(where, lines, rows["metric"], metrics)
-    faults += _value_faults(where, lines, rows)
+    faults += _value_faults(where, lines, rows.drop(unreadable))
     faults += _duplicate_faults(where, lines, rows)
     raise_faults(faults[:MOST_FAULTS] + _overflow(where, faults))
     rows["patient"] = rows["patient"].where(rows["patient"].astype(str) != "", rows["case"])

@@ -1,0 +1,38 @@
+"""Small score tables for the tests of segbench.stats, made up value by value or drawn from a seeded generator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from segbench.core.vocabulary import SCORE_COLUMNS
+from segbench.stats.scores import validate_rows
+
+ROW = {
+    "experiment": "upstream", "model": "a", "initialisation": "random", "unit": "joint", "fold": 0, "seed": 0,
+    "protocol": "seeded", "dataset": "T", "task": "T", "case": "c", "structure": "organ", "metric": "dice",
+    "patient": "", "value": 0.5, "unit_of_value": "1", "status": "ok", "reason": "", "reference_volume_mm3": 1.0,
+    "prediction_volume_mm3": 1.0,
+}  # fmt: skip
+
+
+def table(*rows: dict, **common: object) -> pd.DataFrame:
+    """Return checked rows: `ROW` with `common` and then each row's own cells on top."""
+    frame = pd.DataFrame([ROW | common | row for row in rows])[list(SCORE_COLUMNS)]
+    return validate_rows(frame)
+
+
+def by_case(values: Iterable[float], **common: object) -> list[dict]:
+    """Return one row per value for cases c00, c01, ...; a value of None is a missing prediction."""
+    rows = []
+    for index, value in enumerate(values):
+        state = {"value": np.nan, "status": "prediction_missing"} if value is None else {"value": float(value)}
+        rows.append({"case": f"c{index:02d}", **state, **common})
+    return rows
+
+
+def methods(values: dict[str, Iterable[float]], **common: object) -> pd.DataFrame:
+    """Return a table of several models on the cases of one task."""
+    return table(*(row for model, own in values.items() for row in by_case(own, model=model)), **common)

@@ -1,0 +1,151 @@
+"""Cells by hand: every figure below can be redone on paper."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from segbench.core.errors import InputFaults
+from segbench.core.vocabulary import METRIC_NAMES
+from segbench.stats.aggregate import apply_policies, cells, mean_over_tasks, policy_text, structure_cells
+from segbench.stats.policies import DEFAULT_POLICIES, lower_is_better, scale_of
+
+from .score_tables import by_case, methods, table
+
+
+def cell(rows, metric="dice", **options):
+    return cells(rows, metric=metric, **options).iloc[0]
+
+
+def test_cell_is_mean_over_structures_of_means_over_cases():
+    """organ (0.9 + 0.7) / 2 = 0.8; tumour 0.2 of the one case that has it; cell (0.8 + 0.2) / 2 = 0.5, not 1.8 / 3."""
+    rows = table(
+        *by_case([0.9, 0.7], structure="organ"),
+        {"case": "c00", "structure": "tumour", "value": 0.2},
+        {"case": "c01", "structure": "tumour", "value": np.nan, "status": "not_defined"},
+    )
+    found = cell(rows)
+    assert found["mean"] == pytest.approx(0.5)
+    assert (found["n_scored"], found["n_expected"]) == (3, 4)
+    assert found["low"] < 0.5 < found["high"]
+
+
+def test_a_missed_structure_counts_and_is_counted():
+    rows = table(*by_case([0.9, None, 0.6]), {"case": "c03", "value": 0.0, "status": "prediction_empty"})
+    found = cell(rows)
+    assert found["mean"] == pytest.approx(1.5 / 4)
+    assert (found["n_scored"], found["n_expected"], found["n_failed"]) == (4, 4, 1)
+
+
+def test_policy_is_applied_at_aggregation_only():
+    rows = table(*by_case([0.9, None]), {"case": "c02", "value": np.nan, "status": "both_empty"})
+    assert cell(rows)["mean"] == pytest.approx((0.9 + 0 + 1) / 3)
+    excluded = {"dice": {"both_empty": "exclude", "prediction_missing": "exclude"}}
+    found = cell(rows, policies=excluded)
+    assert found["mean"] == pytest.approx(0.9)
+    assert (found["n_scored"], found["n_expected"]) == (1, 3)
+    assert rows["value"].isna().sum() == 2
+
+
+def test_distance_penalty_and_published_sentinels():
+    common = {"status": "prediction_empty", "value": np.nan}
+    rows = table(*({"metric": name, **common} for name in ("hd95", "uniseg_hd95", "dodnet_hd95")), unit_of_value="mm")
+    scored = apply_policies(rows).set_index("metric")["scored"]
+    assert scored.to_dict() == {"hd95": 300.0, "uniseg_hd95": 998.0, "dodnet_hd95": 373.12866}
+
+
+def test_a_status_without_policy_keeps_the_rows_value():
+    rows = table({"metric": "volume_error_ml", "value": -12.5, "status": "prediction_empty"})
+    assert apply_policies(rows)["scored"].tolist() == [-12.5]
+    skipped = table({"value": 0.7, "status": "skipped"})
+    assert apply_policies(skipped)["scored"].isna().all()
+
+
+def test_every_metric_has_a_direction_and_a_printable_policy():
+    for name in METRIC_NAMES:
+        assert isinstance(lower_is_better(name), bool)
+        assert policy_text(name, None).startswith(f"{name}: ")
+    assert set(DEFAULT_POLICIES) <= set(METRIC_NAMES)
+    assert "prediction missing counts as 0" in policy_text("dice", None)
+    assert "both empty excluded" in policy_text("dice", {"dice": {"both_empty": "exclude"}})
+    with pytest.raises(InputFaults, match="unknown direction"):
+        lower_is_better("HD95 of somebody")
+
+
+def test_a_miss_of_a_distance_is_its_largest_penalty():
+    assert scale_of("hd95", None).worst == 300
+    assert scale_of("hd95", {"hd95": {"failed": 500}}).worst == 500
+    assert scale_of("dice", None).worst == 0
+    excluded = dict.fromkeys(("prediction_empty", "prediction_missing", "failed"), "exclude")
+    assert scale_of("hd95", {"hd95": excluded}).worst is None
+
+
+def test_an_uncounted_cell_has_no_figures_but_its_counts():
+    rows = table({"value": np.nan, "status": "skipped"}, {"case": "d", "value": np.nan, "status": "skipped"})
+    found = cell(rows)
+    assert np.isnan(found[["mean", "low", "high"]].astype(float)).all()
+    assert (found["n_scored"], found["n_expected"], found["n_skipped"]) == (0, 2, 2)
+
+
+def test_patients_with_several_cases_are_one_unit():
+    """Ten copies of every patient's case must not narrow the interval."""
+    values = [0.9, 0.5, 0.7, 0.8, 0.6]
+    once = table(*({"case": f"p{i}", "patient": f"p{i}", "value": v} for i, v in enumerate(values)))
+    tenfold = table(
+        *({"case": f"p{i}x{j}", "patient": f"p{i}", "value": v} for i, v in enumerate(values) for j in range(10))
+    )
+    narrow, wide = cell(tenfold, resamples=20_000), cell(once, resamples=20_000)
+    assert narrow["mean"] == pytest.approx(wide["mean"])
+    assert narrow["n_patients"] == 5
+    assert narrow["high_as_seen"] - narrow["low_as_seen"] == pytest.approx(
+        wide["high_as_seen"] - wide["low_as_seen"], rel=0.03
+    )
+
+
+def test_adding_a_model_moves_no_other_interval():
+    first = {"a": [0.9, 0.8, 0.7, 0.4]}
+    alone = cells(methods(first), metric="dice")
+    beside = cells(methods({"b": [0.1, 0.2, 0.3, 0.4], **first}), metric="dice")
+    assert alone.iloc[0]["low"] == beside[beside["model"] == "a"].iloc[0]["low"]
+
+
+def test_seeds_widen_the_interval_by_their_spread():
+    """Two seeds 0.2 apart on every patient: per-seed means 0.6 and 0.8, no residual."""
+    values = [0.55, 0.6, 0.65, 0.6]
+    rows = table(*by_case(values, seed=0), *by_case([v + 0.2 for v in values], seed=1))
+    found = cell(rows)
+    assert found["seed_means"] == pytest.approx({0: 0.6, 1: 0.8})
+    assert found["seed_noise"] == pytest.approx(0)
+    assert found["mean"] == pytest.approx(0.7)
+    assert found["n_seeds"] == 2
+    assert found["high"] > found["patient_high"]
+
+
+def test_protocols_are_never_mixed():
+    rows = table({}, {"case": "d", "protocol": "as_published"})
+    with pytest.raises(InputFaults, match="several protocols"):
+        cells(rows, metric="dice")
+
+
+def test_structures_apart():
+    rows = table(*by_case([0.9, 0.7], structure="organ"), *by_case([0.3, 0.1], structure="tumour"))
+    found = structure_cells(rows, metric="dice").set_index("structure")["mean"]
+    assert found.to_dict() == pytest.approx({"organ": 0.8, "tumour": 0.2})
+    assert structure_cells(rows, metric="hd95").empty
+    assert cells(rows, metric="hd95").empty
+
+
+def test_mean_over_tasks_adds_limits_in_squares():
+    columns = {"experiment": "e", "model": "m", "initialisation": "i", "metric": "hd95", "n_scored": 2, "n_expected": 3,
+               "n_failed": 1, "n_skipped": 0, "seed_noise": 0.0}  # fmt: skip
+    parts = pd.DataFrame([
+        columns | {"task": "A", "mean": 10.0, "patient_low": 7.0, "patient_high": 14.0, "seed_means": {0: 10.0}},
+        columns | {"task": "B", "mean": 20.0, "patient_low": 16.0, "patient_high": 23.0, "seed_means": {0: 20.0}},
+    ])  # fmt: skip
+    found = mean_over_tasks(parts).iloc[0]
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx((15.0, 15 - 5 / 2, 15 + 5 / 2))
+    assert (found["n_tasks"], found["n_scored"], found["n_expected"], found["n_failed"]) == (2, 4, 6, 2)
+    assert found["complete"]
+    parts.loc[1, ["mean", "patient_low", "patient_high"]] = np.nan
+    partial = mean_over_tasks(parts).iloc[0]
+    assert not partial["complete"]
+    assert (partial["n_tasks"], partial["n_tasks_expected"]) == (1, 2)

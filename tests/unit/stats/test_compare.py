@@ -1,0 +1,123 @@
+"""The verb `compare` on tables of other origin: everything or nothing is written, faults are one line each."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from segbench.cli import main
+from segbench.core.errors import InputFaults
+from segbench.stats.comparison import TITLES
+from segbench.stats.longtable import read_long
+from segbench.stats.policies import lower_is_better
+
+
+def long_rows(metric="dice", tasks=("T", "U"), models=("a", "b", "c"), cases=6):
+    rng = np.random.default_rng(51)
+    level = {(task, case): rng.uniform(0.6, 0.9) for task in tasks for case in range(cases)}
+    return pd.DataFrame([
+        {"model": model, "task": task, "case": f"{case}", "structure": "organ", "metric": metric,
+         "value": round(value + 0.02 * i + rng.normal(0, 0.01), 4)}
+        for i, model in enumerate(models) for (task, case), value in level.items()
+    ])  # fmt: skip
+
+
+def written(tmp_path, frame, name="long.csv"):
+    frame.to_csv(tmp_path / name, index=False)
+    return str(tmp_path / name)
+
+
+def test_a_table_with_six_columns_gives_every_statistic(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["compare", written(tmp_path, long_rows()), "--out", str(out), "--resamples", "200", "--universal", "c",
+                 "--single", "a"]) == 0  # fmt: skip
+    names = {path.name for path in out.iterdir()}
+    assert {f"{name}.csv" for name in TITLES if name != "published"} <= names
+    figures = {name for name in names if name.endswith((".png", ".svg"))}
+    assert figures == {f"comparison_dice_{part}.{kind}" for kind in ("png", "svg")
+                       for part in ("all_tasks_critical_difference", "rank_stability")}  # fmt: skip
+    page = (out / "index.md").read_text(encoding="utf-8")
+    assert "Policy for dice: both empty counts as 1" in page
+    assert "coverage" in page
+    cells = pd.read_csv(out / "cells.csv")
+    assert (cells["n_scored"] == 6).all()
+    assert (cells["low"] < cells["mean"]).all()
+    assert (pd.read_csv(out / "transfer.csv")["difference"] > 0).all()
+    assert "index.md" in capsys.readouterr().out
+
+
+def test_same_input_same_bytes(tmp_path):
+    path = written(tmp_path, long_rows(tasks=("T",), models=("a", "b")))
+    for name in ("one", "two"):
+        main(["compare", path, "--out", str(tmp_path / name), "--resamples", "100"])
+    first, second = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("one", "two"))
+    assert first == second
+
+
+def bad(frame):
+    return frame.assign(value=frame["value"].astype(object))
+
+
+FAULTS = [
+    (lambda f: f.drop(columns="case"), [], "no column 'case'"),
+    (lambda f: bad(f).replace({"value": {f["value"].iloc[0]: "x"}}), [], "line 2: value: found 'x'"),
+    (lambda f: f.assign(value=f["value"] * 100), [], "divide per cent by 100"),
+    (lambda f: pd.concat([f, f.head(1)]), [], "a key seen before"),
+    (lambda f: f.iloc[1:], [], "1 of 6 rows missing, first 0/organ/dice"),
+    (lambda f: f.assign(metric="Dice"), [], "did you mean 'dice'?"),
+    (lambda f: f.assign(status="okay"), [], "did you mean 'ok'?"),
+    (lambda f: bad(f).replace({"value": {f["value"].iloc[0]: ""}}), [], "a number beside status ok"),
+    (lambda f: f, ["--metric", "hd95"], "--metric hd95"),
+    (lambda f: f, ["--policy", "dice.both_empt=1"], "did you mean 'both_empty'?"),
+    (lambda f: f, ["--policy", "dice.failed=much"], "a number or 'exclude'"),
+    (lambda f: f, ["--equivalence", "dice=-1"], "a positive number"),
+    (lambda f: f, ["--universal", "zzz"], "--universal/--single zzz"),
+    (lambda f: f, ["--alpha", "2"], "a number between 0 and 1"),
+    (lambda f: f, ["--resamples", "5"], "at least 100"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "options", "words"), FAULTS)
+def test_bad_input_leaves_with_2_and_writes_nothing(tmp_path, capsys, spoil, options, words):
+    path = written(tmp_path, spoil(long_rows()))
+    assert main(["compare", path, "--out", str(tmp_path / "out"), *options]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_unreadable_and_absent_tables(tmp_path, capsys):
+    (tmp_path / "b.csv").write_bytes(b"\x00\xff\xfe")
+    for name in ("b.csv", "none.csv"):
+        assert main(["compare", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_metrics_of_others_need_a_direction(tmp_path):
+    path = written(tmp_path, long_rows("Surface distance"))
+    with pytest.raises(InputFaults, match="--lower-is-better"):
+        read_long(path)
+    rows = read_long(path, lower_is_better=["Surface distance"])
+    assert set(rows["metric"]) == {"Surface distance"}
+    assert lower_is_better("Surface distance")
+    assert rows["patient"].tolist() == rows["case"].tolist()
+
+
+def test_missing_predictions_are_counted_not_dropped(tmp_path):
+    frame = long_rows(tasks=("T",), models=("a", "b")).assign(status="ok")
+    frame["value"] = frame["value"].astype(object)
+    frame.loc[0, ["value", "status"]] = ["", "prediction_missing"]
+    out = tmp_path / "out"
+    assert main(["compare", written(tmp_path, frame), "--out", str(out), "--resamples", "100"]) == 0
+    cell = pd.read_csv(out / "cells.csv").set_index("model").loc["a"]
+    assert (cell["n_scored"], cell["n_expected"], cell["n_failed"]) == (6, 6, 1)
+    assert cell["low"] < cell["low_as_seen"] + 0.1
+
+
+def test_synthetic_tasks_are_named_so(tmp_path):
+    frame = long_rows(tasks=("phantom_spleen", "phantom_liver"))
+    out = tmp_path / "out"
+    assert main(["compare", written(tmp_path, frame), "--out", str(out), "--resamples", "100"]) == 0
+    page = (out / "index.md").read_text(encoding="utf-8")
+    assert page.startswith("# Comparison of 3 models on 2 tasks (synthetic data)")
+    assert "Synthetic data: phantom_liver, phantom_spleen." in page

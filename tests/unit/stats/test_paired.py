@@ -1,0 +1,160 @@
+"""Paired statistics against the libraries they come from, and their error rates under simulation."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from segbench.stats.paired import (
+    detectable_per_task,
+    holm,
+    minimum_detectable,
+    paired_table,
+    rank_biserial,
+    variance_split,
+    wilcoxon_p,
+)
+
+from .score_tables import by_case, methods, table
+
+A = [0.91, 0.85, 0.88, 0.72, 0.95, 0.64, 0.80, 0.78, 0.90]
+B = [0.89, 0.86, 0.80, 0.60, 0.93, 0.50, 0.75, 0.70, 0.89]
+
+
+def test_one_pair_agrees_with_scipy():
+    row = paired_table(methods({"a": A, "b": B}), metric="dice").iloc[0]
+    difference = np.round(np.array(A) - np.array(B), 12)
+    expected = stats.ttest_1samp(difference, 0).confidence_interval()
+    assert row["difference"] == pytest.approx(difference.mean())
+    assert (row["low"], row["high"]) == pytest.approx(tuple(expected))
+    assert row["p_value"] == pytest.approx(stats.wilcoxon(difference).pvalue)
+    assert row["p_holm"] == row["p_value"]
+    assert row["better"] == "a"
+    assert row["cohen_dz"] == pytest.approx(difference.mean() / difference.std(ddof=1))
+    assert row["n_patients"] == 9
+
+
+def test_lower_is_better_turns_the_winner_not_the_sign():
+    values = {"a": [3.0, 4.0, 5.0, 3.5, 4.4, 3.9, 4.1, 5.2], "b": [9.0, 8.0, 9.5, 7.7, 8.8, 9.9, 8.1, 9.3]}
+    row = paired_table(methods(values, metric="hd95", unit_of_value="mm"), metric="hd95").iloc[0]
+    assert row["difference"] < 0
+    assert row["better"] == "a"
+    assert row["p_a_better"] > 0.95
+    assert row["verdict"] == "a better"
+
+
+def test_holm_over_all_pairs_and_tasks():
+    values = {"a": A, "b": B, "c": [v - 0.001 for v in A]}
+    two = pd.concat([methods(values, task=name) for name in ("S", "T")])
+    found = paired_table(two, metric="dice")
+    assert len(found) == 6
+    assert (found["family"] == 6).all()
+    smallest = found["p_value"].min()
+    assert found.loc[found["p_value"] == smallest, "p_holm"].iloc[0] == pytest.approx(min(1, 6 * smallest))
+
+
+def test_equal_methods_are_practically_equivalent():
+    row = paired_table(methods({"a": A, "b": [v + 0.0005 for v in A]}), metric="dice").iloc[0]
+    assert row["p_equivalent"] > 0.95
+    assert row["verdict"] == "practically equivalent"
+    same = paired_table(methods({"a": A, "b": A}), metric="dice").iloc[0]
+    assert same["p_value"] == 1
+    assert (same["low"], same["high"]) == (0, 0)
+    assert same["better"] == ""
+
+
+def test_only_what_both_count_is_paired():
+    rows = methods({"a": [0.9, None, 0.7, 0.8], "b": [0.8, 0.8, 0.6, 0.7]})
+    both = paired_table(rows, metric="dice", policies={"dice": {"prediction_missing": "exclude"}}).iloc[0]
+    assert both["n_patients"] == 3
+    assert both["difference"] == pytest.approx(0.1)
+    counted = paired_table(rows, metric="dice").iloc[0]
+    assert counted["n_patients"] == 4
+    assert counted["difference"] == pytest.approx((0.3 - 0.8) / 4)
+
+
+def test_skipped_cells_have_no_pair():
+    rows = methods({"a": A, "b": B})
+    rows.loc[rows["model"] == "b", ["value", "status"]] = [np.nan, "skipped"]
+    assert paired_table(rows, metric="dice").empty
+
+
+def test_seeds_widen_the_difference():
+    low = table(*by_case(A, model="a", seed=0), *by_case(A, model="a", seed=1), *by_case(B, model="b"))
+    shifted = table(
+        *by_case([v - 0.05 for v in A], model="a", seed=0), *by_case([v + 0.05 for v in A], model="a", seed=1),
+        *by_case(B, model="b"),
+    )  # fmt: skip
+    narrow, wide = (paired_table(rows, metric="dice").iloc[0] for rows in (low, shifted))
+    assert narrow["difference"] == pytest.approx(wide["difference"])
+    assert wide["high"] - wide["low"] > 5 * (narrow["high"] - narrow["low"])
+
+
+def test_rank_biserial_by_hand():
+    """|d| ranks: 1 -> 1, -2 -> 2, 3 -> 3, 4 -> 4; positive 8, negative 2, all 10: 0.6."""
+    assert rank_biserial(np.array([1.0, -2.0, 3.0, 4.0, 0.0])) == pytest.approx(0.6)
+    assert rank_biserial(np.zeros(3)) == 0
+
+
+def test_wilcoxon_of_nothing():
+    assert np.isnan(wilcoxon_p(np.array([])))
+    assert wilcoxon_p(np.zeros(5)) == 1
+
+
+def test_wilcoxon_with_zeros_and_ties_agrees_with_scipy():
+    zeros = np.array([0.0, 0.3, -0.1, 0.25, 0.4, 0.0, 0.35])
+    assert wilcoxon_p(zeros) == pytest.approx(stats.wilcoxon(zeros[zeros != 0], method="exact").pvalue)
+    ties = np.array([0.1, 0.1, -0.1, 0.2, 0.3, 0.4])
+    assert wilcoxon_p(ties) == pytest.approx(stats.wilcoxon(ties, method=stats.PermutationMethod()).pvalue)
+
+
+def _corrected(differences_by_pair):
+    p_values = [wilcoxon_p(d) for d in differences_by_pair]
+    return holm(pd.DataFrame({"p_value": p_values, "better_if_significant": "a"}), 0.05)
+
+
+def test_family_wise_error_is_at_most_nominal():
+    """Five exchangeable methods, 27 patients, skewed with misses; any star is false. 400 repeats, 99 % margin."""
+    rng, repeats, false = np.random.default_rng(11), 400, 0
+    for _ in range(repeats):
+        level = rng.beta(8, 2, (27, 1))
+        scores = np.clip(level + rng.normal(0, 0.05, (27, 5)), 0, 1) * (rng.random((27, 5)) > 0.1)
+        pairs = [scores[:, i] - scores[:, j] for i in range(5) for j in range(i)]
+        false += _corrected(pairs)["significant"].any()
+    assert false / repeats <= 0.05 + 2.33 * np.sqrt(0.05 * 0.95 / repeats)
+
+
+def test_power_grows_with_patients():
+    rng = np.random.default_rng(12)
+    rates = [np.mean([wilcoxon_p(rng.normal(0.02, 0.04, size)) < 0.05 for _ in range(200)]) for size in (9, 27, 61)]
+    assert rates[0] < rates[1] - 0.15 < rates[2] - 0.2
+    assert rates[2] > 0.9
+
+
+def test_minimum_detectable_difference_is_found_with_the_stated_power():
+    rng, repeats = np.random.default_rng(13), 500
+    difference = minimum_detectable(0.04, 25)
+    rate = np.mean([wilcoxon_p(rng.normal(difference, 0.04, 25)) < 0.05 for _ in range(repeats)])
+    assert rate == pytest.approx(0.8, abs=2.6 * np.sqrt(0.8 * 0.2 / repeats))
+    assert np.isnan(minimum_detectable(0.04, 2))
+    assert minimum_detectable(0.04, 100) < minimum_detectable(0.04, 9)
+
+
+def test_detectable_per_task():
+    found = detectable_per_task(paired_table(methods({"a": A, "b": B, "c": A[::-1]}), metric="dice"))
+    assert len(found) == 1
+    assert found["smallest"].iloc[0] <= found["minimum_detectable"].iloc[0] <= found["largest"].iloc[0]
+
+
+def test_variance_split_by_hand():
+    """Patients 0, 1, 2 tenths, seeds plus or minus one tenth, no residual: variances 0.01 and 0.02."""
+    patients = np.array([0.3, 0.4, 0.5])
+    rows = table(*by_case(patients - 0.1, seed=0), *by_case(patients + 0.1, seed=1))
+    found = variance_split(rows, metric="dice").iloc[0]
+    assert (found["var_cases"], found["var_seeds"], found["var_residual"]) == pytest.approx(
+        (0.01, 0.02, 0.0), abs=1e-12
+    )
+    assert found["share_seeds"] == pytest.approx(2 / 3)
+    single = variance_split(table(*by_case(patients)), metric="dice").iloc[0]
+    assert single["var_cases"] == pytest.approx(0.01)
+    assert np.isnan(single["share_seeds"])
