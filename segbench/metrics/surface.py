@@ -82,8 +82,10 @@ def distances(
     apart = np.flatnonzero(~target_mask.ravel()[query.flat])
     if len(apart) > max(FEW_QUERIES, target_mask.size // VOXELS_PER_QUERY):
         np.logical_not(target_mask, out=target_mask)
-        squared = edt.edtsq(target_mask, anisotropy=spacing_mm_xyz, parallel=threads)
-        found[apart] = np.sqrt(squared.ravel()[query.flat[apart]], dtype=np.float64)
+        unit_mm = spacing_mm_xyz[-1]  # float32 distances lose less in units of a voxel
+        relative = tuple(size / unit_mm for size in spacing_mm_xyz)
+        squared = edt.edtsq(target_mask, anisotropy=relative, parallel=threads)
+        found[apart] = unit_mm * np.sqrt(squared.ravel()[query.flat[apart]], dtype=np.float64)
         if tolerance_mm is None:
             return found
         apart = np.flatnonzero(np.abs(found - tolerance_mm) <= 1e-5 * tolerance_mm)
