@@ -10,7 +10,7 @@ import pandas as pd
 from segbench.metrics.registry import METRICS
 from segbench.reporting.figures import method_costs
 from segbench.reporting.run import CONFIDENCE, Run
-from segbench.reporting.sentences import number, points, seconds_text, titled
+from segbench.reporting.sentences import number, p_text, points, seconds_text, titled
 from segbench.reporting.statistics import Statistics, pair_over_tasks
 from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
 from segbench.stats.published import check_published
@@ -56,7 +56,7 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
                 f"{shown(metric, found['difference'], sign=True)}",
                 interval_text(metric, found["low"], found["high"], sign=True),
                 *(str(int((part["better"] == side).sum())) for side in "ab"),
-                f"{part['p_holm'].min():.3f}",
+                p_text(part["p_holm"].min()),
                 *(
                     str(int(verdicts.get(word, 0)))
                     for word in ("a better", "practically equivalent", "b better", "undecided")

@@ -11,6 +11,8 @@ from segbench.reporting.statistics import MEAN_COLUMN, Statistics, label_of, pai
 from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
 from segbench.stats.ranking import ALL_TASKS
 
+NO_INTERVAL = "no interval: a task has fewer than two patients"
+
 
 def points(metric: str) -> str:
     """Return the unit of differences."""
@@ -20,6 +22,11 @@ def points(metric: str) -> str:
 def number(value: float, digits: int = 2) -> str:
     """Return a plain number, a dash for NaN."""
     return f"{value:.{digits}f}" if np.isfinite(value) else DASH
+
+
+def p_text(value: float) -> str:
+    """Return a p value with three decimals, small ones as a bound."""
+    return "< 0.001" if value < 0.001 else number(value, 3)
 
 
 def seconds_text(seconds: float) -> str:
@@ -32,9 +39,19 @@ def seconds_text(seconds: float) -> str:
 
 
 def difference_text(metric: str, found: dict) -> str:
-    """Return '+1.2 points (-0.3 to +2.7)'."""
-    limits = interval_text(metric, found["low"], found["high"], sign=True)
+    """Return '+1.2 points (-0.3 to +2.7)', or that there is no interval."""
+    known = np.isfinite(found["low"]) and np.isfinite(found["high"])
+    limits = interval_text(metric, found["low"], found["high"], sign=True) if known else NO_INTERVAL
     return f"{shown(metric, found['difference'], sign=True)} {points(metric)} ({limits})"
+
+
+def verdict_text(found: dict) -> str:
+    """Say whether an interval of a difference excludes 0."""
+    if not (np.isfinite(found["low"]) and np.isfinite(found["high"])):
+        return "how sure that is cannot be said"
+    if found["low"] > 0 or found["high"] < 0:
+        return "the interval excludes 0"
+    return "the interval includes 0, so the two are not told apart"
 
 
 def winner_sentence(table: Table, statistics: Statistics | None) -> str:
@@ -43,18 +60,20 @@ def winner_sentence(table: Table, statistics: Statistics | None) -> str:
     if not ranking:
         return "No trained method has a comparable mean over tasks."
     best = ranking[0]
-    limits = interval_text(table.metric, best.mean.low, best.mean.high)
+    known = np.isfinite(best.mean.low) and np.isfinite(best.mean.high)
+    limits = f"95 % interval {interval_text(table.metric, best.mean.low, best.mean.high)}" if known else NO_INTERVAL
+    count = sum(np.isfinite(cell.mean) for cell in best.cells)
+    tasks = f"{count}" if count == len(table.tasks) else f"{count} of {len(table.tasks)}"
     text = (
-        f"{best.method.title} has the best mean {METRICS[table.metric].title} over the {len(table.tasks)} "
-        f"{table.experiment} tasks: {shown(table.metric, best.mean.mean)} {unit} (95 % interval {limits})"
+        f"{best.method.title} has the best mean {METRICS[table.metric].title} over {tasks} {table.experiment} tasks: "
+        f"{shown(table.metric, best.mean.mean)} {unit} ({limits})"
     )
     if statistics is None or len(ranking) < 2:
         return text + "."
     second = ranking[1]
     found = pair_over_tasks(statistics, label_of(best.method), label_of(second.method))
-    sure = found["low"] > 0 or found["high"] < 0
-    verdict = "the interval excludes 0" if sure else "the interval includes 0, so the two are not told apart"
-    text += f"; the next is {second.method.title}, difference {difference_text(table.metric, found)}: {verdict}"
+    text += f"; the next is {second.method.title}, difference {difference_text(table.metric, found)}: "
+    text += verdict_text(found)
     stable = statistics.stability
     first = stable[(stable["task"] == ALL_TASKS) & (stable["method"] == label_of(best.method))]
     if len(first):
@@ -112,6 +131,8 @@ def failure_sentence(run: Run) -> str:
     failed = [job for job in jobs if job["status"] == "failed"]
     text = f"{len(failed)} of {len(jobs)} jobs failed" if failed else f"All {len(jobs)} jobs finished"
     cells = len({(cell["experiment"], cell["model"], cell["initialisation"], cell["task"]) for cell in skipped})
+    if not cells:
+        return f"{text}; no cell was skipped."
     return f"{text}; {cells} cell{'' if cells == 1 else 's'} skipped because a model does not support the task."
 
 

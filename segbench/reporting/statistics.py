@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from segbench.metrics.registry import METRICS
 from segbench.reporting.run import Method, Run
 from segbench.reporting.tables import Table, direction
 from segbench.stats.methods import method_labels
@@ -45,6 +46,11 @@ class Statistics:
     variance: pd.DataFrame
 
 
+def conventions(run: Run) -> list[str]:
+    """Return the run's metrics by which a ranking of all tasks can be defended: overlaps and distances."""
+    return [name for name in run.metrics if METRICS[name].unit != "ml" and not METRICS[name].lesion_only]
+
+
 def label_of(method: Method) -> str:
     """Return the name that segbench.stats gives a method."""
     frame = pd.DataFrame({"model": [method.model], "initialisation": [method.initialisation]})
@@ -73,7 +79,7 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
     paired = paired_table(rows, **options)
     ranks = rank_table(rows, **options, paired=paired)
     distribution = rank_distribution(rows, **options, resamples=RESAMPLES)
-    universes = multiverse(rows, metrics=run.metrics, policies=run.record["policies"])
+    universes = multiverse(rows, metrics=conventions(run), policies=run.record["policies"])
     return Statistics(
         experiment=experiment,
         metric=metric,

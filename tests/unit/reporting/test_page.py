@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from segbench.cli import main
-from segbench.reporting import rank_figures, statistics
+from segbench.reporting import rank_figures, sentences, statistics
 from segbench.reporting.page import render
 from segbench.reporting.run import Run
 from segbench.reporting.tables import build_table
@@ -102,7 +102,7 @@ def test_real_data_are_not_called_synthetic(results, tmp_path):
 
 def test_the_summary_names_the_winner_of_the_table(results, page):
     best = build_table(Run(results), "upstream", "dice").ranking()[0]
-    assert f"{best.method.title} has the best mean Dice over the 3 upstream tasks" in page
+    assert f"{best.method.title} has the best mean Dice over 3 upstream tasks" in page
 
 
 def test_footer_holds_the_provenance(results, page):
@@ -152,6 +152,13 @@ def test_weak_controls_that_are_not_beaten_are_named(results):
     floor = max(row.mean.mean for row in table.rows if row.method.model in statistics.WEAK_CONTROLS)
     losers = [row.method.title for row in table.rows if row.method.trained and row.mean.mean <= floor]
     assert checks["not_better"].iloc[0] == losers
+
+
+def test_a_difference_without_an_interval_is_not_called_undecided():
+    assert sentences.verdict_text({"low": np.nan, "high": np.nan}) == "how sure that is cannot be said"
+    assert sentences.verdict_text({"low": 0.01, "high": 0.02}) == "the interval excludes 0"
+    assert "includes 0" in sentences.verdict_text({"low": -0.01, "high": 0.02})
+    assert "fewer than two patients" in sentences.difference_text("dice", {"difference": 0.1, "low": np.nan, "high": 1})
 
 
 def test_a_run_with_one_trained_method_still_renders(tmp_path):
