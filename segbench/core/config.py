@@ -48,17 +48,13 @@ class Data(Section):
     )
     phantom: Phantom | None = Field(None, description="Generate the synthetic world under `root` first.")
     cards: tuple[str, ...] = Field((), description="Folders with your own data-set cards (*.yaml, *.json).")
-    protocol: Literal["seeded", "kfold", "as_published", "corrected"] = Field(
+    protocol: Literal["seeded", "kfold"] = Field(
         "seeded", description="How cases are split; named on every table."
-    )
-    split_files: tuple[str, ...] = Field(
-        (), description="Released split files, for the protocols `as_published` and `corrected`."
     )
     split_seed: int = Field(1234, description="Seed of the protocols `seeded` and `kfold`.")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="Share of patients held out by the protocol `seeded`.")
     folds: tuple[int, ...] = Field((0,), min_length=1, description="Folds to run; `seeded` has fold 0 only.")
     fold_count: int = Field(5, ge=2, description="Number of folds of the protocol `kfold`.")
-    accept_leaks: tuple[str, ...] = Field((), description="Names of audit findings that are accepted on purpose.")
 
 
 def _as_model_entry(value: Any) -> Any:
@@ -293,15 +289,6 @@ def _meaning_faults(where: str, config: Config) -> list[Fault]:
     if config.data.root is None:
         faults.append(
             Fault(f"{where}: data.root", "nothing", "a folder with the data sets", "set data.root or SEGBENCH_DATA")
-        )
-    if config.data.protocol in ("as_published", "corrected") and not config.data.split_files:
-        faults.append(
-            Fault(
-                f"{where}: data.split_files",
-                "nothing",
-                f"the released split files for protocol {config.data.protocol}",
-                "see docs/protocols.md for where to get them",
-            )
         )
     if config.downstream:
         unknown = set(config.downstream.training) - set(Training.model_fields)

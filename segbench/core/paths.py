@@ -35,11 +35,6 @@ class RunPaths:
         return self.root / "splits.json"
 
     @property
-    def audit(self) -> Path:
-        """Findings of the leak audit."""
-        return self.root / "audit.csv"
-
-    @property
     def scores(self) -> Path:
         """The one table that everything is derived from."""
         return self.root / "scores.csv"
@@ -48,11 +43,6 @@ class RunPaths:
     def run_record(self) -> Path:
         """What the report needs to know about the run: methods, tasks, jobs, provenance."""
         return self.root / "run.json"
-
-    @property
-    def owner(self) -> Path:
-        """Process that owns the workflow's lock; kept outside declared outputs."""
-        return self.root / "state" / "owner.json"
 
     def manifest(self, task: str) -> Path:
         """Checked cases of a task."""

@@ -24,15 +24,11 @@ def make_splits(cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, st
     """
     if data.protocol == "seeded":
         folds = {"0": seeded_split(cases, namespaces, fraction=data.test_fraction, seed=data.split_seed)}
-    elif data.protocol == "kfold":
+    else:
         folds = {
             str(fold): kfold_split(cases, namespaces, fold=fold, count=data.fold_count, seed=data.split_seed)
             for fold in data.folds
         }
-    else:
-        from segbench.data.protocols import published_split
-
-        folds = {"0": published_split(cases, data.protocol, data.split_files)}
     for fold in data.folds:
         if str(fold) not in folds:
             raise fault("data.folds", found=fold, expected=f"one of {', '.join(folds)}", mend="change data.folds")

@@ -55,7 +55,6 @@ def run_record(config: Config) -> dict:
             "patch_size_zyx": list(config.network.patch_size_zyx),
         },
         "notices": _notices(config),
-        "audit": _audit(paths),
     }  # fmt: skip
 
 
@@ -217,10 +216,3 @@ def _notices(config: Config) -> list[str]:
     if nominal:
         notices.append(f"The spacing of {', '.join(nominal)} is nominal, so distances in mm are not defined there.")
     return notices
-
-
-def _audit(paths: RunPaths) -> list[dict]:
-    if not paths.audit.exists():
-        return []
-    with open(paths.audit, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
