@@ -21,7 +21,7 @@ import numpy as np
 from segbench.core.case import Case
 from segbench.core.files import atomic_path, write_text
 from segbench.core.progress import Progress
-from segbench.data.fingerprint import Fingerprint, fingerprints_of, same_images
+from segbench.data.fingerprint import SAME_LANDMARKS, Fingerprint, Match, fingerprints_of, same_images
 
 CaseKey = tuple[str, str]
 UNSPLIT = "unsplit"
@@ -50,7 +50,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Finding:
-    """One leak; `name` is what `data.accept_leaks` lists. Lists of cases are separated by spaces."""
+    """One leak; `name` is what a person lists to accept it. Lists of cases are separated by spaces."""
 
     name: str
     kind: str
@@ -183,12 +183,30 @@ def same_image_pairs(
             found.append(prints)
             progress.advance()
     owners = [number for number, prints in enumerate(found) for _ in prints]
-    pairs: dict[tuple[CaseKey, CaseKey], str] = {}
+    matches: dict[tuple[int, int], list[Match]] = defaultdict(list)
     for match in same_images([item for prints in found for item in prints], owners):
-        first, second = (cases[owners[place]] for place in (match.first, match.second))
-        evidence = f"thumbnails correlate at {match.correlation:.3f}, {match.shared_landmarks} shared landmarks"
-        pairs.setdefault(((first.task, first.case_id), (second.task, second.case_id)), evidence)
-    return pairs
+        matches[owners[match.first], owners[match.second]].append(match)
+    return {
+        (_key(cases[first]), _key(cases[second])): _evidence(group)
+        for (first, second), group in matches.items()
+        if _convinces(group, channels=min(len(found[first]), len(found[second])))
+    }
+
+
+def _key(case: Case) -> CaseKey:
+    return case.task, case.case_id
+
+
+def _convinces(matches: Sequence[Match], *, channels: int) -> bool:
+    """Landmarks of one channel suffice; thumbnails must agree in every channel, as registered brains look alike."""
+    agreeing = min(len({match.first for match in matches}), len({match.second for match in matches}))
+    return agreeing >= channels or any(match.shared_landmarks >= SAME_LANDMARKS for match in matches)
+
+
+def _evidence(matches: Sequence[Match]) -> str:
+    likeness = max(match.correlation for match in matches)
+    shared = max(match.shared_landmarks for match in matches)
+    return f"thumbnails correlate at {likeness:.3f}, {shared} shared landmarks"
 
 
 def _mapped(work, cases: Sequence[Case], workers: int) -> Iterable[list[Fingerprint]]:
