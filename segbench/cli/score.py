@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score every case and write the table whole or not at all."""
+    from segbench.core.errors import fault
     from segbench.evaluation.external import Request, pairs, score_all
     from segbench.evaluation.rows import write_rows
 
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
         model=args.model,
         task=args.task,
     )
+    if args.workers < 1:
+        raise fault("--workers", found=args.workers, expected="at least 1", mend="give the number of cases at once")
     cases = pairs(args.reference, args.prediction)
     rows = score_all(cases, request, workers=args.workers)
     write_rows(args.out, rows)
@@ -76,6 +79,8 @@ def parse_structures(text: str, *, tolerances: list[str], lesions: list[str]) ->
         if not left or not right:
             raise fault("--labels", found=repr(item), expected="1=liver or organ=1+2", mend="name value and structure")
         name, values = (right, left) if left.replace("+", "").isdigit() else (left, right)
+        if name in labels:
+            raise fault("--labels", found=f"{name!r} twice", expected="each structure once", mend=f"write {name}=1+2")
         labels[name] = tuple(_whole(value, "--labels") for value in values.split("+"))
     stated = dict(item.partition("=")[::2] for item in tolerances)
     for name in [*stated, *lesions]:

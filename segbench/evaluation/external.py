@@ -175,6 +175,8 @@ def _medpy_row(request, case, labels_XYZ, predicted_XYZ, spacing, item: tuple[St
     from medpy.metric import binary  # GPL: called as an installed tool, only when it is asked for
 
     structure, metric = item
+    if request.spacing_is_nominal and METRICS[metric].needs_spacing:
+        return _row(request, case, structure.name, metric, status="not_defined", reason="the spacing is nominal")
     reference, prediction = (np.isin(labels, structure.labels) for labels in (labels_XYZ, predicted_XYZ))
     voxel = float(np.prod(spacing))
     status = {
