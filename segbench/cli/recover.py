@@ -10,8 +10,9 @@ import json
 import logging
 from pathlib import Path
 
+from segbench.core.workflow import OWNER
+
 EXAMPLE = "python -m segbench recover"
-OWNER = Path(".snakemake/segbench-owner.json")
 LOCKS = Path(".snakemake/locks")
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ in an environment that holds Snakemake and nothing else.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from segbench.core import cards
 from segbench.core.errors import Fault, fault, raise_faults, suggestion
 from segbench.core.task import Task, TaskSet
+from segbench.core.vocabulary import METRIC_NAMES, POLICY_STATUSES
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
 Triple = tuple[int, int, int]
@@ -48,9 +48,7 @@ class Data(Section):
     )
     phantom: Phantom | None = Field(None, description="Generate the synthetic world under `root` first.")
     cards: tuple[str, ...] = Field((), description="Folders with your own data-set cards (*.yaml, *.json).")
-    protocol: Literal["seeded", "kfold"] = Field(
-        "seeded", description="How cases are split; named on every table."
-    )
+    protocol: Literal["seeded", "kfold"] = Field("seeded", description="How cases are split; named on every table.")
     split_seed: int = Field(1234, description="Seed of the protocols `seeded` and `kfold`.")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="Share of patients held out by the protocol `seeded`.")
     folds: tuple[int, ...] = Field((0,), min_length=1, description="Folds to run; `seeded` has fold 0 only.")
@@ -382,8 +380,6 @@ def _network_faults(where: str, network: Network) -> list[Fault]:
 
 
 def _metric_faults(where: str, config: Config) -> list[Fault]:
-    from segbench.core.vocabulary import METRIC_NAMES, POLICY_STATUSES
-
     faults = [
         Fault(f"{where}: metrics", repr(name), "a metric", suggestion(name, METRIC_NAMES))
         for name in config.metrics
@@ -403,8 +399,3 @@ def _metric_faults(where: str, config: Config) -> list[Fault]:
 def schema() -> dict:
     """Return the JSON schema of the config, as written to config/schema.json."""
     return Config.model_json_schema()
-
-
-def valid_run_name(name: str) -> bool:
-    """Tell whether a string can name a run."""
-    return re.match(NAME, name) is not None
