@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from models.backbone import DeepSupervisionHeads, SharedDecoder, SharedEncoder, initialise_weights
+from models.backbone import DeepSupervisionHeads, SharedEncoder, initialise_weights
 from models.interface import NetworkSpec, SegmentationModel
+from models.uniseg.decoder import SkipSharingDecoder
 from models.uniseg.prompt import PROMPTS
 from segbench.core.errors import fault, suggestion
 from segbench.core.task import Task, TaskSet
+
+Features = tuple[list[Tensor], list[Tensor] | None]
 
 
 class UniSeg(SegmentationModel):
@@ -40,23 +43,29 @@ class UniSeg(SegmentationModel):
         self.encoder = SharedEncoder(spec, channel_counts or tasks.channel_counts)
         self.prompt = None if prompt == "none" else PROMPTS[prompt](self.task_count, width, grid_zyx)
         extra = 0 if self.prompt is None else self.prompt.channels
-        self.decoder = SharedDecoder(spec, extra_channels=extra, extra_level=position)
+        self.decoder = SkipSharingDecoder(spec, extra_channels=extra, extra_level=position)
         self.heads = DeepSupervisionHeads(spec, classes or tasks.max_classes)
         self.apply(initialise_weights)
 
-    def encode(self, images_BCZYX: Tensor) -> list[Tensor]:
-        """Return encoder features, finest first: all that tasks share."""
-        return self.encoder(images_BCZYX)
+    def encode(self, images_BCZYX: Tensor) -> Features:
+        """Return all that tasks share: encoder features, finest first, and in evaluation what the skips add.
 
-    def decode(self, features: list[Tensor], task: Task) -> list[Tensor]:
+        Training has one task per image, so that nothing is gained there by preparing the skips.
+        """
+        features = self.encoder(images_BCZYX)
+        return features, None if self.training else self.decoder.skip_parts(features)
+
+    def decode(self, features: Features, task: Task) -> list[Tensor]:
         """Return `logits_BKZYX` of one task; only its first classes are used, as in the released network."""
         return [logits[:, : task.num_classes] for logits in self.decode_index(features, self.tasks.index(task))]
 
-    def decode_index(self, features: list[Tensor], task_index: int) -> list[Tensor]:
+    def decode_index(self, features: Features, task_index: int) -> list[Tensor]:
         """Return the unsliced logits of a task by its number, full resolution first."""
-        if self.prompt is None:
-            return self.heads(self.decoder(features))
-        return self.heads(self.decoder(features, lambda x_BCZYX: self.prompt(x_BCZYX, task_index)))
+        stages, parts = features
+        extra = None if self.prompt is None else lambda x_BCZYX: self.prompt(x_BCZYX, task_index)
+        if parts is None:
+            return self.heads(self.decoder(stages, extra))
+        return self.heads(self.decoder.from_parts(stages[-1], parts, extra))
 
     def forward_index(self, images_BCZYX: Tensor, task_index: int) -> list[Tensor]:
         """Return the unsliced logits at all scales, full resolution first.
@@ -71,7 +80,7 @@ class UniSeg(SegmentationModel):
         size_zyx, steps_zyx = tuple(images_BCZYX.shape[2:]), self.spec.downsampling_zyx
         if any(size % step for size, step in zip(size_zyx, steps_zyx, strict=True)):
             raise fault("image size", found=size_zyx, expected=f"multiples of {steps_zyx}", mend="pad the image")
-        return self.decode_index(self.encoder(images_BCZYX), task_index)
+        return self.decode_index(self.encode(images_BCZYX), task_index)
 
 
 def _place(spec: NetworkSpec, position: int) -> tuple[int, tuple[int, int, int]]:

@@ -67,6 +67,16 @@ def test_a_prompt_follows_another_grid():
         torch.testing.assert_close(prompt.fuse(features), larger.fuse(features))
 
 
+@pytest.mark.parametrize("options", [{}, {"position": 1}, {"prompt": "none"}], ids=str)
+def test_prepared_skips_change_rounding_only(options):
+    model = built(**options)
+    with torch.no_grad():
+        prepared = model(images(batch=2), LIVER)
+        plain = model.train()(images(batch=2), LIVER)
+    for found, expected in zip(prepared, plain, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("options", [{"prompt": "univrsal"}, {"position": 2}, {"position": -1}, {"position": "deep"}])
 def test_unknown_variants_are_refused(options):
     with pytest.raises(InputFaults, match=next(iter(options))):

@@ -1,0 +1,48 @@
+"""The shared decoder for several tasks on one image: what the skips add is computed once.
+
+Axis legend: B batch, C channel, Z Y X space. A convolution over concatenated inputs is the sum of convolutions over
+the parts, and the skips are the same for every task: a third of each stage's arithmetic leaves the per-task work.
+Parameters and names are those of `SharedDecoder`; sums round differently in the last digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.backbone import SharedDecoder
+
+
+class SkipSharingDecoder(SharedDecoder):
+    """Decoder whose stages can start from prepared parts of the skips."""
+
+    def skip_parts(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Return what each stage's first convolution makes of its skip, bias included, coarsest stage first."""
+        skips = reversed(features[:-1])
+        return [
+            _convolved(block[0].conv, skip_BCZYX, first_input=up.out_channels, bias=block[0].conv.bias)
+            for up, block, skip_BCZYX in zip(self.up, self.blocks, skips, strict=True)
+        ]
+
+    def from_parts(
+        self, bottleneck_BCZYX: Tensor, parts: Sequence[Tensor], extra: Callable[[Tensor], Tensor] | None = None
+    ) -> list[Tensor]:
+        """Return the features of every stage as `forward` does, full resolution first."""
+        x_BCZYX, outputs = bottleneck_BCZYX, []
+        for depth, (up, block, part_BCZYX) in enumerate(zip(self.up, self.blocks, parts, strict=True)):
+            if extra is not None and depth == self.extra_level:
+                x_BCZYX = torch.cat([x_BCZYX, extra(x_BCZYX)], dim=1)
+            first, second = block
+            x_BCZYX = _convolved(first.conv, up(x_BCZYX)) + part_BCZYX
+            x_BCZYX = second(first.activation(first.norm(x_BCZYX)))
+            outputs.append(x_BCZYX)
+        return outputs[::-1]
+
+
+def _convolved(conv: nn.Conv3d, x_BCZYX: Tensor, *, first_input: int = 0, bias: Tensor | None = None) -> Tensor:
+    """Apply the part of a convolution that reads the channels of `x_BCZYX`, from input `first_input` on."""
+    weight = conv.weight[:, first_input : first_input + x_BCZYX.shape[1]]
+    return functional.conv3d(x_BCZYX, weight, bias, conv.stride, conv.padding)
