@@ -109,9 +109,7 @@ class SegmentationModel(nn.Module):
 
     def targets(self, labels_BZYX: Tensor, task: Task) -> Tensor:
         """Return `targets_BKZYX` (float32, 0 or 1) for the loss; by default the one-hot of the exclusive classes."""
-        return (
-            nn.functional.one_hot(labels_BZYX.long(), task.num_classes).movedim(-1, 1).to(torch.float32)
-        )
+        return nn.functional.one_hot(labels_BZYX.long(), task.num_classes).movedim(-1, 1).to(torch.float32)
 
 
 def stem_key(channels: int) -> str:

@@ -19,9 +19,11 @@ def run(args: argparse.Namespace) -> int:
     from segbench.core.config import load_config
     from segbench.core.files import write_json
     from segbench.core.paths import RunPaths
+    from segbench.data.protocols import check_organs
     from segbench.data.splits import make_splits
 
     config = load_config(args.config)
+    check_organs(config.tasks, config.data)
     paths = RunPaths(config.run)
     cases = {task.name: read_manifest(paths.manifest(task.name)) for task in config.tasks}
     namespaces = {task.name: config.dataset_cards[task.name]["patient_namespace"] for task in config.tasks}

@@ -24,6 +24,7 @@ from segbench.core.vocabulary import METRIC_NAMES, POLICY_STATUSES
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
 Triple = tuple[int, int, int]
 RESERVED_INITIALISATIONS = ("scratch",)
+Protocol = Literal["seeded", "kfold", "listed", "as_published", "corrected", "btcv_21_9", "btcv_24_6", "btcv_18_12"]
 
 
 class Section(BaseModel):
@@ -48,11 +49,24 @@ class Data(Section):
     )
     phantom: Phantom | None = Field(None, description="Generate the synthetic world under `root` first.")
     cards: tuple[str, ...] = Field((), description="Folders with your own data-set cards (*.yaml, *.json).")
-    protocol: Literal["seeded", "kfold"] = Field("seeded", description="How cases are split; named on every table.")
+    protocol: Protocol = Field("seeded", description="How cases are split; named on every table (docs/protocols.md).")
+    task_protocols: dict[str, Protocol] = Field(
+        default_factory=dict, description="Another protocol for single tasks, such as `{btcv: btcv_21_9}`."
+    )
+    split_files: tuple[str, ...] = Field(
+        (), description="Lists that you bring: the released split files (*.pkl), or your own lists (*.json)."
+    )
+    accept_leaks: tuple[str, ...] = Field(
+        (), description="Names of findings of the leak audit that do not stop the run; the report shows them."
+    )
     split_seed: int = Field(1234, description="Seed of the protocols `seeded` and `kfold`.")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="Share of patients held out by the protocol `seeded`.")
     folds: tuple[int, ...] = Field((0,), min_length=1, description="Folds to run; `seeded` has fold 0 only.")
     fold_count: int = Field(5, ge=2, description="Number of folds of the protocol `kfold`.")
+
+    def protocol_of(self, task: str) -> str:
+        """Return the name of the protocol that splits a task."""
+        return self.task_protocols.get(task, self.protocol)
 
 
 def _as_model_entry(value: Any) -> Any:
@@ -348,6 +362,12 @@ def _name_faults(where: str, config: Config) -> list[Fault]:
         Fault(f"{where}: task_recipes", repr(name), "a task of this run", suggestion(name, datasets))
         for name in config.task_recipes
         if name not in datasets
+    ]
+    tasks = [task.name for task in config.tasks] if not faults else list(config.data.task_protocols)
+    faults += [
+        Fault(f"{where}: data.task_protocols", repr(name), "a task of this run", suggestion(name, tasks))
+        for name in config.data.task_protocols
+        if name not in tasks
     ]
     return faults
 

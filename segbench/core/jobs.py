@@ -153,7 +153,7 @@ def row_keys(config: Config, splits: dict, job: Job, task: Task) -> Iterator[tup
             for metric in config.metrics:
                 yield (
                     job.experiment, job.model, job.initialisation, job.unit, str(job.fold), str(job.seed),
-                    config.data.protocol, task.name, task.name, case, structure.name, metric,
+                    config.data.protocol_of(task.name), task.name, task.name, case, structure.name, metric,
                 )  # fmt: skip
 
 
@@ -175,6 +175,7 @@ def settings_hash(config: Config, job: Job, *, scoring: bool) -> str:
         "weights": job.weights(config).model_dump(mode="json") if _has_weights(config, job) else None,
     }
     facts["training"].pop("save_every_seconds")
+    facts["data"].pop("accept_leaks")
     if scoring:
         facts |= {"inference": dump["inference"], "metrics": dump["metrics"]}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

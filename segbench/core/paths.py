@@ -35,6 +35,11 @@ class RunPaths:
         return self.root / "splits.json"
 
     @property
+    def audit(self) -> Path:
+        """The findings of the leak audit."""
+        return self.root / "audit.csv"
+
+    @property
     def scores(self) -> Path:
         """The one table that everything is derived from."""
         return self.root / "scores.csv"

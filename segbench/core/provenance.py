@@ -23,6 +23,7 @@ PHANTOM_CODE = (
     "segbench/core/seeds.py", "segbench/data/phantoms.py", "segbench/data/phantom_shapes.py",
     "segbench/data/phantom_torso.py", "segbench/data/phantom_mr.py",
 )  # fmt: skip
+AUDIT_CODE = ("segbench/data/audit.py", "segbench/data/audit_inputs.py", "segbench/data/fingerprint.py")
 PREPARE_CODE = ("segbench/data/preprocess.py", "segbench/data/readers.py", "segbench/data/recipes.py")
 PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "batchgeneratorsv2", "edt", "snakemake")
 

@@ -19,7 +19,7 @@ from segbench.core.errors import Fault, InputFaults
 from segbench.core.progress import Progress
 from segbench.core.task import Task
 from segbench.data.ingest import discover
-from segbench.data.layouts import dataset_json, msd_cases, nnunet_cases
+from segbench.data.layouts import dataset_json, folder_cases
 
 MAX_VOXELS = 4096**3 // 8
 AFFINE_TOLERANCE_MM = 1e-2
@@ -44,12 +44,8 @@ def check_folder(folder: Path) -> tuple[str, list[Fault]]:
     """Check a folder from its dataset.json alone; return one line of summary and every fault."""
     try:
         content = dataset_json(folder)
-        if "training" in content:
-            cases = msd_cases(folder, content, patient_of=lambda case: case)
-            stated = content.get("numTraining")
-        else:
-            cases = nnunet_cases(folder, content, patient_of=lambda case: case)
-            stated = content.get("numTraining")
+        cases = folder_cases(folder, content, patient_of=lambda case: case)
+        stated = content.get("numTraining")
         names = content.get("channel_names") or content.get("modality") or {}
         values = _label_values(folder, content)
     except InputFaults as error:

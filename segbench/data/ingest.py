@@ -23,13 +23,14 @@ def discover(task_name: str, card: dict, data_root: Path) -> list[CaseFiles]:
 
 def ingest(task: Task, card: dict, data_root: Path) -> list[Case]:
     """Return one manifest row per labelled case."""
-    return [_row(task, files) for files in discover(task.name, card, data_root)]
+    return [manifest_row(task.name, files) for files in discover(task.name, card, data_root)]
 
 
-def _row(task: Task, files: CaseFiles) -> Case:
+def manifest_row(task_name: str, files: CaseFiles) -> Case:
+    """Return what one case is: paths, hashes and the geometry of its first image."""
     header = nib.load(files.image_paths[0])
     return Case(
-        task=task.name,
+        task=task_name,
         case_id=files.case_id,
         patient_id=files.patient_id,
         image_paths=tuple(str(path) for path in files.image_paths),

@@ -65,6 +65,11 @@ def dataset_json(folder: Path, card: dict | None = None) -> dict:
     return content
 
 
+def folder_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
+    """Return the cases of a folder in Decathlon or nnU-Net layout, told apart by its dataset.json."""
+    return (msd_cases if "training" in content else nnunet_cases)(folder, content, patient_of=patient_of)
+
+
 def msd_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
     """Return the cases that a Decathlon listing names; every bad entry is one fault."""
     path = folder / "dataset.json"

@@ -1,10 +1,12 @@
-"""Released split files: read them without running their code, map their names to our case ids, repair their leaks.
+"""Protocols that follow lists: read released split files without running their code, map names, repair leaks.
 
 The files are pickles. `read_released` uses an unpickler that can build lists, strings, dictionaries and ordered
 dictionaries and nothing else. Two protocols come from them:
 
 - `as_published`: the released lists, leaks included;
 - `corrected`: a case or patient on both sides is moved to one side, as `correct` says.
+
+`listed` follows lists that the user writes as JSON.
 
 The three protocols in use for BTCV are separate names (`BTCV_PROTOCOLS`), because their scores do not compare.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import collections
 import hashlib
-import logging
+import json
 import pickle
 import re
 from collections import defaultdict
@@ -25,9 +27,9 @@ import nibabel as nib
 import numpy as np
 
 from segbench.core.case import Case
+from segbench.core.config import Data
 from segbench.core.errors import Fault, InputFaults, fault, raise_faults
-
-log = logging.getLogger(__name__)
+from segbench.core.task import Task
 
 Sides = dict[str, list[str]]
 SIDES = {"train": "train", "val": "test", "test": "test"}
@@ -109,27 +111,34 @@ class _ListsOnly(pickle.Unpickler):
         raise pickle.UnpicklingError("the file refers to objects outside itself")
 
 
+def load_lists(path: Path | str) -> object:
+    """Return what a pickle holds; one that asks for more than lists, strings and dictionaries raises InputFaults."""
+    expected = "a pickle of lists and dictionaries of names"
+    try:
+        with open(path, "rb") as stream:
+            return _ListsOnly(stream).load()
+    except OSError as error:
+        raise fault(path, found=error.strerror, expected=expected, mend="see docs/protocols.md") from error
+    except Exception as error:  # damaged pickles raise almost anything
+        raise fault(path, found=f"{error}", expected=expected, mend="get the file again") from error
+
+
 def read_released(path: Path | str, *, fold: int = 0) -> Sides:
     """Return {"train": [...], "test": [...]} of a released split file, names as written there.
 
     Raises InputFaults for a file that asks for anything but lists of names, or that has no such fold.
     """
     expected = "a pickled list of {'train': names, 'val': names}"
-    try:
-        with open(path, "rb") as stream:
-            content = _ListsOnly(stream).load()
-    except OSError as error:
-        raise fault(path, found=error.strerror, expected=expected, mend="see docs/protocols.md") from error
-    except Exception as error:  # damaged pickles raise almost anything
-        raise fault(path, found=f"{error}", expected=expected, mend="get the released file again") from error
+    content = load_lists(path)
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
         raise fault(path, found=type(content).__name__, expected=expected, mend="get the released file again")
     if fold >= len(content):
         raise fault(path, found=f"{len(content)} fold(s)", expected=f"fold {fold}", mend="choose another fold")
-    return _sides(path, content[fold], expected)
+    return sides_of(path, content[fold], expected)
 
 
-def _sides(path: Path | str, content: Mapping, expected: str) -> Sides:
+def sides_of(path: Path | str, content: Mapping, expected: str) -> Sides:
+    """Return both sides of one fold; entries that are not lists of names raise InputFaults. `val` counts as test."""
     sides: Sides = {"train": [], "test": []}
     for key, names in content.items():
         if key not in SIDES or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -192,40 +201,67 @@ def correct(sides: Sides, patient_of: Callable[[str], str]) -> tuple[Sides, list
     return {"train": train, "test": test}, said
 
 
-def published_split(
+def listed_split(
     cases: Mapping[str, Sequence[Case]], protocol: str, split_files: Iterable[str | Path]
-) -> dict[str, Sides]:
-    """Return the split of a run's tasks by protocol `as_published` or `corrected`, in our case ids.
+) -> tuple[dict[str, Sides], list[str]]:
+    """Return the split of tasks by a protocol that follows lists, in our case ids, and one sentence per repair.
 
     In the published protocol a patient with PET/CT studies on both sides has them numbered in the order of their
     names, which need not be the released order; `corrected` does not depend on it. Raises InputFaults that name every
     task without lists and the listed cases that are not there.
     """
-    assert protocol in ("as_published", "corrected"), protocol
-    released: dict[str, Sides] = {}
-    for path in split_files:
-        released |= by_task(read_released(path))
-    split, faults = {}, []
+    lists: dict[str, Sides] = {}
+    for path in map(Path, split_files):
+        lists |= _released_lists(path) if path.suffix == ".pkl" else own_lists(path)
+    split, changes, faults = {}, [], []
     for task, rows in cases.items():
         try:
-            split[task] = _task_split(task, rows, released.get(task), protocol)
+            split[task] = _task_split(task, rows, lists.get(task), protocol, changes)
         except InputFaults as error:
             faults += error.faults
     raise_faults(faults)
-    return split
+    return split, changes
 
 
-def _task_split(task: str, rows: Sequence[Case], sides: Sides | None, protocol: str) -> Sides:
-    if sides is None:
-        known = ", ".join(rule.task for rule in RELEASED)
-        raise fault(f"split of {task}", found="no released list", expected=known, mend="add its file to split_files")
-    rule = next(rule for rule in RELEASED if rule.task == task)
-    if protocol == "corrected":
+def _released_lists(path: Path) -> dict[str, Sides]:
+    """Return the lists of a released file by task; another file than the released one is refused."""
+    sides = read_released(path)
+    if sha256(path) not in RELEASED_SHA256.values():
+        raise fault(
+            path, found=f"SHA-256 {sha256(path)}", expected=f"that of {' or '.join(RELEASED_SHA256)}",
+            mend="get the released file again, or write your own lists as JSON (docs/protocols.md)",
+        )  # fmt: skip
+    return by_task(sides)
+
+
+def own_lists(path: Path) -> dict[str, Sides]:
+    """Return {task: {"train": case ids, "test": case ids}} of a JSON file; any other content raises InputFaults."""
+    expected = '{task: {"train": [case ids], "test": [case ids]}}'
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise fault(path, found=f"{error}", expected=expected, mend="see docs/protocols.md") from error
+    if not isinstance(content, dict) or not all(isinstance(sides, dict) for sides in content.values()):
+        raise fault(path, found="other content", expected=expected, mend="see docs/protocols.md")
+    return {task: sides_of(path, sides, expected) for task, sides in content.items()}
+
+
+def _task_split(task: str, rows: Sequence[Case], sides: Sides | None, protocol: str, changes: list[str]) -> Sides:
+    if protocol in BTCV_PROTOCOLS:
+        sides = _btcv_lists(task, sides, BTCV_PROTOCOLS[protocol])
+    rule = None if protocol in ("listed", *BTCV_PROTOCOLS) else next((r for r in RELEASED if r.task == task), None)
+    if sides is None or (rule is None and protocol in ("as_published", "corrected")):
+        known = "its lists in a JSON file" if protocol == "listed" else ", ".join(item.task for item in RELEASED)
+        raise fault(f"split of {task}", found="no list", expected=known, mend="add its file to data.split_files")
+    if rule is not None and protocol == "corrected":
         sides, said = correct(sides, lambda name: patient_of_released(rule, name))
-        for sentence in said:
-            log.info("%s: %s", task, sentence)
-    names = dict.fromkeys([*sides["train"], *sides["test"]])
-    found = {"key": _by_key, "rank": _by_rank, "study": _by_study}[rule.by](rule, list(names), rows)
+        changes += [f"{task}: {sentence}" for sentence in said]
+    names = list(dict.fromkeys([*sides["train"], *sides["test"]]))
+    if rule is None:
+        own = {row.case_id for row in rows}
+        found = {name: name for name in names if name in own}
+    else:
+        found = {"key": _by_key, "rank": _by_rank, "study": _by_study}[rule.by](rule, names, rows)
     missing = [name for name in names if name not in found]
     if missing:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -236,6 +272,37 @@ def _task_split(task: str, rows: Sequence[Case], sides: Sides | None, protocol: 
             mend="complete the data set",
         )
     return {side: sorted(found[name] for name in listed) for side, listed in sides.items()}
+
+
+def check_organs(tasks: Iterable[Task], data: Data) -> None:
+    """Raise InputFaults where a task follows a BTCV protocol but does not score that protocol's organs."""
+    raise_faults(
+        Fault(f"split of {task.name}", f"{len(task.structures)} structures", f"{protocol.organs}, as {name} scores",
+              "use the card btcv (13 organs) or btcv_8_organs, or another protocol")
+        for task in tasks
+        for name in [data.protocol_of(task.name)]
+        for protocol in [BTCV_PROTOCOLS.get(name)]
+        if protocol is not None and protocol.organs != len(task.structures)
+    )  # fmt: skip
+
+
+def _btcv_lists(task: str, sides: Sides | None, protocol: BtcvProtocol) -> Sides:
+    """Return the case ids of a BTCV protocol: its own numbers, or the user's lists, whose lengths must agree."""
+    if protocol.train:
+        numbers = {"train": protocol.train, "test": protocol.test}
+        sides = {side: [f"img{number:04d}" for number in listed] for side, listed in numbers.items()}
+    if sides is None:
+        raise fault(
+            f"split of {task}", found="no list", expected=f"{protocol.train_count} and {protocol.test_count} case ids",
+            mend="this protocol's lists are not part of segbench: add them as JSON to data.split_files",
+        )  # fmt: skip
+    counts = len(sides["train"]), len(sides["test"])
+    if counts != (protocol.train_count, protocol.test_count):
+        raise fault(
+            f"split of {task}", found=f"{counts[0]} training and {counts[1]} test cases",
+            expected=f"{protocol.train_count} and {protocol.test_count}", mend="mend the lists, or use `listed`",
+        )  # fmt: skip
+    return sides
 
 
 def _by_key(rule: Released, names: Sequence[str], rows: Sequence[Case]) -> dict[str, str]:

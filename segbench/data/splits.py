@@ -1,7 +1,8 @@
 """Splits by patient: seeded and k-fold protocols; one patient is on one side in all tasks that share a namespace.
 
-A split is JSON: {"protocol", "folds": {"0": {task: {"train": [...], "test": [...]}}}, "sha256"}. It is keyed by case
-identity, never by directory order: patients are ranked by a hash of (seed, namespace, patient).
+A split is JSON: {"protocol", "task_protocols", "folds": {"0": {task: {"train": [...], "test": [...]}}}, "changes",
+"sha256"}. It is keyed by case identity, never by directory order: patients are ranked by a hash of (seed, namespace,
+patient). Protocols that follow lists are in `segbench.data.protocols`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from segbench.core.case import Case
 from segbench.core.config import Data
 from segbench.core.errors import fault
 from segbench.core.provenance import content_hash
+from segbench.data.protocols import listed_split
 
 Split = dict[str, dict[str, list[str]]]
 
@@ -20,20 +22,46 @@ Split = dict[str, dict[str, list[str]]]
 def make_splits(cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, str], data: Data) -> dict:
     """Return the splits file of a run. cases: task -> cases; namespaces: task -> patient namespace.
 
-    Raises InputFaults when a task would have an empty side.
+    Raises InputFaults when a task would have an empty side, or when the lists that were brought do not serve.
     """
-    if data.protocol == "seeded":
-        folds = {"0": seeded_split(cases, namespaces, fraction=data.test_fraction, seed=data.split_seed)}
-    else:
-        folds = {
-            str(fold): kfold_split(cases, namespaces, fold=fold, count=data.fold_count, seed=data.split_seed)
-            for fold in data.folds
-        }
-    for fold in data.folds:
-        if str(fold) not in folds:
-            raise fault("data.folds", found=fold, expected=f"one of {', '.join(folds)}", mend="change data.folds")
-    content = {"protocol": data.protocol, "folds": folds}
+    groups: dict[str, dict[str, Sequence[Case]]] = {}
+    for task, rows in cases.items():
+        groups.setdefault(data.protocol_of(task), {})[task] = rows
+    folds: dict[str, Split] = {str(fold): {} for fold in data.folds}
+    changes: list[str] = []
+    for protocol, part in groups.items():
+        for fold in data.folds:
+            folds[str(fold)] |= _fold(protocol, part, namespaces, data, fold, changes)
+    ordered = {fold: {task: split[task] for task in cases} for fold, split in folds.items()}
+    content = {
+        "protocol": data.protocol,
+        "task_protocols": {task: data.protocol_of(task) for task in cases},
+        "folds": ordered,
+        "changes": changes,
+    }
     return content | {"sha256": content_hash(content)}
+
+
+def _fold(
+    protocol: str,
+    cases: Mapping[str, Sequence[Case]],
+    namespaces: Mapping[str, str],
+    data: Data,
+    fold: int,
+    changes: list[str],
+) -> Split:
+    """Return one fold of the tasks that follow one protocol; `changes` collects how lists were repaired."""
+    count = data.fold_count if protocol == "kfold" else 1
+    if not 0 <= fold < count:
+        expected = f"0 to {count - 1}, the folds of {protocol}" if count > 1 else f"0, the only fold of {protocol}"
+        raise fault("data.folds", found=fold, expected=expected, mend="change data.folds")
+    if protocol == "kfold":
+        return kfold_split(cases, namespaces, fold=fold, count=count, seed=data.split_seed)
+    if protocol == "seeded":
+        return seeded_split(cases, namespaces, fraction=data.test_fraction, seed=data.split_seed)
+    split, repaired = listed_split(cases, protocol, data.split_files)
+    changes += repaired
+    return split
 
 
 def patient_rank(seed: int, namespace: str, patient: str) -> str:

@@ -32,7 +32,8 @@ def run_record(config: Config) -> dict:
         "run": config.run,
         "description": config.description,
         "synthetic": config.synthetic,
-        "protocol": config.data.protocol,
+        "protocol": _protocol_text(config),
+        "audit": _audit(config, paths, splits),
         "config_sha256": content_hash(dump),
         "config": dump,
         "provenance": {"commit": commit(), "versions": versions(), "host": host(), **_times(job_records)},
@@ -56,6 +57,26 @@ def run_record(config: Config) -> dict:
         },
         "notices": _notices(config),
     }  # fmt: skip
+
+
+def _protocol_text(config: Config) -> str:
+    """Return the protocol's name, with the tasks that follow another one."""
+    others = [f"{name} for {task}" for task, name in config.data.task_protocols.items() if name != config.data.protocol]
+    return ", ".join([config.data.protocol, *others])
+
+
+def _audit(config: Config, paths: RunPaths, splits: dict) -> dict:
+    """Return what the leak audit compared and found, and how lists were repaired."""
+    with open(paths.audit, newline="", encoding="utf-8") as stream:
+        findings = list(csv.DictReader(stream))
+    cases = {
+        (task, case)
+        for tasks in splits["folds"].values()
+        for task, sides in tasks.items()
+        for side in ("train", "test")
+        for case in sides[side]
+    }
+    return {"cases": len(cases), "findings": findings, "changes": splits["changes"]}
 
 
 def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> dict:

@@ -68,7 +68,7 @@ def _key(config: Config, job: Job, task: Task, case: str, patient: str) -> Row:
         "unit": job.unit,
         "fold": str(job.fold),
         "seed": str(job.seed),
-        "protocol": config.data.protocol,
+        "protocol": config.data.protocol_of(task.name),
         "dataset": task.name,
         "task": task.name,
         "case": case,

@@ -186,6 +186,7 @@ def page_html(run: Run, parts: list[dict], published: pd.DataFrame) -> str:
         failed_jobs=[job for job in record["jobs"] if job["status"] == "failed"],
         phases=sections.phase_rows(run),
         overhead=sections.overhead_share(run),
+        audit=sections.audit_table(run),
         published=sections.published_table(run, published, "tables/published.csv") if len(published) else None,
     )
 

@@ -14,7 +14,18 @@ from segbench.stats.aggregate import cells, read_scores
 
 CONFIDENCE = 0.95
 MethodKey = tuple[str, str]
-_NEEDED = ("run", "synthetic", "protocol", "methods", "tasks", "jobs", "policies", "provenance", "config_sha256")
+_NEEDED = (
+    "run",
+    "synthetic",
+    "protocol",
+    "methods",
+    "tasks",
+    "audit",
+    "jobs",
+    "policies",
+    "provenance",
+    "config_sha256",
+)
 
 
 @dataclass(frozen=True)

@@ -312,3 +312,30 @@ def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
         rows,
         csv,
     )
+
+
+AUDIT_HEAD = ["Kind", "Relation", "Fold", "Training cases", "Test cases", "Evidence", "Accepted by"]
+
+
+def audit_table(run: Run) -> SmallTable:
+    """One row per finding of the leak audit; the caption says what was compared, also when nothing was found."""
+    audit = run.record["audit"]
+    titles = {task["name"]: task["title"] for task in run.record["tasks"]}
+    rows = [
+        [
+            item["kind"].capitalize(), item["relation"], item["fold"],
+            f"{titles.get(item['train_task'], item['train_task'])}: {item['train_cases']}",
+            f"{titles.get(item['test_task'], item['test_task'])}: {item['test_cases']}",
+            item["evidence"], "data.accept_leaks" if item["accepted"] == "True" else DASH,
+        ]
+        for item in audit["findings"]
+    ]  # fmt: skip
+    found = f"{len(rows)} found" if rows else "none found"
+    repairs = f" Lists repaired: {'; '.join(audit['changes'])}." if audit["changes"] else ""
+    return SmallTable(
+        "Leak audit",
+        f"{run.data_word()}{audit['cases']} cases compared by case, patient and image content, within and across tasks "
+        f"and from upstream training into downstream test: {found}.{repairs}",
+        AUDIT_HEAD,
+        rows,
+    )

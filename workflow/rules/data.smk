@@ -66,7 +66,7 @@ rule prepare:
     """Orient, crop, resample and normalise the cases of a task into the shared store."""
     input:
         manifest=run.paths.manifest("{task}"),
-        splits=run.paths.splits,
+        audit=run.paths.audit,
     output:
         run.paths.prepared("{task}"),
     log:

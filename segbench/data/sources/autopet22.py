@@ -17,6 +17,7 @@ CARD = {
     "recipe": "autopet",
     "expected_cases": {"total": 1014},
     "patient_namespace": "autopet",
+    "patient_pattern": "(PETCT_[0-9a-f]+)",
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC BY 4.0 (TCIA, restricted access)",

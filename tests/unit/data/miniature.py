@@ -66,7 +66,7 @@ def places(name: str, folder: Path, number: int) -> tuple[list[Path], Path]:
     if name == "autopet22":
         study = folder / f"PETCT_{number:010x}" / "01-02-2003-NA-PET-CT"
         return [study / "CTres.nii.gz", study / "SUV.nii.gz"], study / "SEG.nii.gz"
-    if name == "btcv":
+    if name.startswith("btcv"):
         part = folder / "RawData" / "Training"
         return [part / "img" / f"img{number:04d}.nii.gz"], part / "label" / f"label{number:04d}.nii.gz"
     if name == "vs_seg":

@@ -208,7 +208,14 @@ def _record(worlds, jobs, cases):
         "budget": {"iterations_per_task": 150, "downstream_iterations_per_task": 150, "batch_size": 2,
                    "patch_size_zyx": [32, 32, 32]},
         "notices": ["Synthetic data: the volumes were generated; no figure here says anything about patients."],
-        "audit": [],
+        "audit": {
+            "cases": 70, "changes": ["T: c1: on both sides, kept in training, removed from test"],
+            "findings": [
+                {"name": "patient:n/p7", "kind": "same patient", "relation": "across tasks", "fold": "0",
+                 "train_task": worlds[0][1][0][0], "train_cases": "c7", "test_task": worlds[0][1][1][0],
+                 "test_cases": "c8", "evidence": "patient p7", "accepted": "True"},
+            ],
+        },
     }  # fmt: skip
 
 
