@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 EXAMPLE = "python -m segbench score --reference labels/ --prediction masks/ --labels 1=liver,2=tumour --out scores.csv"
+DEFAULT_METRICS = ("dice", "hd95", "hd95_max")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prediction", type=Path, required=True, help="predicted label map, or a folder of them")
     parser.add_argument("--labels", required=True, help="structures: 1=liver,2=tumour or organ=1+2, comma-separated")
     parser.add_argument("--out", type=Path, required=True, help="table to write")
-    parser.add_argument("--metrics", default="dice,hd95,hd95_max", help="comma-separated, or `all`")
+    parser.add_argument(
+        "--metrics", help="comma-separated, or `all`; default: dice,hd95,hd95_max where the engine has it"
+    )
     parser.add_argument("--tolerance", action="append", default=[], metavar="NAME=MM", help="tolerance for NSD, mm")
     parser.add_argument("--lesion", action="append", default=[], metavar="NAME", help="score a structure lesion-wise")
     parser.add_argument("--ignore-labels", default="", help="label values that are allowed and not scored")
@@ -32,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from segbench.evaluation.rows import write_rows
 
     structures = parse_structures(args.labels, tolerances=args.tolerance, lesions=args.lesion)
-    ignored = {_whole(value, "--ignore-labels") for value in args.ignore_labels.split(",") if value}
+    ignored = {_whole(value, "--ignore-labels") for value in args.ignore_labels.split(",") if value.strip()}
     request = Request(
         structures=structures,
         labels=frozenset({0, *ignored, *(value for item in structures for value in item.labels)}),
@@ -44,24 +47,31 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.workers < 1:
         raise fault("--workers", found=args.workers, expected="at least 1", mend="give the number of cases at once")
+    if args.out.is_dir():
+        raise fault(
+            "--out", found=f"{args.out} is a folder", expected="a file", mend=f"write {args.out / 'scores.csv'}"
+        )
     cases = pairs(args.reference, args.prediction)
-    rows = score_all(cases, request, workers=args.workers)
-    write_rows(args.out, rows)
+    scored = score_all(cases, request, workers=args.workers)
+    write_rows(args.out, scored.rows)
     missing = sum(prediction is None for _, _, prediction in cases)
-    print(f"{args.out}: {len(rows)} rows of {len(cases)} cases, {missing} prediction(s) missing")
+    print(f"{args.out}: {len(scored.rows)} rows of {len(cases)} cases, {missing} prediction(s) missing")
+    for item in structures:
+        if not any(scored.cases_with_label[value] for value in item.labels):
+            print(f"note: {item.name} ({'+'.join(map(str, item.labels))}) occurs in no file")
     return 0
 
 
-def parse_metrics(text: str, engine: str) -> tuple[str, ...]:
-    """Return metric names; an unknown one, or one that the engine lacks, raises InputFaults."""
+def parse_metrics(text: str | None, engine: str) -> tuple[str, ...]:
+    """Return metric names, each once; an unknown one, or one that the engine lacks, raises InputFaults."""
     from segbench.core.errors import fault, suggestion
     from segbench.evaluation.external import MEDPY
     from segbench.metrics import METRICS
 
     known = MEDPY if engine == "medpy" else METRICS
-    names = tuple(known) if text == "all" else tuple(text.split(","))
-    if engine == "medpy" and text == "dice,hd95,hd95_max":
-        names = ("dice", "hd95")
+    if text is None:
+        return tuple(name for name in DEFAULT_METRICS if name in known)
+    names = tuple(known) if text == "all" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in known:
             raise fault("--metrics", found=repr(name), expected=f"a metric of {engine}", mend=suggestion(name, known))
@@ -78,33 +88,45 @@ def parse_structures(text: str, *, tolerances: list[str], lesions: list[str]) ->
         left, _, right = (part.strip() for part in item.partition("="))
         if not left or not right:
             raise fault("--labels", found=repr(item), expected="1=liver or organ=1+2", mend="name value and structure")
-        name, values = (right, left) if left.replace("+", "").isdigit() else (left, right)
+        name, values = (right, left) if set(left) <= set("0123456789+ ") else (left, right)
         if name in labels:
             raise fault("--labels", found=f"{name!r} twice", expected="each structure once", mend=f"write {name}=1+2")
-        labels[name] = tuple(_whole(value, "--labels") for value in values.split("+"))
-    stated = dict(item.partition("=")[::2] for item in tolerances)
+        labels[name] = tuple(dict.fromkeys(_whole(value, "--labels") for value in values.split("+")))
+        if 0 in labels[name]:
+            raise fault("--labels", found=repr(item), expected="labels from 1", mend="0 is the background")
+    stated = _tolerances(tolerances)
     for name in [*stated, *lesions]:
         if name not in labels:
             raise fault("--tolerance or --lesion", found=repr(name), expected="a structure of --labels",
                         mend=suggestion(name, labels))  # fmt: skip
     return tuple(
-        Structure(name, values, _millimetres(stated[name]) if name in stated else float("nan"), name in lesions)
-        for name, values in labels.items()
+        Structure(name, values, stated.get(name, float("nan")), name in lesions) for name, values in labels.items()
     )
 
 
 def _whole(value: str, where: str) -> int:
     from segbench.core.errors import fault
+    from segbench.evaluation.label_maps import LARGEST_LABEL
 
-    if not value.strip().isdigit():
-        raise fault(where, found=repr(value), expected="a whole label value", mend="write 1=liver or organ=1+2")
-    return int(value)
+    digits = value.strip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10 and int(digits) <= LARGEST_LABEL):
+        raise fault(where, found=repr(value), expected=f"a whole label value up to {LARGEST_LABEL}",
+                    mend="write 1=liver or organ=1+2")  # fmt: skip
+    return int(digits)
 
 
-def _millimetres(value: str) -> float:
+def _tolerances(texts: list[str]) -> dict[str, float]:
     from segbench.core.errors import fault
 
-    try:
-        return float(value)
-    except ValueError as error:
-        raise fault("--tolerance", found=repr(value), expected="NAME=MM", mend="give a number in mm") from error
+    stated: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        if name in stated:
+            raise fault("--tolerance", found=f"{name!r} twice", expected="each structure once", mend="remove one")
+        try:
+            stated[name] = float(value)
+        except ValueError as error:
+            raise fault("--tolerance", found=repr(text), expected="NAME=MM", mend="give a number in mm") from error
+        if not 0 <= stated[name] < float("inf"):
+            raise fault("--tolerance", found=repr(text), expected="a tolerance of 0 mm or more", mend="write NAME=MM")
+    return stated

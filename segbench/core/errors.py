@@ -38,6 +38,10 @@ class InputFaults(ValueError):
         assert self.faults, "InputFaults needs at least one fault"
         super().__init__("\n".join(fault.line() for fault in self.faults))
 
+    def __reduce__(self) -> tuple:
+        """Travel between processes with the faults, not with the message."""
+        return type(self), (self.faults,)
+
 
 class RunFailed(RuntimeError):
     """The run failed for a reason that is not the user's input."""

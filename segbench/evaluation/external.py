@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
-from segbench.core.errors import Fault, InputFaults, raise_faults
+from segbench.core.errors import InputFaults, RunFailed, raise_faults
 from segbench.core.progress import Progress
 from segbench.core.task import Structure
-from segbench.data.checks import UNREADABLE
-from segbench.data.layouts import stem
+from segbench.evaluation.label_maps import LabelMap, Pair, grid_faults, pairs, present_labels, read_label_map
 from segbench.metrics import METRICS, ScoreValue, score_pair
 
-AFFINE_TOLERANCE_MM = 1e-2
+__all__ = ["MEDPY", "Request", "Scored", "pairs", "score_all", "score_case"]
 EXTERNAL = "external"
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,114 +34,80 @@ class Request:
     task: str = EXTERNAL
 
 
-def pairs(reference: Path, prediction: Path) -> list[tuple[str, Path, Path | None]]:
-    """Return (case, reference, prediction or None) for two files or two folders; an extra prediction is a fault."""
-    if reference.is_file():
-        return [(stem(reference.name), reference, prediction if prediction.exists() else None)]
-    references, predictions = _volumes(reference), _volumes(prediction)
-    if not references:
-        raise InputFaults(
-            [Fault(str(reference), "no label map", "*.nii or *.nii.gz files", "name the folder of labels")]
-        )
-    raise_faults(
-        Fault(str(predictions[case]), "a prediction without a reference", "one of the references",
-              "remove it, or add its reference")
-        for case in sorted(predictions.keys() - references.keys())
-    )  # fmt: skip
-    return [(case, path, predictions.get(case)) for case, path in sorted(references.items())]
+@dataclass(frozen=True)
+class Scored:
+    """Rows of a score table, and in how many cases each label value occurs (either side)."""
+
+    rows: tuple[dict, ...]
+    cases_with_label: Counter[int]
 
 
-def _volumes(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise InputFaults([Fault(str(folder), "no such file or folder", "a file or a folder", "mend the path")])
-    return {stem(path.name): path for path in sorted(folder.iterdir()) if path.name.endswith((".nii", ".nii.gz"))}
-
-
-def score_all(cases: Sequence[tuple[str, Path, Path | None]], request: Request, *, workers: int = 1) -> list[dict]:
+def score_all(cases: Sequence[Pair], request: Request, *, workers: int = 1) -> Scored:
     """Return the rows of all cases; all faults of all cases are raised at once, so no partial table is made."""
-    rows, faults = [], []
+    rows, faults, seen = [], [], Counter()
     with Progress(total=len(cases), title="score") as progress:
         for result in _results(cases, request, workers):
-            rows += [] if isinstance(result, InputFaults) else result
-            faults += result.faults if isinstance(result, InputFaults) else ()
+            if isinstance(result, InputFaults):
+                faults += result.faults
+            else:
+                rows += result.rows
+                seen += result.cases_with_label
             progress.advance()
     raise_faults(faults)
-    return rows
+    return Scored(tuple(rows), seen)
 
 
-def _results(cases, request: Request, workers: int) -> Iterable[list[dict] | InputFaults]:
+def _results(cases: Sequence[Pair], request: Request, workers: int) -> Iterator[Scored | InputFaults]:
     jobs = [(*case, request) for case in cases]
-    if workers == 1:
+    if workers == 1 or len(jobs) == 1:
         yield from map(_guarded, jobs)
         return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(_guarded, jobs)
+    try:
+        with ProcessPoolExecutor(min(workers, len(jobs))) as pool:
+            yield from pool.map(_guarded, jobs)
+    except BrokenProcessPool as error:
+        raise RunFailed("a worker process died, perhaps for lack of memory; take fewer --workers") from error
 
 
-def _guarded(job: tuple) -> list[dict] | InputFaults:
+def _guarded(job: tuple) -> Scored | InputFaults:
     try:
         return score_case(*job)
     except InputFaults as error:
         return error
 
 
-def score_case(case: str, reference: Path, prediction: Path | None, request: Request) -> list[dict]:
+def score_case(case: str, reference: Path, prediction: Path | None, request: Request) -> Scored:
     """Return the rows of one case; a missing prediction is a row with its status in every cell."""
-    labels_XYZ, affine = _read(reference, request.labels)
-    if prediction is None:
-        return [
-            _row(request, case, structure.name, metric, status="prediction_missing", reason="no prediction file")
-            for structure in request.structures
-            for metric in request.metrics
-        ]
-    predicted_XYZ, predicted_affine = _read(prediction, request.labels)
-    faults = []
-    if predicted_XYZ.shape != labels_XYZ.shape:
-        faults.append(
-            Fault(str(prediction), f"shape {predicted_XYZ.shape}", f"{labels_XYZ.shape}", "resample to the reference")
-        )
-    elif not np.allclose(affine, predicted_affine, atol=AFFINE_TOLERANCE_MM):
-        worst = float(np.abs(affine - predicted_affine).max())
-        faults.append(
-            Fault(str(prediction), f"an affine that differs by up to {worst:.4g}", "the reference's affine",
-                  "write predictions with the reference's header")
-        )  # fmt: skip
+    maps, faults = [], []
+    for path in (reference, *([prediction] if prediction else [])):
+        try:
+            maps.append(read_label_map(path, request.labels))
+        except InputFaults as error:
+            faults += error.faults
+    if len(maps) == 2:
+        faults += grid_faults(*maps)
     raise_faults(faults)
-    spacing = tuple(float(size) for size in nib.affines.voxel_sizes(affine))
+    seen = Counter({value for label_map in maps for value in present_labels(label_map.labels_XYZ)})
+    if prediction is None:
+        missing = {"status": "prediction_missing", "reason": "no prediction file"}
+        return Scored(
+            tuple(_row(request, case, item.name, metric, **missing) for item, metric in _cells(request)), seen
+        )
+    return Scored(tuple(_scored_rows(request, case, *maps)), seen)
+
+
+def _scored_rows(request: Request, case: str, reference: LabelMap, prediction: LabelMap) -> Iterable[dict]:
+    spacing, masks = reference.spacing_mm_xyz, (reference.labels_XYZ, prediction.labels_XYZ)
     if request.engine == "medpy":
-        return [_medpy_row(request, case, labels_XYZ, predicted_XYZ, spacing, item) for item in _cells(request)]
+        return [_medpy_row(request, case, *masks, spacing, item) for item in _cells(request)]
     values = score_pair(
-        labels_XYZ, predicted_XYZ, spacing, request.structures, metrics=request.metrics,
-        spacing_is_nominal=request.spacing_is_nominal,
-    )  # fmt: skip
+        *masks, spacing, request.structures, metrics=request.metrics, spacing_is_nominal=request.spacing_is_nominal
+    )
     return [_value_row(request, case, value) for value in values]
 
 
 def _cells(request: Request) -> list[tuple[Structure, str]]:
     return [(structure, metric) for structure in request.structures for metric in request.metrics]
-
-
-def _read(path: Path, labels: frozenset[int]) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        image = nib.load(path)
-        data = np.asarray(image.dataobj)
-    except UNREADABLE as error:
-        found = f"a file that cannot be read ({' '.join(str(error).split())[:80]})"
-        raise InputFaults([Fault(str(path), found, "a NIfTI label map", "write the file again")]) from error
-    values = np.unique(data)
-    problem = None
-    if data.ndim != 3:
-        problem = (f"{data.ndim} axes", "3 axes", "store one label map per case")
-    elif not np.isfinite(values.astype(float)).all():
-        problem = ("values that are not finite", "whole numbers", "write labels, not probabilities")
-    elif (values != np.round(values)).any():
-        problem = (f"fractional values {values[values != np.round(values)][:3].tolist()}", "whole numbers",
-                   "write labels, not probabilities")  # fmt: skip
-    elif unknown := [int(value) for value in values if int(value) not in labels]:
-        problem = (f"labels {unknown[:5]}", f"one of {sorted(labels)}", "name them in --labels or --ignore-labels")
-    if problem:
-        raise InputFaults([Fault(str(path), *problem)])
-    return data.astype(np.int32), image.affine
 
 
 def _row(request: Request, case: str, structure: str, metric: str, **cells: object) -> dict:

@@ -49,10 +49,12 @@ def score_pair(
 
     Both label maps are whole numbers of one shape, on the same grid. A structure may be empty in either or both. Only
     what the metrics need is computed. `threads` is used for distances.
-    Raises `InputFaults` for other arrays, a spacing that is not three positive numbers and an unknown metric.
+    Raises `InputFaults` for other arrays, a spacing that is not three positive numbers, an unknown metric, and a
+    structure with label 0 or a negative tolerance.
     """
     spacing = _checked_spacing(spacing_mm_xyz)
     names = _checked_metrics(metrics)
+    _check_structures(structures)
     _check_label_maps(reference_XYZ, prediction_XYZ)
     values = []
     for structure, *masks in structure_masks((reference_XYZ, prediction_XYZ), structures):
@@ -112,6 +114,16 @@ def _checked_metrics(metrics: Sequence[str] | None) -> Sequence[str]:
         if name not in METRICS:
             raise fault("metrics", found=repr(name), expected="a metric", mend=suggestion(name, METRICS))
     return tuple(METRICS) if metrics is None else metrics
+
+
+def _check_structures(structures: Sequence[Structure]) -> None:
+    for structure in structures:
+        if not structure.labels or min(structure.labels) < 1:
+            raise fault(f"structure {structure.name}", found=f"labels {structure.labels}", expected="labels from 1",
+                        mend="0 is the background")  # fmt: skip
+        if structure.tolerance_mm < 0 or math.isinf(structure.tolerance_mm):
+            raise fault(f"structure {structure.name}", found=f"a tolerance of {structure.tolerance_mm} mm",
+                        expected="0 mm or more, or NaN for none", mend="give the tolerance in mm")  # fmt: skip
 
 
 def _check_label_maps(reference_XYZ: np.ndarray, prediction_XYZ: np.ndarray) -> None:

@@ -106,3 +106,146 @@ def test_nominal_spacing_gives_no_millimetres(folders):
     score(folders, "--nominal-spacing", "--metrics", "dice,hd95")
     table = pd.read_csv(folders / "scores.csv", dtype={"case": str})
     assert set(table[(table.metric == "hd95") & (table.case == "a")].status) == {"not_defined"}
+
+
+def faults(capsys) -> list[str]:
+    return [line for line in capsys.readouterr().err.splitlines() if "; expected" in line]
+
+
+def test_names_below_a_folder_with_spaces_and_either_suffix(tmp_path, capsys):
+    save(tmp_path / "reference" / "site 1" / "a b.nii.gz", cube())
+    save(tmp_path / "prediction" / "site 1" / "a b.nii", cube().astype(np.float64))
+    (tmp_path / "prediction" / "._a.nii.gz").write_bytes(b"left by a file manager")
+    (tmp_path / "prediction" / "plan.json").write_text("{}")
+    assert score(tmp_path, "--metrics", "dice") == 0
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert set(table.case) == {"site 1/a b"}
+    assert (table.value == 1).all()
+
+
+def test_a_case_stored_twice_is_refused(folders, capsys):
+    save(folders / "prediction" / "a.nii", cube())
+    assert score(folders) == 2
+    (line,) = faults(capsys)
+    assert "a.nii and a.nii.gz; expected one file per case" in line
+
+
+def test_every_faulty_file_has_its_line_and_there_is_no_table(folders, capsys):
+    save(folders / "reference" / "a.nii.gz", cube() + 6)
+    save(folders / "prediction" / "a.nii.gz", cube() * np.float32(0.3))
+    save(folders / "prediction" / "b.nii.gz", cube()[..., None])
+    save(folders / "prediction" / "c.nii.gz", np.full((12, 10, 8), np.inf, np.float32))
+    assert score(folders, "--workers", "2") == 2
+    lines = faults(capsys)
+    assert len(lines) == 4
+    for line, words in zip(lines, ("[6, 7, 8]", "fractional", "4 axes of lengths (12, 10, 8, 1)", "not finite"),
+                           strict=True):  # fmt: skip
+        assert words in line
+    assert not (folders / "scores.csv").exists()
+
+
+def test_another_orientation_of_the_same_space_is_refused(folders, capsys):
+    flipped = AFFINE @ np.array([[-1, 0, 0, 11], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    save(folders / "prediction" / "a.nii.gz", cube()[::-1], flipped)
+    assert score(folders) == 2
+    (line,) = faults(capsys)
+    assert "orientation LAS" in line
+    assert "expected RAS" in line
+
+
+@pytest.mark.parametrize(("scale", "status"), [(1.0, 0), (0.01, 0)])
+def test_the_grid_tolerance_is_a_share_of_the_voxel(folders, scale, status, capsys):
+    """A shift of 4 % of a voxel side passes, one of 6 % does not, whatever the size of the voxels (smallest 1 mm)."""
+    affine = AFFINE * scale
+    affine[3, 3] = 1
+    for case in ("a", "b", "c"):
+        save(folders / "reference" / f"{case}.nii.gz", cube(), affine)
+        save(folders / "prediction" / f"{case}.nii.gz", cube(), affine)
+    moved = affine.copy()
+    moved[0, 3] += 0.04 * scale
+    save(folders / "prediction" / "a.nii.gz", cube(), moved)
+    assert score(folders, "--metrics", "dice") == status
+    moved[0, 3] += 0.02 * scale
+    save(folders / "prediction" / "a.nii.gz", cube(), moved)
+    assert score(folders, "--metrics", "dice") == 2
+    assert "affine that differs" in capsys.readouterr().err
+
+
+def test_a_slightly_wrong_voxel_size_adds_up_over_the_volume(tmp_path):
+    data = np.zeros((300, 4, 4), np.uint8)
+    data[:, 1:3, 1:3] = 1
+    save(tmp_path / "r.nii.gz", data, np.diag([1.0, 1, 1, 1]))
+    save(tmp_path / "p.nii.gz", data, np.diag([1.001, 1, 1, 1]))
+    assert main(["score", "--reference", str(tmp_path / "r.nii.gz"), "--prediction", str(tmp_path / "p.nii.gz"),
+                 "--labels", "1=x", "--out", str(tmp_path / "s.csv")]) == 2  # fmt: skip
+
+
+def test_two_files_into_a_new_folder(folders, capsys):
+    out = folders / "new folder" / "deeper" / "scores.csv"
+    files = ["--reference", str(folders / "reference" / "a.nii.gz"), "--prediction"]
+    assert main(["score", *files, str(folders / "prediction" / "b.nii.gz"), "--labels", "1=liver,7=spleen",
+                 "--ignore-labels", "2", "--out", str(out)]) == 0  # fmt: skip
+    assert "note: spleen (7) occurs in no file" in capsys.readouterr().out
+    assert set(pd.read_csv(out).query("structure == 'spleen'").status) == {"both_empty"}
+    assert main(["score", *files, str(folders / "typing error.nii.gz"), "--labels", "1=liver", "--out", str(out)]) == 2
+    assert main(["score", *files, str(folders / "prediction"), "--labels", "1=liver", "--out", str(out)]) == 2
+    assert main(["score", *files, str(folders / "prediction" / "a.nii.gz"), "--labels", "1=liver,2=t",
+                 "--out", str(folders)]) == 2  # fmt: skip
+    assert len(faults(capsys)) == 3
+
+
+def test_an_empty_folder_is_refused(folders, capsys):
+    (folders / "none").mkdir()
+    arguments = ["--labels", "1=liver", "--out", str(folders / "scores.csv")]
+    assert main(["score", "--reference", str(folders / "reference"), "--prediction", str(folders / "none"),
+                 *arguments]) == 2  # fmt: skip
+    assert main(["score", "--reference", str(folders / "none"), "--prediction", str(folders / "prediction"),
+                 *arguments]) == 2  # fmt: skip
+    assert all("no label map" in line or "without a reference" in line for line in faults(capsys))
+
+
+def test_a_cut_file_a_sheared_and_an_impossible_grid(folders, capsys):
+    whole = (folders / "prediction" / "a.nii.gz").read_bytes()
+    (folders / "prediction" / "a.nii.gz").write_bytes(whole[: len(whole) // 2])
+    save(folders / "prediction" / "b.nii.gz", cube(), AFFINE + np.eye(4)[[1, 0, 2, 3]] * [[0.5], [0], [0], [0]])
+    colours = np.zeros((12, 10, 8), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    save(folders / "prediction" / "c.nii.gz", colours)
+    assert score(folders) == 2
+    lines = faults(capsys)
+    assert len(lines) == 3
+    for line, words in zip(lines, ("cannot be read", "right angles", "values of type"), strict=True):
+        assert words in line
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--tolerance", "liver=-1"], ["--tolerance", "liver=nan"], ["--tolerance", "liver=inf"],
+        ["--tolerance", "liver=1", "--tolerance", "liver=2"], ["--workers", "0"], ["--ignore-labels", "x"],
+        ["--metrics", "dice,"], ["--metrics", "nsd", "--engine", "medpy"], ["--labels", "0=background,1=liver,2=t"],
+        ["--labels", "1=a,2=a"], ["--labels", "²=liver"], ["--labels", "99999999999=liver"], ["--labels", "liver"],
+        ["--labels", ""], ["--labels", "organ=1+"],
+    ],
+)  # fmt: skip
+def test_wrong_options_are_one_line_each(folders, options, capsys):
+    assert score(folders, *options) == 2
+    assert len(faults(capsys)) == 1
+    assert not (folders / "scores.csv").exists()
+
+
+def test_labels_may_be_written_in_any_way(folders):
+    assert (
+        score(folders, "--labels", " 1 = liver , organ = 1 + 2,tumour=2", "--metrics", "dice, dice", "--workers", "9")
+        == 0
+    )
+    table = pd.read_csv(folders / "scores.csv")
+    assert len(table) == 9
+    assert set(table.structure) == {"liver", "organ", "tumour"}
+
+
+def test_medpy_is_asked_only_for_what_it_has(folders):
+    score(folders, "--engine", "medpy", "--metrics", "all")
+    theirs = pd.read_csv(folders / "scores.csv")
+    assert set(theirs.metric) == {"dice", "iou", "hd95", "hd", "assd"}
+    score(folders, "--metrics", "dice,iou,hd95,hd,assd")
+    pd.testing.assert_frame_equal(pd.read_csv(folders / "scores.csv"), theirs, rtol=1e-6)
