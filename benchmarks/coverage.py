@@ -9,6 +9,7 @@ Legend of suffixes: P patients, K structures, R repeats, S seeds.
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,14 @@ from scipy import stats
 from segbench.core.files import write_text
 from segbench.core.progress import Progress
 from segbench.stats.aggregate import mean_over_tasks
-from segbench.stats.coverage import TABLE
-from segbench.stats.intervals import Scale, combine, interval, mean_draws, seed_spread, sums_of_values
-from segbench.stats.paired import student_interval
+from segbench.stats.coverage import CELLS, DIFFERENCE, TABLE
+from segbench.stats.intervals import Scale, interval, mean_draws, seed_spread, sums_of_values, with_seeds
+from segbench.stats.paired import difference_interval, pool_seeds
 
 SIZES = (4, 9, 13, 27, 50, 100)
 DICE = Scale(0.0, 1.0, 0.0)
 HD95 = Scale(0.0, np.inf, 300.0)
+Streams = Iterator[np.random.Generator]
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
 
@@ -149,7 +151,7 @@ def seeds_interval(values_PS: np.ndarray, rng: np.random.Generator, resamples: i
                                   resamples=resamples))  # fmt: skip
     spread = seed_spread(values_PS)
     mean = float(values_PS.mean())
-    low, high = combine(mean, patient, spread.margin(), DICE)
+    low, high = with_seeds(mean, patient, spread, DICE)
     return {"mean": mean, "low": low, "high": high, "patient_low": patient[0], "patient_high": patient[1],
             "seed_means": dict(enumerate(spread.means_S.tolist())), "seed_noise": spread.noise}  # fmt: skip
 
@@ -160,14 +162,14 @@ def draw_seeds(rng: np.random.Generator, patients: int, *, seeds_S: np.ndarray) 
     return np.clip(0.7 + rng.normal(0, 0.08, (patients, 1)) + seeds_S + noise_PS, 0.001, 1)
 
 
-def measure_seeds(patients: int, *, seed_sd: float, repeats: int, rng: np.random.Generator) -> dict:
-    """Return the record of a cell with three seeds whose effects have standard deviation `seed_sd`."""
+def measure_seeds(patients: int, *, seed_sd: float, repeats: int, rng: np.random.Generator, seeds: int = 3) -> dict:
+    """Return the record of a cell with a few seeds whose effects have standard deviation `seed_sd`."""
     found = []
     for _ in range(repeats):
-        parts = seeds_interval(draw_seeds(rng, patients, seeds_S=rng.normal(0, seed_sd, 3)), rng, 1000)
+        parts = seeds_interval(draw_seeds(rng, patients, seeds_S=rng.normal(0, seed_sd, seeds)), rng, 1000)
         found.append((parts["low"], parts["high"]))
     key = {
-        "design": f"three seeds, seed sd {seed_sd}",
+        "design": f"{seeds} seeds, seed sd {seed_sd}",
         "n": patients,
         "miss_share": 0.0,
         "method": "segbench with seeds",
@@ -189,46 +191,101 @@ def measure_tasks(*, repeats: int, rng: np.random.Generator, misses: float) -> d
     return key | summary(np.array(found), design.truth)
 
 
-def measure_difference(patients: int, *, misses: float, repeats: int, rng: np.random.Generator) -> dict:
-    """Return the record of Student's interval of a paired difference, as `paired_table` prints it.
+def two_methods(rng: np.random.Generator, patients: int, misses: tuple[float, float]) -> np.ndarray:
+    """Return Dice (patients, 2) that depends on the patient: Beta(0.85, sd 0.08), correlation about 0.7, and misses."""
+    level = np.sqrt(0.7) * rng.normal(size=(patients, 1)) + np.sqrt(0.3) * rng.normal(size=(patients, 2))
+    return _beta(0.85, 0.08).ppf(stats.norm.cdf(level)) * (rng.random((patients, 2)) >= misses)
 
-    Both methods depend on the patient (Beta(0.85, sd 0.08), correlation about 0.7) and miss independently.
-    """
-    hits = _beta(0.85, 0.08)
+
+def measure_difference(patients: int, *, misses: tuple[float, float], repeats: int, rng: np.random.Generator) -> dict:
+    """Return the record of the interval of a paired difference with one seed; the methods miss independently."""
     found = []
     for _ in range(repeats):
-        level = np.sqrt(0.7) * rng.normal(size=(patients, 1)) + np.sqrt(0.3) * rng.normal(size=(patients, 2))
-        values = hits.ppf(stats.norm.cdf(level)) * (rng.random((patients, 2)) >= misses)
-        found.append(student_interval(values[:, 0] - values[:, 1], alpha=0.05))
-    key = {"design": "paired difference", "n": patients, "miss_share": misses, "method": "difference"}
-    return key | summary(np.array(found), 0.0)
+        values_P2 = two_methods(rng, patients, misses)
+        found.append(difference_interval(values_P2[:, 0] - values_P2[:, 1], alpha=0.05))
+    design = "paired difference" if misses[0] == misses[1] else "paired difference, only one method misses"
+    key = {"design": design, "n": patients, "miss_share": misses[0], "method": DIFFERENCE}
+    return key | summary(np.array(found), 0.85 * (misses[1] - misses[0]))
 
 
-def main() -> None:
-    """Measure every design and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=TABLE)
-    args = parser.parse_args()
-    streams = iter(np.random.SeedSequence(2023).spawn(10_000))
-    records: list[dict] = []
+def measure_seed_difference(
+    patients: int, *, seeds: int, methods: int, seed_sd: float, repeats: int, rng: np.random.Generator
+) -> dict:
+    """Return the record of the interval of a paired difference of two of several methods with a few seeds each."""
+    found = []
+    for _ in range(repeats):
+        level_P1 = rng.normal(0.7, 0.08, (patients, 1))
+        values = {
+            str(m): level_P1
+            + rng.normal(0, 0.02, (patients, 1))
+            + rng.normal(0, seed_sd, seeds)
+            + rng.normal(0, 0.02, (patients, seeds))
+            for m in range(methods)
+        }
+        pooled = pool_seeds({name: seed_spread(values_PS) for name, values_PS in values.items()})
+        differences_P = values["0"].mean(axis=1) - values["1"].mean(axis=1)
+        found.append(difference_interval(differences_P, (pooled["0"], pooled["1"]), alpha=0.05))
+    design = f"paired difference, {seeds} seeds, seed sd {seed_sd}, {methods} methods"
+    return {"design": design, "n": patients, "miss_share": 0.0, "method": DIFFERENCE} | summary(np.array(found), 0.0)
+
+
+def _cell_records(repeats: int, streams: Streams) -> Iterator[dict]:
     points = [(design, size) for design in designs() for size in SIZES]
     with Progress(total=len(points), title="coverage", unit="design") as bar:
         for design, size in points:
-            records += measure(design, size, repeats=args.repeats, rng=np.random.default_rng(next(streams)))
+            yield from measure(design, size, repeats=repeats, rng=next(streams))
             bar.advance(f"{design.name}, n = {size}")
-    for size in (9, 27):
-        for seed_sd in (0.0, 0.02):
-            records.append(measure_seeds(size, seed_sd=seed_sd, repeats=args.repeats,
-                                         rng=np.random.default_rng(next(streams))))  # fmt: skip
+
+
+def _seed_records(repeats: int, streams: Streams) -> Iterator[dict]:
+    for size, seeds, seed_sd in itertools.product((9, 27), (2, 3), (0.0, 0.02)):
+        yield measure_seeds(size, seeds=seeds, seed_sd=seed_sd, repeats=repeats, rng=next(streams))
+
+
+def _task_records(repeats: int, streams: Streams) -> Iterator[dict]:
     for misses in (0.0, 0.1):
-        records.append(measure_tasks(repeats=max(args.repeats // 4, 1), rng=np.random.default_rng(next(streams)),
-                                     misses=misses))  # fmt: skip
-    for size in SIZES:
-        for misses in (0.0, 0.05, 0.1):
-            records.append(measure_difference(size, misses=misses, repeats=args.repeats,
-                                              rng=np.random.default_rng(next(streams))))  # fmt: skip
-    write_text(args.out, pd.DataFrame(records).to_csv(index=False, lineterminator="\n"))
+        yield measure_tasks(repeats=max(repeats // 4, 1), rng=next(streams), misses=misses)
+
+
+def _difference_records(repeats: int, streams: Streams) -> Iterator[dict]:
+    for size, misses in itertools.product(SIZES, ((0.0, 0.0), (0.05, 0.05), (0.1, 0.1), (0.05, 0.0), (0.1, 0.0))):
+        yield measure_difference(size, misses=misses, repeats=repeats, rng=next(streams))
+    for size, seeds, methods, seed_sd in itertools.product((9, 27), (2, 3), (2, 6), (0.0, 0.02)):
+        yield measure_seed_difference(size, seeds=seeds, methods=methods, seed_sd=seed_sd, repeats=repeats,
+                                      rng=next(streams))  # fmt: skip
+
+
+PARTS = {"cells": _cell_records, "seeds": _seed_records, "tasks": _task_records, "differences": _difference_records}
+METHODS = {
+    "cells": (CELLS, "percentile", "student"),
+    "seeds": ("segbench with seeds",),
+    "tasks": ("segbench over tasks",),
+    "differences": (DIFFERENCE,),
+}
+"""Part -> the entries of the column `method` that it makes."""
+
+
+def part_records(part: str, repeats: int) -> pd.DataFrame:
+    """Return the rows of one part; its random numbers do not depend on the other parts."""
+    root = np.random.SeedSequence([2023, list(PARTS).index(part)])
+    return pd.DataFrame(
+        PARTS[part](repeats, (np.random.default_rng(child) for child in iter(lambda: root.spawn(1)[0], None)))
+    )
+
+
+def main() -> None:
+    """Measure every design, or one part of them, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--part", choices=PARTS, action="append", help="measure only this part, keep the other rows")
+    parser.add_argument("--out", type=Path, default=TABLE)
+    args = parser.parse_args()
+    wanted = args.part or list(PARTS)
+    before = pd.read_csv(args.out) if args.out.exists() else pd.DataFrame(columns=["method"])
+    kept = {part: before[before["method"].isin(METHODS[part])] for part in PARTS}
+    tables = [part_records(part, args.repeats) if part in wanted else kept[part] for part in PARTS]
+    table = pd.concat([rows for rows in tables if len(rows)], ignore_index=True)
+    write_text(args.out, table.to_csv(index=False, lineterminator="\n"))
 
 
 if __name__ == "__main__":

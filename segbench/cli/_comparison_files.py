@@ -12,9 +12,10 @@ import scikit_posthocs
 from segbench.core.errors import Fault, suggestion
 from segbench.core.files import write_bytes, write_text
 from segbench.core.vocabulary import POLICY_STATUSES
+from segbench.metrics.registry import METRICS
 from segbench.reporting.style import COLOURS, INK, RC, finish, plt
 from segbench.stats.comparison import TITLES, Options, notes
-from segbench.stats.policies import SIGNED, Policy
+from segbench.stats.policies import Policy
 from segbench.stats.ranking import ALL_TASKS
 from segbench.stats.scores import UNIT_INTERVAL_METRICS
 
@@ -22,6 +23,7 @@ PLAIN = {"difference", "low", "high", "mean", "figure", "sd", "median_difference
          "largest", "sd_of_differences", "region", "published", "measured", "low_as_seen", "high_as_seen"}  # fmt: skip
 """Columns in the unit of the metric; shares are shown in per cent."""
 HIDDEN = {"patient_low", "patient_high", "seed_means", "seed_noise", "source_url", "table"}
+VOLUMES = tuple(name for name, metric in METRICS.items() if metric.unit == "ml")
 LONGEST = 60
 """Rows of a table on the page; the CSV file has all."""
 
@@ -195,7 +197,9 @@ def _cell(column: str, value: object, metric: str) -> str:
             return ""
         if column in PLAIN:
             return (
-                f"{100 * value:.1f}" if metric in UNIT_INTERVAL_METRICS else f"{value:.{2 if metric in SIGNED else 1}f}"
+                f"{100 * value:.1f}"
+                if metric in UNIT_INTERVAL_METRICS
+                else f"{value:.{2 if metric in VOLUMES else 1}f}"
             )
         return f"{value:.2g}" if column.startswith("p_") or column == "p_value" else f"{value:.3g}"
     return str(value).replace("|", "\\|")

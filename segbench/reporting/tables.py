@@ -16,7 +16,6 @@ import pandas as pd
 from segbench.metrics.registry import METRICS
 from segbench.reporting.run import CONFIDENCE, Method, Run
 from segbench.stats.aggregate import mean_over_tasks, policy_text
-from segbench.stats.policies import SIGNED
 
 DASH = "\u2013"
 MEAN = "mean over tasks"
@@ -137,7 +136,7 @@ def build_table(run: Run, experiment: str, metric: str) -> Table:
         caption=_caption(run, experiment, metric, table),
         protocol=run.record["protocol"],
         tasks=tasks,
-        rows=rows if metric in SIGNED else _placed(rows, direction(metric)),
+        rows=_placed(rows, direction(metric)),
         notes=_notes(rows, tasks, metric),
     )
 
@@ -205,7 +204,7 @@ def _ranks(method: Method, cell: Cell) -> bool:
 
 
 def _placed(rows: list[Row], sign: int) -> list[Row]:
-    """Mark best and second-best of every column; equal values share a place. Signed errors have no best direction."""
+    """Mark best and second-best of every column; equal values share a place."""
     columns = [[row.mean for row in rows], *(list(column) for column in zip(*(row.cells for row in rows), strict=True))]
     for i, column in enumerate(columns):
         eligible = [_ranks(row.method, cell) for row, cell in zip(rows, column, strict=True)]

@@ -15,7 +15,7 @@ import pandas as pd
 from segbench.core.errors import Fault, raise_faults
 from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.coverage import measured_coverage
-from segbench.stats.intervals import PatientSums, Scale, SeedSpread, combine, interval, mean_draws, seed_spread
+from segbench.stats.intervals import PatientSums, Scale, SeedSpread, interval, mean_draws, seed_spread, with_seeds
 from segbench.stats.policies import (
     DEFAULT_POLICIES,
     Policy,
@@ -111,7 +111,8 @@ def _over_tasks(seen: pd.DataFrame, confidence: float) -> tuple[float, float, fl
     above = np.sqrt(((seen["patient_high"] - seen["mean"]) ** 2).sum(skipna=False)) / len(seen)
     by_seed = pd.DataFrame(list(seen["seed_means"])).dropna(axis=1).mean().to_numpy()
     spread = SeedSpread(by_seed, float(seen["seed_noise"].sum()) / len(seen) ** 2)
-    low, high = combine(mean, (mean - below, mean + above), spread.margin(confidence), Scale())
+    scale = scale_of(str(seen["metric"].iloc[0]), None)
+    low, high = with_seeds(mean, (mean - below, mean + above), spread, scale, confidence=confidence)
     return low, high, mean
 
 
@@ -171,8 +172,8 @@ def _figures(
     patient_limits = interval(mean_draws(sums, scale, rng=rng, resamples=resamples), confidence)
     seen_limits = interval(mean_draws(plain, as_seen, rng=rng, resamples=resamples), confidence)
     spread, names = seed_effects(counted)
-    limits = combine(mean, patient_limits, spread.margin(confidence), scale)
-    seen_limits = combine(mean, seen_limits, spread.margin(confidence), scale)
+    limits = with_seeds(mean, patient_limits, spread, scale, confidence=confidence)
+    seen_limits = with_seeds(mean, seen_limits, spread, scale, confidence=confidence)
     sd = float(values_P.std(ddof=1)) if len(values_P) > 1 else np.nan
     figures = (mean, *limits, sd, *seen_limits, *patient_limits)
     return {

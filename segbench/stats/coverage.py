@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+CELLS, DIFFERENCE = "segbench", "difference"
 TABLE = Path(__file__).with_name("measured_coverage.csv")
 
 
@@ -17,15 +18,18 @@ def coverage_table() -> pd.DataFrame:
     return pd.read_csv(TABLE)
 
 
-def measured_coverage(patients: int) -> tuple[float, float]:
-    """Return the lowest and highest measured coverage of `cells` over all designs with the nearest measured n.
+@functools.cache
+def measured_coverage(patients: int, method: str = CELLS) -> tuple[float, float]:
+    """Return the lowest and highest measured coverage over all designs with the nearest measured n.
+
+    `method` is CELLS for the intervals of `aggregate.cells`, DIFFERENCE for those of `paired_table`, seeds included.
 
     The nearest n at or below `patients` is used, the smallest one below that. Fewer than two patients have no interval.
     """
     if patients < 2:
         return np.nan, np.nan
     table = coverage_table()
-    table = table[table["method"] == "segbench"]
+    table = table[table["method"] == method]
     sizes = np.sort(table["n"].unique())
     nearest = sizes[max(int(np.searchsorted(sizes, patients, side="right")) - 1, 0)]
     seen = table.loc[table["n"] == nearest, "coverage"]

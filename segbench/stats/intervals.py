@@ -14,6 +14,7 @@ Legend of suffixes: P patients, K structures, B draws, S seeds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,13 +126,30 @@ class SeedSpread:
     means_S: np.ndarray
     noise: float
 
-    def margin(self, confidence: float = 0.95) -> float:
-        """Return half the width of Student's interval for the seed effect; 0 for one seed, whose spread is unknown."""
+    @property
+    def variance(self) -> float:
+        """Variance of one seed's effect, which may come out negative; NaN for one seed, whose spread is unknown."""
+        return float(self.means_S.var(ddof=1)) - self.noise if len(self.means_S) > 1 else np.nan
+
+    def margin(self, confidence: float = 0.95, *, patient_variance: float = 0.0) -> float:
+        """Return half the width of the interval of the mean over seeds; 0 for one seed.
+
+        Student's quantile with Welch and Satterthwaite's degrees of freedom of the sum with `patient_variance`, the
+        variance of the same mean over patients: two seeds alone have one degree of freedom (quantile 12.7), but when
+        patients make most of the variance the uncertainty of the seeds' share of it matters little.
+        """
         seeds = len(self.means_S)
-        if seeds < 2:
+        own = max(self.variance, 0.0) / seeds if seeds > 1 else 0.0
+        if own == 0:
             return 0.0
-        variance = max(float(self.means_S.var(ddof=1)) - self.noise, 0.0)
-        return float(stats.t.ppf((1 + confidence) / 2, seeds - 1) * np.sqrt(variance / seeds))
+        freedoms = welch_freedoms([(own, seeds - 1), (patient_variance, np.inf)])
+        return float(stats.t.ppf((1 + confidence) / 2, freedoms) * np.sqrt(own))
+
+
+def welch_freedoms(parts: Sequence[tuple[float, float]]) -> float:
+    """Return the degrees of freedom of a sum of variances (variance, its degrees), Welch and Satterthwaite."""
+    uncertainty = sum(variance**2 / freedoms for variance, freedoms in parts)
+    return float(sum(variance for variance, _ in parts) ** 2 / uncertainty) if uncertainty > 0 else np.inf
 
 
 def seed_spread(values_PS: np.ndarray) -> SeedSpread:
@@ -145,6 +163,15 @@ def seed_spread(values_PS: np.ndarray) -> SeedSpread:
         return SeedSpread(means_S, 0.0)
     residual_PS = values_PS - means_S - values_PS.mean(axis=1, keepdims=True) + values_PS.mean()
     return SeedSpread(means_S, float((residual_PS**2).sum() / ((patients - 1) * (seeds - 1)) / patients))
+
+
+def with_seeds(
+    center: float, limits: tuple[float, float], spread: SeedSpread, scale: Scale, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the limits over patients widened by the spread of seeds, kept in range; one seed widens nothing."""
+    half = (limits[1] - limits[0]) / 2 / stats.norm.ppf((1 + confidence) / 2)
+    variance = half**2 if np.isfinite(half) else 0.0
+    return combine(center, limits, spread.margin(confidence, patient_variance=variance), scale)
 
 
 def combine(center: float, limits: tuple[float, float], margin: float, scale: Scale) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import baycomp
 import numpy as np
@@ -19,9 +20,10 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from segbench.stats.aggregate import seed_effects
-from segbench.stats.intervals import Scale, combine
+from segbench.stats.coverage import DIFFERENCE, measured_coverage
+from segbench.stats.intervals import SeedSpread, welch_freedoms
 from segbench.stats.methods import case_table, method_labels, patient_differences
-from segbench.stats.policies import Policy, apply_policies, lower_is_better
+from segbench.stats.policies import Policy, apply_policies, lower_is_better, scale_of
 
 EQUIVALENCE = {"dice": 0.01, "iou": 0.01, "nsd": 0.01, "nsd_voxel": 0.01}
 """Half-width of the region of practical equivalence: one Dice point; 1 mm for distances, see `region`."""
@@ -47,9 +49,10 @@ def paired_table(
 ) -> pd.DataFrame:
     """Return one row per (experiment, task, method_a, method_b): `difference` is a minus b in the metric's unit.
 
-    Columns: n_patients, difference, low, high (Student over patients, with the spread of seeds where
-    there are several), median_difference, p_value, p_holm, significant,
-    better ('a', 'b' or ''), rank_biserial and cohen_dz (effect sizes, positive when a's values are larger),
+    Columns: n_patients, n_seeds_a, n_seeds_b, difference, low, high (Student over patients; with several seeds their
+    spread is added, see `seed_variances`), seed_freedoms (degrees of freedom of that spread, 0 when seeds are not in
+    the interval), coverage_low, coverage_high (measured for that many patients), median_difference, p_value, p_holm,
+    significant, better ('a', 'b' or ''), rank_biserial and cohen_dz (effect sizes, positive when a is larger),
     p_a_better, p_equivalent, p_b_better, region, verdict, minimum_detectable (80 % power at `alpha`), family (number of
     tests corrected together). `pairs` restricts the comparisons (and the family); by default all pairs of methods.
     Differences without spread or with fewer than two patients keep NaN where nothing can be said.
@@ -58,7 +61,7 @@ def paired_table(
     parts = []
     for experiment in rows["experiment"].unique():
         table = case_table(rows, metric=metric, policies=policies, experiment=experiment)
-        margins = seed_margins(rows[rows["experiment"] == experiment], metric=metric, policies=policies, alpha=alpha)
+        seeds = seed_variances(rows[rows["experiment"] == experiment], metric=metric, policies=policies)
         wanted = list(itertools.combinations(table.columns, 2)) if pairs is None else pairs
         records = [
             {"experiment": experiment, "metric": metric, "task": task, "method_a": a, "method_b": b}
@@ -67,7 +70,8 @@ def paired_table(
                 rope=half,
                 alpha=alpha,
                 lower_is_better=lower_is_better(metric),
-                seed_margin=float(np.hypot(margins[task, a], margins[task, b])),
+                seeds=(seeds[task, a], seeds[task, b]),
+                bound=span(metric),
                 rng=np.random.default_rng([seed, index]),
             )
             for index, (task, part) in enumerate(table.groupby(level="task", sort=False))
@@ -78,15 +82,46 @@ def paired_table(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def seed_margins(
-    rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None, alpha: float
-) -> dict[tuple[str, str], float]:
-    """Return per (task, method) half the width of the interval of its seed effect; 0 with one seed."""
+def span(metric: str) -> float:
+    """Return how far two values of the metric can lie apart; infinite for metrics without an upper end."""
+    scale = scale_of(metric, None)
+    return scale.high - scale.low
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Seeds of one method on one task: how many, the variance of one seed's effect, and its degrees of freedom."""
+
+    count: int = 1
+    variance: float = 0.0
+    freedoms: int = 0
+
+
+def seed_variances(
+    rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None
+) -> dict[tuple[str, str], Seeds]:
+    """Return per (task, method) the spread between its seeds.
+
+    Two or three seeds of one method say next to nothing about their spread, so it is pooled over the methods of a task:
+    the mean of their variances weighted by degrees of freedom (seeds - 1), what patients explain taken off. A method
+    with one seed takes the pooled spread of the others. When every method has one seed there is nothing to pool, and
+    intervals are conditional on the trained models.
+    """
     chosen = apply_policies(rows[rows["metric"] == metric], policies)
     chosen = chosen[chosen["counted"]].assign(method=method_labels(chosen))
-    return {
-        key: seed_effects(part)[0].margin(1 - alpha) for key, part in chosen.groupby(["task", "method"], sort=False)
-    }
+    found = {}
+    for task, of_task in chosen.groupby("task", sort=False):
+        spreads = {method: seed_effects(part)[0] for method, part in of_task.groupby("method", sort=False)}
+        found |= {(task, method): seeds for method, seeds in pool_seeds(spreads).items()}
+    return found
+
+
+def pool_seeds(spreads: Mapping[str, SeedSpread]) -> dict[str, Seeds]:
+    """Return per method its number of seeds with the variance that all methods share, and its degrees of freedom."""
+    several = [(spread.variance, len(spread.means_S) - 1) for spread in spreads.values() if len(spread.means_S) > 1]
+    freedoms = sum(own for _, own in several)
+    pooled = max(sum(variance * own for variance, own in several) / freedoms, 0.0) if several else 0.0
+    return {method: Seeds(len(spread.means_S), pooled, freedoms) for method, spread in spreads.items()}
 
 
 def compare_pair(
@@ -96,20 +131,27 @@ def compare_pair(
     alpha: float,
     lower_is_better: bool,
     rng: np.random.Generator,
-    seed_margin: float = 0.0,
+    seeds: tuple[Seeds, Seeds] = (Seeds(), Seeds()),
+    bound: float = np.inf,
 ) -> dict[str, object]:
     """Return the uncorrected statistics of one pair from one difference per patient; see `paired_table`."""
     count = len(differences_P)
     mean = float(differences_P.mean()) if count else np.nan
     spread = float(differences_P.std(ddof=1)) if count > 1 else np.nan
-    low, high = combine(mean, student_interval(differences_P, alpha=alpha), seed_margin, Scale())
+    low, high = np.clip(difference_interval(differences_P, seeds, alpha=alpha), -bound, bound)
+    coverage = measured_coverage(count, DIFFERENCE)
     left, middle, right = equivalence(differences_P, rope, rng)
     a_better, b_better = (left, right) if lower_is_better else (right, left)
     return {
         "n_patients": count,
         "difference": mean,
-        "low": low,
-        "high": high,
+        "low": float(low),
+        "high": float(high),
+        "n_seeds_a": seeds[0].count,
+        "n_seeds_b": seeds[1].count,
+        "seed_freedoms": seeds[0].freedoms,
+        "coverage_low": coverage[0],
+        "coverage_high": coverage[1],
         "median_difference": float(np.median(differences_P)) if count else np.nan,
         "sd": spread,
         "p_value": wilcoxon_p(differences_P),
@@ -133,6 +175,24 @@ def student_interval(values_P: np.ndarray, *, alpha: float) -> tuple[float, floa
         return (float(values_P[0]), float(values_P[0]))
     found = stats.ttest_1samp(values_P, 0).confidence_interval(1 - alpha)
     return (float(found.low), float(found.high))
+
+
+def difference_interval(
+    differences_P: np.ndarray, seeds: tuple[Seeds, Seeds] = (Seeds(), Seeds()), *, alpha: float
+) -> tuple[float, float]:
+    """Return the interval of the mean difference over patients and seeds.
+
+    The variance of the mean is that of patients (with what patients and seeds do together) plus each method's seed
+    variance over its number of seeds; the quantile is Student's with Welch and Satterthwaite's degrees of freedom.
+    Without a spread of seeds it is `student_interval`.
+    """
+    own = sum(method.variance / method.count for method in seeds)
+    if own == 0 or len(differences_P) < 2:
+        return student_interval(differences_P, alpha=alpha)
+    patients = float(differences_P.var(ddof=1)) / len(differences_P)
+    freedoms = welch_freedoms([(patients, len(differences_P) - 1), (own, seeds[0].freedoms)])
+    half = float(stats.t.ppf(1 - alpha / 2, freedoms) * np.sqrt(patients + own))
+    return float(differences_P.mean()) - half, float(differences_P.mean()) + half
 
 
 def wilcoxon_p(differences_P: np.ndarray) -> float:

@@ -18,7 +18,6 @@ MISSES = ("prediction_empty", "prediction_missing", "failed")
 NEVER_COUNTED = ("not_defined", "skipped")
 PENALTY_MM = 300.0
 DISTANCES = ("hd95", "hd95_max", "hd", "assd", "masd")
-SIGNED = ("volume_error_ml",)
 PUBLISHED_DISTANCES = {"uniseg_hd95": 998.0, "dodnet_hd95": 373.12866}
 
 
@@ -83,7 +82,7 @@ def scale_of(metric: str, policies: Mapping[str, Policy] | None) -> Scale:
     if metric in UNIT_INTERVAL_METRICS:
         low, high = 0.0, 1.0
     else:
-        low, high = (-np.inf if metric in SIGNED or metric not in METRIC_NAMES else 0.0), np.inf
+        low, high = (0.0 if metric in METRIC_NAMES else -np.inf), np.inf
     policy = policy_of(metric, policies)
     numbers = [float(policy[status]) for status in MISSES if policy.get(status, "exclude") != "exclude"]
     if not numbers:

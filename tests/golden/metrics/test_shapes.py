@@ -75,7 +75,7 @@ def test_dice_iou_and_volume_of_overlapping_boxes():
 def test_volume_error_in_millilitres():
     """100 voxels more of 8 mm3: 0.8 ml."""
     found = scores(box((0, 10), (0, 10), (0, 1)), box((0, 10), (0, 10), (0, 2)))
-    assert abs(found["volume_error_ml"].value) == pytest.approx(0.8)
+    assert found["volume_error_ml"].value == pytest.approx(0.8)
 
 
 def test_pooled_and_maximum_percentiles_differ_when_one_side_has_an_island():
