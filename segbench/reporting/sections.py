@@ -128,7 +128,9 @@ def flips_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     rows = [
         [
             words.get(row.choice, row.choice),
-            METRICS[row.value].title if row.choice == "metric" else words.get(row.value, row.value),
+            f"{METRICS[row.value].title}, {row.tasks} tasks"
+            if row.choice == "metric"
+            else words.get(row.value, row.value),
             str(row.universes),
             f"{100 * row.winner_changes:.0f} %",
             row.flips_alone or "stated choice",

@@ -81,11 +81,12 @@ def mean_over_tasks(cell_table: pd.DataFrame, *, confidence: float = 0.95) -> pd
 
     Tasks have different patients, so the distances from the means to the patient limits add in squares (MOVER, Zou and
     Donner 2008); seeds are shared by tasks, so their spread is taken from the per-seed means over tasks. `n_tasks` of
-    `n_tasks_expected` says how many cells had a figure; `complete` is False when one had none, and the mean is then
-    not comparable with that of a complete row.
+    `n_tasks_expected` says how many cells had a figure; `complete` is False when one had none that another method has,
+    and the mean is then not comparable with that of a complete row. Limits stay within the metric's range.
     """
     keys = CELL[:-1]
     records = []
+    served = cell_table["mean"].notna().groupby([cell_table["experiment"], cell_table["task"]]).transform("any")
     for key, part in cell_table.groupby(keys, sort=False):
         seen = part[part["mean"].notna()]
         low, high, mean = _over_tasks(seen, confidence)
@@ -97,7 +98,11 @@ def mean_over_tasks(cell_table: pd.DataFrame, *, confidence: float = 0.95) -> pd
                 "low": low,
                 "high": high,
             }
-            | {"n_tasks": len(seen), "n_tasks_expected": len(part), "complete": len(seen) == len(part)}
+            | {
+                "n_tasks": len(seen),
+                "n_tasks_expected": len(part),
+                "complete": len(seen) == int(served[part.index].sum()),
+            }
             | {name: int(part[name].sum()) for name in ("n_scored", "n_expected", "n_failed", "n_skipped")}
         )
     return pd.DataFrame.from_records(records)

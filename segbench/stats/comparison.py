@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from segbench.stats.aggregate import cells, mean_over_tasks, structure_cells
+from segbench.stats.methods import undefined_tasks
 from segbench.stats.multiverse import multiverse, multiverse_summary, policy_sensitivity
 from segbench.stats.paired import detectable_per_task, paired_table, variance_split
 from segbench.stats.policies import Policy, policy_text
@@ -119,6 +120,11 @@ def notes(rows: pd.DataFrame, options: Options) -> list[str]:
         f"Protocol: {', '.join(rows['protocol'].unique())}. Metrics by their names in docs/metrics.md: "
         f"{', '.join(options.metrics)}; dice and other shares in per cent, distances in mm, volumes in ml.",
         *(f"Policy for {policy_text(metric, options.policies)}." for metric in options.metrics),
+        *(
+            f"{metric} is defined for nobody on {', '.join(tasks)}: rankings over tasks by {metric} are without."
+            for metric in options.metrics
+            if (tasks := undefined_tasks(rows, metric))
+        ),
         "A cell is the mean over structures of per-structure means over cases; n is rows scored / expected "
         "(case x structure x seed).",
         f"Intervals: {level}; patients are the unit; misses not seen yet are allowed for ('as seen': they are not); "

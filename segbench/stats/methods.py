@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from segbench.core.errors import Fault, raise_faults
-from segbench.stats.policies import Policy, apply_policies
+from segbench.stats.policies import NEVER_COUNTED, Policy, apply_policies
 
 PLAIN_INITIALISATIONS = ("", "random", "none")
 CASE_KEYS = ["task", "patient", "case", "structure"]
@@ -46,14 +46,31 @@ def check_complete(rows: pd.DataFrame, *, where: str = "scores") -> None:
     raise_faults(faults)
 
 
+def countable(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the rows of a metric without the tasks on which it is defined for nobody (nominal spacing, say).
+
+    Such a task can rank nobody; kept, it would leave every method without a mean over tasks.
+    """
+    chosen = rows[rows["metric"] == metric]
+    can_count = ~chosen["status"].isin(NEVER_COUNTED)
+    return chosen[can_count.groupby([chosen["experiment"], chosen["task"]]).transform("any")]
+
+
+def undefined_tasks(rows: pd.DataFrame, metric: str) -> list[str]:
+    """Return the tasks of the metric's rows that `countable` leaves out, sorted."""
+    every = set(rows.loc[rows["metric"] == metric, "task"])
+    return sorted(every - set(countable(rows, metric)["task"]))
+
+
 def case_table(
     rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None = None, experiment: str | None = None
 ) -> pd.DataFrame:
     """Return values per case: index (task, patient, case, structure), one column per method, mean over seeds.
 
-    NaN marks what the policy excludes; methods keep the order of the rows. `experiment` None takes all rows.
+    Tasks on which the metric is defined for nobody are left out (`countable`). NaN marks what the policy excludes;
+    methods keep the order of the rows. `experiment` None takes all rows.
     """
-    chosen = rows[rows["metric"] == metric]
+    chosen = countable(rows, metric)
     if experiment is not None:
         chosen = chosen[chosen["experiment"] == experiment]
     chosen = apply_policies(chosen, policies)

@@ -18,6 +18,7 @@ from segbench.stats.policies import Policy, apply_policies, lower_is_better, pol
 from segbench.stats.ranking import rank_methods
 
 CHOICES = ["metric", "policy", "aggregation", "left_out", "protocol"]
+TASKS = ["n_tasks", "n_tasks_expected"]
 NONE_LEFT_OUT = "none"
 DEFAULT_AGGREGATION = "mean of task means"
 
@@ -76,7 +77,9 @@ def multiverse(
     """Return one row per (experiment, universe, method): the five choices, figure, rank, winner, `default`.
 
     The default universe is the first metric, the stated policy, the mean of task means, no task left out and the first
-    protocol. Methods without a value on every task of the experiment take no part. Ties share the better rank.
+    protocol. A metric that is defined for nobody on some task (nominal spacing) ranks over the others: `n_tasks` of
+    `n_tasks_expected` says over how many. Methods without a value on every one of these take no part. Ties share the
+    better rank.
     """
     records: list[dict] = []
     for experiment, protocol, metric in itertools.product(
@@ -93,12 +96,14 @@ def multiverse(
                 "protocol": rows["protocol"].iloc[0]}  # fmt: skip
     table["default"] = np.logical_and.reduce([table[name] == value for name, value in defaults.items()])
     table["winner"] = table["rank"] == 1
-    return table[["experiment", *CHOICES, "default", "method", "figure", "rank", "winner"]]
+    return table[
+        ["experiment", *CHOICES, "default", "method", "figure", "rank", "winner", "n_tasks", "n_tasks_expected"]
+    ]
 
 
 def _universes(part: pd.DataFrame, metric: str, policies: Mapping[str, Policy] | None, aggregations: Sequence[str]
                ) -> list[dict]:  # fmt: skip
-    lower = lower_is_better(metric)
+    lower, expected = lower_is_better(metric), part["task"].nunique()
     records = []
     for name, policy in policy_variants(metric, policies).items():
         table = _served_everywhere(case_table(part, metric=metric, policies={metric: policy}))
@@ -108,15 +113,17 @@ def _universes(part: pd.DataFrame, metric: str, policies: Mapping[str, Policy] |
             figures = aggregate_table(table[tasks != task], aggregation, lower=lower).dropna()
             signed = figures if lower or "rank" in aggregation else -figures
             ranks = signed.round(12).rank(method="min").astype(int)
-            choices = {"policy": name, "aggregation": aggregation, "left_out": task}
+            choices = {"policy": name, "aggregation": aggregation, "left_out": task, "n_tasks_expected": expected,
+                       "n_tasks": tasks[tasks != task].nunique()}  # fmt: skip
             records += [choices | {"method": method, "figure": figures[method], "rank": ranks[method]}
                         for method in figures.index]  # fmt: skip
     return records
 
 
 def _served_everywhere(table: pd.DataFrame) -> pd.DataFrame:
-    """The methods that have a value on every task."""
-    served = table.notna().groupby(level="task").any().all()
+    """The methods that have a value on every task that some method has a value on."""
+    by_task = table.notna().groupby(level="task").any()
+    served = by_task[by_task.any(axis=1)].all()
     return table.loc[:, served]
 
 
@@ -124,12 +131,14 @@ def multiverse_summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return per (experiment, choice, value): how often the winner differs from the default universe's.
 
     `winner_changes` is the share of universes with this value whose winner differs; `flips_alone` says whether the
-    winner differs when this choice alone departs from the default, `winner_alone` who wins then. The row (choice
-    'any') counts all universes. A tie for the first place counts as changed when the default winner has no part in it.
+    winner differs when this choice alone departs from the default, `winner_alone` who wins then. `tasks` says over how
+    many tasks of the experiment these universes rank at most. The row (choice 'any') counts all universes. A tie for
+    the first place counts as changed when the default winner has no part in it.
     """
     records = []
     for experiment, part in table.groupby("experiment", sort=False):
-        universes = part[part["winner"]].groupby(CHOICES, sort=False)["method"].agg(tuple).reset_index(name="winners")
+        winners = part[part["winner"]].groupby([*CHOICES, *TASKS], sort=False)["method"]
+        universes = winners.agg(tuple).reset_index(name="winners")
         first = part[part["default"]]
         champion = tuple(first.loc[first["winner"], "method"])
         universes["changed"] = [not set(champion) & set(winners) for winners in universes["winners"]]
@@ -144,7 +153,9 @@ def multiverse_summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _changes(universes: pd.DataFrame) -> dict[str, float]:
-    return {"universes": len(universes), "winner_changes": float(universes["changed"].mean())}
+    ranked, expected = (int(universes[name].max()) for name in TASKS)
+    return {"universes": len(universes), "winner_changes": float(universes["changed"].mean()),
+            "tasks": f"{ranked} of {expected}"}  # fmt: skip
 
 
 def _alone(alone: pd.DataFrame) -> dict[str, object]:

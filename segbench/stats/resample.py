@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from segbench.stats.methods import method_labels
+from segbench.stats.methods import countable, method_labels
 from segbench.stats.policies import Policy, apply_policies
 
 
@@ -44,7 +44,7 @@ def board(
     rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None = None, experiment: str | None = None
 ) -> Board:
     """Return the arrays of one experiment and metric; methods and tasks keep the order of the rows."""
-    chosen = rows[rows["metric"] == metric]
+    chosen = countable(rows, metric)
     if experiment is not None:
         chosen = chosen[chosen["experiment"] == experiment]
     chosen = apply_policies(chosen, policies)

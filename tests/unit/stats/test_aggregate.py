@@ -146,6 +146,8 @@ def test_mean_over_tasks_adds_limits_in_squares():
     assert (found["n_tasks"], found["n_scored"], found["n_expected"], found["n_failed"]) == (2, 4, 6, 2)
     assert found["complete"]
     parts.loc[1, ["mean", "patient_low", "patient_high"]] = np.nan
+    assert mean_over_tasks(parts)["complete"].all()  # nobody has a figure on B
+    parts = pd.concat([parts, parts.assign(model="n", mean=12.0)], ignore_index=True)
     partial = mean_over_tasks(parts).iloc[0]
     assert not partial["complete"]
     assert (partial["n_tasks"], partial["n_tasks_expected"]) == (1, 2)

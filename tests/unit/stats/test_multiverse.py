@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from segbench.stats.aggregate import cells, mean_over_tasks
+from segbench.stats.methods import undefined_tasks
 from segbench.stats.multiverse import (
     AGGREGATIONS,
     multiverse,
@@ -106,3 +108,26 @@ def test_transfer_map_signs_and_structures():
     reverse = transfer_map(rows, metric="dice", universal=["single"], single=["universal"]).set_index("structure")
     assert reverse.loc["tumour", "transfer"] == "negative"
     assert transfer_map(rows, metric="dice", universal=[], single=["single"]).empty
+
+
+def test_a_metric_without_meaning_on_one_task_ranks_over_the_others_and_says_so():
+    """HD95 is not defined on T (nominal spacing); on S b is better by HD95, a by Dice."""
+    undefined = {"metric": "hd95", "unit_of_value": "mm", "value": np.nan, "status": "not_defined", "task": "T"}
+    rows = pd.concat([
+        methods({"a": [0.9, 0.9], "b": [0.8, 0.8]}, task="S"), methods({"a": [0.9, 0.9], "b": [0.8, 0.8]}, task="T"),
+        methods({"a": [9.0, 9.0], "b": [2.0, 2.0]}, task="S", metric="hd95", unit_of_value="mm"),
+        table(*({**undefined, "model": model, "case": case} for model in "ab" for case in ("c00", "c01"))),
+    ], ignore_index=True)  # fmt: skip
+    found = multiverse(rows, metrics=["dice", "hd95"])
+    by_distance = found[found["metric"] == "hd95"]
+    assert set(by_distance["left_out"]) == {"none"}
+    assert set(zip(by_distance["n_tasks"], by_distance["n_tasks_expected"], strict=True)) == {(1, 2)}
+    summary = multiverse_summary(found).set_index(["choice", "value"])
+    assert summary.loc[("metric", "hd95"), ["tasks", "flips_alone", "winner_alone"]].tolist() == ["1 of 2", "yes", "b"]
+    assert summary.loc[("metric", "dice"), "tasks"] == "2 of 2"
+    ranked = policy_sensitivity(rows, metric="hd95")
+    assert ranked[ranked["policy"] == "as stated"].set_index("method")["rank"].to_dict() == {"a": 2, "b": 1}
+    assert undefined_tasks(rows, "hd95") == ["T"]
+    means = mean_over_tasks(cells(rows, metric="hd95"))
+    assert means["complete"].all()
+    assert set(means["n_tasks"]) == {1}
