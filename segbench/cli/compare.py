@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     ])  # fmt: skip
     cards = dataset_cards()
     options = Options(
-        metrics=args.metric or present,
+        metrics=list(dict.fromkeys(args.metric)) or present,
         policies=policies,
         alpha=args.alpha,
         rope=rope,

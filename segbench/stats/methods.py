@@ -25,11 +25,11 @@ def method_labels(rows: pd.DataFrame) -> pd.Series:
 def check_complete(rows: pd.DataFrame, *, where: str = "scores") -> None:
     """Raise `InputFaults` when a method lacks rows that another method has: a missing row is an error, not a smaller n.
 
-    Every (model, initialisation, seed) of a task must have the same cases, structures and metrics; a failed case is a
-    row with its status.
+    Every (model, initialisation, seed) must have the same tasks, and on them the same cases, structures and metrics; a
+    failed case and a task that a model does not serve are rows with their status.
     """
     keys = ["case", "structure", "metric"]
-    faults = []
+    faults = _missing_tasks(rows, where)
     for (experiment, protocol, task), part in rows.groupby(["experiment", "protocol", "task"], sort=False):
         expected = pd.MultiIndex.from_frame(part[keys].drop_duplicates())
         for (model, initialisation, seed), own in part.groupby(["model", "initialisation", "seed"], sort=False):
@@ -44,6 +44,23 @@ def check_complete(rows: pd.DataFrame, *, where: str = "scores") -> None:
                     )
                 )
     raise_faults(faults)
+
+
+def _missing_tasks(rows: pd.DataFrame, where: str) -> list[Fault]:
+    faults = []
+    for (experiment, protocol), part in rows.groupby(["experiment", "protocol"], sort=False):
+        tasks = set(part["task"])
+        for (model, initialisation, seed), own in part.groupby(["model", "initialisation", "seed"], sort=False):
+            if missing := sorted(tasks - set(own["task"])):
+                faults.append(
+                    Fault(
+                        f"{where}: {experiment}/{protocol}: {model} {initialisation} seed {seed}",
+                        f"no row of {', '.join(map(str, missing))}",
+                        "the same tasks for every method",
+                        "add its rows, with the status skipped where the method does not serve the task",
+                    )
+                )
+    return faults
 
 
 def countable(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

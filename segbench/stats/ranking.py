@@ -45,7 +45,7 @@ def rank_table(
     paired = paired_table(rows, metric=metric, policies=policies, alpha=alpha) if paired is None else paired
     parts = []
     for experiment in rows["experiment"].unique():
-        wins = _wins(paired[paired["experiment"] == experiment])
+        wins = _wins(paired[paired["experiment"] == experiment]) if len(paired) else {}
         means = _means(rows, metric, policies, experiment)
         table = case_table(rows, metric=metric, policies=policies, experiment=experiment)
         for task, part in table.groupby(level="task", sort=False):
@@ -87,8 +87,6 @@ def _mean_case_rank(part: pd.DataFrame, metric: str) -> np.ndarray:
 
 
 def _wins(paired: pd.DataFrame) -> dict[tuple[str, str], int]:
-    if paired.empty:
-        return {}
     winners = paired["method_a"].where(paired["better"] == "a", paired["method_b"])[paired["better"] != ""]
     return paired.loc[winners.index].assign(winner=winners).groupby(["task", "winner"]).size().to_dict()
 

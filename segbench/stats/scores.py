@@ -15,6 +15,7 @@ import pandas as pd
 from segbench.core.errors import Fault, fault, raise_faults, suggestion
 from segbench.core.vocabulary import KEY_COLUMNS, METRIC_NAMES, SCORE_COLUMNS, STATUSES
 
+NAMED_COLUMNS = ("model", "task", "case", "structure")
 NUMBER_COLUMNS = ("value", "reference_volume_mm3", "prediction_volume_mm3")
 UNIT_INTERVAL_METRICS = (
     "dice", "iou", "nsd", "nsd_voxel", "lesion_f1", "lesion_precision", "lesion_recall", "uniseg_dice", "dodnet_dice",
@@ -25,7 +26,7 @@ MOST_FAULTS = 20
 def read_csv_text(path: Path | str) -> pd.DataFrame:
     """Return a CSV file as text cells, blanks as ''; raises `InputFaults` when it cannot be read or has no rows."""
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8")
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         found = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise fault(path, found=found, expected="a readable CSV table", mend="check the file") from error
@@ -51,8 +52,9 @@ def validate_rows(
 ) -> pd.DataFrame:
     """Return the rows with typed columns, or raise `InputFaults` with one fault per defect (`MOST_FAULTS` shown).
 
-    Checked: numbers are finite numbers, statuses are known and metrics are among `metrics`, bounded metrics lie in
-    0..1, no key occurs twice, a value stands beside status `ok`. `rows` is not changed.
+    Checked: numbers are finite numbers, statuses are known and metrics are among `metrics`, names are not blank,
+    bounded metrics lie in 0..1 and other metrics of ours are not negative, no key occurs twice, a value stands beside
+    status `ok`. `rows` is not changed.
     """
     rows = rows.copy()
     lines = pd.Series(np.arange(2, len(rows) + 2), index=rows.index)
@@ -65,6 +67,9 @@ def validate_rows(
     for column in ("seed", "fold"):
         rows[column], bad = _as_integers(rows[column])
         faults += _listed(where, lines[bad.index], column, bad, "a whole number", "mend the cell")
+    for column in NAMED_COLUMNS:
+        blank = rows.loc[rows[column].astype(str).str.strip() == "", column]
+        faults += _listed(where, lines[blank.index], column, blank, "a name", "fill the cell")
     faults += _unknown(where, lines, rows["status"], STATUSES)
     faults += _unknown(where, lines, rows["metric"], metrics)
     faults += _value_faults(where, lines, rows.drop(unreadable))
@@ -121,6 +126,8 @@ def _value_faults(where: str, lines: pd.Series, rows: pd.DataFrame) -> list[Faul
     bounded = rows["metric"].isin(UNIT_INTERVAL_METRICS)
     outside = rows.loc[bounded & ((rows["value"] < 0) | (rows["value"] > 1)), "value"]
     faults = _listed(where, lines[outside.index], "value", outside, "a share in 0..1", "divide per cent by 100")
+    below = rows.loc[rows["metric"].isin(METRIC_NAMES) & ~bounded & (rows["value"] < 0), "value"]
+    faults += _listed(where, lines[below.index], "value", below, "0 or more", "mend the cell")
     blank = rows.loc[(rows["status"] == "ok") & rows["value"].isna(), "status"]
     return faults + _listed(where, lines[blank.index], "value", blank.map(lambda _: ""), "a number beside status ok",
                             "write the value, or the status that explains its absence")  # fmt: skip

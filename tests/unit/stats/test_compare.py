@@ -66,6 +66,10 @@ FAULTS = [
     (lambda f: f.assign(metric="Dice"), [], "did you mean 'dice'?"),
     (lambda f: f.assign(status="okay"), [], "did you mean 'ok'?"),
     (lambda f: bad(f).replace({"value": {f["value"].iloc[0]: ""}}), [], "a number beside status ok"),
+    (lambda f: f[(f["model"] != "a") | (f["task"] != "U")], [], "a none seed 0: found no row of U"),
+    (lambda f: f.assign(structure=""), [], "line 2: structure: found ''; expected a name"),
+    (lambda f: f.assign(metric="hd95", value=-3.0), [], "expected 0 or more"),
+    (lambda f: f.head(0), [], "no rows"),
     (lambda f: f, ["--metric", "hd95"], "--metric hd95"),
     (lambda f: f, ["--policy", "dice.both_empt=1"], "did you mean 'both_empty'?"),
     (lambda f: f, ["--policy", "dice.failed=much"], "a number or 'exclude'"),
@@ -84,6 +88,20 @@ def test_bad_input_leaves_with_2_and_writes_nothing(tmp_path, capsys, spoil, opt
     assert words in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("models", "cases"), [(("a",), 6), (("a",), 1), (("a", "b"), 1), (("a", "b"), 2)])
+def test_little_data_gives_what_can_be_said(tmp_path, models, cases):
+    out = tmp_path / "out"
+    path = written(tmp_path, long_rows(models=models, cases=cases))
+    assert main(["compare", path, "--out", str(out), "--resamples", "100"]) == 0
+    assert len(pd.read_csv(out / "cells.csv")) == 2 * len(models)
+    assert (out / "paired.csv").exists() == (len(models) > 1)
+
+
+def test_a_table_saved_by_a_spreadsheet(tmp_path):
+    long_rows().rename(columns=str.title).to_csv(tmp_path / "x.csv", index=False, encoding="utf-8-sig")
+    assert len(read_long(tmp_path / "x.csv")) == 36
 
 
 def test_unreadable_and_absent_tables(tmp_path, capsys):
