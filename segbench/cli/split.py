@@ -27,5 +27,5 @@ def run(args: argparse.Namespace) -> int:
     paths = RunPaths(config.run)
     cases = {task.name: read_manifest(paths.manifest(task.name)) for task in config.tasks}
     namespaces = {task.name: config.dataset_cards[task.name]["patient_namespace"] for task in config.tasks}
-    write_json(paths.splits, make_splits(cases, namespaces, config.data))
+    write_json(paths.splits, make_splits(cases, namespaces, config.data, lists=config.split_paths))
     return 0

@@ -54,7 +54,8 @@ class Data(Section):
         default_factory=dict, description="Another protocol for single tasks, such as `{btcv: btcv_21_9}`."
     )
     split_files: tuple[str, ...] = Field(
-        (), description="Lists that you bring: the released split files (*.pkl), or your own lists (*.json)."
+        (),
+        description="Lists that you bring, below `root`: the released split files (*.pkl), or your own lists (*.json).",
     )
     accept_leaks: tuple[str, ...] = Field(
         (), description="Names of findings of the leak audit that do not stop the run; the report shows them."
@@ -223,6 +224,11 @@ class Config(Section):
     def data_root(self) -> Path:
         """Folder with one folder per data set."""
         return Path(self.data.root)
+
+    @property
+    def split_paths(self) -> tuple[Path, ...]:
+        """The lists that the user brings, below the folder of the data sets unless their path is absolute."""
+        return tuple(self.data_root / name for name in self.data.split_files)
 
     def training_of(self, experiment: str) -> Training:
         """Return the training recipe of an experiment, downstream changes applied."""

@@ -75,7 +75,7 @@ class Run:
         return [name for task in self.task_names for name in self.data_files(task)]
 
     def missing_data(self) -> list[str]:
-        """Return one line for each task whose folder is absent, with the step to get it."""
+        """Return one line for each task whose folder is absent, and each list, with the step to get it."""
         if self.config.data.phantom is not None:
             return []
         cards = self.config.dataset_cards
@@ -83,6 +83,10 @@ class Run:
             f"{task}: absent, no folder {self.config.data_root / cards[task]['folder']}; {cards[task]['obtain']}"
             for task in self.task_names
             if not (self.config.data_root / cards[task]["folder"]).is_dir()
+        ] + [
+            f"{path}: absent; docs/protocols.md says where from"
+            for path in self.config.split_paths
+            if not path.exists()
         ]
 
     def prepared_of(self, job_id: str) -> list[Path]:

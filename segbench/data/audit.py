@@ -19,12 +19,15 @@ from pathlib import Path
 import numpy as np
 
 from segbench.core.case import Case
+from segbench.core.errors import Fault, raise_faults
 from segbench.core.files import atomic_path, write_text
 from segbench.core.progress import Progress
+from segbench.data.checks import UNREADABLE
 from segbench.data.fingerprint import SAME_LANDMARKS, Fingerprint, Match, fingerprints_of, same_images
 
 CaseKey = tuple[str, str]
 UNSPLIT = "unsplit"
+FORM = 1  # of stored fingerprints; a change of segbench/data/fingerprint.py that changes them raises it
 
 
 @dataclass(frozen=True)
@@ -175,13 +178,15 @@ def same_image_pairs(
     """Return the pairs of cases with the same image content and the evidence for each.
 
     Fingerprints are kept below `cache_root` under the hash of the image files, so that a second audit reads no image.
+    All images that cannot be read come in one InputFaults.
     """
-    work = partial(case_fingerprints, cache_root=cache_root)
+    work = partial(_prints_or_fault, cache_root=cache_root)
     with Progress(total=len(cases), title="fingerprint") as progress:
         found = []
         for prints in _mapped(work, cases, workers):
             found.append(prints)
             progress.advance()
+    raise_faults(item for item in found if isinstance(item, Fault))
     owners = [number for number, prints in enumerate(found) for _ in prints]
     matches: dict[tuple[int, int], list[Match]] = defaultdict(list)
     for match in same_images([item for prints in found for item in prints], owners):
@@ -209,7 +214,7 @@ def _evidence(matches: Sequence[Match]) -> str:
     return f"thumbnails correlate at {likeness:.3f}, {shared} shared landmarks"
 
 
-def _mapped(work, cases: Sequence[Case], workers: int) -> Iterable[list[Fingerprint]]:
+def _mapped(work, cases: Sequence[Case], workers: int) -> Iterable[list[Fingerprint] | Fault]:
     if workers == 1:
         yield from map(work, cases)
         return
@@ -217,9 +222,18 @@ def _mapped(work, cases: Sequence[Case], workers: int) -> Iterable[list[Fingerpr
         yield from pool.map(work, cases, chunksize=4)
 
 
+def _prints_or_fault(case: Case, cache_root: Path | None) -> list[Fingerprint] | Fault:
+    """A fault is returned, not raised, so that all faults come at once."""
+    try:
+        return case_fingerprints(case, cache_root)
+    except UNREADABLE as error:
+        found = f"an image that cannot be read ({' '.join(str(error).split())[:120]})"
+        return Fault(f"{case.task}/{case.case_id}: {case.image_paths[0]}", found, "an image", "get the file again")
+
+
 def case_fingerprints(case: Case, cache_root: Path | None = None) -> list[Fingerprint]:
     """Return the fingerprints of a case, one per channel, from the cache when they are there."""
-    path = cache_root / f"{case.image_sha256}.npz" if cache_root and case.image_sha256 else None
+    path = cache_root / f"{case.image_sha256}.v{FORM}.npz" if cache_root and case.image_sha256 else None
     if path is not None and path.exists():
         with np.load(path, allow_pickle=False) as stored:
             count = len(stored.files) // 2

@@ -34,7 +34,7 @@ def members_of_run(config: Config) -> tuple[list[Member], list[Case]]:
     else:
         cases = {name: ingest(config.task(name), config.dataset_cards[name], config.data_root) for name in names}
         namespaces = {name: config.dataset_cards[name]["patient_namespace"] for name in names}
-        splits = make_splits(cases, namespaces, config.data)
+        splits = make_splits(cases, namespaces, config.data, lists=config.split_paths)
     patients = {
         (name, row.case_id): (config.dataset_cards[name]["patient_namespace"], row.patient_id)
         for name, rows in cases.items()

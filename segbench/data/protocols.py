@@ -202,7 +202,7 @@ def correct(sides: Sides, patient_of: Callable[[str], str]) -> tuple[Sides, list
 
 
 def listed_split(
-    cases: Mapping[str, Sequence[Case]], protocol: str, split_files: Iterable[str | Path]
+    cases: Mapping[str, Sequence[Case]], protocol: str, split_files: Iterable[Path]
 ) -> tuple[dict[str, Sides], list[str]]:
     """Return the split of tasks by a protocol that follows lists, in our case ids, and one sentence per repair.
 
@@ -211,7 +211,7 @@ def listed_split(
     task without lists and the listed cases that are not there.
     """
     lists: dict[str, Sides] = {}
-    for path in map(Path, split_files):
+    for path in split_files:
         lists |= _released_lists(path) if path.suffix == ".pkl" else own_lists(path)
     split, changes, faults = {}, [], []
     for task, rows in cases.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from segbench.core.case import Case
 from segbench.core.config import Data
@@ -19,8 +20,10 @@ from segbench.data.protocols import listed_split
 Split = dict[str, dict[str, list[str]]]
 
 
-def make_splits(cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, str], data: Data) -> dict:
-    """Return the splits file of a run. cases: task -> cases; namespaces: task -> patient namespace.
+def make_splits(
+    cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, str], data: Data, *, lists: Sequence[Path] = ()
+) -> dict:
+    """Return the splits file of a run. cases: task -> cases; namespaces: task -> patient namespace; lists: files.
 
     Raises InputFaults when a task would have an empty side, or when the lists that were brought do not serve.
     """
@@ -31,7 +34,13 @@ def make_splits(cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, st
     changes: list[str] = []
     for protocol, part in groups.items():
         for fold in data.folds:
-            folds[str(fold)] |= _fold(protocol, part, namespaces, data, fold, changes)
+            if protocol in ("kfold", "seeded"):
+                folds[str(fold)] |= _fold(protocol, part, namespaces, data, fold)
+                continue
+            _check_fold(protocol, fold, 1)
+            split, repaired = listed_split(part, protocol, lists)
+            folds[str(fold)] |= split
+            changes += repaired
     ordered = {fold: {task: split[task] for task in cases} for fold, split in folds.items()}
     content = {
         "protocol": data.protocol,
@@ -43,25 +52,19 @@ def make_splits(cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, st
 
 
 def _fold(
-    protocol: str,
-    cases: Mapping[str, Sequence[Case]],
-    namespaces: Mapping[str, str],
-    data: Data,
-    fold: int,
-    changes: list[str],
+    protocol: str, cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, str], data: Data, fold: int
 ) -> Split:
-    """Return one fold of the tasks that follow one protocol; `changes` collects how lists were repaired."""
-    count = data.fold_count if protocol == "kfold" else 1
+    if protocol == "kfold":
+        _check_fold(protocol, fold, data.fold_count)
+        return kfold_split(cases, namespaces, fold=fold, count=data.fold_count, seed=data.split_seed)
+    _check_fold(protocol, fold, 1)
+    return seeded_split(cases, namespaces, fraction=data.test_fraction, seed=data.split_seed)
+
+
+def _check_fold(protocol: str, fold: int, count: int) -> None:
     if not 0 <= fold < count:
         expected = f"0 to {count - 1}, the folds of {protocol}" if count > 1 else f"0, the only fold of {protocol}"
         raise fault("data.folds", found=fold, expected=expected, mend="change data.folds")
-    if protocol == "kfold":
-        return kfold_split(cases, namespaces, fold=fold, count=count, seed=data.split_seed)
-    if protocol == "seeded":
-        return seeded_split(cases, namespaces, fraction=data.test_fraction, seed=data.split_seed)
-    split, repaired = listed_split(cases, protocol, data.split_files)
-    changes += repaired
-    return split
 
 
 def patient_rank(seed: int, namespace: str, patient: str) -> str:

@@ -49,6 +49,7 @@ rule split:
     """Split all tasks by patient; training waits for every task's check."""
     input:
         manifests=[run.paths.manifest(task) for task in run.task_names],
+        lists=[path for path in run.config.split_paths if path.exists()],
     output:
         run.paths.splits,
     log:

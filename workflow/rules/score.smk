@@ -32,18 +32,9 @@ rule evaluate:
 rule gather:
     """Gather the rows, check that they are exactly those promised, and describe the run."""
     input:
-        trained=[
-            run.paths.train(job.id) / "outcome.json"
-            for job in training_jobs(run.config)
-        ],
-        outcomes=[
-            run.paths.evaluate(job.id) / "outcome.json"
-            for job in evaluation_jobs(run.config)
-        ],
-        scores=[
-            run.paths.evaluate(job.id) / "scores.csv"
-            for job in evaluation_jobs(run.config)
-        ],
+        trained=[run.paths.train(job.id) / "outcome.json" for job in training_jobs(run.config)],
+        outcomes=[run.paths.evaluate(job.id) / "outcome.json" for job in evaluation_jobs(run.config)],
+        scores=[run.paths.evaluate(job.id) / "scores.csv" for job in evaluation_jobs(run.config)],
         audit=run.paths.audit,
     output:
         scores=run.paths.scores,
