@@ -32,6 +32,7 @@ SAME_LANDMARKS = 6  # measured: different patients share none
 DISTINCT = 18  # different values of 27; plateaus and padding look alike in all images
 CANDIDATE = 0.985
 CHUNK = 2048
+AXES = 16
 
 _AXIS_ORDERS = tuple(itertools.permutations(range(3)))
 _FLIPS = tuple(itertools.product((1, -1), repeat=3))
@@ -201,14 +202,25 @@ def same_images(prints: Sequence[Fingerprint], owners: Sequence[int] | None = No
 
 
 def similar_thumbnails(thumbnails_FXYZ: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield pairs, first < second, whose descriptors are close enough for a comparison of all orientations."""
+    """Yield pairs, first < second, whose descriptors are close enough for a comparison of all orientations.
+
+    Two points are never nearer than their projections, so the product over a few principal axes loses no pair.
+    """
+    if len(thumbnails_FXYZ) < 2:
+        return
     vectors_FD = descriptors(thumbnails_FXYZ)
+    near = 1 - CANDIDATE + 1e-5  # half the squared distance of unit vectors; the rest is for rounding
+    axes_DA = np.linalg.eigh(np.cov(vectors_FD, rowvar=False))[1][:, -AXES:].astype(np.float32)
+    few_FA = vectors_FD @ axes_DA
+    halves_F1, ones_F1 = (few_FA**2).sum(axis=1, keepdims=True) / 2, np.ones((len(few_FA), 1), np.float32)
+    left, right = np.hstack([few_FA, -halves_F1, -ones_F1]), np.hstack([few_FA, ones_F1, halves_F1])
     for start in range(0, len(vectors_FD), CHUNK):
         for other in range(start, len(vectors_FD), CHUNK):
-            close = vectors_FD[start : start + CHUNK] @ vectors_FD[other : other + CHUNK].T >= CANDIDATE
-            for row, column in np.argwhere(close):
-                if start + row < other + column:
-                    yield int(start + row), int(other + column)
+            flat = np.flatnonzero(left[start : start + CHUNK] @ right[other : other + CHUNK].T >= -near)
+            rows, columns = np.divmod(flat, len(right[other : other + CHUNK]))
+            firsts, seconds = rows[(ahead := start + rows < other + columns)] + start, columns[ahead] + other
+            close = np.einsum("nd,nd->n", vectors_FD[firsts], vectors_FD[seconds]) >= CANDIDATE
+            yield from zip(firsts[close].tolist(), seconds[close].tolist(), strict=True)
 
 
 def shared_landmarks(prints: Sequence[Fingerprint]) -> dict[tuple[int, int], int]:
@@ -220,7 +232,10 @@ def shared_landmarks(prints: Sequence[Fingerprint]) -> dict[tuple[int, int], int
     holders = np.repeat(np.arange(len(prints)), [len(item.landmarks) for item in prints])
     order = np.argsort(hashes, kind="stable")
     hashes, holders = hashes[order], holders[order]
+    again = np.append(hashes[1:] == hashes[:-1], False)
+    repeated = again | np.roll(again, 1)  # hashes of one print alone, nearly all, are not looked at
+    hashes, holders = hashes[repeated], holders[repeated]
     for group in np.split(holders, np.flatnonzero(np.diff(hashes)) + 1):
-        for pair in itertools.combinations(group.tolist(), 2) if len(group) > 1 else ():
+        for pair in itertools.combinations(group.tolist(), 2):
             found[pair] += 1
     return found

@@ -1,5 +1,6 @@
 """One case walks through the whole house: complete rows, nothing to do twice, failures as data, kills survived."""
 
+import copy
 import json
 import os
 import shutil
@@ -177,6 +178,32 @@ def test_a_fault_in_the_config_leaves_with_2_before_the_graph(tmp_path):
     assert result.returncode == 2
     assert "did you mean 'training'?" in result.stdout
     assert "Traceback" not in result.stdout
+
+
+def test_a_leak_stops_the_run_before_preparation(tmp_path):
+    """One case is listed on both sides; naming the finding in the config lets the run go on."""
+    config = copy.deepcopy(CONFIG)
+    config["upstream"] = {"tasks": ["phantom_spleen"], "models": ["single_task"], "controls": []}
+    config["data"] |= {"protocol": "listed", "split_files": ["mine.json"]}
+    del config["downstream"]
+    workflow = Workflow(tmp_path, config)
+    folder = tmp_path / config["data"]["root"]
+    arguments = ["--out", str(folder), "--seed", "5", "--train", "3", "--test", "2", "--tasks", "phantom_spleen"]
+    assert workflow.verb("phantom", *arguments).returncode == 0
+    names = [path.name.removesuffix(".nii.gz") for path in sorted(folder.glob("*/labels*/*.nii.gz"))]
+    (folder / "mine.json").write_text(json.dumps({"phantom_spleen": {"train": names[:3], "test": names[2:4]}}))
+
+    result = workflow.run("--until", "prepare")
+    assert result.returncode != 0
+    assert f"leak case:phantom_spleen/{names[2]}" in result.stdout
+    assert not (workflow.results / "prepared").exists()
+
+    config["data"]["accept_leaks"] = [f"case:phantom_spleen/{names[2]}"]
+    workflow.configure(config)
+    result = workflow.run("--until", "prepare")
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert "case:phantom_spleen" in (workflow.results / "audit.csv").read_text()
+    assert (workflow.results / "prepared").exists()
 
 
 def test_the_paper_config_says_which_data_are_missing(tmp_path):
