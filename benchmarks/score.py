@@ -1,18 +1,23 @@
 """Time our scorer beside MedPy on the same arrays in one process: python -m benchmarks.score
 
-Prints a table with seconds, the ratio to MedPy, the largest difference, and peak memory over that of the crop.
+Prints seconds, the ratio to MedPy, the largest difference, peak memory beside MedPy's and the crop's, and how a folder
+of cases scales from one worker to two.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 import tracemalloc
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 from medpy.metric import binary
 from scipy import ndimage
 
 from segbench.core.task import Structure
+from segbench.evaluation.external import Request, score_all
 from segbench.metrics import METRICS, score_pair
 
 SHAPE = (128, 320, 320)
@@ -83,19 +88,47 @@ def row(title: str, reference: np.ndarray, prediction: np.ndarray) -> None:
                 f"  segbench {name:<12} {threads} thread(s): {seconds:.3f} s, {medpy_seconds / seconds:.0f} times "
                 f"faster; largest relative difference of HD95 {worst:.1e}"
             )
+    ours, both = peak_bytes(lambda: score_pair(reference, prediction, SPACING, structures)), reference + prediction > 0
+    theirs = peak_bytes(lambda: medpy_hd95(reference, prediction, values[:1]))
+    crop = np.prod([part.stop - part.start for part in ndimage.find_objects(both.astype(np.uint8))[0]])
+    print(
+        f"  peak memory of arrays: all metrics {ours / 1e6:.0f} MB, MedPy hd95 of one structure {theirs / 1e6:.0f} MB;"
+        f" the crop of both label maps, 8 bits a voxel, is {2 * crop / 1e6:.0f} MB"
+    )
+
+
+def peak_bytes(function) -> int:
+    """Return the most that Python and numpy had allocated at once during a call."""
     tracemalloc.start()
-    score_pair(reference, prediction, SPACING, structures)
+    function()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    both = (reference > 0) | (prediction > 0)
-    crop = np.prod([part.stop - part.start for part in ndimage.find_objects(both.astype(np.uint8))[0]])
-    print(f"  peak memory of our arrays {peak / 1e6:.0f} MB; the crop of both label maps is {2 * crop / 1e6:.0f} MB")
+    return peak
+
+
+def folder(cases: int) -> None:
+    """Time a folder of cases with one and two worker processes, reading included."""
+    reference, prediction = thirteen_structures()
+    structures = tuple(Structure(f"s{value}", (value,), 2.0) for value in range(1, 14))
+    request = Request(structures, frozenset(range(14)), ("dice", "hd95", "nsd"))
+    with tempfile.TemporaryDirectory() as root:
+        jobs = []
+        for number in range(cases):
+            paths = [Path(root) / f"{number}{side}.nii.gz" for side in "rp"]
+            for path, labels in zip(paths, (reference, prediction), strict=True):
+                nib.save(nib.Nifti1Image(labels, np.diag((*SPACING, 1.0))), path)
+            jobs.append((str(number), *paths))
+        seconds = {workers: best(lambda workers=workers: score_all(jobs, request, workers=workers))[0]
+                   for workers in (1, 2)}  # fmt: skip
+    print(f"folder of {cases} cases: 1 worker {seconds[1]:.2f} s, 2 workers {seconds[2]:.2f} s, "
+          f"{seconds[1] / seconds[2]:.2f} times")  # fmt: skip
 
 
 def main() -> None:
     """Run both pairs."""
     row("one structure, 128x320x320", *one_structure())
     row("13 structures, 128x320x320", *thirteen_structures())
+    folder(24)
 
 
 if __name__ == "__main__":
