@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _device(job, threads: int) -> str:
-    if job.control:
-        return "cpu"  # controls never import torch
+    if job.control or job.external:
+        return "cpu"  # these never import torch
     import torch
 
     torch.set_num_threads(threads)

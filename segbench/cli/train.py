@@ -16,16 +16,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and write outcome.json, weights.pt and log.csv."""
+    """Train and write outcome.json, weights.pt and log.csv; a model that lives elsewhere trains by its command."""
+
+    def work(config, job) -> dict:
+        if job.external:
+            from segbench.evaluation import external_model
+
+            return external_model.train(config, job)
+        return _train_here(config, job, args)
+
+    return run_job(args, "train", work, lambda paths, job: paths.train(job.id))
+
+
+def _train_here(config, job, args: argparse.Namespace) -> dict:
     import torch
+
+    from segbench.training.loop import train
 
     torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def work(config, job) -> dict:
-        from segbench.training.loop import train
-
-        return train(config, job, device=device, workers=args.workers)
-
-    return run_job(args, "train", work, lambda paths, job: paths.train(job.id))
+    return train(config, job, device=device, workers=args.workers)

@@ -8,6 +8,7 @@ in an environment that holds Snakemake and nothing else.
 from __future__ import annotations
 
 import os
+import string
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -146,11 +147,30 @@ class Inference(Section):
     keep_predictions: bool = Field(True, description="Write predicted label maps below results/.")
 
 
+class External(Section):
+    """A model that lives elsewhere: masks that it has written, or commands that train it and let it predict."""
+
+    name: str = Field(pattern=NAME, description="Name in the score table.")
+    title: str = Field(description="Name in the tables of the report.")
+    citation: str = Field("", description="What to cite.")
+    url: str = Field("", description="Where it is from.")
+    tasks: tuple[str, ...] = Field((), description="Tasks that it serves; default: all of `upstream.tasks`.")
+    unit: Literal["task", "joint"] = Field("task", description="One model per task, or one for all tasks.")
+    predictions: str | None = Field(
+        None, description="Folder of masks, one CASE.nii.gz per test case; may name {task}, {fold} and {seed}."
+    )
+    train: str | None = Field(None, description="Bash command that trains (docs/external_baselines.md).")
+    predict: str | None = Field(None, description="Bash command that writes the masks; without `predictions`.")
+    limit_minutes: float = Field(1440.0, gt=0, description="A command that runs longer is ended and has failed.")
+    environment: dict[str, str] = Field(default_factory=dict, description="Environment variables of the commands.")
+
+
 class Upstream(Section):
     """The tasks that universal models learn together and single-task models one by one."""
 
     tasks: tuple[str, ...] = Field(min_length=1, description="Names of data-set cards, in prompt order.")
     models: tuple[Model, ...] = Field(description="Models to compare.")
+    external: tuple[External, ...] = Field((), description="Models that live elsewhere (docs/external_baselines.md).")
     controls: tuple[str, ...] = Field((), description="Control predictors that bound the scale.")
 
 
@@ -240,6 +260,10 @@ class Config(Section):
         """Return the entry of the model with this id."""
         entries = self.upstream.models + ((self.downstream.model,) if self.downstream else ())
         return next(entry for entry in entries if entry.key == key)
+
+    def external(self, name: str) -> External:
+        """Return the external model with this name."""
+        return next(entry for entry in self.upstream.external if entry.name == name)
 
 
 def load_config(path: Path | str) -> Config:
@@ -340,7 +364,11 @@ def _name_faults(where: str, config: Config) -> list[Fault]:
     check("upstream.tasks", list(upstream.tasks), datasets, "the name of a data-set card")
     check("upstream.controls", list(upstream.controls), controls, "the name of a control")
     keys = [entry.key for entry in upstream.models]
+    keys += [entry.name for entry in upstream.external]
     check("upstream.models", keys, set(keys), "distinct ids")
+    for entry in upstream.external:
+        check(f"upstream.external.{entry.name}.tasks", list(entry.tasks), upstream.tasks, "one of upstream.tasks")
+        faults += _external_faults(f"{where}: upstream.external.{entry.name}", entry, config)
     entries = list(upstream.models)
     if downstream:
         check("downstream.tasks", list(downstream.tasks), datasets, "the name of a data-set card")
@@ -375,6 +403,39 @@ def _name_faults(where: str, config: Config) -> list[Fault]:
         for name in config.data.task_protocols
         if name not in tasks
     ]
+    return faults
+
+
+PREDICTION_FIELDS = ("task", "fold", "seed")
+COMMAND_FIELDS = ("job", "work", "output", "unit", "fold", "seed")
+
+
+def _external_faults(where: str, entry: External, config: Config) -> list[Fault]:
+    """Faults of a model that lives elsewhere: masks or a command, and the fields that each may name."""
+    if (entry.predictions is None) == (entry.predict is None):
+        mend = "give the folder of masks, or the command that writes them"
+        return [Fault(where, "both or neither of predictions and predict", "one of them", mend)]
+    if entry.predictions and entry.train:
+        return [Fault(f"{where}.train", "a command beside predictions", "predict", "give predict, or no train")]
+    faults = []
+    for key in ("predictions", "train", "predict"):
+        text = getattr(entry, key) or ""
+        known = PREDICTION_FIELDS if key == "predictions" else COMMAND_FIELDS
+        try:
+            named = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        except ValueError as error:
+            faults.append(Fault(f"{where}.{key}", f"{text!r} ({error})", "fields in braces", "write {{ for a brace"))
+            continue
+        faults += [
+            Fault(f"{where}.{key}", f"{{{name}}}", f"one of {', '.join(known)}", suggestion(name, known))
+            for name in sorted(named - set(known))
+        ]
+        several = {"task": len(entry.tasks or config.upstream.tasks), "fold": len(config.data.folds)}
+        faults += [
+            Fault(f"{where}.predictions", f"no {{{name}}} in {text!r}", f"a folder for each {name}", "name it")
+            for name, count in several.items()
+            if key == "predictions" and text and count > 1 and name not in named
+        ]
     return faults
 
 

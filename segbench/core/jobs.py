@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segbench.core import cards
@@ -33,6 +33,7 @@ class Job:
     fold: int
     seed: int
     control: bool = False
+    external: bool = False
 
     @property
     def id(self) -> str:
@@ -59,7 +60,10 @@ class Job:
 
 
 def skip_reason(config: Config, model: str, task: Task) -> str | None:
-    """Return why a model cannot serve a task, from its card, or None."""
+    """Return why a model cannot serve a task, from its card or its entry as an external one, or None."""
+    outside = next((entry for entry in config.upstream.external if entry.name == model), None)
+    if outside is not None:
+        return None if task.name in (outside.tasks or config.upstream.tasks) else "not among the tasks it is given for"
     return cards.supports(config.model_cards[config.model_entry(model).name], task)
 
 
@@ -68,6 +72,28 @@ def _units(config: Config, entry: ModelEntry) -> list[str]:
     if config.model_cards[entry.name]["kind"] == "universal":
         return [JOINT]
     return [task.name for task in tasks if skip_reason(config, entry.key, task) is None]
+
+
+def external_jobs(config: Config) -> list[Job]:
+    """Return the jobs of models that live elsewhere; masks that are given serve one seed unless they name it."""
+    return [
+        Job("upstream", entry.name, NOT_TRAINED, unit, fold, seed, external=True)
+        for entry in config.upstream.external
+        for fold in config.data.folds
+        for seed in (config.seeds if entry.predict or "{seed}" in entry.predictions else config.seeds[:1])
+        for unit in ([JOINT] if entry.unit == "joint" else entry.tasks or config.upstream.tasks)
+    ]
+
+
+def mask_folders(config: Config, job: Job) -> dict[str, Path]:
+    """Return task -> folder of the masks that were given for a job."""
+    text = config.external(job.model).predictions
+    return {task.name: Path(text.format(task=task.name, fold=job.fold, seed=job.seed)) for task in job.tasks(config)}
+
+
+def is_trained(config: Config, job: Job) -> bool:
+    """Tell whether a training job comes before the evaluation."""
+    return not job.control and not (job.external and config.external(job.model).train is None)
 
 
 def training_jobs(config: Config) -> list[Job]:
@@ -87,7 +113,7 @@ def training_jobs(config: Config) -> list[Job]:
                     for task in config.tasks_of("downstream")
                     if skip_reason(config, config.downstream.model.key, task) is None
                 ]
-    return jobs
+    return jobs + [job for job in external_jobs(config) if is_trained(config, job)]
 
 
 def control_jobs(config: Config) -> list[Job]:
@@ -103,8 +129,9 @@ def control_jobs(config: Config) -> list[Job]:
 
 
 def evaluation_jobs(config: Config) -> list[Job]:
-    """Return every evaluation: trained models, then controls."""
-    return training_jobs(config) + control_jobs(config)
+    """Return every evaluation: trained models, those with given masks, then controls."""
+    given = [job for job in external_jobs(config) if not is_trained(config, job)]
+    return training_jobs(config) + given + control_jobs(config)
 
 
 def find_job(config: Config, job_id: str) -> Job:
@@ -114,6 +141,7 @@ def find_job(config: Config, job_id: str) -> Job:
 
 def skipped_cells(config: Config) -> Iterator[tuple[Job, Task, str]]:
     """Yield (job, task, reason) for every cell that a model cannot fill, by its card."""
+    yield from _skipped_external(config)
     for fold in config.data.folds:
         for seed in config.seeds:
             for entry in config.upstream.models:
@@ -130,6 +158,15 @@ def skipped_cells(config: Config) -> Iterator[tuple[Job, Task, str]]:
                         if reason:
                             key = config.downstream.model.key
                             yield Job("downstream", key, item.name, task.name, fold, seed), task, reason
+
+
+def _skipped_external(config: Config) -> Iterator[tuple[Job, Task, str]]:
+    places = {(job.model, job.fold, job.seed, job.unit == JOINT): job for job in external_jobs(config)}
+    for (name, _, _, joint), job in places.items():
+        for task in config.tasks_of("upstream"):
+            reason = skip_reason(config, name, task)
+            if reason:
+                yield replace(job, unit=JOINT if joint else task.name), task, reason
 
 
 def test_cases(splits: dict, fold: int, task: str) -> list[str]:
@@ -171,7 +208,7 @@ def settings_hash(config: Config, job: Job, *, scoring: bool) -> str:
         "network": dump["network"],
         "training": config.training_of(job.experiment).model_dump(mode="json"),
         "tasks": [repr(task) for task in job.tasks(config)],
-        "model": None if job.control else config.model_entry(job.model).model_dump(mode="json"),
+        "model": _model_facts(config, job),
         "weights": job.weights(config).model_dump(mode="json") if _has_weights(config, job) else None,
     }
     facts["training"].pop("save_every_seconds")
@@ -179,6 +216,12 @@ def settings_hash(config: Config, job: Job, *, scoring: bool) -> str:
     if scoring:
         facts |= {"inference": dump["inference"], "metrics": dump["metrics"]}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _model_facts(config: Config, job: Job) -> dict | None:
+    if job.control:
+        return None
+    return (config.external if job.external else config.model_entry)(job.model).model_dump(mode="json")
 
 
 def _has_weights(config: Config, job: Job) -> bool:

@@ -69,6 +69,10 @@ class RunPaths:
         """A predicted label map on the native grid."""
         return self.root / "predictions" / job / task / f"{case}.nii.gz"
 
+    def external(self, job: str) -> Path:
+        """Working folder of a model that lives elsewhere: job.json, labels/, output/, logs."""
+        return self.root / "external" / job
+
     def state(self, verb: str, job: str) -> Path:
         """Resumable state of a job, beside and not inside its declared outputs."""
         return self.root / "state" / verb / job

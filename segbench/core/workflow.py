@@ -100,7 +100,8 @@ class Run:
 
     def trained_of(self, job_id: str) -> list[Path]:
         """Outcome of the training that an evaluation needs, if any."""
-        return [] if self.job_of[job_id].control else [self.paths.train(job_id) / "outcome.json"]
+        trained = jobs.is_trained(self.config, self.job_of[job_id])
+        return [self.paths.train(job_id) / "outcome.json"] if trained else []
 
     def train_settings(self, job_id: str) -> str:
         """Hash of what changes a training's result, code apart."""
@@ -109,7 +110,16 @@ class Run:
     def score_settings(self, job_id: str) -> str:
         """Hash of what changes an evaluation's result, scoring code included."""
         settings = jobs.settings_hash(self.config, self.job_of[job_id], scoring=True)
-        return f"{settings}-{code_fingerprint(SCORING_CODE)}"
+        return f"{settings}-{code_fingerprint(SCORING_CODE)}{self._given_masks(job_id)}"
+
+    def _given_masks(self, job_id: str) -> str:
+        """Hash of names, sizes and times of the masks that a job is given, so that other masks are scored anew."""
+        job = self.job_of[job_id]
+        if not job.external or jobs.is_trained(self.config, job) or self.config.external(job.model).predict:
+            return ""
+        folders = jobs.mask_folders(self.config, job).values()
+        files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
+        return "-" + content_hash([[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files])
 
     def train_attempt(self, job_id: str) -> int:
         """Number of the attempt that the training's outcome asks for."""

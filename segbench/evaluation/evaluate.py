@@ -14,8 +14,9 @@ import numpy as np
 
 from segbench.core.case import Case, read_manifest
 from segbench.core.config import Config
+from segbench.core.errors import InputFaults, RunFailed
 from segbench.core.files import write_json
-from segbench.core.jobs import Job, settings_hash, test_cases
+from segbench.core.jobs import Job, is_trained, settings_hash, test_cases
 from segbench.core.paths import RunPaths
 from segbench.core.progress import Progress
 from segbench.core.provenance import SCORING_CODE, code_fingerprint
@@ -23,11 +24,15 @@ from segbench.core.task import Task
 from segbench.data.readers import read_label
 from segbench.data.store import PreparedCase, open_case
 from segbench.evaluation import rows as score_rows
+from segbench.evaluation.external_model import Masks, find_masks, read_mask
 from segbench.inference.restore import to_native, write_prediction
-from segbench.metrics import score_pair
+from segbench.metrics import ScoreValue, score_pair
 
 log = logging.getLogger(__name__)
-Predictor = Callable[[PreparedCase, Task], np.ndarray]
+Prediction = tuple[np.ndarray, np.ndarray]
+"""labels_XYZ on the native grid, and its affine."""
+Predictor = Callable[[Case, Task], Prediction | None]
+"""None where a model that lives elsewhere has left no mask."""
 
 
 def evaluate(config: Config, job: Job, *, device: str = "cpu") -> dict:
@@ -38,26 +43,37 @@ def evaluate(config: Config, job: Job, *, device: str = "cpu") -> dict:
     """
     paths = RunPaths(config.run)
     folder = paths.evaluate(job.id)
-    trained = None if job.control else json.loads((paths.train(job.id) / "outcome.json").read_text(encoding="utf-8"))
+    trained = None
+    if is_trained(config, job):
+        trained = json.loads((paths.train(job.id) / "outcome.json").read_text(encoding="utf-8"))
     if trained and trained["status"] != "ok":
-        reason = f"training failed: {trained['reason']}"
-        score_rows.write_rows(folder / "scores.csv", _all_unscored(config, job, reason))
-        return {"status": "failed_upstream", "reason": reason, "predict_seconds": 0.0, "score_seconds": 0.0}
-    identity = "-".join(
-        [
-            settings_hash(config, job, scoring=True),
-            code_fingerprint(SCORING_CODE),
-            trained["weights_sha256"] if trained else code_fingerprint([f"models/baselines/{job.model}.py"]),
-        ]
-    )
-    worker = _Worker(config, job, identity, device)
+        return _nothing_scored(config, job, "failed_upstream", f"training failed: {trained['reason']}")
+    masks = None
+    if job.external:
+        try:
+            masks = find_masks(config, job)
+        except (RunFailed, InputFaults) as error:
+            return _nothing_scored(config, job, "failed", " ".join(str(error).split()))
+        made_by = masks.digest
+    else:
+        made_by = trained["weights_sha256"] if trained else code_fingerprint([f"models/baselines/{job.model}.py"])
+    identity = "-".join([settings_hash(config, job, scoring=True), code_fingerprint(SCORING_CODE), made_by])
+    worker = _Worker(config, job, identity, device, masks)
     written = worker.run()
     score_rows.write_rows(folder / "scores.csv", written)
     shutil.rmtree(paths.state("evaluate", job.id), ignore_errors=True)
     facts = {"predict_seconds": round(worker.predict_seconds, 3), "score_seconds": round(worker.score_seconds, 3)}
+    if masks is not None:
+        facts |= {"masks_sha256": masks.digest, "masks_missing": masks.missing}
     if worker.failures:
         return facts | {"status": "failed", "reason": "; ".join(worker.failures[:5])}
     return facts
+
+
+def _nothing_scored(config: Config, job: Job, status: str, reason: str) -> dict:
+    rows = _all_unscored(config, job, reason)
+    score_rows.write_rows(RunPaths(config.run).evaluate(job.id) / "scores.csv", rows)
+    return {"status": status, "reason": reason, "predict_seconds": 0.0, "score_seconds": 0.0}
 
 
 def _all_unscored(config: Config, job: Job, reason: str) -> list[score_rows.Row]:
@@ -81,11 +97,11 @@ def _cases(paths: RunPaths, splits: dict, job: Job, task: Task) -> list[Case]:
 class _Worker:
     """Walks the test cases of one job, with a cache per case."""
 
-    def __init__(self, config: Config, job: Job, identity: str, device: str):
-        self.config, self.job, self.identity, self.device = config, job, identity, device
+    def __init__(self, config: Config, job: Job, identity: str, device: str, masks: Masks | None):
+        self.config, self.job, self.identity, self.device, self.masks = config, job, identity, device, masks
         self.paths = RunPaths(config.run)
         self.splits = json.loads(self.paths.splits.read_text(encoding="utf-8"))
-        self.predict_seconds = self.score_seconds = 0.0
+        self.predict_seconds, self.score_seconds = masks.seconds if masks else 0.0, 0.0
         self.failures: list[str] = []
         self._predictor_of: Callable[[Task], Predictor] | None = None
 
@@ -108,10 +124,22 @@ class _Worker:
         return _cases(self.paths, self.splits, self.job, task)
 
     def _predictor(self, task: Task) -> Predictor:
+        if self.masks is not None:
+            return self._mask
         if self._predictor_of is None:
             make = _control_predictor if self.job.control else _network_predictor(self.config, self.job, self.device)
             self._predictor_of = partial(make, self.config, self.job) if self.job.control else make
-        return self._predictor_of(task)
+        return partial(self._restored, self._predictor_of(task))
+
+    def _mask(self, case: Case, task: Task) -> Prediction | None:
+        path = self.masks.paths[task.name][case.case_id]
+        mask = None if path is None else read_mask(path, case, task)
+        return None if mask is None else (mask.labels_XYZ.astype(np.uint8), mask.affine)
+
+    def _restored(self, predict: Callable[[PreparedCase, Task], np.ndarray], case: Case, task: Task) -> Prediction:
+        index = json.loads(self.paths.prepared(task.name).read_text(encoding="utf-8"))
+        prepared = open_case(Path(index["cases"][case.case_id]))
+        return to_native(predict(prepared, task), prepared.meta)
 
     def _score(self, task: Task, case: Case, predictor: Predictor) -> list[score_rows.Row]:
         key = {"task": task, "case": case.case_id, "patient": case.patient_id}
@@ -122,15 +150,19 @@ class _Worker:
             reason = f"{type(error).__name__}: {error}"
             self.failures.append(f"{task.name}/{case.case_id}: {reason}")
             return score_rows.unscored_rows(self.config, self.job, **key, status="failed", reason=reason)
+        if values is None:
+            missing = {"status": "prediction_missing", "reason": "no mask"}
+            return score_rows.unscored_rows(self.config, self.job, **key, **missing)
         rows = score_rows.case_rows(self.config, self.job, **key, values=values)
         write_json(self._cache_path(task, case), {"identity": self.identity, "rows": rows})
         return rows
 
-    def _predict_and_score(self, task: Task, case: Case, predictor: Predictor):
+    def _predict_and_score(self, task: Task, case: Case, predictor: Predictor) -> list[ScoreValue] | None:
         began = time.monotonic()
-        index = json.loads(self.paths.prepared(task.name).read_text(encoding="utf-8"))
-        prepared = open_case(Path(index["cases"][case.case_id]))
-        labels_XYZ, affine = to_native(predictor(prepared, task), prepared.meta)
+        prediction = predictor(case, task)
+        if prediction is None:
+            return None
+        labels_XYZ, affine = prediction
         if self.config.inference.keep_predictions and self.job.model != "oracle":
             write_prediction(self.paths.prediction(self.job.id, task.name, case.case_id), labels_XYZ, affine)
         predicted = time.monotonic()
@@ -158,7 +190,7 @@ class _Worker:
         return record["rows"] if record["identity"] == self.identity else None
 
 
-def _control_predictor(config: Config, job: Job, task: Task) -> Predictor:
+def _control_predictor(config: Config, job: Job, task: Task) -> Callable[[PreparedCase, Task], np.ndarray]:
     """Fit a control on the training cases of a task and return its predictor; torch is not imported."""
     from models.controls import load_control
 
@@ -171,7 +203,9 @@ def _control_predictor(config: Config, job: Job, task: Task) -> Predictor:
     return lambda prepared, same_task: control.predict(fitted, prepared, same_task)
 
 
-def _network_predictor(config: Config, job: Job, device: str) -> Callable[[Task], Predictor]:
+def _network_predictor(
+    config: Config, job: Job, device: str
+) -> Callable[[Task], Callable[[PreparedCase, Task], np.ndarray]]:
     """Load the job's final weights and return task -> predictor of probabilities on the prepared grid."""
     from models.interface import load_strictly
     from segbench.inference.sliding import predict_probabilities

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from models.titles import title_for
 from segbench.core import jobs
-from segbench.core.config import Config
+from segbench.core.config import Config, External
 from segbench.core.errors import RunFailed
 from segbench.core.paths import RunPaths
 from segbench.core.provenance import commit, content_hash, host, versions
@@ -80,7 +80,7 @@ def _audit(config: Config, paths: RunPaths, splits: dict) -> dict:
 
 
 def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> dict:
-    trained = {} if job.control else _read(paths.train(job.id) / "outcome.json")
+    trained = {} if not jobs.is_trained(config, job) else _read(paths.train(job.id) / "outcome.json")
     evaluated = _read(paths.evaluate(job.id) / "outcome.json")
     failed = next((record for record in (trained, evaluated) if record.get("status", "ok") != "ok"), None)
     outcomes = [record for record in (trained, evaluated) if record]
@@ -131,6 +131,7 @@ def _methods(config: Config) -> list[dict]:
         _method(config, "upstream", name, jobs.NOT_TRAINED, config.model_cards[name], {})
         for name in config.upstream.controls
     ]
+    methods += [_external(entry) for entry in config.upstream.external]
     if config.downstream:
         entry = config.downstream.model
         for item in config.downstream.initialisations:
@@ -156,6 +157,21 @@ def _method(config: Config, experiment: str, key: str, initialisation: str, card
         "options_text": text,
         "citation": card["citation"],
         "url": card["url"],
+    }
+
+
+def _external(entry: External) -> dict:
+    how = "given masks" if entry.predictions else "trained by its own command" if entry.train else "its own command"
+    return {
+        "experiment": "upstream",
+        "model": entry.name,
+        "initialisation": jobs.NOT_TRAINED,
+        "title": entry.title,
+        "kind": "external",
+        "fidelity": "external",
+        "options_text": how,
+        "citation": entry.citation,
+        "url": entry.url,
     }
 
 
