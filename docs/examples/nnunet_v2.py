@@ -1,0 +1,121 @@
+"""nnU-Net v2 as a model that lives elsewhere; runs in nnU-Net's environment (docs/external_baselines.md).
+
+    python nnunet_v2.py train JOB.json       plan, preprocess and train on the job's training cases
+    python nnunet_v2.py predict JOB.json     write OUTPUT/TASK/CASE.nii.gz for its test cases
+    python nnunet_v2.py folds FOLDER         print the lists of nnU-Net's fold 0 of 5 for the cases of a labelsTr folder
+"""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+DATASET = "Dataset900_segbench"
+CONFIGURATION = "3d_fullres"
+PLAN = {"patch_size": [40, 56, 40], "batch_size": 2, "features_per_stage": [16, 32, 64, 64]}
+TRAINER = "nnUNetTrainer_10epochs"
+
+
+def link_case(case: dict, folder: Path) -> None:
+    """Put one file per channel where nnU-Net looks for it; this example takes 3D NIfTI files as they are."""
+    for channel, path in enumerate(case["images"]):
+        (folder / f"{case['case']}_{channel:04d}.nii.gz").symlink_to(path)
+
+
+def write_raw(job: dict, raw: Path) -> None:
+    """Write nnU-Net's raw folder from the job; it has one task, because nnU-Net trains one network per task."""
+    (task,) = job["tasks"]
+    for folder in ("imagesTr", "labelsTr"):
+        (raw / folder).mkdir(parents=True)
+    for case in task["training"]:
+        link_case(case, raw / "imagesTr")
+        (raw / "labelsTr" / f"{case['case']}.nii.gz").symlink_to(case["label"])
+    content = {
+        "channel_names": {str(number): channel["modality"] for number, channel in enumerate(task["channels"])},
+        "labels": {"background": 0} | {name: int(value) for value, name in task["classes"].items()},
+        "numTraining": len(task["training"]),
+        "file_ending": ".nii.gz",
+    }
+    (raw / "dataset.json").write_text(json.dumps(content))
+
+
+def shrink_plan(path: Path) -> None:
+    """Set patch, batch and widths of the plan, so that training fits two processor cores."""
+    plans = json.loads(path.read_text())
+    plan = plans["configurations"][CONFIGURATION]
+    architecture = plan["architecture"]["arch_kwargs"]
+    assert architecture["n_stages"] == len(PLAN["features_per_stage"]), architecture
+    plan["patch_size"], plan["batch_size"] = PLAN["patch_size"], PLAN["batch_size"]
+    architecture["features_per_stage"] = PLAN["features_per_stage"]
+    path.write_text(json.dumps(plans, indent=2))
+
+
+def train(job: dict, root: Path) -> None:
+    """Plan, preprocess and train on all cases that the job gives: nnU-Net's fold 'all'."""
+    import torch
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import (
+        extract_fingerprints,
+        plan_experiments,
+        preprocess,
+    )
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    shutil.rmtree(root, ignore_errors=True)
+    write_raw(job, root / "raw" / DATASET)
+    extract_fingerprints([900], num_processes=1)
+    plan_experiments([900])
+    shrink_plan(root / "preprocessed" / DATASET / "nnUNetPlans.json")
+    preprocess([900], configurations=(CONFIGURATION,), num_processes=(1,))
+    torch.manual_seed(job["seed"])
+    trainer = get_trainer_from_args(DATASET, CONFIGURATION, "all", TRAINER, device=torch.device("cpu"))
+    trainer.num_val_iterations_per_epoch = 1  # only a figure for its log; training does not depend on it
+    trainer.run_training()
+
+
+def predict(job: dict, root: Path) -> None:
+    """Predict the test cases with nnU-Net's defaults: half-patch steps, mirroring over all axes."""
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    (task,) = job["tasks"]
+    images = root / "imagesTs"
+    shutil.rmtree(images, ignore_errors=True)
+    images.mkdir()
+    for case in task["test"]:
+        link_case(case, images)
+    folder = root / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}"
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(folder), ("all",), "checkpoint_final.pth")
+    target = root / "predicted"
+    predictor.predict_from_files(
+        str(images), str(target), num_processes_preprocessing=1, num_processes_segmentation_export=1
+    )
+    for case in task["test"]:
+        shutil.copy(target / f"{case['case']}.nii.gz", Path(job["output"]) / task["name"])
+
+
+def folds(folder: Path) -> dict:
+    """Return the lists of the first of the five folds that nnU-Net makes by itself."""
+    from sklearn.model_selection import KFold
+
+    cases = sorted(path.name.removesuffix(".nii.gz") for path in folder.glob("*.nii.gz"))
+    train, test = next(iter(KFold(5, shuffle=True, random_state=12345).split(cases)))
+    return {"train": [cases[number] for number in train], "test": [cases[number] for number in test]}
+
+
+def main() -> None:
+    """Read the arguments; nnU-Net finds its folders by these variables when it is imported."""
+    verb, path = sys.argv[1], Path(sys.argv[2])
+    if verb == "folds":
+        print(json.dumps({"task04_hippocampus": folds(path)}))
+        return
+    job = json.loads(path.read_text())
+    root = Path(job["work"]) / "nnunet"
+    for name in ("raw", "preprocessed", "results"):
+        os.environ[f"nnUNet_{name}"] = str(root / name)
+    {"train": train, "predict": predict}[verb](job, root)
+
+
+if __name__ == "__main__":
+    main()
