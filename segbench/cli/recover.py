@@ -6,6 +6,7 @@ The lock is cleared only when the process that owned it is dead; a living owner 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -66,10 +67,11 @@ def _end_orphan(path: Path) -> None:
     if record is not None and _alive(record):
         process = psutil.Process(record["pid"])
         log.info("ending the orphaned job %s (process %d)", path.stem, record["pid"])
+        family = [process, *process.children(recursive=True)]  # a command of an external model has children
         process.terminate()
-        try:
-            process.wait(10)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(10)
+        psutil.wait_procs([process], timeout=10)
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(family, timeout=10)
     path.unlink(missing_ok=True)

@@ -203,25 +203,32 @@ def settings_hash(config: Config, job: Job, *, scoring: bool) -> str:
     facts = {
         "job": job.id,
         "data": dump["data"],
-        "recipes": dump["recipes"],
-        "task_recipes": dump["task_recipes"],
-        "network": dump["network"],
-        "training": config.training_of(job.experiment).model_dump(mode="json"),
         "tasks": [repr(task) for task in job.tasks(config)],
-        "model": _model_facts(config, job),
-        "weights": job.weights(config).model_dump(mode="json") if _has_weights(config, job) else None,
     }
-    facts["training"].pop("save_every_seconds")
+    facts |= _outside_facts(config, job, scoring) if job.external else _inside_facts(config, job, dump)
     facts["data"].pop("accept_leaks")
     if scoring:
         facts |= {"inference": dump["inference"], "metrics": dump["metrics"]}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _model_facts(config: Config, job: Job) -> dict | None:
-    if job.control:
-        return None
-    return (config.external if job.external else config.model_entry)(job.model).model_dump(mode="json")
+def _inside_facts(config: Config, job: Job, dump: dict) -> dict:
+    training = config.training_of(job.experiment).model_dump(mode="json")
+    training.pop("save_every_seconds")
+    return {
+        "recipes": dump["recipes"],
+        "task_recipes": dump["task_recipes"],
+        "network": dump["network"],
+        "training": training,
+        "model": None if job.control else config.model_entry(job.model).model_dump(mode="json"),
+        "weights": job.weights(config).model_dump(mode="json") if _has_weights(config, job) else None,
+    }
+
+
+def _outside_facts(config: Config, job: Job, scoring: bool) -> dict:
+    """What an external model depends on: its commands, not how it is titled nor how our own networks are trained."""
+    keys = {"train", "environment"} | ({"predict", "predictions"} if scoring else set())
+    return {"model": config.external(job.model).model_dump(mode="json", include=keys)}
 
 
 def _has_weights(config: Config, job: Job) -> bool:

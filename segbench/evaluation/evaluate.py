@@ -24,7 +24,7 @@ from segbench.core.task import Task
 from segbench.data.readers import read_label
 from segbench.data.store import PreparedCase, open_case
 from segbench.evaluation import rows as score_rows
-from segbench.evaluation.external_model import Masks, find_masks, read_mask
+from segbench.evaluation.external_model import Masks, external_facts, find_masks, read_mask
 from segbench.inference.restore import to_native, write_prediction
 from segbench.metrics import ScoreValue, score_pair
 
@@ -64,7 +64,7 @@ def evaluate(config: Config, job: Job, *, device: str = "cpu") -> dict:
     shutil.rmtree(paths.state("evaluate", job.id), ignore_errors=True)
     facts = {"predict_seconds": round(worker.predict_seconds, 3), "score_seconds": round(worker.score_seconds, 3)}
     if masks is not None:
-        facts |= {"masks_sha256": masks.digest, "masks_missing": masks.missing}
+        facts |= external_facts(config, job, masks)
     if worker.failures:
         return facts | {"status": "failed", "reason": "; ".join(worker.failures[:5])}
     return facts

@@ -14,13 +14,16 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 
 from segbench.core.case import Case, read_manifest
 from segbench.core.config import Config
@@ -28,6 +31,7 @@ from segbench.core.errors import Fault, RunFailed, raise_faults
 from segbench.core.files import write_json
 from segbench.core.jobs import Job, mask_folders, test_cases
 from segbench.core.paths import RunPaths
+from segbench.core.provenance import content_hash
 from segbench.core.task import Task
 from segbench.data.readers import read_label
 from segbench.evaluation.label_maps import LabelMap, case_name, grid_faults, read_label_map
@@ -35,17 +39,22 @@ from segbench.evaluation.label_maps import LabelMap, case_name, grid_faults, rea
 log = logging.getLogger(__name__)
 PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
 """Variables of our own environment that would lead another one astray."""
-GRACE_SECONDS = 10
+GRACE_SECONDS = 5
 LAST_LINES = 5
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Masks of one job: task -> case -> file, None where there is none; `digest` over all their bytes."""
+    """Masks of one job: task -> case -> file, None where there is none; the SHA-256 of each file that is there."""
 
     paths: Mapping[str, Mapping[str, Path | None]]
-    digest: str
+    sha256: Mapping[str, Mapping[str, str]]
     seconds: float = 0.0
+
+    @property
+    def digest(self) -> str:
+        """One hash over all masks."""
+        return content_hash(self.sha256)
 
     @property
     def missing(self) -> int:
@@ -58,7 +67,19 @@ def train(config: Config, job: Job) -> dict:
     shutil.rmtree(RunPaths(config.run).external(job.id), ignore_errors=True)
     write_job_file(config, job)
     seconds = run_command(config, job, "train")
-    return {"train_seconds": round(seconds, 3), "device": "external"}
+    return {"train_seconds": round(seconds, 3), "device": "external", "command": config.external(job.model).train}
+
+
+def external_facts(config: Config, job: Job, masks: Masks) -> dict:
+    """Return where the masks of a job come from and what they are, for its outcome."""
+    entry = config.external(job.model)
+    return {
+        "command": entry.predict,
+        "predictions": entry.predictions,
+        "masks": masks.sha256,
+        "masks_sha256": masks.digest,
+        "masks_missing": masks.missing,
+    }
 
 
 def find_masks(config: Config, job: Job) -> Masks:
@@ -87,10 +108,11 @@ def find_masks(config: Config, job: Job) -> Masks:
         if case not in wanted[task]
     )
     paths = {task: {case: files.get(case) for case in wanted[task]} for task, files in found.items()}
-    digest = hashlib.sha256()
-    for path in sorted(path for files in found.values() for path in files.values()):
-        digest.update(path.name.encode() + path.read_bytes())
-    return Masks(paths, digest.hexdigest(), seconds)
+    sha256 = {
+        task: {case: hashlib.sha256(path.read_bytes()).hexdigest() for case, path in sorted(files.items())}
+        for task, files in found.items()
+    }
+    return Masks(paths, sha256, seconds)
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -166,7 +188,7 @@ def run_command(config: Config, job: Job, verb: str) -> float:
     """Run the entry's command and return its seconds; all its output goes to VERB.log in the working folder.
 
     Raises RunFailed with the last lines of the log when the command fails, and when it takes longer than allowed; then
-    it is ended with all the processes that it started.
+    it is ended with all the processes that it started, and so it is when this process is told to end.
     """
     entry = config.external(job.model)
     work = RunPaths(config.run).external(job.id).resolve()
@@ -183,7 +205,8 @@ def run_command(config: Config, job: Job, verb: str) -> float:
             stdin=subprocess.DEVNULL, env=environment, start_new_session=True,
         )  # fmt: skip
         try:
-            status = process.wait(timeout=entry.limit_minutes * 60)
+            with _recorded(config, job, verb, process):
+                status = process.wait(timeout=entry.limit_minutes * 60)
         except subprocess.TimeoutExpired:
             raise RunFailed(f"{path}: the command took longer than {entry.limit_minutes:g} minutes") from None
         finally:
@@ -192,6 +215,19 @@ def run_command(config: Config, job: Job, verb: str) -> float:
         tail = " | ".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
         raise RunFailed(f"{path}: the command left with status {status}: {tail}")
     return time.monotonic() - began
+
+
+@contextmanager
+def _recorded(config: Config, job: Job, verb: str, process: subprocess.Popen) -> Iterator[None]:
+    """Keep a record of the command for `recover`, and turn the signal to end into an exit that ends the command."""
+    path = RunPaths(config.run).root / "state" / "running" / f"command.{verb}.{job.id}.json"
+    former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        write_json(path, {"pid": process.pid, "created": psutil.Process(process.pid).create_time()})
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+        path.unlink(missing_ok=True)
 
 
 def _end(process: subprocess.Popen) -> None:
