@@ -11,7 +11,7 @@ EXAMPLE = "python -m segbench list models"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's options."""
     parser.add_argument("what", choices=["models", "tasks", "datasets"], help="what to list")
-    parser.add_argument("--config", type=Path, help="list the tasks of this config only; its data root for datasets")
+    parser.add_argument("--config", type=Path, help="tasks and datasets: only those of this config, its data root too")
     parser.add_argument("--data-root", type=Path, help="folder in which `datasets` looks for files")
     parser.add_argument("--cost", action="store_true", help="models: measure parameters, FLOPs, time and memory here")
 
@@ -25,8 +25,8 @@ def run(args: argparse.Namespace) -> int:
     elif args.what == "tasks":
         rows = _task_rows(args.config)
     else:
-        rows = _dataset_rows(cards.dataset_cards(), args.data_root)
-    print(_aligned(rows))
+        rows = _dataset_rows(args.config, args.data_root)
+    print(_aligned(rows, widths=[None, 24, None, 30, 60] if args.what == "datasets" else None))
     return 0
 
 
@@ -62,24 +62,33 @@ def _task_rows(config_path: Path | None) -> list[list[str]]:
     return [head, *rows]
 
 
-def _dataset_rows(cards: dict[str, dict], data_root: Path | None) -> list[list[str]]:
+def _dataset_rows(config_path: Path | None, data_root: Path | None) -> list[list[str]]:
     import os
 
+    from segbench.core import cards
     from segbench.data.presence import presence
 
-    root = data_root or (Path(os.environ["SEGBENCH_DATA"]) if "SEGBENCH_DATA" in os.environ else None)
-    head = ["data set", "title", "state", "licence", "how to obtain"]
-    return [head] + [
-        [name, card["title"], presence(name, card, root), card["licence"], card["obtain"]]
-        for name, card in cards.items()
-    ]
+    known, root = cards.dataset_cards(), data_root or os.environ.get("SEGBENCH_DATA")
+    if config_path:
+        from segbench.core.config import load_config
+
+        config = load_config(config_path)
+        known = {task.name: config.dataset_cards[task.name] for task in config.tasks}
+        root = data_root or config.data_root
+    rows = [["data set", "title", "state", "licence", "step to get it"]]
+    for name, card in known.items():
+        state = presence(name, card, Path(root)) if root else "not looked for: name --data-root"
+        step = "" if state.startswith("present") else card["obtain"]
+        rows.append([name, card["title"], state, card["licence"], step])
+    return rows
 
 
 def _join(values) -> str:
     return values if isinstance(values, str) else ", ".join(str(value) for value in values)
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def _aligned(rows: list[list[str]], *, widths: list[int | None] | None) -> str:
     from tabulate import tabulate
 
-    return tabulate(rows[1:], headers=rows[0], tablefmt="simple", disable_numparse=True)
+    return tabulate(rows[1:], headers=rows[0], tablefmt="simple", disable_numparse=True, maxcolwidths=widths,
+                    break_on_hyphens=False)  # fmt: skip

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from segbench.core.errors import Fault, fault, raise_faults, suggestion
 from segbench.core.task import MODALITIES, Channel, Structure, Task
@@ -46,8 +46,20 @@ class _Permits(_Schema):
     show_images: bool
 
 
+class _Download(_Schema):
+    """An archive that anyone may download.
+
+    unpacks_to: path below the data root that the archive's top folder becomes; its last part is that folder's name.
+    checksum: algorithm and hexadecimal digest, absent where the owners publish none.
+    """
+
+    url: str = Field(pattern=r"^https://\S+\.(tar|tar\.gz|tgz|zip)$")
+    unpacks_to: str = Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$")
+    checksum: str | None = Field(default=None, pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")
+
+
 class DatasetCard(_Schema):
-    """Schema of a data-set card."""
+    """Schema of a data-set card; a key `"1-28"` of `merge` stands for every value of the range."""
 
     title: str
     layout: Literal["msd", "nnunet_raw", "table", "custom"]
@@ -68,7 +80,18 @@ class DatasetCard(_Schema):
     citation: str
     url: str
     obtain: str
-    sha256: dict[str, str] = Field(default_factory=dict)
+    downloads: list[_Download] = Field(default_factory=list)
+
+    @field_validator("merge", mode="before")
+    @classmethod
+    def _ranges(cls, merge: object) -> object:
+        if not isinstance(merge, dict):
+            return merge
+        expanded = {}
+        for key, target in merge.items():
+            first, _, last = str(key).partition("-")
+            expanded |= dict.fromkeys(range(int(first), int(last or first) + 1), target)
+        return expanded
 
 
 class ModelCard(_Schema):

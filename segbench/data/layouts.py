@@ -97,7 +97,7 @@ def nnunet_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[
         raise fault(folder / "dataset.json", found="no channel_names", expected="a mapping", mend="add channel_names")
     ending = content.get("file_ending", ".nii.gz")
     cases, faults = [], []
-    for label in sorted((folder / "labelsTr").glob(f"*{ending}")):
+    for label in find(folder / "labelsTr", f"*{ending}"):
         case_id = label.name.removesuffix(ending)
         images = [folder / "imagesTr" / f"{case_id}_{number:04d}{ending}" for number in range(len(names))]
         faults += [
@@ -110,6 +110,16 @@ def nnunet_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[
         faults.append(Fault(str(folder / "labelsTr"), "no label map", f"files *{ending}", "get the data set again"))
     raise_faults(faults)
     return cases
+
+
+def find(root: Path, pattern: str) -> list[Path]:
+    """Return what matches a glob pattern below a folder, in order of path, without hidden files and folders.
+
+    Archives made on macOS carry a hidden `._NAME` beside every file, which is no image.
+    """
+    hidden = (".", "__MACOSX")
+    found = ((path, path.relative_to(root).parts) for path in root.glob(pattern))
+    return sorted(path for path, parts in found if not any(part.startswith(hidden) for part in parts))
 
 
 def stem(name: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segbench.core.case import CaseFiles
 from segbench.core.errors import fault
+from segbench.data.layouts import find
 
 CARD = {
     "title": "Whole-body PET/CT (AutoPET 2022)",
@@ -25,14 +26,15 @@ CARD = {
     "citation": "Gatidis et al., A whole-body FDG-PET/CT dataset with manually annotated tumor lesions, "
     "Scientific Data 9, 2022",
     "url": "https://autopet.grand-challenge.org",
-    "obtain": "request FDG-PET-CT-Lesions at The Cancer Imaging Archive, convert it with the challenge's "
-    "script, and keep the folder name",
+    "obtain": "download the NIfTI edition of FDG-PET-CT-Lesions from fdat.uni-tuebingen.de/records/wf9fy-txq84, or "
+    "request the DICOM edition at The Cancer Imaging Archive and convert it with tcia_dicom_to_nifti.py of "
+    "github.com/lab-midas/TCIA_processing; keep the folder name FDG-PET-CT-Lesions",
 }
 
 
 def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return PETCT_PATIENT/STUDY with CTres, SUV and SEG."""
-    labels = sorted(root.glob("PETCT_*/*/SEG.nii.gz"))
+    labels = find(root, "**/PETCT_*/*/SEG.nii.gz")
     if not labels:
         raise fault(root, found="no PETCT_*/STUDY/SEG.nii.gz", expected=card["title"], mend=card["obtain"])
     return [

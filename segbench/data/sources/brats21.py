@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segbench.core.case import CaseFiles
 from segbench.core.errors import fault
+from segbench.data.layouts import find
 
 CARD = {
     "title": "Brain tumour (BraTS21)",
@@ -39,7 +40,7 @@ CARD = {
 
 def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return BraTS2021_NNNNN with its four sequences in the card's order."""
-    labels = sorted(root.rglob("BraTS2021_*_seg.nii.gz"), key=lambda path: path.name)
+    labels = find(root, "**/BraTS2021_*_seg.nii.gz")
     if not labels:
         raise fault(root, found="no BraTS2021_NNNNN_seg.nii.gz", expected=card["title"], mend=card["obtain"])
     cases = []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segbench.core.case import CaseFiles
 from segbench.core.errors import fault
+from segbench.data.layouts import find
 
 CARD = {
     "title": "Abdomen, 13 organs (BTCV)",
@@ -57,7 +58,7 @@ CARD = {
 
 def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return RawData/Training/img/imgNNNN.nii.gz with label/labelNNNN.nii.gz."""
-    images = sorted((root / "RawData" / "Training" / "img").glob("img*.nii.gz"))
+    images = find(root, "RawData/Training/img/img*.nii.gz")
     if not images:
         raise fault(root / "RawData", found="no Training/img", expected=card["title"], mend=card["obtain"])
     return [

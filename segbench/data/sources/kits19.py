@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segbench.core.case import CaseFiles
 from segbench.core.errors import fault
+from segbench.data.layouts import find
 
 CARD = {
     "title": "Kidney (KiTS19)",
@@ -27,13 +28,14 @@ CARD = {
     "citation": "Heller et al., The state of the art in kidney and kidney tumor segmentation in "
     "contrast-enhanced CT imaging: Results of the KiTS19 challenge, Medical Image Analysis 67, 2021",
     "url": "https://kits19.grand-challenge.org",
-    "obtain": "clone github.com/neheller/kits19 into the folder kits19 and run its get_imaging script",
+    "obtain": "git clone https://github.com/neheller/kits19 into the data root, then run `python3 -m "
+    "starter_code.get_imaging` in it",
 }
 
 
 def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return data/case_NNNNN/imaging.nii.gz of every case that has a segmentation."""
-    labels = sorted((root / "data").glob("case_*/segmentation.nii.gz"))
+    labels = find(root, "data/case_*/segmentation.nii.gz")
     if not labels:
         raise fault(root / "data", found="no case_NNNNN folder", expected=card["title"], mend=card["obtain"])
     return [CaseFiles(path.parent.name, path.parent.name, (path.with_name("imaging.nii.gz"),), path) for path in labels]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from segbench.core.case import CaseFiles
 from segbench.core.errors import fault
-from segbench.data.layouts import msd
+from segbench.data.layouts import find, msd
 
 CARD = {
     "title": "Liver (LiTS)",
@@ -23,20 +23,28 @@ CARD = {
     "patient_namespace": "lits",
     "spacing_is_nominal": False,
     "synthetic": False,
-    "licence": "CC BY-NC-SA 4.0",
+    "licence": "CC BY-NC-SA 4.0 (challenge); CC-BY-SA 4.0 (Decathlon)",
     "permits": {"redistribute": True, "commercial": False, "show_images": True},
     "citation": "Bilic et al., The Liver Tumor Segmentation Benchmark (LiTS), Medical Image Analysis 84, 2023",
     "url": "https://competitions.codalab.org/competitions/17094",
-    "obtain": "download the LiTS training batches (volume-N.nii, segmentation-N.nii) or Task03_Liver.tar of the "
-    "Medical Segmentation Decathlon into the folder LiTS",
+    "obtain": "python -m segbench fetch lits (the Decathlon's Task03_Liver, the same cases), or register at CodaLab "
+    "and unpack the LiTS training batches into the folder LiTS",
+    "downloads": [
+        {
+            "url": "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task03_Liver.tar",
+            "unpacks_to": "LiTS/Task03_Liver",
+            "checksum": "md5:a90ec6c4aa7f6a3d087205e23d4e6397",
+        },
+    ],
 }
 
 
 def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return volume-N.nii with segmentation-N.nii from any subfolder, or the Decathlon's own listing."""
-    if (root / "dataset.json").exists():
-        return msd(root, card)
-    volumes = sorted(root.rglob("volume-*.nii*"), key=lambda path: int(_number(path)))
+    for listing in (root / "dataset.json", root / "Task03_Liver" / "dataset.json"):
+        if listing.exists():
+            return msd(listing.parent, card)
+    volumes = sorted(find(root, "**/volume-*.nii*"), key=lambda path: int(_number(path)))
     if not volumes:
         raise fault(root, found="no volume-N.nii", expected=card["title"], mend=card["obtain"])
     return [

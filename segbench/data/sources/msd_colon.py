@@ -19,4 +19,11 @@ CARD = {
     "url": "http://medicaldecathlon.com",
     "obtain": "python -m segbench fetch msd_colon, or download Task10_Colon.tar from medicaldecathlon.com and "
     "unpack it",
+    "downloads": [
+        {
+            "url": "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task10_Colon.tar",
+            "unpacks_to": "Task10_Colon",
+            "checksum": "md5:bad7a188931dc2f6acf72b08eb6202d0",
+        },
+    ],
 }

@@ -22,4 +22,11 @@ CARD = {
     "url": "http://medicaldecathlon.com",
     "obtain": "python -m segbench fetch msd_hepatic_vessel, or download Task08_HepaticVessel.tar from "
     "medicaldecathlon.com and unpack it",
+    "downloads": [
+        {
+            "url": "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task08_HepaticVessel.tar",
+            "unpacks_to": "Task08_HepaticVessel",
+            "checksum": "md5:641d79e80ec66453921d997fbf12a29c",
+        },
+    ],
 }

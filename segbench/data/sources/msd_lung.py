@@ -18,4 +18,11 @@ CARD = {
     "et al., arXiv:1902.09063",
     "url": "http://medicaldecathlon.com",
     "obtain": "python -m segbench fetch msd_lung, or download Task06_Lung.tar from medicaldecathlon.com and unpack it",
+    "downloads": [
+        {
+            "url": "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task06_Lung.tar",
+            "unpacks_to": "Task06_Lung",
+            "checksum": "md5:8afd997733c7fc0432f71255ba4e52dc",
+        },
+    ],
 }

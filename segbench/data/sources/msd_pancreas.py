@@ -22,4 +22,11 @@ CARD = {
     "url": "http://medicaldecathlon.com",
     "obtain": "python -m segbench fetch msd_pancreas, or download Task07_Pancreas.tar from medicaldecathlon.com "
     "and unpack it",
+    "downloads": [
+        {
+            "url": "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task07_Pancreas.tar",
+            "unpacks_to": "Task07_Pancreas",
+            "checksum": "md5:4f7080cfca169fa8066d17ce6eb061e4",
+        },
+    ],
 }

@@ -19,4 +19,11 @@ CARD = {
     "url": "http://medicaldecathlon.com",
     "obtain": "python -m segbench fetch msd_spleen, or download Task09_Spleen.tar from medicaldecathlon.com and "
     "unpack it",
+    "downloads": [
+        {
+            "url": "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task09_Spleen.tar",
+            "unpacks_to": "Task09_Spleen",
+            "checksum": "md5:410d4a301da4e5b2f6f86ec3ddba524e",
+        },
+    ],
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segbench.core.case import CaseFiles
 from segbench.core.errors import fault
+from segbench.data.layouts import find
 
 CARD = {
     "title": "Prostate (six sites)",
@@ -25,14 +26,14 @@ CARD = {
     "citation": "Liu et al., Shape-aware Meta-learning for Generalizing Prostate MRI Segmentation to Unseen "
     "Domains, MICCAI 2020",
     "url": "https://liuquande.github.io/SAML/",
-    "obtain": "download the multi-site prostate data set from the SAML page and unpack its six site folders "
-    "into prostate_saml",
+    "obtain": "download the multi-site data set from https://liuquande.github.io/SAML/ and unpack its six site "
+    "folders (BIDMC, BMC, HK, I2CVB, RUNMC, UCL) into prostate_saml",
 }
 
 
 def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return SITE/CaseNN.nii.gz with SITE/CaseNN_segmentation.nii.gz; the patient is the site and the number."""
-    labels = sorted(path for path in root.glob("*/*.nii.gz") if "_segmentation" in path.name.lower())
+    labels = find(root, "**/*_[sS]egmentation.nii.gz")
     if not labels:
         raise fault(root, found="no SITE/CaseNN_segmentation.nii.gz", expected=card["title"], mend=card["obtain"])
     cases = []

@@ -19,7 +19,14 @@ CARD = {
     "permits": {"redistribute": True, "commercial": True, "show_images": True},
     "citation": "Vanderbilt University Medical Center; A. L. Simpson et al., 'A large annotated medical image "
     "dataset for the development and evaluation of segmentation algorithms', arXiv:1902.09063",
-    "url": "https://github.com/udacity/nd320-c3-3d-imaging-starter",
-    "obtain": "copy https://github.com/udacity/nd320-c3-3d-imaging-starter (data/TrainingSet) at commit "
-    "895fee683624 into a folder Task04_Hippocampus in Medical Segmentation Decathlon layout",
+    "url": "http://medicaldecathlon.com",
+    "obtain": "python -m segbench fetch task04_hippocampus, or download Task04_Hippocampus.tar from "
+    "medicaldecathlon.com and unpack it",
+    "downloads": [
+        {
+            "url": "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task04_Hippocampus.tar",
+            "unpacks_to": "Task04_Hippocampus",
+            "checksum": "md5:9d24dba78a72977dbd1d2e110310f31b",
+        },
+    ],
 }

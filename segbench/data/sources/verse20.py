@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segbench.core.case import CaseFiles
 from segbench.core.errors import fault
+from segbench.data.layouts import find
 
 CARD = {
     "title": "Vertebrae (VerSe20)",
@@ -13,36 +14,7 @@ CARD = {
     "folder": "VerSe20",
     "channels": [{"name": "CT", "modality": "CT"}],
     "classes": {"1": "vertebrae"},
-    "merge": {
-        1: 1,
-        2: 1,
-        3: 1,
-        4: 1,
-        5: 1,
-        6: 1,
-        7: 1,
-        8: 1,
-        9: 1,
-        10: 1,
-        11: 1,
-        12: 1,
-        13: 1,
-        14: 1,
-        15: 1,
-        16: 1,
-        17: 1,
-        18: 1,
-        19: 1,
-        20: 1,
-        21: 1,
-        22: 1,
-        23: 1,
-        24: 1,
-        25: 1,
-        26: 1,
-        27: 1,
-        28: 1,
-    },
+    "merge": {"1-28": 1},
     "structures": [{"name": "vertebrae", "labels": [1], "tolerance_mm": 2.0, "lesion": False}],
     "recipe": "verse",
     "expected_cases": {"total": 214},
@@ -54,14 +26,28 @@ CARD = {
     "citation": "Sekuboyina et al., VerSe: A vertebrae labelling and segmentation benchmark for multi-detector "
     "CT images, Medical Image Analysis 73, 2021",
     "url": "https://github.com/anjany/verse",
-    "obtain": "download the VerSe20 training, validation and test archives (subject-based) and unpack them side "
-    "by side into the folder VerSe20",
+    "obtain": "python -m segbench fetch verse20, or unpack the three subject-based VerSe20 archives of "
+    "github.com/anjany/verse side by side into the folder VerSe20",
+    "downloads": [
+        {
+            "url": "https://s3.bonescreen.de/public/VerSe-complete/dataset-verse20training.zip",
+            "unpacks_to": "VerSe20/dataset-01training",
+        },
+        {
+            "url": "https://s3.bonescreen.de/public/VerSe-complete/dataset-verse20validation.zip",
+            "unpacks_to": "VerSe20/dataset-02validation",
+        },
+        {
+            "url": "https://s3.bonescreen.de/public/VerSe-complete/dataset-verse20test.zip",
+            "unpacks_to": "VerSe20/dataset-03test",
+        },
+    ],
 }
 
 
 def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return rawdata/sub-*/*_ct.nii.gz of every challenge folder with its vertebra mask below derivatives."""
-    images = sorted(root.rglob("rawdata/sub-*/*_ct.nii.gz"), key=lambda path: path.name)
+    images = find(root, "**/rawdata/sub-*/*_ct.nii.gz")
     if not images:
         raise fault(root, found="no rawdata/sub-*/*_ct.nii.gz", expected=card["title"], mend=card["obtain"])
     cases = []

@@ -11,7 +11,7 @@ import numpy as np
 CASES = 5
 SHAPE = (20, 18, 12)
 SPACING = (4.0, 4.0, 6.0)
-SITES = ("BIDMC", "BMC", "HK", "I2CVB", "RUNMC")
+SITES = ("BIDMC", "BMC", "HK", "I2CVB", "RUNMC", "UCL")
 
 
 def released_values(card: dict) -> list[int]:
@@ -58,7 +58,8 @@ def places(name: str, folder: Path, number: int) -> tuple[list[Path], Path]:
         return [image], part / "derivatives" / case / f"{case}_dir-ax_seg-vert_msk.nii.gz"
     if name == "prostate_saml":
         site = folder / SITES[number % len(SITES)]
-        return [site / f"Case{number:02d}.nii.gz"], site / f"Case{number:02d}_segmentation.nii.gz"
+        kind = "Segmentation" if site.name == "BMC" else "segmentation"
+        return [site / f"Case{number:02d}.nii.gz"], site / f"Case{number:02d}_{kind}.nii.gz"
     if name == "brats21":
         case = f"BraTS2021_{number:05d}"
         images = [folder / case / f"{case}_{channel}.nii.gz" for channel in ("t1", "t1ce", "t2", "flair")]

@@ -54,6 +54,20 @@ def test_an_absent_data_set_says_how_to_get_it(name, tmp_path):
     assert CARDS[name]["obtain"].split()[0] in caught.value.faults[0].mend
 
 
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_hidden_files_of_a_mac_are_no_cases(name, tmp_path):
+    write_tree(tmp_path, name, CARDS[name], cases=2)
+    for path in list(tmp_path.rglob("*.nii*")):
+        path.with_name(f"._{path.name}").write_bytes(b"finder")
+    assert len(discover(name, CARDS[name], tmp_path)) == 2
+
+
+def test_lits_is_read_as_the_decathlon_has_it(tmp_path):
+    card = CARDS["lits"]
+    write_tree(tmp_path, "task03", card | {"layout": "msd", "folder": "LiTS/Task03_Liver"}, cases=2)
+    assert len(ingest(cards.task_from_card("lits", card), card, tmp_path)) == 2
+
+
 def test_brats_enhancing_tumour_is_merged_to_class_three(tmp_path):
     write_tree(tmp_path, "brats21", CARDS["brats21"], cases=1)
     (case,) = ingest(cards.task_from_card("brats21", CARDS["brats21"]), CARDS["brats21"], tmp_path)
