@@ -1,11 +1,24 @@
-"""Card of Vestibular-Schwannoma-SEG, contrast-enhanced T1, as NIfTI from the authors' conversion script."""
+"""Card of Vestibular-Schwannoma-SEG, contrast-enhanced T1: NIfTI as the authors' script or `convert` writes it.
+
+`convert` reads the DICOM edition of The Cancer Imaging Archive. Its mask comes from the RTSTRUCT that was drawn on the
+T1 series, whose contours the planning software had interpolated onto the T1 slices; the authors' script starts from the
+separately published contours.json, which may lie between slices. The authors' notes call the differences small.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import tempfile
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
+
 from segbench.core.case import CaseFiles
-from segbench.core.errors import fault
+from segbench.core.errors import Fault, InputFaults, RunFailed, fault, raise_faults
+from segbench.core.progress import Progress
+from segbench.data.layouts import find
 
 CARD = {
     "title": "Vestibular schwannoma",
@@ -24,17 +37,110 @@ CARD = {
     "citation": "Shapey et al., Segmentation of vestibular schwannoma from MRI, an open annotated dataset and "
     "baseline algorithm, Scientific Data 8, 2021",
     "url": "https://doi.org/10.7937/TCIA.9YTJ-5Q73",
-    "obtain": "download Vestibular-Schwannoma-SEG from The Cancer Imaging Archive and convert it to NIfTI with "
-    "the authors' script (vs_gk_N/vs_gk_t1_refT1.nii.gz)",
+    "obtain": "download Vestibular-Schwannoma-SEG (images and structures, DICOM) from The Cancer Imaging Archive, then "
+    "run python -m segbench convert vs_seg --source DICOM_FOLDER --data-root DIR",
 }
+IMAGE, LABEL = "vs_gk_t1_refT1.nii.gz", "vs_gk_seg_refT1.nii.gz"
+
+# Clinicians named the structures freely. A plain name of the tumour wins over a dated outline of it.
+TUMOUR_NAMES = (
+    re.compile(r"(?:[rl]t )?(?:tv(?:t[12])?|an|gtv|acoustic neuroma|tumou?r)", re.IGNORECASE),
+    re.compile(r"vol.*|\d+ ?(?:m|mo|y)|t1\+.*", re.IGNORECASE),
+)
 
 
 def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return vs_gk_N/vs_gk_t1_refT1.nii.gz with vs_gk_seg_refT1.nii.gz."""
-    labels = sorted(root.glob("vs_gk_*/vs_gk_seg_refT1.nii.gz"), key=lambda path: int(path.parent.name.split("_")[2]))
+    labels = sorted(find(root, f"vs_gk_*/{LABEL}"), key=lambda path: int(path.parent.name.split("_")[2]))
     if not labels:
-        raise fault(root, found="no vs_gk_N/vs_gk_seg_refT1.nii.gz", expected=card["title"], mend=card["obtain"])
-    return [
-        CaseFiles(path.parent.name, path.parent.name, (path.with_name("vs_gk_t1_refT1.nii.gz"),), path)
-        for path in labels
-    ]
+        raise fault(root, found=f"no vs_gk_N/{LABEL}", expected=card["title"], mend=card["obtain"])
+    return [CaseFiles(path.parent.name, path.parent.name, (path.with_name(IMAGE),), path) for path in labels]
+
+
+def convert(source: Path, target: Path) -> int:
+    """Write vs_gk_N below `target` for every VS-SEG-NNN folder of the DICOM edition; return how many were written.
+
+    A case that is there is left alone, so that a broken run goes on. Every case that cannot be converted is a fault;
+    the others are written first. A disk that cannot be written raises RunFailed.
+    """
+    patients = [path for path in find(source, "**/VS-SEG-*") if re.fullmatch(r"VS-SEG-\d+", path.name)]
+    if not patients:
+        raise fault(source, found="no VS-SEG-NNN folder", expected="the DICOM edition", mend=CARD["obtain"])
+    faults: list[Fault] = []
+    written = 0
+    with Progress(total=len(patients), title="convert vs_seg") as progress:
+        for patient in patients:
+            try:
+                written += _convert_case(patient, target / f"vs_gk_{int(patient.name.removeprefix('VS-SEG-'))}")
+            except InputFaults as error:
+                faults += error.faults
+            except OSError as error:
+                raise RunFailed(f"{error.filename or target}: {error.strerror or error}") from error
+            progress.advance(patient.name)
+    raise_faults(faults)
+    return written
+
+
+def _convert_case(patient: Path, case: Path) -> bool:
+    if (case / IMAGE).is_file() and (case / LABEL).is_file():
+        return False
+    if case.exists():
+        raise fault(case, found="a case without image or label", expected="both files", mend="move the folder away")
+    image, mask, affine = _read_case(patient)
+    case.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=case.parent) as scratch:
+        made = Path(scratch) / case.name
+        made.mkdir()
+        _save(made / IMAGE, image, affine)
+        _save(made / LABEL, mask, affine)
+        os.replace(made, case)
+    return True
+
+
+def _read_case(patient: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return images_XYZ, mask_XYZ and the affine of a patient's T1 series; what is missing raises InputFaults."""
+    from segbench.data import dicom
+
+    try:
+        series = dicom.headers_by_series(patient)
+        uid = _only(patient, "T1 series", [uid for uid, headers in series.items() if _is_t1(headers[0])])
+        sets = [headers[0] for headers in series.values() if headers[0].get("Modality") == "RTSTRUCT"]
+        drawn = _only(patient, "RTSTRUCT of it", [item for item in sets if uid in dicom.referenced_series(item)])
+        contours = _tumour(patient, dicom.contours_by_name(drawn))
+        image, affine = dicom.read_series(series[uid])
+    except InputFaults:
+        raise
+    except dicom.UNREADABLE as error:
+        raise fault(patient, found=f"{type(error).__name__}: {error}"[:160], expected="readable DICOM files",
+                    mend="get the patient again") from error  # fmt: skip
+    mask = dicom.mask_of(contours, shape_xyz=image.shape, affine=affine, where=Path(drawn.filename))
+    return image, mask, affine
+
+
+def _is_t1(header) -> bool:
+    return header.get("Modality") == "MR" and "t1_" in str(header.get("SeriesDescription", "")).lower()
+
+
+def _only(patient: Path, what: str, found: list):
+    if len(found) != 1:
+        raise fault(patient, found=f"{len(found)} x {what}", expected="exactly one", mend="get the patient again")
+    return found[0]
+
+
+def _tumour(patient: Path, contours: dict[str, list[np.ndarray]]) -> list[np.ndarray]:
+    """Return the contours of the first structure that bears a name of the tumour, plain names first."""
+    for pattern in TUMOUR_NAMES:
+        for name, drawn in contours.items():
+            if drawn and pattern.fullmatch(name.strip()):
+                return drawn
+    names = ", ".join(contours) or "no structure"
+    raise fault(patient, found=f"structures {names}", expected="contours named TV, AN, GTV, ...",
+                mend="convert this case with the authors' script")  # fmt: skip
+
+
+def _save(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
+    image = nib.Nifti1Image(data, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)

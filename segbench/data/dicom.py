@@ -1,0 +1,137 @@
+"""Read a DICOM series and its RTSTRUCT contours as a volume, an affine and a mask.
+
+Axes are x (along a row of pixels), y (down the rows) and z (across slices); affines are NIfTI's: millimetres, first
+axis to the right, second to the front, third up (RAS+), whereas DICOM's patient axes are LPS+. Sources: DICOM PS3.3,
+C.7.6.2 (image plane: position, orientation, pixel spacing) and C.8.8.6 (contours).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from matplotlib.path import Path as Polygon
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels import apply_rescale
+
+from segbench.core.errors import fault
+
+UNREADABLE = (
+    AttributeError,
+    KeyError,
+    ValueError,
+    IndexError,
+    TypeError,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)  # what pydicom raises for missing tags, truncated pixels and unknown encodings
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+ORIENTATION_TOLERANCE = 1e-4
+GAP_TOLERANCE = 0.02  # of the distance between slices
+OFF_SLICE_TOLERANCE = 0.25  # of the distance between slices; nearer contours belong to that slice
+
+
+def headers_by_series(folder: Path) -> dict[str, list[pydicom.Dataset]]:
+    """Return series UID -> headers (no pixels) of every DICOM file below a folder; other files are passed over."""
+    series = defaultdict(list)
+    for path in sorted(item for item in folder.rglob("*") if item.is_file()):
+        try:
+            header = pydicom.dcmread(path, stop_before_pixels=True)
+        except InvalidDicomError:
+            continue
+        series[str(header.get("SeriesInstanceUID", ""))].append(header)
+    return dict(series)
+
+
+def read_series(headers: Sequence[pydicom.Dataset]) -> tuple[np.ndarray, np.ndarray]:
+    """Return images_XYZ (the stored type, float32 where the files rescale) and the 4x4 affine of one series.
+
+    Slices are ordered by position along the normal, never by file name or instance number. Raises InputFaults for a
+    missing or double slice, and for slices that differ in orientation, spacing or shape. SimpleITK's reader, which
+    agrees on whole series, fills a gap silently.
+    """
+    headers, affine = order_slices(headers)
+    slices = []
+    for header in headers:
+        dataset = pydicom.dcmread(header.filename)
+        slices.append(apply_rescale(dataset.pixel_array, dataset).T)
+    volume = np.stack(slices, axis=2)
+    return volume.astype(np.float32) if volume.dtype.kind == "f" else volume, affine
+
+
+def order_slices(headers: Sequence[pydicom.Dataset]) -> tuple[list[pydicom.Dataset], np.ndarray]:
+    """Return the headers of a series in order of position, and the affine of the volume that they make."""
+    where = Path(headers[0].filename).parent
+    grids = np.array([[*map(float, (*item.ImageOrientationPatient, *item.PixelSpacing)), item.Rows, item.Columns]
+                      for item in headers])  # fmt: skip
+    if np.ptp(grids, axis=0).max() > ORIENTATION_TOLERANCE:
+        raise fault(where, found="slices of unlike orientation, spacing or shape", expected="one grid",
+                    mend="separate the series")  # fmt: skip
+    right, down = grids[0, :3], grids[0, 3:6]
+    positions = np.array([list(map(float, item.ImagePositionPatient)) for item in headers])
+    heights = positions @ np.cross(right, down)
+    order = np.argsort(heights, kind="stable")
+    gaps = np.diff(heights[order])
+    if not len(gaps):
+        raise fault(where, found="one slice", expected="a volume", mend="get the series again")
+    typical = float(np.median(gaps))
+    uneven = np.abs(gaps - typical) > GAP_TOLERANCE * typical
+    if typical <= 0 or uneven.any():
+        worst = gaps[np.argmax(np.abs(gaps - typical))]
+        raise fault(where, found=f"{len(headers)} slices with gaps of {typical:g} and {worst:g} mm",
+                    expected="one slice at every step", mend="get the series again")  # fmt: skip
+    first, last = positions[order[0]], positions[order[-1]]
+    affine = np.eye(4)
+    affine[:3, 0] = right * grids[0, 7]
+    affine[:3, 1] = down * grids[0, 6]
+    affine[:3, 2] = (last - first) / len(gaps)
+    affine[:3, 3] = first
+    return [headers[index] for index in order], LPS_TO_RAS @ affine
+
+
+def referenced_series(structures: pydicom.Dataset) -> set[str]:
+    """Return the UIDs of the image series that an RTSTRUCT was drawn on."""
+    return {
+        str(series.SeriesInstanceUID)
+        for frame in structures.get("ReferencedFrameOfReferenceSequence", ())
+        for study in frame.get("RTReferencedStudySequence", ())
+        for series in study.get("RTReferencedSeriesSequence", ())
+    }
+
+
+def contours_by_name(structures: pydicom.Dataset) -> dict[str, list[np.ndarray]]:
+    """Return structure name -> closed contours, each an N x 3 array of LPS millimetres, in the order of the set."""
+    items = {int(item.ReferencedROINumber): item.get("ContourSequence", ()) for item in structures.ROIContourSequence}
+    return {
+        str(roi.ROIName): [
+            np.reshape(np.asarray(contour.ContourData, dtype=float), (-1, 3))
+            for contour in items.get(int(roi.ROINumber), ())
+            if contour.ContourGeometricType.startswith("CLOSED")
+        ]
+        for roi in structures.StructureSetROISequence
+    }
+
+
+def mask_of(contours: Iterable[np.ndarray], *, shape_xyz: Sequence[int], affine: np.ndarray, where: Path) -> np.ndarray:
+    """Return mask_XYZ (uint8): voxels whose centre lies inside the contours drawn on their slice.
+
+    Contours of one slice are combined by exclusive or, so that one inside another cuts a hole and separate ones add
+    up. Raises InputFaults for a contour that is not on a slice of the grid. No contours give an empty mask.
+    """
+    mask = np.zeros(shape_xyz, dtype=bool)
+    to_voxels = np.linalg.inv(affine) @ LPS_TO_RAS
+    centres = np.stack(np.meshgrid(*map(np.arange, shape_xyz[:2]), indexing="ij"), axis=-1).reshape(-1, 2)
+    for points_mm in contours:
+        points = points_mm @ to_voxels[:3, :3].T + to_voxels[:3, 3]
+        level = round(float(points[:, 2].mean()))
+        if np.abs(points[:, 2] - level).max() > OFF_SLICE_TOLERANCE or not 0 <= level < shape_xyz[2]:
+            found = f"a contour at slice {points[:, 2].min():.2f} to {points[:, 2].max():.2f} of {shape_xyz[2]}"
+            raise fault(where, found=found, expected="contours on slices of the image",
+                        mend="get the structure set of this series")  # fmt: skip
+        mask[:, :, level] ^= Polygon(points[:, :2]).contains_points(centres).reshape(shape_xyz[:2])
+    return mask.astype(np.uint8)
