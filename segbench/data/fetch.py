@@ -6,13 +6,15 @@ download asks for the missing bytes with an HTTP Range request instead.
 
 from __future__ import annotations
 
+import gzip
+import logging
 import os
 import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import pooch
@@ -22,11 +24,13 @@ from segbench.core.errors import Fault, InputFaults, RunFailed, fault, raise_fau
 from segbench.core.progress import Progress
 from segbench.data.presence import is_present, presence
 
+log = logging.getLogger(__name__)
+
 WORK_FOLDER = ".fetch"
 CHUNK_BYTES = 1 << 14  # what a broken connection may lose at most
 MEBIBYTE = 1 << 20
 TIMEOUT_SECONDS = 60
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
 
 
 def fetch(name: str, card: dict, data_root: Path) -> str:
@@ -115,6 +119,7 @@ def compare_checksum(path: Path, checksum: str | None) -> None:
     if checksum is None:
         return
     algorithm, expected = checksum.split(":")
+    log.info("%s: comparing its %s", path.name, algorithm)
     found = pooch.file_hash(str(path), alg=algorithm)
     if found != expected:
         raise fault(path.name, found=f"{algorithm} {found}", expected=expected, mend="fetch again; it was removed")
@@ -147,7 +152,7 @@ def _unpack_tar(archive: Path, scratch: Path) -> None:
         members = [member for member in stream.getmembers() if not _hidden(member.name)]
         plain = {member.name: member.isreg() or member.isdir() for member in members}
         raise_faults(_hostile(archive, plain))
-        stream.extractall(scratch, members=members, filter="data")
+        _write(archive, members, lambda member: stream.extract(member, scratch, filter="data"))
 
 
 def _unpack_zip(archive: Path, scratch: Path) -> None:
@@ -155,7 +160,14 @@ def _unpack_zip(archive: Path, scratch: Path) -> None:
         members = [member for member in stream.infolist() if not _hidden(member.filename)]
         plain = {member.filename: not stat.S_ISLNK(member.external_attr >> 16) for member in members}
         raise_faults(_hostile(archive, plain))
-        stream.extractall(scratch, members=members)
+        _write(archive, members, lambda member: stream.extract(member, scratch))
+
+
+def _write(archive: Path, members: list, write: Callable) -> None:
+    with Progress(total=len(members), title=f"unpack {archive.name}", unit="file") as progress:
+        for member in members:
+            write(member)
+            progress.advance()
 
 
 def _hidden(name: str) -> bool:

@@ -39,5 +39,5 @@ CARD = {
     "permits": {"redistribute": False, "commercial": False, "show_images": False},
     "citation": "Landman et al., Multi-Atlas Labeling Beyond the Cranial Vault, MICCAI challenge 2015",
     "url": "https://www.synapse.org/Synapse:syn3193805",
-    "obtain": "register at Synapse, download Abdomen/RawData and unpack it into the folder BTCV",
+    "obtain": "register at Synapse, download Abdomen/RawData.zip and unpack it into the folder BTCV",
 }

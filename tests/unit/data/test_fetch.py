@@ -1,6 +1,7 @@
 """Fetching, from a file server on this machine: whole, resumed, wrong, hostile, present, and what needs a person."""
 
 import ast
+import gzip
 import hashlib
 import io
 import tarfile
@@ -158,6 +159,10 @@ def test_a_damaged_archive_without_a_checksum_is_a_fault(server, content, tmp_pa
         with pytest.raises(InputFaults, match="a damaged archive"):
             fetch("msd_spleen", spleen(server, damaged, checksum=None), tmp_path)
         assert not list(tmp_path.iterdir())
+    server.files["a.tar.gz"] = gzip.compress(content)[:-2000]
+    with pytest.raises(InputFaults, match="a damaged archive"):
+        fetch("msd_spleen", spleen(server, b"", checksum=None, url=server.url("a.tar.gz")), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_archive_with_another_top_folder_is_a_fault(server, content, tmp_path):
