@@ -1,4 +1,9 @@
-"""Card of LiTS, read as distributed by the challenge or as Task03_Liver of the Decathlon."""
+"""Card of LiTS, read as distributed by the challenge or as Task03_Liver of the Decathlon.
+
+Prefer the Decathlon's edition. Labels of the challenge's edition are reported to have headers without geometry (nnU-Net
+issue 2751), which the check refuses. Cases 28 to 47 come from 3D-IRCADb and are reported to state a spacing of 1 mm,
+not the true one (AbdomenCT-1K issue 27), so that their distances in mm mislead.
+"""
 
 from __future__ import annotations
 
