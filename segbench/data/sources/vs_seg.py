@@ -104,7 +104,8 @@ def _read_case(patient: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
         series = dicom.headers_by_series(patient)
         uid = _only(patient, "T1 series", [uid for uid, headers in series.items() if _is_t1(headers[0])])
-        sets = [headers[0] for headers in series.values() if headers[0].get("Modality") == "RTSTRUCT"]
+        every = (header for headers in series.values() for header in headers)
+        sets = [header for header in every if header.get("Modality") == "RTSTRUCT"]
         drawn = _only(patient, "RTSTRUCT of it", [item for item in sets if uid in dicom.referenced_series(item)])
         contours = _tumour(patient, dicom.contours_by_name(drawn))
         image, affine = dicom.read_series(series[uid])
