@@ -106,7 +106,7 @@ def _continue(url: str, path: Path) -> None:
         resumed = answer.status_code == requests.codes.partial_content
         start = start if resumed else 0
         whole = start + int(answer.headers.get("Content-Length", 0))
-        progress = Progress(total=whole // MEBIBYTE, start=start // MEBIBYTE, title=path.name, unit="MiB")
+        progress = Progress(total=whole // MEBIBYTE, start=start // MEBIBYTE, title=path.name, unit="mebibyte")
         with open(path, "ab" if resumed else "wb") as stream, progress:
             for chunk in answer.iter_content(CHUNK_BYTES):
                 stream.write(chunk)
