@@ -1,7 +1,8 @@
-"""Cards of models and data sets: literals read from the source file without importing it, checked against one schema.
+"""Cards of models, data sets and layouts of weights: literals read from the source file without importing it.
 
-A card is the one home of its facts: channels, classes, licence, citation. Names are file names; an unknown key or a
-wrong type is a fault with a suggestion. A user's own data-set cards are YAML or JSON files of the same shape.
+A card is the one home of its facts: channels, classes, licence, citation. It is checked against one schema. Names are
+file names; an unknown key or a wrong type is a fault with a suggestion. A user's own data-set cards are YAML or JSON
+files of the same shape.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL_FOLDER = ROOT / "models" / "baselines"
 UNISEG_FILE = ROOT / "models" / "uniseg" / "__init__.py"
 DATASET_FOLDER = ROOT / "segbench" / "data" / "sources"
+FORMAT_FOLDER = ROOT / "models" / "formats"
+ANY_MODEL, SHARED_BACKBONE = "any", "shared"  # targets of a format beside the names of models
 
 
 class _Schema(BaseModel):
@@ -115,6 +118,28 @@ class ModelCard(_Schema):
     loss: str
 
 
+class FormatCard(_Schema):
+    """Schema of the card of a layout in which weights are released.
+
+    targets: model, `shared` (every model on the shared backbone) or `any` -> beginnings of the names of its tensors
+    that are loaded, none for the `encoder_keys` of its card. strict: each of these must be in the file, in its shape,
+    except `stems`, whose input channels may differ: then they are `repeated` from a single channel, or start `new`.
+    """
+
+    title: str
+    citation: str
+    url: str
+    licence: str
+    obtain: str
+    layout: str
+    loaded: str
+    left_out: str
+    targets: dict[str, list[str]] = Field(min_length=1)
+    strict: bool
+    stems: dict[str, Literal["repeated", "new"]]
+    minimum_share: float = Field(ge=0, le=1)
+
+
 def read_card(path: Path) -> dict:
     """Return the literal assigned to CARD in a Python file, without importing it.
 
@@ -178,6 +203,25 @@ def model_cards() -> dict[str, dict]:
     if UNISEG_FILE.exists():
         paths["uniseg"] = UNISEG_FILE
     return {name: checked(read_card(path), ModelCard, str(path.relative_to(ROOT))) for name, path in paths.items()}
+
+
+def format_cards() -> dict[str, dict]:
+    """Return name -> card of every layout of weights."""
+    paths = (path for path in sorted(FORMAT_FOLDER.glob("*.py")) if path.stem != "__init__")
+    return {path.stem: checked(read_card(path), FormatCard, str(path.relative_to(ROOT))) for path in paths}
+
+
+def loaded_prefixes(format_card: dict, model: str, model_card: dict) -> list[str] | None:
+    """Return the beginnings of the names of a model's tensors that a format fills, or None when it fits another one."""
+    keys = [model, *([SHARED_BACKBONE] if model_card["backbone"] == "shared" else []), ANY_MODEL]
+    found = next((key for key in keys if key in format_card["targets"]), None)
+    return None if found is None else format_card["targets"][found] or model_card["encoder_keys"]
+
+
+def target_names(format_card: dict) -> list[str]:
+    """Return the networks that a format fits, in words."""
+    words = {SHARED_BACKBONE: "a network on the shared backbone", ANY_MODEL: "any network"}
+    return [words.get(name, name) for name in format_card["targets"]]
 
 
 def task_from_card(name: str, card: dict) -> Task:

@@ -93,10 +93,13 @@ class Initialisation(Section):
 
     name: str = Field(pattern=NAME, description="'scratch', the id of an upstream model, or a name for `file`.")
     file: str | None = Field(None, description="A state dict saved by torch.save, loaded without executing code.")
-    format: Literal["segbench", "uniseg_official"] = Field("segbench", description="Layout of `file`.")
+    format: str = Field("segbench", description="Layout of `file` (docs/pretrained_weights.md).")
     sha256: str | None = Field(None, description="Checksum that `file` must have.")
-    minimum_share: float = Field(
-        0.5, ge=0, le=1, description="The run stops when a smaller share of the parameters is matched."
+    minimum_share: float | None = Field(
+        None, ge=0, le=1, description="The job stops when a smaller share of the parameters is matched; by format."
+    )
+    probe: tuple[float, float, float, float] | None = Field(
+        None, description="Answer to the probe that `import-weights` printed; the job stops at another one."
     )
 
 
@@ -217,6 +220,11 @@ class Config(Section):
     def model_cards(self) -> dict[str, dict]:
         """All model cards, controls included."""
         return cards.model_cards()
+
+    @cached_property
+    def format_cards(self) -> dict[str, dict]:
+        """The cards of all layouts of weights."""
+        return cards.format_cards()
 
     def task(self, name: str) -> Task:
         """Return the task of a data-set card."""
@@ -380,6 +388,7 @@ def _name_faults(where: str, config: Config) -> list[Fault]:
             "scratch, a universal model of upstream.models, or a name with a file",
         )  # fmt: skip
         entries.append(downstream.model)
+        faults += _weights_faults(where, config)
     for entry in entries:
         if entry.name not in networks:
             faults.append(
@@ -403,6 +412,23 @@ def _name_faults(where: str, config: Config) -> list[Fault]:
         for name in config.data.task_protocols
         if name not in tasks
     ]
+    return faults
+
+
+def _weights_faults(where: str, config: Config) -> list[Fault]:
+    """Faults of layouts of weights: an unknown one, one without a file, one for another network."""
+    name, faults = config.downstream.model.name, []
+    for item in config.downstream.initialisations:
+        key, card = f"{where}: downstream.initialisations.{item.name}", config.format_cards.get(item.format)
+        if card is None:
+            mend = suggestion(item.format, config.format_cards)
+            faults.append(Fault(f"{key}.format", repr(item.format), "a format", mend))
+        elif item.file is None and (item.format != "segbench" or item.sha256):
+            faults.append(Fault(f"{key}.file", "nothing", "a file beside format or sha256", "name it, or remove these"))
+        elif name in config.model_cards and cards.loaded_prefixes(card, name, config.model_cards[name]) is None:
+            expected = f"one of: {', '.join(cards.target_names(card))}"
+            found = f"{item.format} for the network {name}"
+            faults.append(Fault(f"{key}.format", found, expected, "set downstream.model, or bring other weights"))
     return faults
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from segbench.core.files import write_bytes, write_text
 from segbench.metrics.registry import METRICS
-from segbench.reporting import figures, rank_figures, sections, sentences
+from segbench.reporting import figures, rank_figures, sections, sentences, transfers
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import (
     Statistics,
@@ -40,8 +40,11 @@ def render(results_dir: Path, out_dir: Path) -> None:
     published = sections.published_check(run)
     if len(published):
         write_text(out_dir / "tables" / "published.csv", _csv(published, "synthetic" if run.synthetic() else "real"))
+    started = transfers.transfer_frame(run)
+    if len(started):
+        write_text(out_dir / "tables" / "transfers.csv", _csv(started, "synthetic" if run.synthetic() else "real"))
     write_bytes(out_dir / "scores.csv", (Path(results_dir) / "scores.csv").read_bytes())
-    write_text(out_dir / "index.html", page_html(run, parts, published))
+    write_text(out_dir / "index.html", page_html(run, parts, published, started))
 
 
 def experiment_part(run: Run, experiment: str, out_dir: Path) -> dict:
@@ -162,7 +165,7 @@ def _small_tables(
     return small
 
 
-def page_html(run: Run, parts: list[dict], published: pd.DataFrame) -> str:
+def page_html(run: Run, parts: list[dict], published: pd.DataFrame, started: pd.DataFrame) -> str:
     """Return the page; figures are embedded, links are relative."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
@@ -188,6 +191,7 @@ def page_html(run: Run, parts: list[dict], published: pd.DataFrame) -> str:
         overhead=sections.overhead_share(run),
         audit=sections.audit_table(run),
         published=sections.published_table(run, published, "tables/published.csv") if len(published) else None,
+        started=transfers.transfer_table(run, started, "tables/transfers.csv") if len(started) else None,
     )
 
 

@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 
 from models.interface import SegmentationModel
-from segbench.core.config import Config, Initialisation
+from segbench.core.cards import loaded_prefixes
+from segbench.core.config import Config
 from segbench.core.errors import RunFailed, fault
 from segbench.core.jobs import Job
 from segbench.core.paths import RunPaths
@@ -18,32 +19,47 @@ log = logging.getLogger(__name__)
 def initialise(config: Config, job: Job, model: SegmentationModel) -> dict | None:
     """Load the job's starting weights into `model` in place; return the match report, or None for random weights.
 
-    Raises RunFailed when the source job has no weights, InputFaults when too few parameters match.
+    Raises RunFailed when the source job has no weights, InputFaults when the file or what it holds is not as expected;
+    then nothing was loaded.
     """
     if job.experiment != "downstream":
         return None
-    item = job.weights(config)
-    path = _weights_path(config, job, item)
-    if path is None:
-        return None
-    from models.transfer import transfer_weights
+    from models.transfer import SHARED_PREFIXES, transfer_weights
 
-    report = transfer_weights(load_weights(path), model, source_format=item.format, minimum_share=item.minimum_share)
-    log.info("%s", report.text())
-    return report.to_dict()
-
-
-def _weights_path(config: Config, job: Job, item: Initialisation) -> Path | None:
+    item, source = job.weights(config), job.source(config)
     if item.file is not None:
-        path = Path(item.file)
-        if not path.exists():
-            raise fault(path, found="no file", expected=f"weights for {item.name}", mend="put the file there")
-        if item.sha256 and file_sha256(path) != item.sha256:
-            raise fault(path, found=f"SHA-256 {file_sha256(path)}", expected=item.sha256, mend="get the file again")
-        return path
-    source = job.source(config)
-    if source is None:
+        path, entry = Path(item.file), config.model_entry(job.model)
+        prefixes = loaded_prefixes(config.format_cards[item.format], entry.name, config.model_cards[entry.name])
+    elif source is not None:
+        path, prefixes = _weights_of(config, job, source), SHARED_PREFIXES
+    else:
         return None
+    digest = checked_sha256(path, item.sha256)
+    report = transfer_weights(
+        load_weights(path),
+        model,
+        where=str(path),
+        source_format=item.format,
+        prefixes=prefixes,
+        minimum_share=item.minimum_share,
+        expected_probe=item.probe,
+    )
+    log.info("%s: %s", path, report.text())
+    return report.to_dict() | {"source": item.file or source.id, "format": item.format, "sha256": digest}
+
+
+def checked_sha256(path: Path, expected: str | None) -> str:
+    """Return the SHA-256 of a file of weights; one that cannot be read, or is not the expected one, is a fault."""
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        raise fault(path, found=error.strerror, expected="a file of weights", mend="put it there") from error
+    if expected is not None and digest != expected.lower():
+        raise fault(path, found=f"SHA-256 {digest}", expected=expected, mend="get the file again, or mend sha256")
+    return digest
+
+
+def _weights_of(config: Config, job: Job, source: Job) -> Path:
     path = RunPaths(config.run).train(source.id) / "weights.pt"
     if not path.exists():
         raise RunFailed(f"{job.id} starts from {source.id}, which has no weights because it failed")

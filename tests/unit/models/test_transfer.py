@@ -56,7 +56,7 @@ def test_the_prompt_is_cut_from_the_up_sampling(options, cut):
     own = model.state_dict()[cut]
     assert torch.equal(own, state[cut][: own.shape[0]])
     assert {"prompt", "heads"} >= {key.split(".")[0] for key in report.unused}
-    assert "1 resized (" + cut in report.text()
+    assert f"{cut}: {own.shape[0]} of its {state[cut].shape[0]} inputs taken" in report.text()
     assert report.to_dict()["share"] == report.share
 
 
@@ -92,6 +92,7 @@ def test_prefixes_choose_what_is_transferred():
 @pytest.mark.parametrize(
     ("state", "source_format", "message"),
     [
+        ({"encoder.first.conv.weight": torch.zeros(1)}, "segbench", "0.0 %"),
         ({"a": 1}, "segbench", "expected a tensor"),
         ({}, "segbench", "empty"),
         ({"a": torch.zeros(1)}, "segbench", "0.0 %"),

@@ -158,7 +158,19 @@ def _jobs(experiment, method, tasks, seeds, rng):
                 "iterations": 0 if control or not ok else (150 * len(tasks) if unit == "joint" else 150),
                 "parameters": 0 if control or not ok else int(rng.integers(300_000, 900_000)),
                 "log": f"train/{job}/log.csv" if ok and not control else None,
+                "match": _match(initialisation) if initialisation in ("uniseg", "dodnet", "multi_head") else None,
             }  # fmt: skip
+
+
+def _match(source):
+    """A match report as a training job stores it; one with a prompt lost inputs."""
+    resized = ["decoder.up.0.weight"] if source == "uniseg" else []
+    return {
+        "source": f"upstream.{source}.random.joint.f0.s0", "format": "segbench", "sha256": "0" * 64, "share": 0.98,
+        "matched": [f"encoder.{number}" for number in range(40)], "resized": resized, "missing": ["heads.0", "heads.1"],
+        "unused": ["heads.2"], "reasons": dict.fromkeys(resized, "8 of its 9 inputs taken"),
+        "probe": [0.1, 1.2, -3.4, 5.6],
+    }  # fmt: skip
 
 
 def _write_logs(folder, jobs, rng):

@@ -68,6 +68,16 @@ def test_the_page_needs_nothing_from_elsewhere(report, page):
     assert all(source.startswith("data:image/") for source in sources)
 
 
+def test_starting_weights_are_shown_with_what_matched(report, page):
+    table = page[page.index("<h3>Starting weights</h3>") :]
+    row = re.search(r"<tr><td[^>]*>Pre-trained: UniSeg</td>(.*?)</tr>", table).group(1)
+    source = "upstream.uniseg.random.joint.f0.s0"
+    assert re.findall(r">([^<]+)<", row) == [source, "segbench", "98.0 %", "40", "1", "2", "1", "0.1 1.2 -3.4 5.6"]
+    lines = (report / "tables" / "transfers.csv").read_text().splitlines()
+    assert lines[0].startswith("data,experiment,model,initialisation,unit,fold,seed,source,format,sha256,share,matched")
+    assert len(lines) == 1 + 3 * 2  # three initialisations, two downstream tasks, one seed
+
+
 def test_links_to_files_resolve(report, page):
     links = [link for link in re.findall(r'href="([^"]+)"', page) if not link.startswith("http")]
     files = [link for link in links if not link.startswith("#")]

@@ -1,0 +1,87 @@
+"""Show what of a file of weights a network can take, before any run: match report, probe, line for a config."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "python -m segbench import-weights --file model_swinvit.pt --format swin_unetr_ssl --model swin_unetr"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument("--file", type=Path, required=True, help="checkpoint, read without executing code")
+    parser.add_argument("--format", required=True, help="layout of the file (docs/pretrained_weights.md)")
+    parser.add_argument("--model", required=True, help="network that should take the weights")
+    parser.add_argument("--channels", type=int, default=1, help="image channels of the task (default: 1)")
+    parser.add_argument("--config", type=Path, help="config with the network's size (default: the default size)")
+    parser.add_argument("--sha256", help="checksum that the file must have")
+    parser.add_argument("--out", type=Path, help="write the tensors that were taken, for format: imported")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; a file, format or network that does not fit leaves with status 2 and nothing is written."""
+    from models.loader import build_model
+    from models.transfer import transfer_weights
+    from segbench.core.errors import fault
+    from segbench.core.task import TaskSet
+    from segbench.training.checkpoint import load_weights, save
+    from segbench.training.initialise import checked_sha256
+
+    prefixes = _prefixes(args.format, args.model)
+    if args.channels < 1:
+        raise fault("--channels", found=args.channels, expected="1 or more", mend="count the task's image channels")
+    digest = checked_sha256(args.file, args.sha256)
+    spec, options = _network(args.config, args.model)
+    model = build_model(args.model, TaskSet([_probe_task(args.channels)]), spec, **options)
+    report = transfer_weights(
+        load_weights(args.file), model, where=str(args.file), source_format=args.format, prefixes=prefixes
+    )
+    print(report.text())
+    print(f"- {{name: NAME, file: {args.file}, format: {args.format}, sha256: {digest}, probe: {report.probe}}}")
+    if args.out:
+        state = model.state_dict()
+        save(args.out, {name: state[name] for name in report.matched + report.resized})
+        print(f"wrote {args.out}")
+    return 0
+
+
+def _prefixes(name: str, model: str) -> list[str]:
+    from models.loader import model_card
+    from segbench.core.cards import format_cards, loaded_prefixes, target_names
+    from segbench.core.errors import fault, suggestion
+
+    if model_card(model)["kind"] == "control":
+        raise fault("--model", found=model, expected="a network", mend="a control has no weights")
+    formats = format_cards()
+    if name not in formats:
+        raise fault("--format", found=repr(name), expected="a format", mend=suggestion(name, formats))
+    prefixes = loaded_prefixes(formats[name], model, model_card(model))
+    if prefixes is None:
+        expected = f"one of: {', '.join(target_names(formats[name]))}"
+        raise fault("--model", found=model, expected=expected, mend=f"choose a network that {name} fits")
+    return prefixes
+
+
+def _network(config: Path | None, model: str):
+    """Return the network's size and options as a config states them, or the default size."""
+    from models.interface import NetworkSpec
+    from segbench.core.config import load_config
+
+    if config is None:
+        return NetworkSpec(), {}
+    content = load_config(config)
+    entry = content.downstream.model if content.downstream else None
+    return NetworkSpec(**content.network.model_dump()), entry.options if entry and entry.name == model else {}
+
+
+def _probe_task(channels: int):
+    from segbench.core.task import Channel, Structure, Task
+
+    return Task(
+        name="probe",
+        title="probe",
+        channels=tuple(Channel(f"channel {number}", "CT") for number in range(channels)),
+        classes=("class",),
+        structures=(Structure("class", (1,), 1.0),),
+    )
