@@ -1,4 +1,4 @@
-"""Model pages and the citation list, generated from the cards: `python -m models.pages` writes docs/models.md."""
+"""Pages that are generated from cards: `python -m models.pages` writes docs/models.md and the table of formats."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from segbench.core.cards import model_cards
+from segbench.core.cards import format_cards, model_cards, target_names
 from segbench.core.files import write_text
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
+WEIGHTS_PAGE = Path(__file__).resolve().parents[1] / "docs" / "pretrained_weights.md"
+FORMATS_HEADING = "## Formats"
 PARITY = Path(__file__).resolve().parents[1] / "docs" / "parity.md"
 KINDS = {
     "universal": "Universal models: one network for all tasks",
@@ -89,9 +91,28 @@ def _joined(value: Any) -> str:
     return value if isinstance(value, str) else ", ".join(str(part) for part in value)
 
 
+def weights_page() -> str:
+    """Return docs/pretrained_weights.md: its written part as it stands, then what the cards of the formats say."""
+    written = WEIGHTS_PAGE.read_text(encoding="utf-8").partition(f"{FORMATS_HEADING}\n")[0].rstrip()
+    cards = format_cards()
+    rows = ["| format | from | fits | loaded | stays new or is left out | licence |", "|---|---|---|---|---|---|"]
+    for name, card in cards.items():
+        cells = (f"`{name}`", card["title"], ", ".join(target_names(card)), card["loaded"], card["left_out"])
+        rows.append(f"| {' | '.join([*cells, card['licence']])} |")
+    sources = [
+        f"- `{name}`: {card['citation']}. {card['url']}\n  - where to get it: {card['obtain']}\n"
+        f"  - source of the layout's facts: {card['layout']}"
+        for name, card in cards.items()
+        if card["url"]
+    ]
+    note = "Generated from the cards in models/formats by `python -m models.pages`; do not edit below this line."
+    return "\n\n".join([written, FORMATS_HEADING, note, "\n".join(rows), "\n".join(sources)]) + "\n"
+
+
 def main() -> int:
-    """Write docs/models.md."""
+    """Write both pages."""
     write_text(PAGE, models_page())
+    write_text(WEIGHTS_PAGE, weights_page())
     return 0
 
 

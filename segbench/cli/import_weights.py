@@ -21,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; a file, format or network that does not fit leaves with status 2 and nothing is written."""
+    import yaml
+
     from models.loader import build_model
     from models.transfer import transfer_weights
     from segbench.core.errors import fault
@@ -38,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
         load_weights(args.file), model, where=str(args.file), source_format=args.format, prefixes=prefixes
     )
     print(report.text())
-    print(f"- {{name: NAME, file: {args.file}, format: {args.format}, sha256: {digest}, probe: {report.probe}}}")
+    entry = {"name": "NAME", "file": str(args.file), "format": args.format, "sha256": digest, "probe": report.probe}
+    print("-", yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=1000).strip())
     if args.out:
         state = model.state_dict()
         save(args.out, {name: state[name] for name in report.matched + report.resized})

@@ -64,6 +64,9 @@ def test_the_transfer_is_reported(finished):
     match = finished.outcome("train", "downstream.single_task.uniseg.phantom_schwannoma.f0.s0")["match"]
     assert match["share"] > 0.5
     assert match["resized"]
+    assert match["source"] == UNISEG
+    assert len(match["probe"]) == 4
+    assert "Starting weights" in (finished.folder / "reports" / "tiny" / "index.html").read_text()
 
 
 def test_an_unrelated_change_of_the_config_reruns_no_training(finished):

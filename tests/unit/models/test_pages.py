@@ -10,6 +10,10 @@ def test_docs_are_in_step_with_the_cards():
     assert pages.PAGE.read_text(encoding="utf-8") == pages.models_page(), "run python -m models.pages"
 
 
+def test_the_table_of_formats_is_in_step_with_the_cards():
+    assert pages.WEIGHTS_PAGE.read_text(encoding="utf-8") == pages.weights_page(), "run python -m models.pages"
+
+
 def test_every_deviation_is_on_the_page():
     page = pages.models_page()
     for name, card in model_cards().items():
