@@ -9,7 +9,7 @@ CARD = {
     "licence": "that of the images it was trained on",
     "obtain": "results/<run>/train/<job>/weights.pt",
     "layout": "the names of this benchmark's modules",
-    "loaded": "the encoder's tensors as the target's card names them",
+    "loaded": "what the target's card names as its encoder; on the shared backbone the decoder as well",
     "left_out": "heads, prompts and whatever differs in shape",
     "targets": {"any": []},
     "strict": False,

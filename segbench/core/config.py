@@ -96,7 +96,7 @@ class Initialisation(Section):
     format: str = Field("segbench", description="Layout of `file` (docs/pretrained_weights.md).")
     sha256: str | None = Field(None, description="Checksum that `file` must have.")
     minimum_share: float | None = Field(
-        None, ge=0, le=1, description="The job stops when a smaller share of the parameters is matched; by format."
+        None, ge=0, le=1, description="The job stops when fewer of the parameters match (0 to 1); default: by format."
     )
     probe: tuple[float, float, float, float] | None = Field(
         None, description="Answer to the probe that `import-weights` printed; the job stops at another one."
