@@ -61,6 +61,12 @@ class Data(Section):
     accept_leaks: tuple[str, ...] = Field(
         (), description="Names of findings of the leak audit that do not stop the run; the report shows them."
     )
+    accept_partial: tuple[str, ...] = Field(
+        (), description="Tasks whose data set may have fewer cases than its card expects; the report says how many."
+    )
+    accept_split_files: tuple[str, ...] = Field(
+        (), description="SHA-256 of files in the form of the released split files, other than those released."
+    )
     split_seed: int = Field(1234, description="Seed of the protocols `seeded` and `kfold`.")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="Share of patients held out by the protocol `seeded`.")
     folds: tuple[int, ...] = Field((0,), min_length=1, description="Folds to run; `seeded` has fold 0 only.")
@@ -406,11 +412,13 @@ def _name_faults(where: str, config: Config) -> list[Fault]:
         for name in config.task_recipes
         if name not in datasets
     ]
-    tasks = [task.name for task in config.tasks] if not faults else list(config.data.task_protocols)
+    named = {"task_protocols": config.data.task_protocols, "accept_partial": config.data.accept_partial}
+    tasks = () if faults else [task.name for task in config.tasks]
     faults += [
-        Fault(f"{where}: data.task_protocols", repr(name), "a task of this run", suggestion(name, tasks))
-        for name in config.data.task_protocols
-        if name not in tasks
+        Fault(f"{where}: data.{key}", repr(name), "a task of this run", suggestion(name, tasks))
+        for key, names in named.items()
+        for name in names
+        if tasks and name not in tasks
     ]
     return faults
 

@@ -202,11 +202,10 @@ def settings_hash(config: Config, job: Job, *, scoring: bool) -> str:
     dump = config.model_dump(mode="json")
     facts = {
         "job": job.id,
-        "data": dump["data"],
+        "data": {key: value for key, value in dump["data"].items() if not key.startswith("accept_")},
         "tasks": [repr(task) for task in job.tasks(config)],
     }
     facts |= _outside_facts(config, job, scoring) if job.external else _inside_facts(config, job, dump)
-    facts["data"].pop("accept_leaks")
     if scoring:
         facts |= {"inference": dump["inference"], "metrics": dump["metrics"]}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 from segbench.core import cards
@@ -13,7 +12,7 @@ from segbench.core.config import Config
 from segbench.core.errors import InputFaults, fault
 from segbench.core.paths import RunPaths
 from segbench.data.audit import Member, members_of_split
-from segbench.data.ingest import discover, ingest, manifest_row
+from segbench.data.ingest import card_of, discover, ingest, known_cards, manifest_row
 from segbench.data.layouts import dataset_json, folder_cases
 from segbench.data.protocols import RELEASED, load_lists, patient_of_released, rule_of, sides_of
 from segbench.data.splits import make_splits
@@ -109,25 +108,13 @@ def _member(task: str, name: str, side: str, fold: str) -> Member:
     rule = rule_of(name)
     card_name = card_of(task)
     if rule is not None and card_name in (None, rule.task):
-        namespace = _cards()[rule.task]["patient_namespace"]
+        namespace = known_cards()[rule.task]["patient_namespace"]
         return Member(rule.task, name, patient_of_released(rule, name), namespace, side, rule.stage, fold)
     if card_name is None:
         return Member(task, name, name, task, side, "upstream", fold)
-    card = _cards()[card_name]
+    card = known_cards()[card_name]
     stage = next((item.stage for item in RELEASED if item.task == card_name), "upstream")
     return Member(card_name, name, cards.patient_of(card, name), card["patient_namespace"], side, stage, fold)
-
-
-@cache
-def _cards() -> dict[str, dict]:
-    return cards.dataset_cards()
-
-
-def card_of(name: str) -> str | None:
-    """Return the data-set card with this name, or whose folder has this name; None when there is none."""
-    if name in _cards():
-        return name
-    return next((key for key, card in _cards().items() if Path(card["folder"]).name == name), None)
 
 
 def members_of_folders(folders: Sequence[Path]) -> tuple[list[Member], list[Case]]:
@@ -150,7 +137,7 @@ def _names(folders: Sequence[Path]) -> Mapping[str, Path]:
 def _folder(folder: Path, task: str) -> tuple[str, list[CaseFiles]]:
     card_name = card_of(folder.resolve().name)
     if card_name is not None:
-        card = _cards()[card_name]
+        card = known_cards()[card_name]
         try:
             return card["patient_namespace"], discover(card_name, {**card, "folder": folder.name}, folder.parent)
         except InputFaults:

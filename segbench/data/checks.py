@@ -6,60 +6,97 @@ Headers are judged before voxels are read, so a header that promises a giant vol
 from __future__ import annotations
 
 import math
+import unicodedata
 import zlib
-from collections import Counter
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from segbench.core.cards import patient_of, task_from_card
 from segbench.core.case import CaseFiles
 from segbench.core.errors import Fault, InputFaults
 from segbench.core.progress import Progress
 from segbench.core.task import Task
-from segbench.data.ingest import discover
-from segbench.data.layouts import dataset_json, folder_cases
+from segbench.data.ingest import card_of, discover, known_cards
+from segbench.data.layouts import channel_names, dataset_json, folder_cases
+from segbench.data.notices import Seen, card_notices, notices_of, unlisted
+from segbench.data.presence import expected_count
 
-MAX_VOXELS = 4096**3 // 8
+MAX_VOXELS = 2**31
+DEFLATE_LIMIT = 1032  # the largest factor by which deflate packs
 AFFINE_TOLERANCE_MM = 1e-2
+ODD_MM = 0.05
+PLAUSIBLE_MM = (0.01, 100.0)  # metres and micrometres written as millimetres lie outside
 LARGEST_FACTOR = 1e28  # a 32-bit integer times this is still a finite float32
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError, OverflowError,
-              nib.spatialimages.HeaderDataError)  # fmt: skip
+              nib.spatialimages.HeaderDataError, MemoryError)  # fmt: skip
 
 
-def check_task(task: Task, card: dict, data_root: Path) -> list[Fault]:
-    """Return every fault of a task's files; an empty list when all is well."""
+@dataclass(frozen=True)
+class Checked:
+    """What became of a data set: one line of summary, every fault, and what a person should know all the same."""
+
+    summary: str
+    faults: list[Fault]
+    notices: list[str]
+
+
+def check_task(task: Task, card: dict, data_root: Path, *, accept_partial: bool = False) -> Checked:
+    """Check a task's files by its card. accept_partial: fewer cases than the card expects are no fault."""
     try:
         cases = discover(task.name, card, data_root)
     except InputFaults as error:
-        return list(error.faults)
+        return Checked(f"{task.name}: refused", list(error.faults), [])
     values = {int(value) for value in card["classes"]} | {int(value) for value in card.get("merge", {})} | {0}
     modalities = [channel.modality for channel in task.channels]
-    faults = list(_count_faults(card, cases, data_root / card["folder"]))
-    return faults + _check_cases(cases, values, modalities, title=task.name)
+    faults = [] if accept_partial and cases else list(_count_faults(card, cases, data_root / card["folder"]))
+    found, seen = _check_cases(cases, values, modalities, title=task.name)
+    notices = notices_of(seen, values, modalities) if seen else []
+    if task.name in known_cards():
+        notices += card_notices(task.name, known_cards(), len(cases))
+    return _checked(task.name, faults + found, notices, cases=cases, modalities=modalities, values=values)
 
 
-def check_folder(folder: Path) -> tuple[str, list[Fault]]:
-    """Check a folder from its dataset.json alone; return one line of summary and every fault."""
+def check_folder(folder: Path) -> Checked:
+    """Check a folder by its dataset.json, or by the card of its name where the official layout has none.
+
+    A card of the folder's name says what the patients are and what is known of the data set.
+    """
+    name = card_of(folder.resolve().name)
+    card = known_cards()[name] if name else None
+    if card is not None and card["layout"] == "custom" and not (folder / "dataset.json").exists():
+        return check_task(task_from_card(name, card), {**card, "folder": folder.name}, folder.parent)
     try:
         content = dataset_json(folder)
-        cases = folder_cases(folder, content, patient_of=lambda case: case)
-        stated = content.get("numTraining")
-        names = content.get("channel_names") or content.get("modality") or {}
+        modalities = [_modality(channel) for channel in channel_names(folder, content)] or ["MR"]
         values = _label_values(folder, content)
+        cases = folder_cases(folder, content, patient_of=lambda case: patient_of(card or {}, case))
     except InputFaults as error:
-        return f"{folder}: refused", list(error.faults)
-    faults = []
-    if isinstance(stated, int) and stated != len(cases):
-        faults.append(
-            Fault(str(folder / "dataset.json"), f"numTraining {stated}", f"{len(cases)}, the cases it lists",
-                  "mend the number or the list")
-        )  # fmt: skip
-    modalities = [_modality(str(names[key])) for key in sorted(names, key=str)] or ["MR"]
-    faults += _check_cases(cases, values, modalities, title=folder.name)
+        return Checked(f"{folder}: refused", list(error.faults), [])
+    faults, seen = _check_cases(cases, values, modalities, title=folder.name)
+    faults = [*_stated_count(folder, content, len(cases)), *faults]
+    notices = (notices_of(seen, values, modalities) if seen else []) + unlisted(folder, cases)
+    notices += card_notices(name, known_cards(), len(cases)) if name else []
+    return _checked(str(folder), faults, notices, cases=cases, modalities=modalities, values=values)
+
+
+def _checked(
+    title: str, faults: list[Fault], notices: list[str], *, cases: Sequence, modalities: Sequence, values: set[int]
+) -> Checked:
     state = "refused" if faults else "accepted"
-    return f"{folder}: {state}, {len(cases)} cases, {len(modalities)} channel(s), labels {sorted(values)}", faults
+    counts = f"{len(cases)} cases, {len(modalities)} channel(s), labels {sorted(values)}"
+    return Checked(f"{title}: {state}, {counts}", faults, notices)
+
+
+def _stated_count(folder: Path, content: dict, found: int) -> Iterator[Fault]:
+    stated = content.get("numTraining")
+    if stated is not None and stated != found:
+        where, listed = str(folder / "dataset.json"), f"{found}, the cases it lists"
+        yield Fault(where, f"numTraining {stated!r}", listed, "mend the number or the list")
 
 
 def _modality(name: str) -> str:
@@ -67,49 +104,74 @@ def _modality(name: str) -> str:
 
 
 def _label_values(folder: Path, content: dict) -> set[int]:
+    """Return the declared values of {"0": name} (Decathlon) or {name: value or values} (nnU-Net v2)."""
     labels = content.get("labels")
     where = str(folder / "dataset.json")
     if not isinstance(labels, dict) or not labels:
         raise InputFaults([Fault(where, "no labels", "a mapping of label values to names", "add `labels`")])
+    named = list(labels) if all(str(key).isdigit() for key in labels) else list(labels.values())
+    values = [value for entry in named for value in (entry if isinstance(entry, list) else [entry])]
     try:
-        if all(str(key).isdigit() for key in labels):
-            return {int(key) for key in labels}
-        return {int(value) for value in np.hstack([np.atleast_1d(value) for value in labels.values()])}
-    except (TypeError, ValueError) as error:
-        raise InputFaults([Fault(where, f"labels {labels}", "whole-number values", "mend `labels`")]) from error
+        if any(isinstance(value, bool) or float(value) != int(value) for value in values):
+            raise ValueError("a value that is not whole")
+        return {int(value) for value in values}
+    except (TypeError, ValueError, OverflowError) as error:
+        found = f"labels {labels}"[:120]
+        raise InputFaults([Fault(where, found, "whole-number values", "mend `labels`")]) from error
 
 
 def _count_faults(card: dict, cases: list[CaseFiles], folder: Path) -> Iterator[Fault]:
-    expected = sum(card["expected_cases"].values())
+    expected = expected_count(card)
     if not cases:
         yield Fault(str(folder), "no labelled case", card["title"], card["obtain"])
     elif expected and not card["synthetic"] and len(cases) < expected:
         yield Fault(str(folder), f"{len(cases)} labelled cases", f"{expected}", f"get the rest: {card['obtain']}")
 
 
-def _check_cases(cases: list[CaseFiles], values: set[int], modalities: list[str], *, title: str) -> list[Fault]:
-    faults = [
-        Fault(f"{title}/{case_id}", f"the case id {count} times", "each once", "rename the files")
-        for case_id, count in Counter(case.case_id for case in cases).items()
-        if count > 1
-    ]
+def _check_cases(
+    cases: list[CaseFiles], values: set[int], modalities: list[str], *, title: str
+) -> tuple[list[Fault], list[Seen]]:
+    faults, seen = list(_name_faults(cases, title)), []
     contents: dict[int, CaseFiles] = {}
     with Progress(total=len(cases), title=f"check {title}") as progress:
         for case in cases:
             found, content = check_case(case, values, modalities)
             faults += found
-            twin = contents.setdefault(content, case) if content is not None else case
+            twin = case
+            if content is not None:
+                seen.append(content)
+                twin = contents.setdefault(content.checksum, case)
             if twin.patient_id != case.patient_id:
                 faults.append(
                     Fault(str(case.image_paths[0]), f"the voxels of {twin.image_paths[0].name}",
                           "one patient under one id", "give both cases the same patient id, or remove one")
                 )  # fmt: skip
             progress.advance(case.case_id)
-    return faults
+    return faults, seen
 
 
-def check_case(case: CaseFiles, values: set[int], modalities: list[str]) -> tuple[list[Fault], int | None]:
-    """Return the faults of one case and a checksum of its voxels (None when they could not be read)."""
+def _name_faults(cases: list[CaseFiles], title: str) -> Iterator[Fault]:
+    """Case ids must differ on every file system, and no two cases may share a label map."""
+    ids, labels = defaultdict(list), defaultdict(list)
+    for case in cases:
+        ids[unicodedata.normalize("NFC", case.case_id).casefold()].append(case.case_id)
+        labels[case.label_path].append(case.case_id)
+    for names in (group for group in ids.values() if len(group) > 1):
+        if len(set(names)) == 1:
+            yield Fault(f"{title}/{names[0]}", f"the case id {len(names)} times", "each once", "rename the files")
+        else:
+            found = f"case ids {' and '.join(sorted(set(names)))}"
+            yield Fault(title, found, "ids that differ in more than letter case", "rename the files")
+    for path, names in labels.items():
+        if len(set(names)) > 1:
+            yield Fault(str(path), f"the label of {' and '.join(names)}", "a label map per case", "mend the listing")
+
+
+def check_case(case: CaseFiles, values: set[int], modalities: list[str]) -> tuple[list[Fault], Seen | None]:
+    """Return the faults of one case and what was seen of it (None when its voxels could not be read)."""
+    if case.label_path in case.image_paths:
+        where = str(case.label_path)
+        return [Fault(where, "one file as image and as label", "two files", "mend the listing")], None
     opened = [_open(path) for path in (*case.image_paths, case.label_path)]
     faults = [found for _, found in opened if found]
     if faults:
@@ -119,13 +181,17 @@ def check_case(case: CaseFiles, values: set[int], modalities: list[str]) -> tupl
     faults += _geometry_faults(headers[:-1], headers[-1], modalities)
     if faults:
         return faults, None
-    return _voxel_faults(headers[:-1], headers[-1], values, modalities)
+    return _voxel_faults(case, headers, values, modalities)
 
 
 def _open(path: Path | None) -> tuple[nib.Nifti1Image | None, Fault | None]:
     if path is None or not path.exists():
         return None, Fault(
             str(path), "no file", "a file that the data set lists", "get the file, or leave the case out"
+        )
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        return None, Fault(
+            str(path), "a file that cannot be opened (no regular file)", "NIfTI", "put the file in its place"
         )
     try:
         image = nib.load(path)
@@ -147,8 +213,14 @@ def _header_faults(image: nib.Nifti1Image) -> Iterator[Fault]:
     if len(shape) not in (3, 4) or min(shape) < 1:
         yield Fault(path, f"shape {shape}", "3 axes, or 4 with channels last", "mend the file")
         return
+    if image.get_data_dtype().kind not in "iuf":
+        yield Fault(path, f"voxels of type {image.get_data_dtype()}"[:80], "one real number per voxel", "convert it")
+        return
     if math.prod(shape) > MAX_VOXELS:
         yield Fault(path, f"a header that promises {math.prod(shape)} voxels", "a volume that fits", "mend the header")
+    elif _promised_bytes(image) > _most_bytes(Path(path)):
+        yield Fault(path, f"a header that promises {math.prod(shape)} voxels, more than the file can hold",
+                    "a whole file", "get the file again, or mend the header")  # fmt: skip
     affine = image.affine
     if affine is None or not np.isfinite(affine).all():
         yield Fault(path, "an affine that is not finite", "millimetres", "mend the header")
@@ -159,12 +231,48 @@ def _header_faults(image: nib.Nifti1Image) -> Iterator[Fault]:
     sizes = np.asarray(stored["pixdim"][1:4], dtype=float)
     if not np.isfinite(sizes).all() or (sizes <= 0).any():
         yield Fault(path, f"voxel sizes {sizes.tolist()}", "positive millimetres", "mend pixdim")
+    elif _implausible(sizes) or _implausible(nib.affines.voxel_sizes(affine)[nib.affines.voxel_sizes(affine) > 0]):
+        yield Fault(path, f"voxel sizes {np.round(nib.affines.voxel_sizes(affine), 6).tolist()}",
+                    f"millimetres, {PLAUSIBLE_MM[0]:g} to {PLAUSIBLE_MM[1]:g}", "mend the units")  # fmt: skip
     elif abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         yield Fault(path, "a singular affine", "three independent axes", "mend the header")
     for key in ("scl_slope", "scl_inter"):
         value = float(stored[key])
         if math.isinf(value) or abs(value) > LARGEST_FACTOR:
             yield Fault(path, f"{key} {value:g}", "a factor whose result is a finite number", "mend the header")
+
+
+def _implausible(sizes_mm: np.ndarray) -> bool:
+    return bool(((sizes_mm < PLAUSIBLE_MM[0]) | (sizes_mm > PLAUSIBLE_MM[1])).any())
+
+
+def _promised_bytes(image: nib.Nifti1Image) -> int:
+    return math.prod(image.shape) * image.get_data_dtype().itemsize
+
+
+def _most_bytes(path: Path) -> int:
+    """Return how many bytes of voxels a file can hold at most, by its size alone."""
+    return path.stat().st_size * (DEFLATE_LIMIT if path.suffix == ".gz" else 1)
+
+
+def _oddities(image: nib.Nifti1Image) -> Iterator[str]:
+    """Tell what programs read differently, or what a copy of the voxels would lose."""
+    stored = _stored_header(image)
+    if stored is None:
+        return
+    sform, qform = image.get_sform(coded=True), image.get_qform(coded=True)
+    if sform[1] and qform[1] and not np.allclose(sform[0], qform[0], atol=ODD_MM):
+        yield "sform and qform differ (the sform is used)"
+    sizes = nib.affines.voxel_sizes(image.affine)
+    if not np.allclose(sizes, stored["pixdim"][1:4], rtol=ODD_MM, atol=0):
+        yield "pixdim and affine have other voxel sizes (the affine's are used)"
+    cosines = image.affine[:3, :3] / sizes
+    if np.abs(cosines.T @ cosines - np.eye(3)).max() > ODD_MM:
+        yield "the axes are not at right angles"
+    if image.file_map["image"].filename.endswith(".nii"):
+        offset = int(stored["vox_offset"]) + _promised_bytes(image)
+        if Path(image.get_filename()).stat().st_size > offset:
+            yield "the file goes on after its voxels"
 
 
 def _stored_header(image: nib.Nifti1Image) -> nib.Nifti1Header | None:
@@ -194,7 +302,10 @@ def _geometry_faults(images: list, label, modalities: list[str]) -> Iterator[Fau
                         f"the image's within {AFFINE_TOLERANCE_MM}", "copy the image's header")  # fmt: skip
 
 
-def _voxel_faults(images: list, label, values: set[int], modalities: list[str]) -> tuple[list[Fault], int | None]:
+def _voxel_faults(
+    case: CaseFiles, headers: list, values: set[int], modalities: list[str]
+) -> tuple[list[Fault], Seen | None]:
+    *images, label = headers
     try:
         volumes = []
         for image in images:
@@ -202,20 +313,23 @@ def _voxel_faults(images: list, label, values: set[int], modalities: list[str]) 
             volumes += [data] if data.ndim == 3 else list(np.moveaxis(data, -1, 0))
         labels = np.asarray(label.dataobj)
     except UNREADABLE as error:
-        where = f"{_path(images[0])} or its label"
-        return [
-            Fault(where, f"voxels that cannot be read ({_short(error)})", "whole files", "get the files again")
-        ], None
-    faults = list(_label_faults(labels, _path(label), values))
-    checksum = 0
+        where, found = f"{_path(images[0])} or its label", f"voxels that cannot be read ({_short(error)})"
+        return [Fault(where, found, "whole files", "get the files again")], None
+    present = np.unique(labels)
+    faults = list(_label_faults(present, _path(label), values))
+    checksum, ranges = 0, []
     for number, (volume, modality) in enumerate(zip(volumes, modalities, strict=True)):
-        faults += _channel_faults(volume, f"{_path(images[min(number, len(images) - 1)])} channel {number}", modality)
+        ranges.append((float(volume.min()), float(volume.max())))
+        faults += _channel_faults(
+            ranges[-1], f"{_path(images[min(number, len(images) - 1)])} channel {number}", modality
+        )
         checksum = zlib.crc32(np.ascontiguousarray(volume).tobytes(), checksum)
-    return faults, checksum
+    kept = frozenset() if faults else frozenset(int(value) for value in present)
+    oddities = tuple(dict.fromkeys(odd for image in headers for odd in _oddities(image)))
+    return faults, Seen(case, tuple(ranges), kept, checksum, oddities)
 
 
-def _label_faults(labels: np.ndarray, path: str, values: set[int]) -> Iterator[Fault]:
-    found = np.unique(labels)
+def _label_faults(found: np.ndarray, path: str, values: set[int]) -> Iterator[Fault]:
     if not np.isfinite(found.astype(float)).all():
         yield Fault(path, "label values that are not finite", f"values of {sorted(values)}", "mend the label")
         return
@@ -229,8 +343,8 @@ def _label_faults(labels: np.ndarray, path: str, values: set[int]) -> Iterator[F
                     "mend the label, or declare or merge the value in the card")  # fmt: skip
 
 
-def _channel_faults(volume: np.ndarray, where: str, modality: str) -> Iterator[Fault]:
-    low, high = float(volume.min()), float(volume.max())
+def _channel_faults(range_of: tuple[float, float], where: str, modality: str) -> Iterator[Fault]:
+    low, high = range_of
     if not (math.isfinite(low) and math.isfinite(high)):
         yield Fault(where, "voxels that are not finite", "finite numbers", "mend the image")
     elif low == high:

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+from functools import cache
 from pathlib import Path
 
 import nibabel as nib
 
+from segbench.core import cards
 from segbench.core.case import Case, CaseFiles
 from segbench.core.task import Task
 from segbench.data import layouts
+
+
+@cache
+def known_cards() -> dict[str, dict]:
+    """Return the data-set cards of this repository."""
+    return cards.dataset_cards()
+
+
+def card_of(name: str) -> str | None:
+    """Return the data-set card with this name, or whose folder has this name; None when there is none."""
+    if name in known_cards():
+        return name
+    return next((key for key, card in known_cards().items() if Path(card["folder"]).name == name), None)
 
 
 def discover(task_name: str, card: dict, data_root: Path) -> list[CaseFiles]:

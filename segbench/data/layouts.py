@@ -53,16 +53,37 @@ def dataset_json(folder: Path, card: dict | None = None) -> dict:
     """Read dataset.json of a folder; a missing or damaged file raises InputFaults."""
     path = folder / "dataset.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise OSError(0, "no regular file")  # a pipe would be waited for
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_distinct)
     except OSError as error:
         expected = f"the data set {card['title']}" if card else "a folder with dataset.json"
         mend = card["obtain"] if card else "name a folder in Decathlon or nnU-Net layout"
         raise fault(path, found=error.strerror or "no file", expected=expected, mend=mend) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise fault(path, found=f"not JSON ({error})", expected="JSON", mend="mend the file") from error
     if not isinstance(content, dict):
         raise fault(path, found=type(content).__name__, expected="a mapping", mend="mend the file")
     return content
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict:
+    """Build a mapping of JSON; a key that is there twice would silently hide its first value."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice in one mapping")
+    return content
+
+
+def channel_names(folder: Path, content: dict) -> list[str]:
+    """Return the channel names of a dataset.json in order; none when it names none (one channel is assumed)."""
+    names = content.get("channel_names") or content.get("modality") or {}
+    keys = [str(number) for number in range(len(names))] if isinstance(names, dict) else None
+    if keys is None or set(names) != set(keys):
+        raise fault(folder / "dataset.json", found=f"channels {names!r}"[:80], expected='{"0": name, "1": name, ...}',
+                    mend="mend channel_names (Decathlon: modality)")  # fmt: skip
+    return [str(names[key]) for key in keys]
 
 
 def folder_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
@@ -78,12 +99,13 @@ def msd_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[Cas
         raise fault(path, found="no training cases", expected="a list `training`", mend="add the list")
     cases, faults = [], []
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry.get("label"):
+        named = [entry.get(key) for key in ("image", "label")] if isinstance(entry, dict) else [None]
+        if not all(isinstance(name, str) and name for name in named):
             faults.append(
                 Fault(f"{path}: training[{number}]", str(entry)[:60], "an image and a label", "mend the entry")
             )
             continue
-        image, label = (_inside(folder, entry[key], path, faults) for key in ("image", "label"))
+        image, label = (_inside(folder, name, path, faults) for name in named)
         case_id = stem(image.name)
         cases.append(CaseFiles(case_id, patient_of(case_id), (image,), label))
     raise_faults(faults)
@@ -92,19 +114,21 @@ def msd_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[Cas
 
 def nnunet_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
     """Return the cases of an nnU-Net raw folder; a label without images, or a missing channel, is one fault."""
-    names = content.get("channel_names") or content.get("modality")
-    if not isinstance(names, dict):
+    names = channel_names(folder, content)
+    if not names:
         raise fault(folder / "dataset.json", found="no channel_names", expected="a mapping", mend="add channel_names")
     ending = content.get("file_ending", ".nii.gz")
+    if ending not in SUFFIXES:
+        raise fault(folder / "dataset.json", found=f"file_ending {ending!r}", expected=f"one of {', '.join(SUFFIXES)}",
+                    mend="mend file_ending, or convert the files")  # fmt: skip
     cases, faults = [], []
     for label in find(folder / "labelsTr", f"*{ending}"):
         case_id = label.name.removesuffix(ending)
         images = [folder / "imagesTr" / f"{case_id}_{number:04d}{ending}" for number in range(len(names))]
-        faults += [
-            Fault(str(path), "no file", f"channel {number} of {case_id}", "get the file, or remove the label")
-            for number, path in enumerate(images)
-            if not path.exists()
-        ]
+        absent = [number for number, path in enumerate(images) if not path.exists()]
+        if absent:
+            faults.append(Fault(str(images[absent[0]]), "no file", f"channel {_listed(absent)} of {case_id}",
+                                "get the file, or remove the label"))  # fmt: skip
         cases.append(CaseFiles(case_id, patient_of(case_id), tuple(images), label))
     if not cases:
         faults.append(Fault(str(folder / "labelsTr"), "no label map", f"files *{ending}", "get the data set again"))
@@ -127,9 +151,20 @@ def stem(name: str) -> str:
     return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
 
 
+def _listed(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:5]))
+    return f"{shown} and {len(numbers) - 5} more" if len(numbers) > 5 else shown
+
+
 def _inside(folder: Path, name: str, listing: Path, faults: list[Fault]) -> Path:
     """Return a listed path; one that leaves the folder, by dots, from the root or by a link, is a fault."""
     path = folder / name
-    if Path(name).is_absolute() or not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        path.exists()  # also raises for names that are too long
+        inside = not Path(name).is_absolute() and path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a zero byte, links in a circle
+        faults.append(Fault(str(listing), f"{name[:60]!r}, no path ({error})"[:160], "paths", "mend the listing"))
+        return path
+    if not inside:
         faults.append(Fault(str(listing), f"a path outside the folder ({name})", "paths below it", "mend the listing"))
     return path

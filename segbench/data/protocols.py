@@ -202,18 +202,19 @@ def correct(sides: Sides, patient_of: Callable[[str], str]) -> tuple[Sides, list
 
 
 def listed_split(
-    cases: Mapping[str, Sequence[Case]], protocol: str, split_files: Iterable[Path]
+    cases: Mapping[str, Sequence[Case]], protocol: str, split_files: Iterable[Path], *, accepted: Iterable[str] = ()
 ) -> tuple[dict[str, Sides], list[str]]:
     """Return the split of tasks by a protocol that follows lists, in our case ids, and one sentence per repair.
 
+    accepted: SHA-256 of files in the released form that may stand for the released ones; a sentence names them.
     In the published protocol a patient with PET/CT studies on both sides has them numbered in the order of their
     names, which need not be the released order; `corrected` does not depend on it. Raises InputFaults that name every
     task without lists and the listed cases that are not there.
     """
     lists: dict[str, Sides] = {}
-    for path in split_files:
-        lists |= _released_lists(path) if path.suffix == ".pkl" else own_lists(path)
     split, changes, faults = {}, [], []
+    for path in split_files:
+        lists |= _released_lists(path, accepted, changes) if path.suffix == ".pkl" else own_lists(path)
     for task, rows in cases.items():
         try:
             split[task] = _task_split(task, rows, lists.get(task), protocol, changes)
@@ -223,14 +224,18 @@ def listed_split(
     return split, changes
 
 
-def _released_lists(path: Path) -> dict[str, Sides]:
-    """Return the lists of a released file by task; another file than the released one is refused."""
+def _released_lists(path: Path, accepted: Iterable[str], changes: list[str]) -> dict[str, Sides]:
+    """Return the lists of a released file by task; another file is refused unless its hash is accepted."""
     sides = read_released(path)
-    if sha256(path) not in RELEASED_SHA256.values():
-        raise fault(
-            path, found=f"SHA-256 {sha256(path)}", expected=f"that of {' or '.join(RELEASED_SHA256)}",
-            mend="get the released file again, or write your own lists as JSON (docs/protocols.md)",
-        )  # fmt: skip
+    digest = sha256(path)
+    if digest not in RELEASED_SHA256.values():
+        if digest not in accepted:
+            raise fault(
+                path, found=f"SHA-256 {digest}", expected=f"that of {' or '.join(RELEASED_SHA256)}",
+                mend="get the released file again, write your own lists as JSON, or name the hash in "
+                "data.accept_split_files (docs/protocols.md)",
+            )  # fmt: skip
+        changes.append(f"{path.name} is not a released file, accepted by its SHA-256 {digest}")
     return by_task(sides)
 
 

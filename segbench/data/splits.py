@@ -38,7 +38,7 @@ def make_splits(
                 folds[str(fold)] |= _fold(protocol, part, namespaces, data, fold)
                 continue
             _check_fold(protocol, fold, 1)
-            split, repaired = listed_split(part, protocol, lists)
+            split, repaired = listed_split(part, protocol, lists, accepted=data.accept_split_files)
             folds[str(fold)] |= split
             changes += repaired
     ordered = {fold: {task: split[task] for task in cases} for fold, split in folds.items()}

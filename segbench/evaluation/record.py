@@ -9,11 +9,13 @@ from pathlib import Path
 
 from models.titles import title_for
 from segbench.core import jobs
+from segbench.core.case import read_manifest
 from segbench.core.config import Config, External
 from segbench.core.errors import RunFailed
 from segbench.core.paths import RunPaths
 from segbench.core.provenance import commit, content_hash, host, versions
 from segbench.core.task import Task
+from segbench.data.presence import expected_count
 from segbench.stats.aggregate import DEFAULT_POLICIES
 
 
@@ -55,7 +57,7 @@ def run_record(config: Config) -> dict:
             "batch_size": config.training.batch_size,
             "patch_size_zyx": list(config.network.patch_size_zyx),
         },
-        "notices": _notices(config),
+        "notices": _notices(config, paths),
     }  # fmt: skip
 
 
@@ -245,11 +247,17 @@ def _benchmark_seconds(path: Path) -> float:
         return sum(float(row["s"]) for row in csv.DictReader(stream, delimiter="\t"))
 
 
-def _notices(config: Config) -> list[str]:
+def _notices(config: Config, paths: RunPaths) -> list[str]:
     notices = []
     if config.synthetic:
         notices.append("Synthetic data: the volumes were generated; no figure here says anything about patients.")
     nominal = [task.title for task in config.tasks if task.spacing_is_nominal]
     if nominal:
         notices.append(f"The spacing of {', '.join(nominal)} is nominal, so distances in mm are not defined there.")
-    return notices
+    return notices + [
+        f"Only {found} of {expected} labelled cases of {config.task(name).title}."
+        for name in config.data.accept_partial
+        for expected in [expected_count(config.dataset_cards[name])]
+        for found in [len(read_manifest(paths.manifest(name)))]
+        if found < expected
+    ]

@@ -333,7 +333,7 @@ def audit_table(run: Run) -> SmallTable:
         for item in audit["findings"]
     ]  # fmt: skip
     found = f"{len(rows)} found" if rows else "none found"
-    repairs = f" Lists repaired: {'; '.join(audit['changes'])}." if audit["changes"] else ""
+    repairs = f" Changes to the lists: {'; '.join(audit['changes'])}." if audit["changes"] else ""
     return SmallTable(
         "Leak audit",
         f"{run.data_word()}{audit['cases']} cases compared by case, patient and image content, within and across tasks "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -146,6 +147,51 @@ def twin(folder: Path) -> None:
     shutil.copy(image(folder), folder / "imagesTr" / "case_2.nii.gz")
 
 
+def pipe(path: Path) -> None:
+    """Put a named pipe in a file's place: who reads it waits for ever."""
+    path.unlink()
+    os.mkfifo(path)
+
+
+def circle(folder: Path) -> None:
+    """Replace the image by a link to itself."""
+    image(folder).unlink()
+    image(folder).symlink_to(image(folder))
+
+
+def other_case(folder: Path) -> None:
+    """Add a case whose id differs from the first one's in letter case alone."""
+    for kind in ("imagesTr", "labelsTr"):
+        shutil.copy(folder / kind / "case_1.nii.gz", folder / kind / "Case_1.nii.gz")
+    write(folder / "imagesTr" / "Case_1.nii.gz", voxels(image(folder)) + 1)
+    named = {"image": "imagesTr/Case_1.nii.gz", "label": "labelsTr/Case_1.nii.gz"}
+    edit_listing(lambda content: content["training"].append(named) or content.update(numTraining=4))(folder)
+
+
+def in_units(factor: float) -> Spoil:
+    """Write image and label with voxel sizes in another unit than millimetres."""
+
+    def spoil(folder: Path) -> None:
+        affine = AFFINE * factor
+        affine[3, 3] = 1
+        write(image(folder), voxels(image(folder)), affine)
+        write(label(folder), voxels(label(folder)).astype(np.uint8), affine)
+
+    return spoil
+
+
+def colour(folder: Path) -> None:
+    """Replace the image by one with red, green and blue in every voxel."""
+    data = np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(data, AFFINE), image(folder))
+
+
+def listing_text(text: str | bytes) -> Spoil:
+    """Replace the content of dataset.json."""
+    content = text if isinstance(text, bytes) else text.encode()
+    return lambda folder: (folder / "dataset.json").write_bytes(content)
+
+
 def first(content: dict) -> dict:
     """The entry of the spoilt case."""
     return content["training"][1]
@@ -213,6 +259,41 @@ KINDS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "absolute path": (edit_listing(lambda d: first(d).update(image="/etc/hostname")), ("a path outside the folder",)),
     "link that leaves the folder": (link_out, ("a path outside the folder",)),
     "one patient under two ids": (twin, ("the voxels of case_1.nii.gz", "one patient under one id")),
+    "image is a pipe": (lambda folder: pipe(image(folder)), ("case_1", "no regular file")),
+    "dataset.json is a pipe": (lambda folder: pipe(folder / "dataset.json"), ("dataset.json", "no regular file")),
+    "dataset.json is empty": (listing_text(""), ("not JSON",)),
+    "dataset.json is no text": (listing_text(b'{"labels": "\xff\xfe"}'), ("not JSON", "utf-8")),
+    "dataset.json is nested without end": (listing_text("[" * 100_000), ("not JSON",)),
+    "dataset.json has a key twice": (
+        listing_text('{"labels": {"0": "background"}, "labels": {"1": "liver"}}'), ("the key 'labels' twice",),
+    ),
+    "count in words": (edit_listing(lambda d: d.update(numTraining="three")), ("numTraining 'three'", "expected 3")),
+    "label declared as infinity": (edit_listing(lambda d: d.update(labels={"liver": INF})), ("whole-number values",)),
+    "label declared as a fraction": (edit_listing(lambda d: d.update(labels={"liver": 1.5})), ("whole-number values",)),
+    "channels as a list": (edit_listing(lambda d: d.update(modality=["CT"])), ("channels ['CT']", '"0": name')),
+    "channels that do not count from 0": (edit_listing(lambda d: d.update(modality={"1": "CT"})), ('"0": name',)),
+    "label path is a number": (edit_listing(lambda d: first(d).update(label=5)), ("training[1]", "image and a label")),
+    "path with a zero byte": (edit_listing(lambda d: first(d).update(image="a\0b")), ("no path", "null byte")),
+    "path too long": (edit_listing(lambda d: first(d).update(image="a" * 5000)), ("no path", "too long")),
+    "links in a circle": (circle, ("no path",)),
+    "one file as image and label": (
+        edit_listing(lambda d: first(d).update(label=first(d)["image"])), ("one file as image and as label",),
+    ),
+    "one label for two cases": (
+        edit_listing(lambda d: first(d).update(label=d["training"][0]["label"])), ("the label of case_0 and case_1",),
+    ),
+    "case ids that differ in letter case": (other_case, ("case ids Case_1 and case_1", "letter case")),
+    "voxel sizes in metres": (in_units(0.001), ("voxel sizes [0.002", "millimetres")),
+    "voxel sizes in micrometres": (in_units(1000), ("voxel sizes [2000", "millimetres")),
+    "complex voxels": (
+        lambda folder: write(image(folder), voxels(image(folder)).astype(np.complex64)), ("complex64", "one real"),
+    ),
+    "colour voxels": (colour, ("case_1", "one real number")),
+    "negative dimension": (header_bytes(42, struct.pack("<h", -8)), ("case_1",)),
+    "voxels beyond the end": (header_bytes(108, struct.pack("<f", 1e9)), ("case_1", "cannot be")),
+    "more voxels than the file can hold": (
+        header_bytes(40, struct.pack("<4h", 3, 1200, 1200, 1200)), ("1728000000 voxels, more than the file can hold",),
+    ),
     "missing channel": (
         edit_listing(lambda d: d.update(modality={"0": "CT", "1": "CT"})), ("1 channel(s)", "expected 2"),
     ),

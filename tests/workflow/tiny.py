@@ -67,10 +67,10 @@ class Workflow:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
         )  # fmt: skip
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess:
+    def run(self, *arguments: str, limit_seconds: float = 600.0) -> subprocess.CompletedProcess:
         """Run the workflow to its end; `stdout` holds all output."""
         process = self.start(*arguments)
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=limit_seconds)
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
     def verb(self, *arguments: str) -> subprocess.CompletedProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -73,15 +74,18 @@ def places(name: str, folder: Path, number: int) -> tuple[list[Path], Path]:
     if name == "vs_seg":
         case = folder / f"vs_gk_{number}"
         return [case / "vs_gk_t1_refT1.nii.gz"], case / "vs_gk_seg_refT1.nii.gz"
-    return [folder / "imagesTr" / f"case_{number:03d}.nii.gz"], folder / "labelsTr" / f"case_{number:03d}.nii.gz"
+    case = f"{name.removeprefix('msd_').replace('_', '')}_{number:03d}.nii.gz"
+    return [folder / "imagesTr" / case], folder / "labelsTr" / case
 
 
-def write_tree(root: Path, name: str, card: dict, *, cases: int = CASES) -> None:
-    """Write a miniature of one data set below the data root."""
+def write_tree(
+    root: Path, name: str, card: dict, *, cases: int = CASES, numbers: Sequence[int] | None = None
+) -> None:
+    """Write a miniature of one data set below the data root: cases 1 to `cases`, or those with the given numbers."""
     folder = root / card["folder"]
     rng = np.random.default_rng(sum(map(ord, name)))
     listed = []
-    for number in range(1, cases + 1):
+    for number in numbers or range(1, cases + 1):
         images, target = places(name, folder, number)
         for path, channel in zip(images, card["channels"], strict=True):
             volume(path, modality=channel["modality"], number=number, rng=rng)

@@ -36,7 +36,7 @@ def test_an_official_layout_goes_from_raw_to_prepared(name, tmp_path):
     card = CARDS[name]
     write_tree(tmp_path, name, card)
     task = cards.task_from_card(name, card)
-    found = check_task(task, card, tmp_path)
+    found = check_task(task, card, tmp_path).faults
     assert [item.found for item in found] == [f"{CASES} labelled cases"], "only the number of cases is short"
     cases = ingest(task, card, tmp_path)
     assert len({case.case_id for case in cases}) == CASES

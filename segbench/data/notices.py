@@ -1,0 +1,114 @@
+"""What a person should know of a data set that was accepted: nothing here stops a run.
+
+A fault says that a data set cannot be used; a notice says what would mislead: a spacing that is not the true one, too
+few patients, patients shared with another data set, values that need clipping.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segbench.core.case import CaseFiles
+from segbench.data.presence import expected_count
+
+LARGEST_CT = 4095  # of 12-bit scanners, offset of 1024 included
+SCALE_SPREAD = 100
+FEW_PATIENTS = 10
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the check saw of one readable case.
+
+    ranges: lowest and highest value of each channel; labels: the stored label values; checksum: of the voxels of all
+    channels; oddities: sentences on headers that programs read differently.
+    """
+
+    case: CaseFiles
+    ranges: tuple[tuple[float, float], ...]
+    labels: frozenset[int]
+    checksum: int
+    oddities: tuple[str, ...] = ()
+
+
+def notices_of(seen: Sequence[Seen], values: set[int], modalities: Sequence[str]) -> list[str]:
+    """Return the notices that follow from the cases alone. values: the declared label values."""
+    return [*_size(seen), *_labels(seen, values), *_ranges(seen, modalities), *_oddities(seen)]
+
+
+def card_notices(name: str, cards: Mapping[str, dict], cases: int) -> list[str]:
+    """Return the notices that the card of a data set brings. cases: the number of labelled cases found."""
+    card = cards[name]
+    shared = [
+        other for other, item in cards.items()
+        if item["patient_namespace"] == card["patient_namespace"] and item["folder"] != card["folder"]
+    ]  # fmt: skip
+    found = []
+    if cases < expected_count(card):
+        found.append(f"{cases} of the {expected_count(card)} labelled cases that the card {name} expects")
+    if card["spacing_is_nominal"]:
+        found.append(f"the spacing in the headers is not the true one (card {name}): no distance in mm is reported")
+    if shared:
+        found.append(f"its patients are also those of {', '.join(shared)}: split them alike, as seeded and kfold do")
+    if not card["permits"]["commercial"]:
+        found.append(f"not for commercial use ({card['licence']})")
+    return found
+
+
+def unlisted(folder: Path, cases: Sequence[CaseFiles]) -> list[str]:
+    """Return a notice of label files in labelsTr that the data set's list does not name."""
+    listed = {case.label_path.name for case in cases if case.label_path}
+    left = sorted(path.name for path in (folder / "labelsTr").glob("[!.]*") if path.name not in listed)
+    return [f"{len(left)} files in labelsTr that dataset.json does not list: {_some(left)}"] if left else []
+
+
+def _size(seen: Sequence[Seen]) -> Iterator[str]:
+    patients = len({item.case.patient_id for item in seen})
+    if patients == 1:
+        yield "one patient: it cannot be split into training and test"
+    elif patients < FEW_PATIENTS:
+        yield f"{patients} patients: enough to try the format, too few to compare models"
+
+
+def _labels(seen: Sequence[Seen], values: set[int]) -> Iterator[str]:
+    empty = [item.case.case_id for item in seen if not item.labels - {0}]
+    if empty:
+        yield f"{len(empty)} of {len(seen)} label maps are empty: {_some(empty)}"
+    absent = values - {0} - set().union(*(item.labels for item in seen))
+    if absent and len(empty) < len(seen):
+        yield f"label values in no case: {_some(sorted(absent))}"
+
+
+def _ranges(seen: Sequence[Seen], modalities: Sequence[str]) -> Iterator[str]:
+    for channel, modality in enumerate(modalities):
+        highest = {item.case.case_id: item.ranges[channel][1] for item in seen}
+        bright = [case for case, value in highest.items() if value > LARGEST_CT]
+        if modality == "CT" and bright:
+            yield (
+                f"channel {channel} (CT) has values up to {max(highest.values()):g}, above {LARGEST_CT}, in "
+                f"{len(bright)} case(s), such as of metal: {_some(bright)}; recipes clip them (`clip_hu`)"
+            )
+        positive = [value for value in highest.values() if value > 0]
+        if modality != "CT" and positive and max(positive) > SCALE_SPREAD * min(positive):
+            yield (
+                f"channel {channel} ({modality}) has largest values from {min(positive):g} to {max(positive):g}: only "
+                "normalisation per case makes them comparable, as recipes do"
+            )
+
+
+def _oddities(seen: Sequence[Seen]) -> Iterator[str]:
+    cases = defaultdict(list)
+    for item in seen:
+        for oddity in item.oddities:
+            cases[oddity].append(item.case.case_id)
+    for oddity, names in cases.items():
+        yield f"{oddity} in {len(names)} of {len(seen)} cases: {_some(names)}"
+
+
+def _some(items: Sequence[object]) -> str:
+    """Return the first items as text, and how many more there are."""
+    shown = ", ".join(map(str, items[:4]))
+    return f"{shown} and {len(items) - 4} more" if len(items) > 4 else shown
