@@ -14,7 +14,8 @@ from segbench.core.paths import RunPaths
 from segbench.data.audit import Member, members_of_split
 from segbench.data.ingest import card_of, discover, ingest, known_cards, manifest_row
 from segbench.data.layouts import dataset_json, folder_cases
-from segbench.data.protocols import RELEASED, load_lists, patient_of_released, rule_of, sides_of
+from segbench.data.pickled_lists import load_lists
+from segbench.data.protocols import RELEASED, patient_of_released, rule_of, sides_of
 from segbench.data.splits import make_splits
 
 SPLIT_FORMS = (
@@ -65,7 +66,7 @@ def members_of_file(path: Path) -> list[Member]:
     else:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise fault(path, found=f"{error}", expected=SPLIT_FORMS, mend="name another file") from error
     if isinstance(content, dict) and isinstance(content.get("folds"), dict):
         folds = content["folds"]

@@ -1,7 +1,6 @@
-"""Protocols that follow lists: read released split files without running their code, map names, repair leaks.
+"""Protocols that follow lists: read released split files, map their names to ours, repair leaks.
 
-The files are pickles. `read_released` uses an unpickler that can build lists, strings, dictionaries and ordered
-dictionaries and nothing else. Two protocols come from them:
+The files are pickles, which `segbench.data.pickled_lists` reads without running code. Two protocols come from them:
 
 - `as_published`: the released lists, leaks included;
 - `corrected`: a case or patient on both sides is moved to one side, as `correct` says.
@@ -13,10 +12,8 @@ The three protocols in use for BTCV are separate names (`BTCV_PROTOCOLS`), becau
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import json
-import pickle
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +27,7 @@ from segbench.core.case import Case
 from segbench.core.config import Data
 from segbench.core.errors import Fault, InputFaults, fault, raise_faults
 from segbench.core.task import Task
+from segbench.data.pickled_lists import load_lists
 
 Sides = dict[str, list[str]]
 SIDES = {"train": "train", "val": "test", "test": "test"}
@@ -97,30 +95,6 @@ BTCV_PROTOCOLS = {
     "btcv_24_6": BtcvProtocol(24, 6, 13),
     "btcv_18_12": BtcvProtocol(18, 12, 8),
 }
-
-
-class _ListsOnly(pickle.Unpickler):
-    """Builds lists, strings, dictionaries and ordered dictionaries; any other name in the file is refused."""
-
-    def find_class(self, module: str, name: str) -> type:
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        raise pickle.UnpicklingError(f"the file asks for {module}.{name}")
-
-    def persistent_load(self, pid: object) -> object:
-        raise pickle.UnpicklingError("the file refers to objects outside itself")
-
-
-def load_lists(path: Path | str) -> object:
-    """Return what a pickle holds; one that asks for more than lists, strings and dictionaries raises InputFaults."""
-    expected = "a pickle of lists and dictionaries of names"
-    try:
-        with open(path, "rb") as stream:
-            return _ListsOnly(stream).load()
-    except OSError as error:
-        raise fault(path, found=error.strerror, expected=expected, mend="see docs/protocols.md") from error
-    except Exception as error:  # damaged pickles raise almost anything
-        raise fault(path, found=f"{error}", expected=expected, mend="get the file again") from error
 
 
 def read_released(path: Path | str, *, fold: int = 0) -> Sides:
@@ -244,7 +218,7 @@ def own_lists(path: Path) -> dict[str, Sides]:
     expected = '{task: {"train": [case ids], "test": [case ids]}}'
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise fault(path, found=f"{error}", expected=expected, mend="see docs/protocols.md") from error
     if not isinstance(content, dict) or not all(isinstance(sides, dict) for sides in content.values()):
         raise fault(path, found="other content", expected=expected, mend="see docs/protocols.md")
