@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     for item in open_leaks:
         print(f"leak {item.name}: {item.train_task} {item.train_cases} reaches {item.test_task} {item.test_cases}")
     if open_leaks and args.config:
-        print("mend the split, or name a leak in data.accept_leaks to go on with it")
+        print("mend the split, or name a leak in data.accept_leaks to go on with it, such as images only alike")
     return 1 if open_leaks else 0
 
 

@@ -204,6 +204,11 @@ class Config(Section):
         default_factory=dict, description="Own preparation recipes, or changed keys of a named one."
     )
     task_recipes: dict[str, str] = Field(default_factory=dict, description="Recipe of a task, instead of its card's.")
+    structures: dict[str, list[dict[str, Any]]] = Field(
+        default_factory=dict,
+        description="What is scored in a task, in the form of its card's `structures` and instead of them, such as "
+        "organs that include their tumour.",
+    )
     network: Network = Field(Network(), description=Network.__doc__)
     training: Training = Field(Training(), description=Training.__doc__)
     inference: Inference = Field(Inference(), description=Inference.__doc__)
@@ -219,8 +224,12 @@ class Config(Section):
 
     @cached_property
     def dataset_cards(self) -> dict[str, dict]:
-        """All data-set cards, the user's included."""
-        return cards.dataset_cards([Path(folder) for folder in self.data.cards])
+        """All data-set cards, the user's included, with the structures that this config asks for."""
+        found = cards.dataset_cards([Path(folder) for folder in self.data.cards])
+        for name in self.structures.keys() & found.keys():
+            asked = found[name] | {"structures": self.structures[name]}
+            found[name] = cards.checked(asked, cards.DatasetCard, f"structures.{name}")
+        return found
 
     @cached_property
     def model_cards(self) -> dict[str, dict]:
@@ -408,8 +417,9 @@ def _name_faults(where: str, config: Config) -> list[Fault]:
             if option not in known
         ]
     faults += [
-        Fault(f"{where}: task_recipes", repr(name), "a task of this run", suggestion(name, datasets))
-        for name in config.task_recipes
+        Fault(f"{where}: {key}", repr(name), "a task of this run", suggestion(name, datasets))
+        for key, names in {"task_recipes": config.task_recipes, "structures": config.structures}.items()
+        for name in names
         if name not in datasets
     ]
     named = {"task_protocols": config.data.task_protocols, "accept_partial": config.data.accept_partial}

@@ -92,3 +92,32 @@ def test_the_schema_file_and_the_key_list_are_in_step():
     assert (ROOT / "config" / "schema.json").read_text() == schema_text(), remedy
     assert (ROOT / "config" / "README.md").read_text() == keys_page(), remedy
     assert "upstream" in schema()["properties"]
+
+
+LIVER_WITH_TUMOUR = {"name": "liver with tumour", "labels": [1, 2], "tolerance_mm": 3.0}
+
+
+def test_an_organ_may_include_its_tumour_by_config():
+    content = demo() | {"structures": {"phantom_liver": [LIVER_WITH_TUMOUR]}}
+    (structure,) = parse_config(content, where="x").task("phantom_liver").structures
+    assert structure.labels == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("structures", "words"),
+    [
+        ({"phantom_livr": [LIVER_WITH_TUMOUR]}, "did you mean 'phantom_liver'?"),
+        ({"phantom_liver": [LIVER_WITH_TUMOUR | {"labels": [1, 7]}]}, "labels [7]"),
+        ({"phantom_liver": [{"name": "liver", "labels": [1]}]}, "tolerance_mm"),
+        ({"phantom_liver": []}, "structures.phantom_liver"),
+    ],
+)
+def test_structures_that_do_not_fit_are_faults(structures, words):
+    assert words in "\n".join(lines(demo() | {"structures": structures}))
+
+
+@pytest.mark.parametrize("key", ["accept_partial", "task_protocols"])
+def test_names_of_tasks_below_data_are_checked(key):
+    content = demo()
+    content["data"][key] = {"phantom_livr": "kfold"} if key == "task_protocols" else ["phantom_livr"]
+    assert "did you mean 'phantom_liver'?" in "\n".join(lines(content))
