@@ -78,9 +78,7 @@ def places(name: str, folder: Path, number: int) -> tuple[list[Path], Path]:
     return [folder / "imagesTr" / case], folder / "labelsTr" / case
 
 
-def write_tree(
-    root: Path, name: str, card: dict, *, cases: int = CASES, numbers: Sequence[int] | None = None
-) -> None:
+def write_tree(root: Path, name: str, card: dict, *, cases: int = CASES, numbers: Sequence[int] | None = None) -> None:
     """Write a miniature of one data set below the data root: cases 1 to `cases`, or those with the given numbers."""
     folder = root / card["folder"]
     rng = np.random.default_rng(sum(map(ord, name)))

@@ -1,12 +1,14 @@
 """Every data-set card is whole, and every official layout goes from raw to prepared without renaming a file."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 import yaml
 
 from segbench.core import cards
+from segbench.core.config import parse_config
 from segbench.core.errors import InputFaults
 from segbench.data.checks import check_task
 from segbench.data.ingest import discover, ingest
@@ -98,3 +100,18 @@ def test_a_card_with_an_unknown_key_is_refused(tmp_path):
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(card | {"licens": "CC0"}))
     with pytest.raises(InputFaults, match="did you mean 'licence'"):
         cards.dataset_cards([tmp_path])
+
+
+def test_the_documented_card_and_config_lines_are_enough(tmp_path, monkeypatch):
+    """docs/add_a_dataset.md, word by word: its card, its config, its small budget and its structures."""
+    page = (cards.ROOT / "docs" / "add_a_dataset.md").read_text()
+    card, *parts = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "my_liver.yaml").write_text(card.replace("{total: 40}", f"{{total: {CASES}}}"))
+    monkeypatch.chdir(tmp_path)
+    config = parse_config({key: value for part in parts for key, value in yaml.safe_load(part).items()}, where="docs")
+    found = config.dataset_cards["my_liver"]
+    write_tree(tmp_path, "my_liver", found)
+    assert not check_task(config.task("my_liver"), found, tmp_path).faults
+    assert config.task("my_liver").structures[2].labels == (1, 2)
+    assert config.task("lits").structures[0].labels == (1, 2)
