@@ -26,8 +26,11 @@ def _check_config(path: Path) -> int:
     from segbench.core.config import load_config
     from segbench.core.errors import raise_faults
     from segbench.data.checks import check_task
+    from segbench.data.recipes import recipe_for
 
     config = load_config(path)
+    for task in config.tasks:
+        recipe_for(task, config.recipes)
     faults = _weights_faults(config)
     if config.data.phantom is not None:
         raise_faults(faults)

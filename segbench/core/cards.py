@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -224,10 +224,28 @@ def target_names(format_card: dict) -> list[str]:
     return [words.get(name, name) for name in format_card["targets"]]
 
 
+def _meaning_faults(name: str, card: dict) -> Iterator[Fault]:
+    """Yield what the schema cannot see: a pattern without its one group, names that are there twice."""
+    pattern = card.get("patient_pattern")
+    try:
+        groups = 1 if pattern is None else re.compile(pattern).groups
+    except re.error as error:
+        yield Fault(f"card {name}, patient_pattern", f"{pattern!r} ({error})", "a regular expression", "mend it")
+    else:
+        if groups != 1:
+            yield Fault(f"card {name}, patient_pattern", f"{groups} groups", "one, the patient id", "use (?:...)")
+    words = [value for value in card["classes"] if not value.isdigit()]
+    if words:
+        yield Fault(f"card {name}", f"class values {words}", "whole numbers", "write value: name")
+    structures = [structure["name"] for structure in card["structures"]]
+    for twice in sorted({item for item in structures if structures.count(item) > 1}):
+        yield Fault(f"card {name}", f"the structure {twice!r} twice", "each once", "rename one")
+
+
 def task_from_card(name: str, card: dict) -> Task:
     """Return the task of a data-set card; class values must be 1..K and structures use only these."""
-    values = sorted(int(value) for value in card["classes"])
-    faults = []
+    faults = list(_meaning_faults(name, card))
+    values = sorted(int(value) for value in card["classes"] if value.isdigit())
     if values != list(range(1, len(values) + 1)):
         faults.append(Fault(f"card {name}", f"class values {values}", "1, 2, ... without gaps", "use `merge`"))
     for structure in card["structures"]:

@@ -151,9 +151,11 @@ def _check_cases(
 
 
 def _name_faults(cases: list[CaseFiles], title: str) -> Iterator[Fault]:
-    """Case ids must differ on every file system, and no two cases may share a label map."""
+    """Case ids must be file names that differ on every file system, and no two cases may share a label map."""
     ids, labels = defaultdict(list), defaultdict(list)
     for case in cases:
+        if set(case.case_id) & set("/\\|\0\n") or case.case_id.startswith("."):
+            yield Fault(title, f"the case id {case.case_id!r}", "an id that can be a file name", "rename the case")
         ids[unicodedata.normalize("NFC", case.case_id).casefold()].append(case.case_id)
         labels[case.label_path].append(case.case_id)
     for names in (group for group in ids.values() if len(group) > 1):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segbench.core import cards
@@ -35,30 +35,45 @@ def table(folder: Path, card: dict) -> list[CaseFiles]:
     if path is None:
         raise fault(folder / "cases.csv", found="no file", expected="the table of cases", mend=card["obtain"])
     channels = [channel["name"] for channel in card["channels"]]
-    with open(path, newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
-        missing = [name for name in ("case", "patient", "label", *channels) if name not in (reader.fieldnames or ())]
-        if missing:
-            raise fault(path, found=f"columns {reader.fieldnames}", expected=f"also {missing}", mend="add the columns")
-        rows = list(reader)
-    found, faults = [], []
-    for row in rows:
+    found, faults, needed = [], [], ("case", "patient", "label", *channels)
+    for number, row in enumerate(_table_rows(path, needed), start=2):
+        if None in row or not all(row[name] for name in needed):
+            faults.append(Fault(f"{path}, line {number}", "empty or extra cells", "one per column", "mend the row"))
+            continue
         paths = [_inside(folder, row[name], path, faults) for name in (*channels, "label")]
         found.append(CaseFiles(row["case"], row["patient"], tuple(paths[:-1]), paths[-1]))
     raise_faults(faults)
     return found
 
 
+def _table_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows of a table with at least these columns; what is no such table raises InputFaults."""
+    try:
+        reader = csv.DictReader(_text(path).splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
+        rows = list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise fault(path, found=f"no table ({error})", expected="text in UTF-8", mend="mend the file") from error
+    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    if missing:
+        raise fault(path, found=f"columns {reader.fieldnames}", expected=f"also {missing}", mend="add the columns")
+    return rows
+
+
+def _text(path: Path) -> str:
+    """Return the text of a regular file; a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError(0, "no regular file")
+    return path.read_text(encoding="utf-8-sig")
+
+
 def dataset_json(folder: Path, card: dict | None = None) -> dict:
     """Read dataset.json of a folder; a missing or damaged file raises InputFaults."""
     path = folder / "dataset.json"
     try:
-        if path.exists() and not path.is_file():
-            raise OSError(0, "no regular file")  # a pipe would be waited for
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_distinct)
+        content = json.loads(_text(path), object_pairs_hook=_distinct)
     except OSError as error:
         expected = f"the data set {card['title']}" if card else "a folder with dataset.json"
-        mend = card["obtain"] if card else "name a folder in Decathlon or nnU-Net layout"
+        mend = card["obtain"] if card else "name a folder in Decathlon or nnU-Net layout, or a card's folder"
         raise fault(path, found=error.strerror or "no file", expected=expected, mend=mend) from error
     except (ValueError, RecursionError) as error:
         raise fault(path, found=f"not JSON ({error})", expected="JSON", mend="mend the file") from error
