@@ -29,7 +29,7 @@ from segbench.data.presence import expected_count
 MAX_VOXELS = 2**31
 DEFLATE_LIMIT = 1032  # the largest factor by which deflate packs
 AFFINE_TOLERANCE_MM = 1e-2
-ODD_MM = 0.05
+ODD = 0.05  # mm, share of a voxel size, or cosine: above this, headers are said to disagree
 PLAUSIBLE_MM = (0.01, 100.0)  # metres and micrometres written as millimetres lie outside
 LARGEST_FACTOR = 1e28  # a 32-bit integer times this is still a finite float32
 UNREADABLE = (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError, OverflowError,
@@ -56,8 +56,7 @@ def check_task(task: Task, card: dict, data_root: Path, *, accept_partial: bool 
     faults = [] if accept_partial and cases else list(_count_faults(card, cases, data_root / card["folder"]))
     found, seen = _check_cases(cases, values, modalities, title=task.name)
     notices = notices_of(seen, values, modalities) if seen else []
-    if task.name in known_cards():
-        notices += card_notices(task.name, known_cards(), len(cases))
+    notices += card_notices(task.name, {**known_cards(), task.name: card}, len(cases))
     return _checked(task.name, faults + found, notices, cases=cases, modalities=modalities, values=values)
 
 
@@ -254,7 +253,7 @@ def _promised_bytes(image: nib.Nifti1Image) -> int:
 
 def _most_bytes(path: Path) -> int:
     """Return how many bytes of voxels a file can hold at most, by its size alone."""
-    return path.stat().st_size * (DEFLATE_LIMIT if path.suffix == ".gz" else 1)
+    return path.stat().st_size * (1 if path.suffix == ".nii" else DEFLATE_LIMIT)
 
 
 def _oddities(image: nib.Nifti1Image) -> Iterator[str]:
@@ -263,13 +262,13 @@ def _oddities(image: nib.Nifti1Image) -> Iterator[str]:
     if stored is None:
         return
     sform, qform = image.get_sform(coded=True), image.get_qform(coded=True)
-    if sform[1] and qform[1] and not np.allclose(sform[0], qform[0], atol=ODD_MM):
+    if sform[1] and qform[1] and not np.allclose(sform[0], qform[0], atol=ODD):
         yield "sform and qform differ (the sform is used)"
     sizes = nib.affines.voxel_sizes(image.affine)
-    if not np.allclose(sizes, stored["pixdim"][1:4], rtol=ODD_MM, atol=0):
+    if not np.allclose(sizes, stored["pixdim"][1:4], rtol=ODD, atol=0):
         yield "pixdim and affine have other voxel sizes (the affine's are used)"
     cosines = image.affine[:3, :3] / sizes
-    if np.abs(cosines.T @ cosines - np.eye(3)).max() > ODD_MM:
+    if np.abs(cosines.T @ cosines - np.eye(3)).max() > ODD:
         yield "the axes are not at right angles"
     if image.file_map["image"].filename.endswith(".nii"):
         offset = int(stored["vox_offset"]) + _promised_bytes(image)

@@ -186,7 +186,8 @@ def test_too_few_cases_are_told(tmp_path):
         "title": "X", "layout": "msd", "folder": "Task_x", "channels": [{"name": "CT", "modality": "CT"}],
         "classes": {"1": "liver", "2": "tumour"}, "merge": {}, "recipe": "ct", "synthetic": False,
         "structures": [{"name": "liver", "labels": [1], "tolerance_mm": 1.0}],
-        "expected_cases": {"total": 4}, "obtain": "ask the owner",
+        "expected_cases": {"total": 4}, "obtain": "ask the owner", "patient_namespace": "x",
+        "spacing_is_nominal": False, "licence": "", "permits": {"commercial": True},
     }  # fmt: skip
     (fault,) = check_task(task_from_card("x", card), card, tmp_path).faults
     assert fault.found == "3 labelled cases"

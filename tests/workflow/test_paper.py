@@ -31,7 +31,7 @@ RELEASED_NAME = {  # of the case with a number, in the form of the released list
 FIRST = {"verse20": 501, "prostate_saml": 0}  # the number that a released name gives to our case 1
 CUTS = {
     "network": {
-        "patch_size_zyx": [8, 16, 16],
+        "patch_size_zyx": [16, 32, 32],
         "base_features": 4,
         "max_features": 8,
         "pool_kernels_zyx": [[1, 2, 2], [2, 2, 2]],
