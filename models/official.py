@@ -1,4 +1,4 @@
-"""Sizes of a network told by the shapes of its tensors, for weights that others released.
+"""For weights that others released: sizes told by the shapes of tensors, and tasks told by number.
 
 Each size is told by several tensors and decided by their majority, so that a reshaped or missing one does not mislead
 the rest and is named as itself when the weights are loaded strictly.
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from segbench.core.errors import fault
@@ -51,3 +52,17 @@ def majority(
         found = f"no usable tensor {names[0]}"
         raise fault(where, found=found, expected="a tensor that tells a size", mend="use a checkpoint of this network")
     return votes.most_common(1)[0][0]
+
+
+def task_numbers(numbers: int | Sequence[int] | Tensor, *, batch: int, tasks: int) -> Tensor:
+    """Return the task number of each sample (B,) from one number for all or one per sample.
+
+    Raises InputFaults for another count, and for a number that is not whole or not below `tasks`.
+    """
+    given = torch.as_tensor(numbers).reshape(-1)
+    given = given.expand(batch) if len(given) == 1 else given
+    whole = given.long()
+    if len(given) != batch or not ((whole == given) & (whole >= 0) & (whole < tasks)).all():
+        expected = f"numbers from 0 to {tasks - 1}, one for all or {batch} in all"
+        raise fault("task numbers", found=given.tolist(), expected=expected, mend="give a known task")
+    return whole

@@ -28,13 +28,14 @@ def the_task(tasks: TaskSet) -> Task:
     return next(iter(tasks))
 
 
-def padded_size_zyx(size_zyx: Sequence[int], multiple_zyx: Sequence[int]) -> Triple:
+def padded_size_zyx(size_zyx: Sequence[int], multiple_zyx: Sequence[int], *, samples: int = 1) -> Triple:
     """Return the smallest size that is a multiple per axis and leaves two positions at the lowest resolution.
 
-    A single position would make instance normalisation undefined and attention constant, so the last axis doubles.
+    A single position would make instance normalisation undefined and attention constant, so the last axis doubles;
+    not so for several samples, when the network's statistics are those of the batch.
     """
     padded = [-(-size // multiple) * multiple for size, multiple in zip(size_zyx, multiple_zyx, strict=True)]
-    if padded == list(multiple_zyx):
+    if padded == list(multiple_zyx) and samples == 1:
         padded[-1] *= 2
     return tuple(padded)
 

@@ -168,7 +168,7 @@ class ClipDrivenOriginal(SegmentationModel):
     def encode(self, images_BCZYX: Tensor) -> tuple[Tensor, Tensor]:
         """Return pooled features (B, C) and the heads' input (B, 8, Z, Y, X), whole decoder included."""
         size_zyx = tuple(images_BCZYX.shape[2:])
-        padded_zyx = padded_size_zyx(size_zyx, (8, 8, 8))
+        padded_zyx = padded_size_zyx(size_zyx, (8, 8, 8), samples=len(images_BCZYX))
         ends = [
             part for size, padded in zip(size_zyx[::-1], padded_zyx[::-1], strict=True) for part in (0, padded - size)
         ]

@@ -17,7 +17,7 @@ from torch.nn import functional
 from models.dynamic_head import HEAD_WIDTH, dynamic_head, head_outputs, head_sizes
 from models.interface import NetworkSpec, SegmentationModel, load_strictly, tensors_of
 from models.official import inputs as inputs_of
-from models.official import majority, shapes_of
+from models.official import majority, shapes_of, task_numbers
 from models.official import outputs as outputs_of
 from segbench.core.errors import fault
 from segbench.core.task import Task, TaskSet
@@ -165,21 +165,17 @@ class DoDNetOriginal(SegmentationModel):
             probabilities_BKZYX[:, 1] = torch.minimum(organ, 1 - tumour)
         return probabilities_BKZYX
 
-    def forward_index(self, images_BCZYX: Tensor, task_indices: Sequence[int] | Tensor) -> Tensor:
+    def forward_index(self, images_BCZYX: Tensor, task_indices: int | Sequence[int] | Tensor) -> Tensor:
         """Return the organ and tumour logits (B, 2, Z, Y, X), each sample with its own task number, or one for all.
 
         Raises InputFaults for a task number that the network lacks.
         """
-        indices = torch.as_tensor(task_indices, device=images_BCZYX.device).reshape(-1)
-        indices = indices.expand(images_BCZYX.shape[0]) if len(indices) == 1 else indices
-        if len(indices) != images_BCZYX.shape[0] or indices.min() < 0 or indices.max() >= self.task_count:
-            expected = f"{images_BCZYX.shape[0]} numbers from 0 to {self.task_count - 1}"
-            raise fault("task indices", found=indices.tolist(), expected=expected, mend="give one known task a sample")
+        indices = task_numbers(task_indices, batch=len(images_BCZYX), tasks=self.task_count).to(images_BCZYX.device)
         return self._head(self.encode(images_BCZYX), indices)
 
     def _head(self, features: tuple[Tensor, Tensor], indices: Tensor) -> Tensor:
         pooled_BC111, x_BCZYX = features
-        code_BT = functional.one_hot(indices.long(), self.task_count).to(pooled_BC111.dtype)
+        code_BT = functional.one_hot(indices, self.task_count).to(pooled_BC111.dtype)
         parameters_BP = self.controller(torch.cat([pooled_BC111, code_BT[:, :, None, None, None]], dim=1)).flatten(1)
         return dynamic_head(x_BCZYX, parameters_BP, self.outputs)
 

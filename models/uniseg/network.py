@@ -8,6 +8,7 @@ from torch import Tensor
 
 from models.backbone import DeepSupervisionHeads, SharedEncoder, initialise_weights
 from models.interface import NetworkSpec, SegmentationModel
+from models.official import task_numbers
 from models.uniseg.decoder import SkipSharingDecoder
 from models.uniseg.prompt import PROMPTS
 from segbench.core.errors import fault, suggestion
@@ -67,20 +68,23 @@ class UniSeg(SegmentationModel):
             return self.heads(self.decoder(stages, extra))
         return self.heads(self.decoder.from_parts(stages[-1], parts, extra))
 
-    def forward_index(self, images_BCZYX: Tensor, task_index: int) -> list[Tensor]:
+    def forward_index(self, images_BCZYX: Tensor, task_index: int | Sequence[int] | Tensor) -> list[Tensor]:
         """Return the unsliced logits at all scales, full resolution first.
 
-        Raises InputFaults for a channel count without a stem, a task number without a prompt, or a size that is no
-        multiple of the total down-sampling.
+        task_index: a number, or the same number for every sample. Arithmetic is in the order of the released network:
+        here no skips are prepared for several tasks. Raises InputFaults for a channel count without a stem, a task
+        number without a prompt, different tasks in one batch (the released network would use the first for all), or
+        a size that is no multiple of the total down-sampling.
         """
         self.encoder.stem.check_channels(images_BCZYX.shape[1])
-        if not 0 <= task_index < self.task_count:
-            expected = f"0 to {self.task_count - 1}"
-            raise fault("task index", found=task_index, expected=expected, mend="give a known task")
+        numbers = set(task_numbers(task_index, batch=len(images_BCZYX), tasks=self.task_count).tolist())
+        if len(numbers) != 1:
+            mend = "ask for each task by itself"
+            raise fault("task numbers", found=sorted(numbers), expected="one task for the batch", mend=mend)
         size_zyx, steps_zyx = tuple(images_BCZYX.shape[2:]), self.spec.downsampling_zyx
         if any(size % step for size, step in zip(size_zyx, steps_zyx, strict=True)):
             raise fault("image size", found=size_zyx, expected=f"multiples of {steps_zyx}", mend="pad the image")
-        return self.decode_index(self.encode(images_BCZYX), task_index)
+        return self.decode_index((self.encoder(images_BCZYX), None), numbers.pop())
 
 
 def _place(spec: NetworkSpec, position: int) -> tuple[int, tuple[int, int, int]]:

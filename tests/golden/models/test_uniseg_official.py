@@ -1,5 +1,7 @@
 """The released UniSeg network and ours give the same numbers; damaged state dicts are refused whole."""
 
+import random
+
 import pytest
 import torch
 from torch.nn import functional
@@ -90,6 +92,50 @@ def test_other_configurations_follow_from_the_shapes(options):
         assert (answer - expected).abs().max() <= TOLERANCE
 
 
+def random_sizes(draw):
+    """Sizes as another trainer might choose them: capped widths, flat kernels and poolings, any tasks and channels."""
+    poolings, base, cap = draw.randint(2, 6), draw.randint(4, 8), draw.choice([8, 20, 320])
+    flat = [(1, 1, 2), (1, 2, 1), (2, 1, 1), (1, 2, 2)]
+    return {
+        "widths": [min(base * 2**stage, cap) for stage in range(poolings + 1)],
+        "pools": [draw.choice(flat) if stage > 1 else (2, 2, 2) for stage in range(poolings)],
+        "kernels": [tuple(draw.choice([1, 3, 3]) for _ in range(3)) for _ in range(poolings + 1)],
+        "grid": draw.choice([(1, 1, 2), (2, 1, 2), (1, 2, 3)]),
+        "tasks": draw.randint(1, 20),
+        "classes": draw.randint(2, 14),
+        "stems": draw.choice([(1,), (2,), (3,), (1, 2, 4)]),
+    }
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_configurations_follow_from_the_shapes(seed):
+    draw = random.Random(seed)
+    sizes = random_sizes(draw)
+    state = filled(shapes(**sizes))
+    model = from_official({name: tensor.double() for name, tensor in state.items()})
+    batch, task = draw.randint(1, 2), draw.randrange(sizes["tasks"])
+    size = (batch, draw.choice(sizes["stems"]), *model.spec.patch_size_zyx)
+    images_BCZYX = torch.randn(size, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        scales = model.forward_index(images_BCZYX, draw.choice([task, [task] * batch, torch.tensor(task)]))
+        expected = as_the_layout_says(state, images_BCZYX, task)
+    assert [answer.shape for answer in scales] == [answer.shape for answer in expected]
+    for answer, told in zip(scales, expected, strict=True):
+        assert (answer - told).abs().max() <= TOLERANCE
+
+
+def test_another_patch_size_interpolates_the_prompt():
+    """The released network would fail here; ours answers as one whose prompt was made for that patch."""
+    state = filled(shapes())
+    model = from_official(state)
+    larger = functional.interpolate(state["intermedia_prompt"], size=(3, 5, 2), mode="trilinear")
+    images_BCZYX = torch.randn(2, 1, 6, 20, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        answer = model.forward_index(images_BCZYX, 2)[0]
+        expected = as_the_layout_says(state | {"intermedia_prompt": larger}, images_BCZYX, 2)[0]
+    assert (answer - expected).abs().max() <= TOLERANCE
+
+
 def as_the_layout_says(state, images_BCZYX, task_index):
     """The released layout computed from its state dict step by step, without any module of ours."""
 
@@ -158,3 +204,5 @@ def test_an_unknown_channel_count_or_task_is_refused():
         model.forward_index(torch.zeros(1, 2, *model.spec.patch_size_zyx), 0)
     with pytest.raises(InputFaults, match="0 to 2"):
         model.forward_index(torch.zeros(1, 1, *model.spec.patch_size_zyx), 3)
+    with pytest.raises(InputFaults, match="one task for the batch"):
+        model.forward_index(torch.zeros(2, 1, *model.spec.patch_size_zyx), [0, 1])
