@@ -2,6 +2,7 @@
 
 FLOPs are counted by torch.utils.flop_counter on shapes alone (no memory, no arithmetic), two per multiply-add, over
 convolutions, matrix products and attention; normalisations and element-wise work are not counted.
+`python -m models.cost` writes docs/cost.md, which `python -m models.pages` takes into docs/models.md.
 """
 
 from __future__ import annotations
@@ -23,10 +24,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.interface import NetworkSpec, SegmentationModel, task_set
 from models.loader import build_model
 from segbench.core.cards import model_cards, supports
+from segbench.core.files import write_text
 from segbench.core.task import Channel, Structure, Task, TaskSet
 
 Triple = tuple[int, int, int]
 SCALES = (0.25, 0.375, 0.5, 0.75, 1.0, 1.25, 1.5)  # edges of the patches that are tried, as a share of the spec's patch
+SECONDS_LIMIT = 2.0  # for one training step: a processor then measures all networks in minutes
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "cost.md"
 MEMORY_SHARE = 0.7  # of what is free on this device; the rest is for the training's other needs
 # Parameters of the originals: with 11 tasks, 4 classes and a prompt for a 32x64x64 patch; with 7 tasks; with 32 classes
 ORIGINAL_PARAMETERS = {"uniseg": 32_112_885, "dodnet_original": 17_329_528, "clip_driven_original": 19_416_417}
@@ -62,7 +66,7 @@ def cost_card(
     *,
     options: dict[str, Any] | None = None,
     device: torch.device | str = "cpu",
-    seconds_limit: float = 10.0,
+    seconds_limit: float = SECONDS_LIMIT,
 ) -> dict[str, Any]:
     """Return the cost of one model; measured for the first task, batch 1.
 
@@ -229,7 +233,7 @@ def device_name(device: torch.device | str) -> str:
     return f"{model or platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def cost_rows(spec: NetworkSpec | None = None, *, seconds_limit: float = 10.0) -> list[list[str]]:
+def cost_rows(spec: NetworkSpec | None = None, *, seconds_limit: float = SECONDS_LIMIT) -> list[list[str]]:
     """Return the cost table of every registered network at the paper's size: a head, then one row per model."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = spec or NetworkSpec()
@@ -264,3 +268,32 @@ def _row(card: dict[str, Any]) -> list[str]:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
+
+
+def cost_page(rows: Sequence[Sequence[str]]) -> str:
+    """Return the section of docs/models.md that holds the cost table."""
+    lines = [
+        "## Cost",
+        "",
+        "By `python -m models.cost`, which measures what `python -m segbench list models --cost` prints. Parameters "
+        "and FLOPs (two per multiply-add, forward, first task) are those of the paper's size: base 32, 11 tasks or "
+        "those of them that a network can serve, one task for a per-task network. Parameters of the originals are "
+        "those of the networks in the table of agreement: 11 tasks and a prompt for a 32x64x64 patch, 7 tasks, 32 "
+        "classes. Time and memory are those of batch 1 at the largest patch whose training step stays within "
+        f"{SECONDS_LIMIT:g} s and "
+        f"{MEMORY_SHARE:.0%} of the free memory of the device.",
+        "",
+        _line(rows[0]),
+        "|---" * len(rows[0]) + "|",
+        *(_line([f"`{row[0]}`", *row[1:]]) for row in rows[1:]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    write_text(PAGE, cost_page(cost_rows()))

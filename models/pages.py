@@ -13,7 +13,7 @@ from segbench.core.files import write_text
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 WEIGHTS_PAGE = Path(__file__).resolve().parents[1] / "docs" / "pretrained_weights.md"
 FORMATS_HEADING = "## Formats"
-PARITY = Path(__file__).resolve().parents[1] / "docs" / "parity.md"
+MEASURED = [PAGE.with_name("parity.md"), PAGE.with_name("cost.md")]  # by tests.golden.models.parity and models.cost
 KINDS = {
     "universal": "Universal models: one network for all tasks",
     "single_task": "Per-task models: one network per task",
@@ -41,8 +41,7 @@ def models_page(cards: dict[str, dict[str, Any]] | None = None) -> str:
         members = {name: card for name, card in sorted(cards.items()) if card["kind"] == kind}
         if members:
             parts += [f"## {heading}", _table(members), *(_section(name, card) for name, card in members.items())]
-    if PARITY.exists():
-        parts.append(PARITY.read_text(encoding="utf-8").strip())
+    parts += [path.read_text(encoding="utf-8").strip() for path in MEASURED if path.exists()]
     parts += ["## Citations", "\n".join(f"- {line}" for line in citations(cards.values()))]
     return "\n\n".join(parts) + "\n"
 

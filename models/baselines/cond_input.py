@@ -12,8 +12,8 @@ from segbench.core.task import Task, TaskSet
 CARD = {
     "title": "Cond-Input",
     "kind": "universal",
-    "citation": "Chen et al., Med3D: Transfer Learning for 3D Medical Image Analysis, 2019; as the baseline Cond-Input "
-    "of DoDNet, CVPR 2021",
+    "citation": "Zhang et al., DoDNet: Learning to segment multi-organ and tumors from multiple partially labeled "
+    "datasets, CVPR 2021 (a baseline there)",
     "url": "https://github.com/jianpengz/DoDNet",
     "licence": "Apache-2.0",
     "original_licence": "GPL-3.0",

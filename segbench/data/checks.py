@@ -185,6 +185,26 @@ def check_case(case: CaseFiles, values: set[int], modalities: list[str]) -> tupl
     return _voxel_faults(case, headers, values, modalities)
 
 
+def check_image(paths: Sequence[Path], modalities: list[str]) -> list[Fault]:
+    """Return the faults of one image without label: one file per channel on one grid, or one 4D file."""
+    opened = [_open(path) for path in paths]
+    faults = [found for _, found in opened if found]
+    if faults:
+        return faults
+    images = [image for image, _ in opened]
+    faults = [item for image in images for item in _header_faults(image)] or list(_channel_count(images, modalities))
+    for image in images[1:]:
+        if image.shape != images[0].shape or not np.allclose(image.affine, images[0].affine, atol=AFFINE_TOLERANCE_MM):
+            faults.append(Fault(_path(image), "another grid", f"that of {_path(images[0])}", "resample the channels"))
+    if faults:
+        return faults
+    try:
+        return list(_all_channel_faults(images, _ranges(_volumes(images)), modalities))
+    except UNREADABLE as error:
+        found = f"voxels that cannot be read ({_short(error)})"
+        return [Fault(_path(images[0]), found, "whole files", "get the files again")]
+
+
 def _open(path: Path | None) -> tuple[nib.Nifti1Image | None, Fault | None]:
     if path is None or not path.exists():
         return None, Fault(
@@ -289,11 +309,7 @@ def _geometry_faults(images: list, label, modalities: list[str]) -> Iterator[Fau
     if len(label.shape) != 3:
         yield Fault(path, f"a label of shape {label.shape}", "3 axes", "store one label map per case")
         return
-    channels = images[0].shape[3] if len(images) == 1 and len(images[0].shape) == 4 else len(images)
-    if any(len(image.shape) == 4 for image in images) and len(images) > 1:
-        yield Fault(_path(images[0]), "several files of which one is 4D", "one file per channel", "split the 4D file")
-    if channels != len(modalities):
-        yield Fault(_path(images[0]), f"{channels} channel(s)", f"{len(modalities)}", "add or remove channels")
+    yield from _channel_count(images, modalities)
     for image in images:
         if image.shape[:3] != label.shape:
             yield Fault(path, f"shape {label.shape}", f"the image's {image.shape[:3]}", "resample the label")
@@ -303,31 +319,53 @@ def _geometry_faults(images: list, label, modalities: list[str]) -> Iterator[Fau
                         f"the image's within {AFFINE_TOLERANCE_MM}", "copy the image's header")  # fmt: skip
 
 
+def _channel_count(images: list, modalities: list[str]) -> Iterator[Fault]:
+    channels = images[0].shape[3] if len(images) == 1 and len(images[0].shape) == 4 else len(images)
+    if any(len(image.shape) == 4 for image in images) and len(images) > 1:
+        yield Fault(_path(images[0]), "several files of which one is 4D", "one file per channel", "split the 4D file")
+    if channels != len(modalities):
+        yield Fault(_path(images[0]), f"{channels} channel(s)", f"{len(modalities)}", "add or remove channels")
+
+
 def _voxel_faults(
     case: CaseFiles, headers: list, values: set[int], modalities: list[str]
 ) -> tuple[list[Fault], Seen | None]:
     *images, label = headers
     try:
-        volumes = []
-        for image in images:
-            data = np.asarray(image.dataobj)
-            volumes += [data] if data.ndim == 3 else list(np.moveaxis(data, -1, 0))
+        volumes = _volumes(images)
         labels = np.asarray(label.dataobj)
     except UNREADABLE as error:
         where, found = f"{_path(images[0])} or its label", f"voxels that cannot be read ({_short(error)})"
         return [Fault(where, found, "whole files", "get the files again")], None
     present = np.unique(labels)
     faults = list(_label_faults(present, _path(label), values))
-    checksum, ranges = 0, []
-    for number, (volume, modality) in enumerate(zip(volumes, modalities, strict=True)):
-        ranges.append((float(volume.min()), float(volume.max())))
-        faults += _channel_faults(
-            ranges[-1], f"{_path(images[min(number, len(images) - 1)])} channel {number}", modality
-        )
+    ranges = _ranges(volumes)
+    faults += _all_channel_faults(images, ranges, modalities)
+    checksum = 0
+    for volume in volumes:
         checksum = zlib.crc32(np.ascontiguousarray(volume).tobytes(), checksum)
     kept = frozenset() if faults else frozenset(int(value) for value in present)
     oddities = tuple(dict.fromkeys(odd for image in headers for odd in _oddities(image)))
-    return faults, Seen(case, tuple(ranges), kept, checksum, oddities)
+    return faults, Seen(case, ranges, kept, checksum, oddities)
+
+
+def _volumes(images: list) -> list[np.ndarray]:
+    """Return one array per channel."""
+    volumes = []
+    for image in images:
+        data = np.asarray(image.dataobj)
+        volumes += [data] if data.ndim == 3 else list(np.moveaxis(data, -1, 0))
+    return volumes
+
+
+def _ranges(volumes: list[np.ndarray]) -> tuple[tuple[float, float], ...]:
+    return tuple((float(volume.min()), float(volume.max())) for volume in volumes)
+
+
+def _all_channel_faults(images: list, ranges: Sequence[tuple[float, float]], modalities: list[str]) -> Iterator[Fault]:
+    for number, (range_of, modality) in enumerate(zip(ranges, modalities, strict=True)):
+        where = f"{_path(images[min(number, len(images) - 1)])} channel {number}"
+        yield from _channel_faults(range_of, where, modality)
 
 
 def _label_faults(found: np.ndarray, path: str, values: set[int]) -> Iterator[Fault]:

@@ -206,16 +206,11 @@ def _control_predictor(config: Config, job: Job, task: Task) -> Callable[[Prepar
 def _network_predictor(
     config: Config, job: Job, device: str
 ) -> Callable[[Task], Callable[[PreparedCase, Task], np.ndarray]]:
-    """Load the job's final weights and return task -> predictor of probabilities on the prepared grid."""
-    from models.interface import load_strictly
+    """Return task -> predictor of probabilities on the prepared grid, with the job's final weights."""
+    from segbench.evaluation.predict import trained_network
     from segbench.inference.sliding import predict_probabilities
-    from segbench.training.checkpoint import load_weights
-    from segbench.training.loop import new_model
 
-    path = RunPaths(config.run).train(job.id) / "weights.pt"
-    model = new_model(config, job)
-    load_strictly(model, load_weights(path), path)
-    model.to(device).eval()
+    model = trained_network(config, job, device=device)
 
     def predict(prepared: PreparedCase, task: Task) -> np.ndarray:
         return predict_probabilities(

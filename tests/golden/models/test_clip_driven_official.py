@@ -1,5 +1,6 @@
 """The original CLIP-driven network and ours give the same numbers; sizes follow from shapes; damage is refused."""
 
+import itertools
 import random
 
 import pytest
@@ -33,7 +34,7 @@ def shapes(*, base=8, classes=3, length=7, width=6, channels=1):
         found[f"{name}.weight"], found[f"{name}.bias"] = list(sizes), [sizes[0]]
 
     def two(name, *widths):
-        for number, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for number, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
             affine(f"{name}.ops.{number}.conv1", outputs, inputs, 3, 3, 3)
             affine(f"{name}.ops.{number}.bn1", outputs)
 

@@ -1,0 +1,71 @@
+"""Predict images of your own with a trained job of a run; several tasks on one image share its encoding."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+EXAMPLE = (
+    "python -m segbench predict --config results/demo/config.json --job upstream.uniseg.random.joint.f0.s0 "
+    "--images ct.nii.gz --tasks phantom_liver phantom_spleen --output predicted"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
+    parser.add_argument("--job", required=True, help="id of a training job, a folder of results/RUN/train")
+    parser.add_argument(
+        "--images", nargs="+", required=True, metavar="IMAGE",
+        help="one image each: a 3D or 4D file, or one file per channel with commas between, in the order of the card",
+    )  # fmt: skip
+    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="tasks of the job (default: all)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for TASK/IMAGE.nii.gz, created if missing")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the numerical libraries")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write one label map per image and task on the image's grid and print its path; faults leave with status 2."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
+    from segbench.core.config import load_config
+    from segbench.evaluation import predict
+    from segbench.inference.restore import write_prediction
+
+    config = load_config(args.config)
+    job = predict.trained_job(config, args.job)
+    tasks = predict.asked_tasks(config, job, args.tasks)
+    images = {name: [Path(part) for part in name.split(",")] for name in args.images}
+    targets = _targets(images, args.output)
+    predict.raise_image_faults(list(images.values()), tasks)
+    model = predict.trained_network(config, job, device=_device(args.threads))
+    for name, paths in images.items():
+        for task, labels_XYZ, affine in predict.predict_image(model, config, paths, tasks):
+            path = args.output / task.name / targets[name]
+            write_prediction(path, labels_XYZ, affine)
+            print(path, flush=True)
+    return 0
+
+
+def _targets(images: dict[str, list[Path]], output: Path) -> dict[str, str]:
+    """Return the file name of each image's predictions; two images of one name raise `InputFaults`."""
+    from segbench.core.errors import Fault, raise_faults
+    from segbench.evaluation.label_maps import case_name
+
+    targets, faults = {}, []
+    for name, paths in images.items():
+        target = f"{case_name(paths[0].name) or paths[0].name}.nii.gz"
+        if target in targets.values():
+            faults.append(Fault(name, f"the name {target} again", "one name per image", "use two folders"))
+        targets[name] = target
+    if output.exists() and not output.is_dir():
+        faults.append(Fault(str(output), "a file", "a folder", "name another folder"))
+    raise_faults(faults)
+    return targets
+
+
+def _device(threads: int) -> str:
+    import torch
+
+    torch.set_num_threads(threads)
+    return "cuda" if torch.cuda.is_available() else "cpu"

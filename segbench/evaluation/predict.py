@@ -1,0 +1,101 @@
+"""Predict images of the user with a trained network; tasks that are prepared alike share one encoding.
+
+Axis legend: C channel, X Y Z native.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from models.interface import SegmentationModel, load_strictly, read_state_dict
+from segbench.core.case import CaseFiles
+from segbench.core.config import Config
+from segbench.core.errors import Fault, fault, raise_faults, suggestion
+from segbench.core.jobs import Job, training_jobs
+from segbench.core.paths import RunPaths
+from segbench.core.task import Task
+from segbench.data.checks import check_image
+from segbench.data.preprocess import normalise, to_grid
+from segbench.data.readers import read_image
+from segbench.data.recipes import recipe_for
+from segbench.inference.restore import to_native
+from segbench.inference.sliding import predict_probabilities
+from segbench.training.loop import new_model
+
+Paths = Sequence[Path]
+"""The files of one image: one per channel in the order of the tasks' cards, or one 4D file."""
+
+
+def trained_network(config: Config, job: Job, *, device: str) -> SegmentationModel:
+    """Return the job's network with its final weights, in evaluation mode."""
+    path = RunPaths(config.run).train(job.id) / "weights.pt"
+    if not path.exists():
+        raise fault(path, found="no weights", expected="a finished training job", mend="run it, or name another job")
+    model = new_model(config, job)
+    load_strictly(model, read_state_dict(path), path)
+    return model.to(device).eval()
+
+
+def trained_job(config: Config, job_id: str) -> Job:
+    """Return a job whose network is trained here; another id raises `InputFaults` with a suggestion."""
+    jobs = {job.id: job for job in training_jobs(config) if not job.external}
+    if job_id not in jobs:
+        raise fault("--job", found=job_id, expected="a training job of this run", mend=suggestion(job_id, jobs))
+    return jobs[job_id]
+
+
+def asked_tasks(config: Config, job: Job, names: Sequence[str]) -> list[Task]:
+    """Return the named tasks of a job, or all when none is named; unknown names raise `InputFaults`."""
+    known = {task.name: task for task in job.tasks(config)}
+    raise_faults(
+        Fault(f"tasks of {job.id}", repr(name), "a task of the job", suggestion(name, known))
+        for name in names
+        if name not in known
+    )
+    return [known[name] for name in dict.fromkeys(names or known)]
+
+
+def raise_image_faults(images: Sequence[Paths], tasks: Sequence[Task]) -> None:
+    """Check every image against the channels of every task; all faults are raised at once."""
+    found = [
+        item
+        for paths in images
+        for modalities in dict.fromkeys(tuple(channel.modality for channel in task.channels) for task in tasks)
+        for item in check_image(paths, list(modalities))
+    ]
+    raise_faults(dict.fromkeys(found))
+
+
+def predict_image(
+    model: SegmentationModel, config: Config, paths: Paths, tasks: Sequence[Task]
+) -> Iterator[tuple[Task, np.ndarray, np.ndarray]]:
+    """Yield (task, labels_XYZ on the native grid, affine) for every task, classes numbered as in its card.
+
+    Tasks with the same recipe and modalities are predicted from one encoding of every window.
+    """
+    images_CXYZ, affine = read_image(CaseFiles("", "", tuple(paths), None))
+    unlabelled_XYZ = np.zeros(images_CXYZ.shape[1:], dtype=np.uint8)
+    for _, group in groupby(sorted(tasks, key=_preparation), key=_preparation):
+        alike = list(group)
+        recipe = recipe_for(alike[0], config.recipes)
+        images_CZYX, _, geometry = to_grid(images_CXYZ, unlabelled_XYZ, affine, recipe)
+        for channel, image_ZYX in zip(alike[0].channels, images_CZYX, strict=True):
+            normalise(image_ZYX, channel.modality, recipe)
+        found = predict_probabilities(
+            model,
+            images_CZYX,
+            alike,
+            patch_size_zyx=config.network.patch_size_zyx,
+            step=config.inference.step,
+            mirror_axes=config.inference.mirror_axes,
+        )
+        for task in alike:
+            yield task, *to_native(found[task.name], geometry)
+
+
+def _preparation(task: Task) -> tuple[str, ...]:
+    return task.recipe, *(channel.modality for channel in task.channels)

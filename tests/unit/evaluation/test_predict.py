@@ -1,0 +1,109 @@
+"""Images of the user: label maps on their own grid, one encoding for tasks that are prepared alike, faults first."""
+
+import copy
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+
+from segbench.cli import main
+from segbench.core.config import load_config
+from segbench.core.paths import RunPaths
+from segbench.evaluation import predict
+from segbench.training import checkpoint
+from segbench.training.loop import new_model
+from tests.workflow.tiny import CONFIG
+
+JOB = "upstream.uniseg.random.joint.f0.s0"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A run with an untrained network for two CT tasks and one of CT and PET, and a CT image."""
+    content = copy.deepcopy(CONFIG) | {"seeds": [0]}
+    content["upstream"]["tasks"] = ["phantom_liver", "phantom_spleen", "phantom_petct"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    config = load_config(tmp_path / "config.yaml")
+    job = predict.trained_job(config, JOB)
+    checkpoint.save(RunPaths(config.run).train(job.id) / "weights.pt", new_model(config, job).state_dict())
+    write_image(tmp_path / "ct.nii.gz")
+    return tmp_path
+
+
+def write_image(path, shape=(22, 17, 9), affine=None):
+    values = np.random.default_rng(0).integers(-300, 300, size=shape).astype(np.float32)
+    affine = np.diag([-1.5, 1.4, 3.0, 1.0]) if affine is None else affine
+    nib.save(nib.Nifti1Image(values, affine), path)
+
+
+def verb(*arguments):
+    return main(["predict", "--config", "config.yaml", "--output", "out", *arguments])
+
+
+def test_label_maps_lie_on_the_image_s_grid(folder, capsys):
+    assert verb("--job", JOB, "--images", "ct.nii.gz", "--tasks", "phantom_spleen", "phantom_liver") == 0
+    assert sorted(capsys.readouterr().out.split()) == [f"out/phantom_{task}/ct.nii.gz" for task in ("liver", "spleen")]
+    image, found = nib.load("ct.nii.gz"), nib.load("out/phantom_liver/ct.nii.gz")
+    assert found.shape == image.shape
+    np.testing.assert_allclose(found.affine, image.affine)
+    assert 1 < len(np.unique(np.asarray(found.dataobj))) <= 3  # an untrained network calls something
+
+
+def test_tasks_prepared_alike_share_one_encoding(folder, monkeypatch):
+    config = load_config(folder / "config.yaml")
+    job = predict.trained_job(config, JOB)
+    model = predict.trained_network(config, job, device="cpu")
+    encode, count = model.encode, []
+    monkeypatch.setattr(model, "encode", lambda images: count.append(1) or encode(images))
+    both = predict.asked_tasks(config, job, ["phantom_liver", "phantom_spleen"])
+    answers = {task.name: labels for task, labels, _ in predict.predict_image(model, config, ["ct.nii.gz"], both)}
+    windows = len(count)
+    for task in both:
+        ((_, alone, _),) = predict.predict_image(model, config, ["ct.nii.gz"], [task])
+        np.testing.assert_array_equal(answers[task.name], alone)
+    assert len(count) == 3 * windows
+
+
+def test_several_channels_are_several_files_or_one(folder):
+    write_image("pet.nii.gz")
+    parts = [nib.load(name) for name in ("ct.nii.gz", "pet.nii.gz")]
+    nib.save(nib.Nifti1Image(np.stack([part.get_fdata() + 350 for part in parts], axis=-1), parts[0].affine), "4d.nii")
+    nib.save(nib.Nifti1Image(parts[1].get_fdata() + 350, parts[1].affine), "pet.nii.gz")
+    assert verb("--job", JOB, "--images", "ct.nii.gz,pet.nii.gz", "4d.nii", "--tasks", "phantom_petct") == 0
+    assert sorted(path.name for path in (folder / "out" / "phantom_petct").iterdir()) == ["4d.nii.gz", "ct.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--job", "upstream.uniseg.random.joint.f0.s1", "--images", "ct.nii.gz"], f"did you mean '{JOB}'"),
+        (["--job", JOB, "--images", "ct.nii.gz", "--tasks", "phantom_livre"], "did you mean 'phantom_liver'"),
+        (["--job", JOB, "--images", "ct.nii.gz"], "expected 2"),
+        (["--job", JOB, "--images", "absent.nii.gz", "--tasks", "phantom_liver"], "no file"),
+        (["--job", JOB, "--images", "config.yaml", "--tasks", "phantom_liver"], "cannot be opened"),
+        (["--job", JOB, "--images", "ct.nii.gz", "./ct.nii.gz", "--tasks", "phantom_liver"], "again"),
+        (["--job", JOB, "--images", "ct.nii.gz,small.nii.gz", "--tasks", "phantom_petct"], "another grid"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_written(folder, capsys, arguments, message):
+    write_image("small.nii.gz", shape=(5, 5, 5))
+    assert verb(*arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("spoil", ["absent", "truncated", "another model"])
+def test_weights_that_do_not_fit_are_refused(folder, capsys, spoil):
+    path = RunPaths("tiny").train(JOB) / "weights.pt"
+    if spoil == "absent":
+        path.unlink()
+    elif spoil == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+    else:
+        state = checkpoint.load_weights(path)
+        checkpoint.save(path, {f"other.{name}": tensor for name, tensor in state.items()})
+    assert verb("--job", JOB, "--images", "ct.nii.gz", "--tasks", "phantom_liver") == 2
+    assert str(path) in capsys.readouterr().err
+    assert not (folder / "out").exists()
