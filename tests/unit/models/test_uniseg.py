@@ -104,6 +104,16 @@ def test_the_page_names_code_that_exists():
                 assert re.search(rf"\b{part}\b", text), f"{name} is not in the files of: {row}"
 
 
+def test_the_page_s_example_serves_another_network():
+    page = (ROOT / "models" / "uniseg" / "README.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", page, flags=re.DOTALL).group(1)
+    names = {"torch": torch, "UniversalPrompt": UniversalPrompt, "features_BCZYX": torch.randn(2, 64, 2, 3, 6)}
+    exec(example, names)
+    assert names["features_BCZYX"].shape == (2, 65, 2, 3, 6)
+    names["features_BCZYX"][:, -1].square().mean().backward()
+    assert names["prompt"].prompt.grad.abs().sum() > 0
+
+
 def test_one_task_is_enough():
     model = build_model("uniseg", TaskSet([LIVER]), SPEC).eval()
     assert model(images(), LIVER)[0].shape == (1, 3, *SPEC.patch_size_zyx)
