@@ -82,8 +82,9 @@ class UniSeg(SegmentationModel):
             mend = "ask for each task by itself"
             raise fault("task numbers", found=sorted(numbers), expected="one task for the batch", mend=mend)
         size_zyx, steps_zyx = tuple(images_BCZYX.shape[2:]), self.spec.downsampling_zyx
-        if any(size % step for size, step in zip(size_zyx, steps_zyx, strict=True)):
-            raise fault("image size", found=size_zyx, expected=f"multiples of {steps_zyx}", mend="pad the image")
+        if any(size % step for size, step in zip(size_zyx, steps_zyx, strict=True)) or size_zyx == steps_zyx:
+            expected = f"multiples of {steps_zyx}, more than once in all"  # one position cannot be normalised
+            raise fault("image size", found=size_zyx, expected=expected, mend="pad the image")
         return self.decode_index((self.encoder(images_BCZYX), None), numbers.pop())
 
 

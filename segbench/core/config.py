@@ -7,6 +7,7 @@ in an environment that holds Snakemake and nothing else.
 
 from __future__ import annotations
 
+import math
 import os
 import string
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
 from segbench.core import cards
 from segbench.core.errors import Fault, fault, raise_faults, suggestion
@@ -23,7 +24,7 @@ from segbench.core.task import Task, TaskSet
 from segbench.core.vocabulary import METRIC_NAMES, POLICY_STATUSES
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
-Triple = tuple[int, int, int]
+Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 RESERVED_INITIALISATIONS = ("scratch",)
 Protocol = Literal["seeded", "kfold", "listed", "as_published", "corrected", "btcv_21_9", "btcv_24_6", "btcv_18_12"]
 
@@ -494,10 +495,15 @@ def _network_faults(where: str, network: Network) -> list[Fault]:
                 "add or remove a kernel",
             )
         )
-    for axis, (letter, size) in enumerate(zip("zyx", network.patch_size_zyx, strict=True)):
-        factor = 1
-        for kernel in network.pool_kernels_zyx:
-            factor *= kernel[axis]
+    even = [kernel for kernel in network.conv_kernels_zyx if any(size % 2 == 0 for size in kernel)]
+    if even:
+        key = f"{where}: network.conv_kernels_zyx"
+        faults.append(Fault(key, f"{list(even[0])}", "odd sizes, which keep the grid", "use 1 or 3 along each axis"))
+    factors = [math.prod(kernel[axis] for kernel in network.pool_kernels_zyx) for axis in range(3)]
+    if list(network.patch_size_zyx) == factors:
+        key, mend = f"{where}: network.patch_size_zyx", "double one axis, or pool once less"
+        faults.append(Fault(key, f"{factors}, pooled to one position", "at least two, to normalise over them", mend))
+    for letter, size, factor in zip("zyx", network.patch_size_zyx, factors, strict=True):
         if size < factor or size % factor:
             faults.append(
                 Fault(

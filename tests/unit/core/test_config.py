@@ -40,6 +40,22 @@ def test_all_faults_come_at_once():
         assert part in found
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("patch_size_zyx", [8, 8, 8], "pooled to one position"),
+        ("conv_kernels_zyx", [[3, 3, 3], [3, 3, 3], [3, 2, 3], [3, 3, 3]], "odd sizes"),
+        ("pool_kernels_zyx", [[2, 2, 2], [0, 2, 2], [2, 2, 2]], "greater than 0"),
+    ],
+)
+def test_a_network_that_cannot_run_is_refused(key, value, expected):
+    content = demo()
+    content["network"][key] = value
+    (line,) = lines(content)
+    assert f"network.{key}" in line
+    assert expected in line
+
+
 def test_an_impossible_value_names_key_and_rule():
     content = demo()
     content["training"]["momentum"] = 1.5

@@ -101,3 +101,8 @@ def test_cost_card_of_a_registered_model():
     encoder = (1 * 4 * 9 + 4 + 8) + (4 * 4 * 9 + 4 + 8) + (4 * 8 * 27 + 8 + 16) + (8 * 8 * 27 + 8 + 16)
     decoder = (8 * 4 * 4 + 4) + (8 * 4 * 9 + 4 + 8) + (4 * 4 * 9 + 4 + 8) + (4 * 4 + 4)
     assert card["parameters"] == encoder + decoder
+
+
+def test_the_page_is_the_table():
+    lines = cost.cost_page([["model", "parameters"], ["some_net", "12"]]).splitlines()
+    assert lines[-3:] == ["| model | parameters |", "|---|---|", "| `some_net` | 12 |"]

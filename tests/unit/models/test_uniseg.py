@@ -83,9 +83,10 @@ def test_unknown_variants_are_refused(options):
         built(**options)
 
 
-def test_forward_index_needs_sizes_that_can_be_halved():
+@pytest.mark.parametrize("size_zyx", [(7, 16, 16), SPEC.downsampling_zyx])
+def test_forward_index_needs_sizes_that_can_be_halved(size_zyx):
     with pytest.raises(InputFaults, match="multiples of"):
-        built().forward_index(images(size_zyx=(7, 16, 16)), 0)
+        built().forward_index(images(size_zyx=size_zyx), 0)
 
 
 def test_the_page_names_code_that_exists():
