@@ -6,11 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from segbench.metrics.pair import Directed, MaskPair
-
-
-def _pooled_percentile(directed: Directed) -> float:
-    return float(np.percentile(np.concatenate(directed), 95))
+from segbench.metrics.pair import MaskPair, pooled_percentile
 
 
 def _dice(pair: MaskPair, *, smooth: int = 0) -> float:
@@ -32,7 +28,7 @@ def _volume_error_ml(pair: MaskPair) -> float:
 OF_TWO_MASKS: dict[str, Callable[[MaskPair], float]] = {
     "dice": _dice,
     "iou": _iou,
-    "hd95": lambda pair: _pooled_percentile(pair.distances_mm),
+    "hd95": lambda pair: pooled_percentile(pair.distances_mm),
     "hd95_max": lambda pair: float(max(np.percentile(directed, 95) for directed in pair.distances_mm)),
     "hd": lambda pair: float(max(directed.max() for directed in pair.distances_mm)),
     "assd": lambda pair: float(np.concatenate(pair.distances_mm).mean()),
@@ -40,9 +36,9 @@ OF_TWO_MASKS: dict[str, Callable[[MaskPair], float]] = {
     "nsd": lambda pair: pair.area_within_tolerance,
     "nsd_voxel": _nsd_voxel,
     "uniseg_dice": _dice,
-    "uniseg_hd95": lambda pair: _pooled_percentile(pair.distances_voxels),
+    "uniseg_hd95": lambda pair: pair.hd95_voxels,
     "dodnet_dice": lambda pair: _dice(pair, smooth=1),
-    "dodnet_hd95": lambda pair: _pooled_percentile(pair.distances_voxels),
+    "dodnet_hd95": lambda pair: pair.hd95_voxels,
 }
 """Metrics of two masks that are not empty; with an empty one the registry's `empty` says what they are."""
 

@@ -15,6 +15,11 @@ Directed = tuple[np.ndarray, np.ndarray]
 """Distances from the reference's surface to the prediction's, and back."""
 
 
+def pooled_percentile(directed: Directed) -> float:
+    """Return the 95th percentile of both directions pooled."""
+    return float(np.percentile(np.concatenate(directed), 95))
+
+
 class MaskPair:
     """Two boolean masks on a common crop; nothing outside the crop belongs to either."""
 
@@ -67,33 +72,35 @@ class MaskPair:
     @cached_property
     def distances_mm(self) -> Directed:
         """Distances between the voxel surfaces of two masks that are not empty."""
-        return self._directed(*self._surfaces, self.spacing_mm_xyz)
+        return self._directed(self.spacing_mm_xyz)
 
     @cached_property
-    def distances_voxels(self) -> Directed:
-        """The same at unit spacing."""
-        return self.distances_mm if self.spacing_mm_xyz == UNIT_SPACING else self._unit_distances
+    def hd95_voxels(self) -> float:
+        """Pooled HD95 at unit spacing."""
+        known = self.spacing_mm_xyz == UNIT_SPACING
+        return pooled_percentile(self.distances_mm if known else self._directed(UNIT_SPACING))
 
     @cached_property
     def area_within_tolerance(self) -> float:
         """Share of both marching-cubes surfaces' area that lies within the tolerance of the other, 0 to 1."""
-        reference = corner_surface(self.reference_XYZ, self.spacing_mm_xyz)
-        prediction = corner_surface(self.prediction_XYZ, self.spacing_mm_xyz)
-        forth, back = self._directed(reference, prediction, self.spacing_mm_xyz, limit_mm=self.tolerance_mm)
-        within = reference.areas[forth <= self.tolerance_mm].sum() + prediction.areas[back <= self.tolerance_mm].sum()
-        return float(within / (reference.areas.sum() + prediction.areas.sum()))
+        surfaces = corner_surface(self.reference_XYZ), corner_surface(self.prediction_XYZ)
+        within = total = 0.0
+        for own, other in (surfaces, surfaces[::-1]):
+            near = self._distances(own, other, self.spacing_mm_xyz, limit_mm=self.tolerance_mm) <= self.tolerance_mm
+            within += own.area_mm2(self.spacing_mm_xyz, near)
+            total += own.area_mm2(self.spacing_mm_xyz)
+        return within / total
 
     @cached_property
     def _surfaces(self) -> tuple[Surface, Surface]:
         return voxel_surface(self.reference_XYZ), voxel_surface(self.prediction_XYZ)
 
-    @cached_property
-    def _unit_distances(self) -> Directed:
-        return self._directed(*self._surfaces, UNIT_SPACING)
+    def _directed(self, spacing: Spacing) -> Directed:
+        reference, prediction = self._surfaces
+        return self._distances(reference, prediction, spacing), self._distances(prediction, reference, spacing)
 
-    def _directed(
-        self, reference: Surface, prediction: Surface, spacing: Spacing, *, limit_mm: float = np.inf
-    ) -> Directed:
-        settings = {"spacing_mm_xyz": spacing, "tolerance_mm": self.tolerance_mm, "threads": self.threads}
-        forth = distances(reference, prediction, limit_mm=limit_mm, **settings)
-        return forth, distances(prediction, reference, limit_mm=limit_mm, **settings)
+    def _distances(self, query: Surface, target: Surface, spacing: Spacing, *, limit_mm: float = np.inf) -> np.ndarray:
+        return distances(
+            query, target, spacing_mm_xyz=spacing, tolerance_mm=self.tolerance_mm, limit_mm=limit_mm,
+            threads=self.threads,
+        )  # fmt: skip

@@ -6,7 +6,7 @@ import surface_distance.lookup_tables as tables
 from scipy import ndimage
 
 from segbench.metrics import surface
-from segbench.metrics.surface import corner_surface, distances, voxel_surface
+from segbench.metrics.surface import PLANES_AT_ONCE, corner_surface, distances, voxel_surface
 from segbench.metrics.surfels import surfel_areas
 
 
@@ -24,9 +24,20 @@ def test_areas_are_those_of_the_defining_library(spacing):
 def test_a_voxel_has_eight_corners_of_equal_area():
     """The surface cuts a small triangle off each of the eight cells around one voxel: normal (1, 1, 1) / 8."""
     mask = np.ones((1, 1, 1), dtype=bool)
-    found = corner_surface(mask, (1.0, 1.0, 1.0))
+    found = corner_surface(mask)
     assert len(found.flat) == 8
-    np.testing.assert_allclose(found.areas, np.sqrt(3) / 8)
+    assert found.area_mm2((1.0, 1.0, 1.0)) == pytest.approx(8 * np.sqrt(3) / 8)
+
+
+def test_the_area_does_not_depend_on_how_a_long_crop_is_cut_into_planes():
+    """Planes are taken a few at a time along the first axis; turning the mask cuts it elsewhere."""
+    mask = np.pad(np.random.default_rng(1).random((3 * PLANES_AT_ONCE + 5, 7, 9)) < 0.4, 1)
+    straight, turned = corner_surface(mask), corner_surface(np.ascontiguousarray(mask.transpose(2, 1, 0)))
+    assert np.array_equal(np.sort(straight.flat), straight.flat)
+    assert straight.area_mm2((3.0, 2.0, 1.0)) == pytest.approx(turned.area_mm2((1.0, 2.0, 3.0)), rel=1e-12)
+    corners = np.zeros(straight.shape, dtype=bool)
+    corners.ravel()[straight.flat] = True
+    assert np.array_equal(np.flatnonzero(corners.transpose(2, 1, 0)), turned.flat)
 
 
 def test_surface_of_a_block_is_its_shell():
