@@ -15,6 +15,7 @@ from segbench.core.config import load_config
 from segbench.core.files import write_json
 from segbench.core.jobs import Job, find_job
 from segbench.core.paths import RunPaths
+from segbench.core.provenance import portable
 
 
 class _LastLines(logging.Handler):
@@ -64,7 +65,8 @@ def run_job(args: argparse.Namespace, verb: str, work: Callable, folder_of: Call
             outcome |= work(config, job)
         except Exception as error:  # a failure is data: it is recorded and the graph goes on
             logging.getLogger(__name__).exception("%s of %s failed", verb, job.id)
-            outcome |= {"status": "failed", "reason": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            outcome |= {"status": "failed", "reason": portable(reason, config.data_root)}
     if outcome["status"] != "ok":
         outcome["log_tail"] = list(lines.lines)
     outcome |= {"started": round(began, 3), "finished": round(time.time(), 3)}

@@ -71,6 +71,15 @@ def versions() -> dict[str, str]:
     return found
 
 
+def portable(text: str, data_root: Path | str) -> str:
+    """Return a message without the folders of this machine, because reports with it are published."""
+    folders = {Path(data_root): "<data>", Path(data_root).resolve(): "<data>", Path.cwd(): "<run>", ROOT: "<code>",
+               Path.home(): "<home>"}  # fmt: skip
+    for folder, word in folders.items():
+        text = text.replace(str(folder), word) if len(folder.parts) > 2 and folder.is_absolute() else text
+    return text
+
+
 def host() -> str:
     """Return the operating system and processor type, without the machine's name."""
     return f"{platform.system()} {platform.machine()}"

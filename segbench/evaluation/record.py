@@ -1,9 +1,15 @@
-"""run.json: what the report needs to know about a run beside its score rows."""
+"""run.json: what the report needs to know about a run beside its score rows.
+
+The report is rendered from the two files alone and carries both, so nothing that belongs to one machine (folders,
+environment, commands) is written here; the resolved config stays in results/.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
+import statistics
 import time
 from pathlib import Path
 
@@ -17,6 +23,8 @@ from segbench.core.provenance import commit, content_hash, host, versions
 from segbench.core.task import Task
 from segbench.data.presence import expected_count
 from segbench.stats.aggregate import DEFAULT_POLICIES
+
+CURVE_POINTS = 200
 
 
 def run_record(config: Config) -> dict:
@@ -37,7 +45,6 @@ def run_record(config: Config) -> dict:
         "protocol": _protocol_text(config),
         "audit": _audit(config, paths, splits),
         "config_sha256": content_hash(dump),
-        "config": dump,
         "provenance": {"commit": commit(), "versions": versions(), "host": host(), **_times(job_records)},
         "methods": _methods(config),
         "tasks": _tasks(config, splits),
@@ -107,7 +114,21 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> dict:
         "device": trained.get("device", "cpu"),
         "started": min(record["started"] for record in outcomes),
         "finished": max(record["finished"] for record in outcomes),
-        "log": f"train/{job.id}/log.csv" if trained.get("status") == "ok" else None,
+        "curve": _curve(paths.train(job.id) / "log.csv") if trained.get("status") == "ok" else None,
+    }
+
+
+def _curve(path: Path) -> dict[str, list[float]] | None:
+    """Return iteration and loss of a training log as at most CURVE_POINTS means of consecutive lines, None without."""
+    if not path.exists():  # a model that lives elsewhere trains without one
+        return None
+    with open(path, newline="", encoding="utf-8") as stream:
+        lines = [(float(row["iteration"]), float(row["loss"])) for row in csv.DictReader(stream)]
+    together = max(1, math.ceil(len(lines) / CURVE_POINTS))
+    blocks = [lines[first : first + together] for first in range(0, len(lines), together)]
+    return {
+        name: [round(statistics.fmean(line[i] for line in block), 6) for block in blocks]
+        for i, name in enumerate(("iteration", "loss"))
     }
 
 

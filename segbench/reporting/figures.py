@@ -203,7 +203,7 @@ def training_plot(run: Run, experiment: str) -> Plot | None:
         headline(figure, run, experiment, f"{experiment} training curves")
         caption = (
             f"{run.data_word(experiment)}Training loss (Dice and cross-entropy, deep supervision included) of every "
-            f"finished job, one line per job and seed, running mean over {SMOOTH} log lines; methods with one job "
+            f"finished job, one line per job and seed, running mean over {SMOOTH} points; methods with one job "
             "per task have one line per task."
         )
         return finish(figure, f"{experiment}_training", caption)
@@ -212,13 +212,10 @@ def training_plot(run: Run, experiment: str) -> Plot | None:
 def _curves(run: Run, experiment: str, method: Method) -> list[tuple[np.ndarray, np.ndarray]]:
     curves = []
     for job in run.jobs(experiment, method.key):
-        path = run.folder / job["log"] if job.get("log") else None
-        if path is None or not path.exists():
-            continue
-        log = pd.read_csv(path)
-        if len(log):
-            loss = log["loss"].rolling(SMOOTH, min_periods=1, center=True).mean()
-            curves.append((log["iteration"].to_numpy() / log["iteration"].iloc[-1], loss.to_numpy()))
+        if job["curve"] and job["curve"]["loss"]:
+            iteration = np.asarray(job["curve"]["iteration"])
+            loss = pd.Series(job["curve"]["loss"]).rolling(SMOOTH, min_periods=1, center=True).mean()
+            curves.append((iteration / iteration[-1], loss.to_numpy()))
     return curves
 
 

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 def render(results_dir: Path, out_dir: Path) -> None:
     """Write index.html, tables/ and figures/ of a finished run below `out_dir`.
 
-    `results_dir` holds scores.csv and run.json. The page is written last, so that it never points to missing files.
+    `results_dir` holds scores.csv and run.json, from which everything follows; both are copied, so that a report can be
+    rebuilt from itself. The page is written last, so that it never points to missing files.
     Raises `InputFaults` when the folder does not hold a finished run.
     """
     run, out_dir = Run(Path(results_dir)), Path(out_dir)
@@ -43,7 +44,8 @@ def render(results_dir: Path, out_dir: Path) -> None:
     started = transfers.transfer_frame(run)
     if len(started):
         write_text(out_dir / "tables" / "transfers.csv", _csv(started, "synthetic" if run.synthetic() else "real"))
-    write_bytes(out_dir / "scores.csv", (Path(results_dir) / "scores.csv").read_bytes())
+    for name in ("scores.csv", "run.json"):
+        write_bytes(out_dir / name, (Path(results_dir) / name).read_bytes())
     write_text(out_dir / "index.html", page_html(run, parts, published, started))
 
 

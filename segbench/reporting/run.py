@@ -58,7 +58,6 @@ class Run:
 
     def __init__(self, folder: Path):
         """Read scores.csv and run.json of `folder`; raises `InputFaults` when one is missing or not readable."""
-        self.folder = folder
         self.record = _read_record(folder / "run.json")
         self.rows = read_scores(folder / "scores.csv")
         self.methods = _with_distinct_titles([Method(**_fields(item)) for item in self.record["methods"]])
@@ -131,6 +130,7 @@ def _read_record(path: Path) -> dict:
     except ValueError as error:
         raise fault(path, found=f"not JSON ({error})", expected="JSON", mend="run `segbench gather` again") from error
     missing = [key for key in _NEEDED if key not in record]
+    missing += ["curve of a job"] if any("curve" not in job for job in record.get("jobs", [])) else []
     if missing:
         raise fault(
             path,

@@ -67,8 +67,8 @@ POLICIES = {
 }
 
 
-def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, logs=True, rng_seed=7) -> Path:
-    """Write scores.csv, run.json and training logs below `folder` and return it; same arguments, same bytes."""
+def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, curves=True, rng_seed=7) -> Path:
+    """Write scores.csv, run.json below `folder` and return it; same arguments, same bytes."""
     rng = np.random.default_rng(rng_seed)
     folder.mkdir(parents=True, exist_ok=True)
     worlds = [("upstream", UPSTREAM[:upstream], UPSTREAM_METHODS[:methods]),
@@ -80,8 +80,8 @@ def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, l
                 for seed in seeds if method[3] != "control" else seeds[:1]:
                     rows += _rows(experiment, method, task, seed, cases, rng)
             jobs += _jobs(experiment, method, tasks, seeds, rng)
-    if logs:
-        _write_logs(folder, jobs, rng)
+    for job in jobs:
+        job["curve"] = _curve(rng, job["iterations"] or 1, known=curves and job["iterations"] > 0)
     rows.sort(key=lambda row: tuple(str(row[name]) for name in SCORE_COLUMNS[:12]))
     with open(folder / "scores.csv", "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, SCORE_COLUMNS, lineterminator="\n")
@@ -157,7 +157,6 @@ def _jobs(experiment, method, tasks, seeds, rng):
                 "predict_seconds": round(float(rng.uniform(1, 3)), 1),
                 "iterations": 0 if control or not ok else (150 * len(tasks) if unit == "joint" else 150),
                 "parameters": 0 if control or not ok else int(rng.integers(300_000, 900_000)),
-                "log": f"train/{job}/log.csv" if ok and not control else None,
                 "match": _match(initialisation) if initialisation in ("uniseg", "dodnet", "multi_head") else None,
             }  # fmt: skip
 
@@ -173,24 +172,16 @@ def _match(source):
     }  # fmt: skip
 
 
-def _write_logs(folder, jobs, rng):
-    for job in jobs:
-        if job["log"]:
-            path = folder / job["log"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            steps = np.linspace(1, job["iterations"], 100).astype(int)
-            losses = 1.5 - 1.6 * (1 - np.exp(-steps / job["iterations"] * 3)) + rng.normal(0, 0.05, len(steps))
-            with open(path, "w", newline="", encoding="utf-8") as stream:
-                writer = csv.writer(stream, lineterminator="\n")
-                writer.writerow(["iteration", "task", "loss", "learning_rate", "seconds"])
-                for step, loss in zip(steps, losses, strict=True):
-                    writer.writerow([step, job["unit"], f"{loss:.5f}", 0.01, round(0.1 * step, 2)])
+def _curve(rng, iterations, *, known):
+    steps = np.linspace(1, iterations, 100).astype(int)
+    losses = 1.5 - 1.6 * (1 - np.exp(-steps / iterations * 3)) + rng.normal(0, 0.05, len(steps))
+    return {"iteration": steps.tolist(), "loss": [round(float(loss), 5) for loss in losses]} if known else None
 
 
 def _record(worlds, jobs, cases):
     return {
         "run": "toy", "description": "Made-up scores for the tests of the report.", "synthetic": True,
-        "protocol": "seeded", "config_sha256": "0" * 64, "config": {"run": "toy", "metrics": list(METRICS)},
+        "protocol": "seeded", "config_sha256": "0" * 64,
         "provenance": {"commit": "0123456789abcdef0123456789abcdef01234567",
                        "versions": {"python": "3.11.9", "torch": "2.13.0"}, "host": "Linux x86_64",
                        "started": "2026-01-01 10:00:00 UTC", "finished": "2026-01-01 10:11:00 UTC"},

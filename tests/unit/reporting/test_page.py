@@ -56,7 +56,7 @@ def test_every_promised_file_is_there(report):
             assert {f"tables/{experiment}_{metric}.{kind}" for kind in ("csv", "md", "tex")} <= files
         for figure in ("dice_cases", "dice_differences", "training", "dice_cost", "dice_rank_stability"):
             assert {f"figures/{experiment}_{figure}.{kind}" for kind in ("png", "svg")} <= files
-    assert "scores.csv" in files
+    assert {"scores.csv", "run.json"} <= files
 
 
 def test_the_page_needs_nothing_from_elsewhere(report, page):
@@ -127,14 +127,23 @@ def test_cost_section_shows_the_share_outside_training_inference_and_scoring(pag
     assert "14 % of the process time lies outside training, inference and scoring" in page
 
 
-def test_the_same_input_gives_the_same_bytes_in_another_process(tmp_path):
-    results = write_run(tmp_path / "tiny", seeds=(0,), cases=3, upstream=2, methods=4)
-    render(results, tmp_path / "here")
-    command = [sys.executable, "-m", "segbench", "report", "--results", str(results), "--out", str(tmp_path / "there")]
+def test_a_report_is_rebuilt_from_itself_and_what_differs_is_named(tmp_path, capsys):
+    render(write_run(tmp_path / "tiny", seeds=(0,), cases=3, upstream=2, methods=4), tmp_path / "report")
+    report = tmp_path / "report"
+    command = [sys.executable, "-m", "segbench", "verify", str(report)]
     root = Path(__file__).resolve().parents[3]
     other = {**os.environ, "PYTHONHASHSEED": "4242", "PYTHONPATH": str(root)}
     subprocess.run(command, check=True, cwd=root, env=other, capture_output=True)
-    assert _digests(tmp_path / "there") == _digests(tmp_path / "here")
+
+    (report / "tables" / "upstream_dice.csv").write_text("synthetic,better\n")
+    (report / "figures" / "upstream_training.svg").unlink()
+    (report / "extra.txt").write_text("x")
+    assert main(["verify", str(report)]) == 1
+    told = capsys.readouterr().err
+    for words in ("tables/upstream_dice.csv differs", "upstream_training.svg is missing", "extra.txt is not rebuilt"):
+        assert words in told
+    assert "index.html" not in told
+    assert main(["verify", str(tmp_path)]) == 2
 
 
 def test_the_verb_prints_the_page_and_refuses_an_empty_folder(tmp_path, capsys):
@@ -172,7 +181,7 @@ def test_a_difference_without_an_interval_is_not_called_undecided():
 
 
 def test_a_run_with_one_trained_method_still_renders(tmp_path):
-    results = write_run(tmp_path / "one", seeds=(0,), cases=3, upstream=2, methods=1, logs=False)
+    results = write_run(tmp_path / "one", seeds=(0,), cases=3, upstream=2, methods=1, curves=False)
     render(results, tmp_path / "report")
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert "Fewer than two trained methods: there is nothing to compare." in page

@@ -16,7 +16,7 @@ from tests.unit.reporting.synthetic_run import write_run
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
-    return Run(write_run(tmp_path_factory.mktemp("tables") / "toy", logs=False))
+    return Run(write_run(tmp_path_factory.mktemp("tables") / "toy", curves=False))
 
 
 @pytest.fixture(scope="module")

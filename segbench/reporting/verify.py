@@ -1,0 +1,32 @@
+"""Check a rendered report: rebuild it from its own score rows and record, and compare every byte."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from segbench.reporting.page import render
+
+
+def differing_files(report: Path) -> list[str]:
+    """Return what differs between a report and one rebuilt from its scores.csv and run.json, sorted by file.
+
+    Empty when both hold the same files with the same bytes. Raises `InputFaults` when the two files are missing or do
+    not describe a finished run.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        rebuilt = Path(folder) / "report"
+        render(report, rebuilt)
+        committed, again = _files(report), _files(rebuilt)
+        named = {name: "is not rebuilt" for name in committed.keys() - again.keys()}
+        named |= {name: "is missing" for name in again.keys() - committed.keys()}
+        named |= {
+            name: "differs"
+            for name in committed.keys() & again.keys()
+            if committed[name].read_bytes() != again[name].read_bytes()
+        }
+    return [f"{name} {what}" for name, what in sorted(named.items())]
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
