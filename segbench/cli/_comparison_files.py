@@ -13,6 +13,7 @@ from segbench.core.errors import Fault, suggestion
 from segbench.core.files import write_bytes, write_text
 from segbench.core.vocabulary import POLICY_STATUSES
 from segbench.metrics.registry import METRICS
+from segbench.reporting.rank_figures import share_map
 from segbench.reporting.style import COLOURS, INK, RC, finish, plt
 from segbench.stats.comparison import TITLES, Options, notes
 from segbench.stats.policies import Policy
@@ -22,6 +23,8 @@ from segbench.stats.scores import UNIT_INTERVAL_METRICS
 PLAIN = {"difference", "low", "high", "mean", "figure", "sd", "median_difference", "minimum_detectable", "smallest",
          "largest", "sd_of_differences", "region", "published", "measured", "low_as_seen", "high_as_seen"}  # fmt: skip
 """Columns in the unit of the metric; shares are shown in per cent."""
+ABOUT = ("experiment", "initialisation", "protocol", "n_seeds", "n_seeds_a", "n_seeds_b", "seed_freedoms")
+"""Columns that the page leaves out where every row says the same."""
 HIDDEN = {"patient_low", "patient_high", "seed_means", "seed_noise", "source_url", "table"}
 VOLUMES = tuple(name for name, metric in METRICS.items() if metric.unit == "ml")
 LONGEST = 60
@@ -122,25 +125,13 @@ def _difference_figure(tested: pd.DataFrame, p_values: pd.DataFrame, title: str)
 
 
 def _stability_figure(shares: pd.DataFrame, title: str):
-    """Circles whose area is the share of draws in which a method takes a rank; None without a method on every task."""
+    """Share of draws in which a method takes a rank; None without a method on every task."""
     if shares.empty:
         return None
-    order = (shares["rank"] * shares["share"]).groupby(shares["method"]).sum().sort_values(kind="stable").index
-    with plt.rc_context(RC):
-        figure, axis = plt.subplots(figsize=(1.8 + 0.8 * len(order), 1.4 + 0.4 * len(order)), layout="constrained")
-        palette = _palette(shares["method"].unique())
-        for i, method in enumerate(order):
-            own = shares[shares["method"] == method]
-            axis.scatter([i] * len(own), own["rank"], s=420 * own["share"], color=palette[method])
-        axis.set_xticks(range(len(order)), order, rotation=30, ha="right")
-        axis.set_yticks(range(1, len(order) + 1))
-        axis.set_ylim(len(order) + 0.6, 0.4)
-        axis.set_xlim(-0.6, len(order) - 0.4)
-        axis.set_ylabel("rank by mean over tasks")
+    with plt.rc_context(RC | {"axes.grid": False}):
+        figure = share_map(shares, {method: method for method in shares["method"]})
         figure.suptitle(f"{title}: rank stability", fontsize=9)
-        caption = (
-            f"{title}: share of bootstrap draws (patients, seeds) in which a method takes a rank; area is the share."
-        )
+        caption = f"{title}: share of bootstrap draws (patients, seeds) in which a method takes a rank by mean."
         return finish(figure, _file_name(title, "rank_stability"), caption)
 
 
@@ -159,7 +150,8 @@ def write(out: Path, rows: pd.DataFrame, tables: dict[str, pd.DataFrame], plots:
 
 def _page(rows: pd.DataFrame, tables: dict[str, pd.DataFrame], plots: list, options: Options) -> str:
     synthetic = " (synthetic data)" if options.synthetic else ""
-    lines = [f"# Comparison of {rows['model'].nunique()} models on {rows['task'].nunique()} tasks{synthetic}", ""]
+    tasks = rows["task"].nunique()
+    lines = [f"# Comparison of {rows['model'].nunique()} models on {tasks} task{'s' * (tasks > 1)}{synthetic}", ""]
     lines += [f"- {note}" for note in notes(rows, options)] + [""]
     for plot in plots:
         lines += [f"![{plot.caption}]({plot.name}.png)", "", f"*{plot.caption}*", ""]
@@ -184,7 +176,8 @@ def _under(name: str, options: Options) -> str:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    shown = table.drop(columns=[name for name in table.columns if name in HIDDEN])
+    same = [name for name in ABOUT if name in table and table[name].nunique(dropna=False) == 1]
+    shown = table.drop(columns=[*same, *(name for name in table.columns if name in HIDDEN)])
     metrics = shown["metric"] if "metric" in shown else pd.Series("", index=shown.index)
     text = pd.DataFrame({name: [_cell(name, value, metric) for value, metric in zip(shown[name], metrics, strict=True)]
                          for name in shown.columns})  # fmt: skip

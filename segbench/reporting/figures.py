@@ -27,7 +27,8 @@ def case_plot(run: Run, table: Table) -> Plot:
     """Return one panel per task: a point per test case, the mean with its interval, boxes from BOX_FROM cases on."""
     methods = [row.method for row in table.rows]
     values = case_values(run, table)
-    logarithmic = METRICS[table.metric].unit == "mm"
+    about = METRICS[table.metric]
+    logarithmic = about.unit == "mm"
     rows, columns = _grid(len(table.tasks))
     with plt.rc_context(RC):
         height = rows * (0.62 + 0.2 * len(methods)) + 0.5
@@ -39,10 +40,12 @@ def case_plot(run: Run, table: Table) -> Plot:
                 axis.set_axis_off()
                 continue
             _case_panel(axis, table, i, values, logarithmic=logarithmic)
-        _panel_edges(axes, len(table.tasks), f"{METRICS[table.metric].title} ({unit_of(table.metric)})")
+        _panel_edges(axes, len(table.tasks), f"{about.title} ({unit_of(table.metric)})")
         axes[0, 0].set_yticks(range(len(methods)), [method.title for method in methods])
         axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
-        headline(figure, run, table.experiment, f"{table.experiment} test cases, {METRICS[table.metric].title}")
+        headline(
+            figure, run, table.experiment, f"{table.experiment} test cases, {about.title} ({about.better} is better)"
+        )
         caption = (
             f"{run.data_word(table.experiment)}{table.experiment.capitalize()} tasks, one point per test case (mean "
             "over structures and seeds, policy applied), diamond and line: mean over cases with 95 % interval, as "
@@ -102,7 +105,7 @@ def _case_panel(axis, table: Table, position: int, values: pd.DataFrame, *, loga
         if np.isfinite(cell.low) and np.isfinite(cell.high):
             axis.plot([cell.low * factor, cell.high * factor], [y, y], color=style["color"], lw=1.2, alpha=0.9)
         axis.plot(cell.mean * factor, y, marker="D", ms=4.2, mfc=style["color"], mec="white", mew=0.6)
-    axis.set_title(_wrapped(task["title"], 34))
+    axis.set_title(_wrapped(f"{task['title']}, n = {task['n_test']}", 34))
     if logarithmic:
         axis.set_xscale("symlog", linthresh=1, linscale=0.5)
         axis.set_xlim(left=0)
@@ -135,12 +138,14 @@ def difference_plot(
             for x, name in enumerate(names):
                 _difference_text(axis, x, y, found.get((title, name)), metric, limit)
         axis.set_yticks(range(len(titles)), titles)
-        axis.set_xticks(range(len(names)), [_wrapped(name, 14) for name in names], fontsize=7)
+        axis.set_xticks(range(len(names)), [_with_patients(differences, name) for name in names], fontsize=7)
         axis.xaxis.tick_top()
         axis.tick_params(length=0)
         for side in axis.spines.values():
             side.set_visible(False)
-        figure.colorbar(image, ax=axis, shrink=0.9, pad=0.01, label=f"difference ({_points(metric)})")
+        figure.colorbar(
+            image, ax=axis, shrink=0.9, pad=0.01, label=f"{METRICS[metric].title} difference ({_points(metric)})"
+        )
         headline(figure, run, experiment, f"{METRICS[metric].title}: method minus {reference}")
         caption = (
             f"{run.data_word(experiment)}{METRICS[metric].title} of each method minus {reference}, in "
@@ -148,6 +153,13 @@ def difference_plot(
             "interval excludes 0 (not corrected for the number of tasks)."
         )
         return finish(figure, f"{experiment}_{metric}_differences", caption)
+
+
+def _with_patients(differences: pd.DataFrame, column: str) -> str:
+    """Return the wrapped title of a column with its number of patients; the mean over tasks has none of its own."""
+    patients = differences.loc[differences["column"] == column, "n_patients"].dropna()
+    count = f"\nn = {patients.max():g}" if len(patients) else ""
+    return _wrapped(column, 14) + count
 
 
 def _difference_text(axis, x: int, y: int, found, metric: str, limit: float) -> None:

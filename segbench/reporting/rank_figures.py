@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 
 from segbench.metrics.registry import METRICS
 from segbench.reporting.figures import headline
@@ -67,7 +70,7 @@ def _rank_stems(axis: Axes, table: pd.DataFrame, titles: dict, colours: dict, *,
         axis.plot([row.mean_rank, row.mean_rank, edge], [0, depth, depth], color=colour, lw=1.1)
         axis.plot(row.mean_rank, 0, "o", color=colour, ms=4.5)
         words = (f"{titles[row.method]}  {row.mean_rank:.2f}", f"{row.mean_rank:.2f}  {titles[row.method]}")
-        axis.text(edge + (-0.05 if i < left else 0.05), depth, words[i >= left], ha=side, va="center", color=colour)
+        axis.text(edge + (-0.05 if i < left else 0.05), depth, words[i >= left], ha=side, va="center", color=INK)
     margin = 0.45 * count
     axis.set_xlim(1 - margin, count + margin)
     axis.set_axis_off()
@@ -79,29 +82,9 @@ def rank_stability_plot(run: Run, statistics: Statistics) -> Plot | None:
     shares = shares[shares["task"] == ALL_TASKS]
     if shares.empty:
         return None
-    grid = shares.pivot(index="method", columns="rank", values="share")
-    grid = grid.loc[(grid * grid.columns).sum(axis=1).sort_values(kind="stable").index]
     experiment = statistics.experiment
     with plt.rc_context(RC | {"axes.grid": False}):
-        size = (2.6 + 0.62 * grid.shape[1], 1.1 + 0.3 * grid.shape[0])
-        figure, axis = plt.subplots(figsize=(max(4.2, size[0]), size[1]), layout="constrained")
-        axis.imshow(grid.to_numpy(), cmap=SHADES, vmin=0, vmax=1, aspect="auto")
-        for (y, x), share in np.ndenumerate(grid.to_numpy()):
-            if share >= 0.005:
-                axis.text(
-                    x,
-                    y,
-                    f"{100 * share:.0f} %",
-                    ha="center",
-                    va="center",
-                    fontsize=7,
-                    color="white" if share > 0.55 else INK,
-                )
-        axis.set_yticks(range(len(grid)), [statistics.titles[label] for label in grid.index])
-        axis.set_xticks(range(grid.shape[1]), [f"rank {rank}" for rank in grid.columns])
-        axis.tick_params(length=0)
-        for side in axis.spines.values():
-            side.set_visible(False)
+        figure = share_map(shares, statistics.titles)
         headline(figure, run, experiment, f"{experiment}: rank stability")
         caption = (
             f"{run.data_word(experiment)}Share of {RESAMPLES} bootstrap samples (patients within tasks, seeds within "
@@ -109,3 +92,22 @@ def rank_stability_plot(run: Run, statistics: Statistics) -> Plot | None:
             f"{experiment} tasks."
         )
         return finish(figure, f"{experiment}_{statistics.metric}_rank_stability", caption)
+
+
+def share_map(shares: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Return a map of `share` by `method` (best mean rank on top) and `rank`, each share in per cent in its field."""
+    grid = shares.pivot(index="method", columns="rank", values="share")
+    grid = grid.loc[(grid * grid.columns).sum(axis=1).sort_values(kind="stable").index]
+    size = (max(4.2, 2.6 + 0.62 * grid.shape[1]), 1.1 + 0.3 * grid.shape[0])
+    figure, axis = plt.subplots(figsize=size, layout="constrained")
+    axis.imshow(grid.to_numpy(), cmap=SHADES, vmin=0, vmax=1, aspect="auto")
+    for (y, x), share in np.ndenumerate(grid.to_numpy()):
+        if share >= 0.005:
+            colour = "white" if share > 0.55 else INK
+            axis.text(x, y, f"{100 * share:.0f} %", ha="center", va="center", fontsize=7, color=colour)
+    axis.set_yticks(range(len(grid)), [titles[label] for label in grid.index])
+    axis.set_xticks(range(grid.shape[1]), [f"rank {rank}" for rank in grid.columns])
+    axis.tick_params(length=0)
+    for side in axis.spines.values():
+        side.set_visible(False)
+    return figure

@@ -18,8 +18,8 @@ def differing_files(report: Path) -> list[str]:
         rebuilt = Path(folder) / "report"
         render(report, rebuilt)
         committed, again = _files(report), _files(rebuilt)
-        named = {name: "is not rebuilt" for name in committed.keys() - again.keys()}
-        named |= {name: "is missing" for name in again.keys() - committed.keys()}
+        named = dict.fromkeys(committed.keys() - again.keys(), "is not rebuilt")
+        named |= dict.fromkeys(again.keys() - committed.keys(), "is missing")
         named |= {
             name: "differs"
             for name in committed.keys() & again.keys()
