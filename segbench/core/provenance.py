@@ -76,7 +76,7 @@ def portable(text: str, data_root: Path | str) -> str:
     folders = {Path(data_root): "<data>", Path(data_root).resolve(): "<data>", Path.cwd(): "<run>", ROOT: "<code>",
                Path.home(): "<home>"}  # fmt: skip
     for folder, word in folders.items():
-        text = text.replace(str(folder), word) if len(folder.parts) > 2 and folder.is_absolute() else text
+        text = text.replace(str(folder), word) if len(folder.parts) > 1 and folder.is_absolute() else text
     return text
 
 

@@ -10,6 +10,8 @@ from scipy import ndimage
 from segbench.core.task import Structure
 
 Box = tuple[slice, slice, slice]
+PLANES_AT_ONCE = 8
+"""Planes of a crop that wide intermediate arrays are made for at once: they add little to the peak of memory."""
 
 
 def structure_masks(

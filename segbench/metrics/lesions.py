@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 
+from segbench.metrics.crop import PLANES_AT_ONCE
+
 CONNECTIVITY = 26
 
 
@@ -57,6 +59,10 @@ def _components(mask_XYZ: np.ndarray, other_XYZ: np.ndarray) -> tuple[np.ndarray
     labels, count = cc3d.connected_components(
         mask_XYZ.view(np.uint8), connectivity=CONNECTIVITY, binary_image=True, return_N=True
     )
-    sizes = np.bincount(labels[mask_XYZ], minlength=count + 1)[1:]
-    shared = np.bincount(labels[mask_XYZ & other_XYZ], minlength=count + 1)[1:]
-    return sizes, shared > 0
+    sizes, shared = np.zeros((2, count + 1), dtype=np.int64)
+    for first in range(0, len(labels), PLANES_AT_ONCE):  # counting widens what it counts to 64 bits
+        part = slice(first, first + PLANES_AT_ONCE)
+        inside, both = mask_XYZ[part], mask_XYZ[part] & other_XYZ[part]
+        sizes += np.bincount(labels[part][inside], minlength=count + 1)
+        shared += np.bincount(labels[part][both], minlength=count + 1)
+    return sizes[1:], shared[1:] > 0

@@ -15,6 +15,7 @@ import edt
 import numpy as np
 from scipy.spatial import cKDTree
 
+from segbench.metrics.crop import PLANES_AT_ONCE
 from segbench.metrics.surfels import surfel_areas
 
 # A nearest-neighbour query costs about as much as the distance transform of this many voxels: a tree over a surface is
@@ -22,8 +23,7 @@ from segbench.metrics.surfels import surfel_areas
 VOXELS_PER_QUERY = 25
 FEW_QUERIES = 20_000
 POINTS_AT_ONCE = 4096
-PLANES_AT_ONCE = 8
-"""What coordinates and codes are made for at once: little beside the crop, so that they add little to the peak."""
+"""Points whose coordinates are made at once."""
 LEAF_POINTS = 64
 """Points of a leaf of the tree: fewer make it larger, and queries far from the target slower."""
 

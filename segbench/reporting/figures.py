@@ -105,7 +105,7 @@ def _case_panel(axis, table: Table, position: int, values: pd.DataFrame, *, loga
         if np.isfinite(cell.low) and np.isfinite(cell.high):
             axis.plot([cell.low * factor, cell.high * factor], [y, y], color=style["color"], lw=1.2, alpha=0.9)
         axis.plot(cell.mean * factor, y, marker="D", ms=4.2, mfc=style["color"], mec="white", mew=0.6)
-    axis.set_title(_wrapped(f"{task['title']}, n = {task['n_test']}", 34))
+    axis.set_title(_wrapped(f"{task['title']}, n\u00a0=\u00a0{task['n_test']}", 34))
     if logarithmic:
         axis.set_xscale("symlog", linthresh=1, linscale=0.5)
         axis.set_xlim(left=0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from segbench.stats.aggregate import cells, mean_over_tasks, structure_cells
-from segbench.stats.methods import undefined_tasks
+from segbench.stats.methods import first_protocol, undefined_tasks
 from segbench.stats.multiverse import multiverse, multiverse_summary, policy_sensitivity
 from segbench.stats.paired import detectable_per_task, paired_table, variance_split
 from segbench.stats.policies import Policy, policy_text
@@ -56,9 +56,9 @@ class Options:
 def compare(rows: pd.DataFrame, options: Options) -> dict[str, pd.DataFrame]:
     """Return name -> table for every statistic that the rows allow, in the order of `TITLES`; empty ones are left out.
 
-    Rows of several protocols are compared under the first one; the multiverse holds the others.
+    A task with rows of several protocols is compared under its first one; the multiverse holds the others.
     """
-    first = rows[rows["protocol"] == rows["protocol"].iloc[0]]
+    first = first_protocol(rows)
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in TITLES}
     for metric in options.metrics:
         for name, table in _of_metric(first, metric, options).items():

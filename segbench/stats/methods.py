@@ -48,19 +48,25 @@ def check_complete(rows: pd.DataFrame, *, where: str = "scores") -> None:
 
 def _missing_tasks(rows: pd.DataFrame, where: str) -> list[Fault]:
     faults = []
-    for (experiment, protocol), part in rows.groupby(["experiment", "protocol"], sort=False):
-        tasks = set(part["task"])
+    for experiment, part in rows.groupby("experiment", sort=False):
+        tasks = set(zip(part["task"], part["protocol"], strict=True))
         for (model, initialisation, seed), own in part.groupby(["model", "initialisation", "seed"], sort=False):
-            if missing := sorted(tasks - set(own["task"])):
+            missing = sorted(tasks - set(zip(own["task"], own["protocol"], strict=True)))
+            if missing:
                 faults.append(
                     Fault(
-                        f"{where}: {experiment}/{protocol}: {model} {initialisation} seed {seed}",
-                        f"no row of {', '.join(map(str, missing))}",
-                        "the same tasks for every method",
+                        f"{where}: {experiment}: {model} {initialisation} seed {seed}",
+                        f"no row of {', '.join(f'{task} under protocol {protocol!r}' for task, protocol in missing)}",
+                        "the same tasks under the same protocols for every method",
                         "add its rows, with the status skipped where the method does not serve the task",
                     )
                 )
     return faults
+
+
+def first_protocol(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each task's first protocol."""
+    return rows[rows["protocol"] == rows.groupby(["experiment", "task"])["protocol"].transform("first")]
 
 
 def countable(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -79,8 +79,10 @@ def multiverse(
     The default universe is the first metric, the stated policy, the mean of task means, no task left out and the first
     protocol. A metric that is defined for nobody on some task (nominal spacing) ranks over the others: `n_tasks` of
     `n_tasks_expected` says over how many. Methods without a value on every one of these take no part. Ties share the
-    better rank.
+    better rank. Protocols are a choice where a task has rows of several; one for each task is one way of evaluating.
     """
+    if (rows.groupby(["experiment", "task"])["protocol"].nunique() == 1).all():
+        rows = rows.assign(protocol=" + ".join(rows["protocol"].unique()))
     records: list[dict] = []
     for experiment, protocol, metric in itertools.product(
         rows["experiment"].unique(), rows["protocol"].unique(), metrics

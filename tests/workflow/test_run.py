@@ -60,6 +60,16 @@ def test_the_page_says_synthetic_and_needs_no_network(finished):
     assert "<link" not in page
 
 
+def test_the_report_carries_its_record_without_a_trace_of_the_machine(finished):
+    report = finished.folder / "reports" / "tiny"
+    record = (report / "run.json").read_text()
+    assert record == (finished.results / "run.json").read_text()
+    assert not [path for path in (ROOT, finished.folder, Path.home()) if str(path) in record]
+    curves = [job["curve"] for job in json.loads(record)["jobs"] if job["iterations"]]
+    assert curves
+    assert all(curve["loss"] and len(curve["loss"]) == len(curve["iteration"]) for curve in curves)
+
+
 def test_the_transfer_is_reported(finished):
     match = finished.outcome("train", "downstream.single_task.uniseg.phantom_schwannoma.f0.s0")["match"]
     assert match["share"] > 0.5

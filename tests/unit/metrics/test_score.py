@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -67,6 +68,20 @@ def test_only_what_is_asked_is_computed(monkeypatch):
 
     monkeypatch.setattr("segbench.metrics.pair.distances", refuse)
     score_pair(label_map(0), label_map(1), SPACING, STRUCTURES, metrics=["dice", "volume_error_ml", "lesion_f1"])
+
+
+def test_memory_stays_under_three_times_the_crop():
+    """Both masks of the crop, 8 bits a voxel, are the measure; search trees in C++ come on top (docs/metrics.md)."""
+    axes = np.ogrid[-32:32, -64:64, -64:64]
+    ball = sum((axis / radius) ** 2 for axis, radius in zip(axes, (31, 60, 60), strict=True)) < 1
+    prediction = np.roll(ball, (1, 2), axis=(0, 1)).view(np.uint8)
+    structure, crop = Structure("organ", (1,), 2.0), 2 * 62 * 121 * 119
+    score_pair(ball[:8], prediction[:8], SPACING, [structure])
+    tracemalloc.start()
+    score_pair(ball.view(np.uint8), prediction, SPACING, [structure])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * crop
 
 
 def test_bool_masks_are_label_maps_of_one_label():

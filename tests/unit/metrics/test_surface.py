@@ -6,7 +6,8 @@ import surface_distance.lookup_tables as tables
 from scipy import ndimage
 
 from segbench.metrics import surface
-from segbench.metrics.surface import PLANES_AT_ONCE, corner_surface, distances, voxel_surface
+from segbench.metrics.crop import PLANES_AT_ONCE
+from segbench.metrics.surface import corner_surface, distances, voxel_surface
 from segbench.metrics.surfels import surfel_areas
 
 

@@ -67,6 +67,7 @@ FAULTS = [
     (lambda f: f.assign(status="okay"), [], "did you mean 'ok'?"),
     (lambda f: bad(f).replace({"value": {f["value"].iloc[0]: ""}}), [], "a number beside status ok"),
     (lambda f: f[(f["model"] != "a") | (f["task"] != "U")], [], "a none seed 0: found no row of U"),
+    (lambda f: f.assign(protocol=f["model"].map({"a": "x"}).fillna("y")), [], "no row of T under protocol 'y'"),
     (lambda f: f.assign(structure=""), [], "line 2: structure: found ''; expected a name"),
     (lambda f: f.assign(metric="hd95", value=-3.0), [], "expected 0 or more"),
     (lambda f: f.head(0), [], "no rows"),
@@ -88,6 +89,17 @@ def test_bad_input_leaves_with_2_and_writes_nothing(tmp_path, capsys, spoil, opt
     assert words in err
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+def test_one_protocol_per_task_leaves_no_task_out(tmp_path):
+    rows = long_rows()
+    path = written(tmp_path, rows.assign(protocol=rows["task"].map({"T": "seeded", "U": "official"})))
+    assert main(["compare", path, "--out", str(tmp_path / "out"), "--resamples", "100"]) == 0
+    cells = pd.read_csv(tmp_path / "out" / "cells.csv")
+    assert dict(zip(cells["task"], cells["protocol"], strict=True)) == {"T": "seeded", "U": "official"}
+    universes = pd.read_csv(tmp_path / "out" / "multiverse.csv")
+    assert set(universes["protocol"]) == {"seeded + official"}
+    assert universes["n_tasks"].max() == 2
 
 
 @pytest.mark.parametrize(("models", "cases"), [(("a",), 6), (("a",), 1), (("a", "b"), 1), (("a", "b"), 2)])
