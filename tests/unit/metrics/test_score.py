@@ -72,10 +72,10 @@ def test_only_what_is_asked_is_computed(monkeypatch):
 
 def test_memory_stays_under_three_times_the_crop():
     """Both masks of the crop, 8 bits a voxel, are the measure; search trees in C++ come on top (docs/metrics.md)."""
-    axes = np.ogrid[-32:32, -64:64, -64:64]
-    ball = sum((axis / radius) ** 2 for axis, radius in zip(axes, (31, 60, 60), strict=True)) < 1
+    axes = np.ogrid[-40:40, -80:80, -80:80]
+    ball = sum((axis / radius) ** 2 for axis, radius in zip(axes, (38, 76, 76), strict=True)) < 1
     prediction = np.roll(ball, (1, 2), axis=(0, 1)).view(np.uint8)
-    structure, crop = Structure("organ", (1,), 2.0), 2 * 62 * 121 * 119
+    structure, crop = Structure("organ", (1,), 2.0), 2 * 76 * 153 * 151
     score_pair(ball[:8], prediction[:8], SPACING, [structure])
     tracemalloc.start()
     score_pair(ball.view(np.uint8), prediction, SPACING, [structure])
