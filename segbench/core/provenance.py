@@ -24,7 +24,8 @@ PHANTOM_CODE = (
     "segbench/data/phantom_torso.py", "segbench/data/phantom_mr.py",
 )  # fmt: skip
 AUDIT_CODE = ("segbench/data/audit.py", "segbench/data/audit_inputs.py", "segbench/data/fingerprint.py")
-PREPARE_CODE = ("segbench/data/preprocess.py", "segbench/data/readers.py", "segbench/data/recipes.py")
+PREPARED_CODE = ("segbench/data/grid.py", "segbench/data/readers.py", "segbench/data/store.py")
+PREPARE_CODE = (*PREPARED_CODE, "segbench/data/preprocess.py", "segbench/data/recipes.py")
 PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "batchgeneratorsv2", "edt", "snakemake")
 
 

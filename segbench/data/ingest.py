@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ import nibabel as nib
 
 from segbench.core import cards
 from segbench.core.case import Case, CaseFiles
+from segbench.core.files import sha256_of
 from segbench.core.task import Task
 from segbench.data import layouts
 
@@ -50,16 +50,9 @@ def manifest_row(task_name: str, files: CaseFiles) -> Case:
         patient_id=files.patient_id,
         image_paths=tuple(str(path) for path in files.image_paths),
         label_path=str(files.label_path),
-        image_sha256=_sha256(*files.image_paths),
-        label_sha256=_sha256(files.label_path),
+        image_sha256=sha256_of(*files.image_paths),
+        label_sha256=sha256_of(files.label_path),
         shape_xyz=tuple(int(size) for size in header.shape[:3]),
         spacing_mm_xyz=tuple(round(float(size), 6) for size in nib.affines.voxel_sizes(header.affine)),
         orientation="".join(nib.aff2axcodes(header.affine)),
     )
-
-
-def _sha256(*paths: Path) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -1,16 +1,27 @@
-"""Read the image and the label map of a case as they are stored; merges of the card are applied to labels."""
+"""Read the image and the label map of a case as they are stored; merges of the card are applied to labels.
+
+A file is read only while its contents have the hash that its manifest row says, so what was checked, prepared and
+scored are the same bytes.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import nibabel as nib
 import numpy as np
 
 from segbench.core.case import Case
 from segbench.core.errors import fault
+from segbench.core.files import sha256_of
 
 
 def read_image(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Return images_CXYZ (float32) and the 4x4 affine; one 4D file has its channels last."""
+    """Return images_CXYZ (float32) and the 4x4 affine; one 4D file has its channels last.
+
+    Raises InputFaults when a file changed since `ingest`.
+    """
+    _refuse_changed(case, case.image_paths, case.image_sha256)
     volumes, affine = [], None
     for path in case.image_paths:
         image = nib.load(path)
@@ -21,7 +32,11 @@ def read_image(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_label(case: Case, card: dict) -> np.ndarray:
-    """Return labels_XYZ (uint8) after the card's merges; a value that the card does not declare raises InputFaults."""
+    """Return labels_XYZ (uint8) after the card's merges.
+
+    A value that the card does not declare, and a file that changed since `ingest`, raise InputFaults.
+    """
+    _refuse_changed(case, [case.label_path], case.label_sha256)
     stored = np.asarray(nib.load(case.label_path).dataobj)
     labels = np.zeros(stored.shape, dtype=np.uint8)
     merge = {int(key): int(value) for key, value in card.get("merge", {}).items()}
@@ -32,3 +47,17 @@ def read_label(case: Case, card: dict) -> np.ndarray:
             raise fault(case.label_path, found=f"value {value}", expected=sorted(declared), mend="mend label or card")
         labels[stored == value] = target
     return labels
+
+
+def _refuse_changed(case: Case, paths: Sequence[str], expected: str) -> None:
+    try:
+        found = sha256_of(*paths)
+    except OSError as error:
+        found = error.strerror or "no file"
+    if found != expected:
+        raise fault(
+            f"{case.task}/{case.case_id}: {', '.join(paths)}",
+            found=f"contents that changed since ingest ({found[:12]})",
+            expected=f"SHA-256 {expected[:12]} as in the manifest",
+            mend="run again so that ingest sees the change, or put the file back",
+        )

@@ -19,9 +19,9 @@ class Recipe:
     """How a case becomes a prepared case.
 
     spacing_mm_zyx: target spacing in RAS+ order of axes z, y, x; None keeps the native one. clip_hu: window of CT.
-    image_order: spline order of image resampling. anisotropy: above this ratio of the largest to the smallest native
-    spacing, the coarse axis is resampled with order 0 apart from the others, as nnU-Net does. crop_to_nonzero: cut
-    away borders in which every channel equals the corner's minimum.
+    image_order: spline order of image resampling. anisotropy: above this ratio of the largest to the smallest spacing,
+    native or target, the coarse axis is resampled with order 0 apart from the others, as nnU-Net does.
+    crop_to_nonzero: cut away borders in which every channel is zero.
     """
 
     name: str

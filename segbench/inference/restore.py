@@ -8,10 +8,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel import orientations
-from scipy import ndimage
 
 from segbench.core.files import atomic_path
-from segbench.data.preprocess import largest_share, nearest
+from segbench.data.grid import largest_share, nearest, zoom
 
 
 def to_native(prediction: np.ndarray, meta: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -40,9 +39,7 @@ def _largest_class(scores_KZYX: np.ndarray, shape_zyx: tuple[int, ...]) -> np.nd
     best = np.full(shape_zyx, -np.inf, dtype=np.float32)
     labels = np.zeros(shape_zyx, dtype=np.uint8)
     for value, score_ZYX in enumerate(scores_KZYX):
-        if score_ZYX.shape != shape_zyx:
-            factors = [new / old for new, old in zip(shape_zyx, score_ZYX.shape, strict=True)]
-            score_ZYX = ndimage.zoom(score_ZYX, factors, order=1, mode="nearest", grid_mode=True)
+        score_ZYX = zoom(score_ZYX, shape_zyx, (1, 1, 1))
         closer = score_ZYX > best
         labels[closer], best[closer] = value, score_ZYX[closer]
     return labels

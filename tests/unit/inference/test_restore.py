@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from nibabel import orientations
 
-from segbench.data.preprocess import to_grid
+from segbench.data.grid import to_grid
 from segbench.data.recipes import Recipe
 from segbench.inference.restore import to_native, write_prediction
 
