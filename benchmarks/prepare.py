@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import tempfile
 import time
@@ -23,6 +22,7 @@ import numpy as np
 from scipy import ndimage
 from tabulate import tabulate
 
+from benchmarks.peers.process import cpu_seconds
 from benchmarks.sides import ours, peer, run_side
 from segbench.core import cards
 from segbench.data.ingest import discover, manifest_row
@@ -86,9 +86,9 @@ def prepare(job: dict) -> dict:
     task = cards.task_from_card("benchmark", card)
     cases = [manifest_row(task.name, files) for files in discover(task.name, card, raw.parent)]
     recipe = replace(Recipe("benchmark"), spacing_mm_zyx=tuple(job["spacing_mm_zyx"]))
-    began, cpu = time.perf_counter(), _cpu_seconds()
+    began, cpu = time.perf_counter(), cpu_seconds()
     prepare_task(cases, task, card, recipe, store_root=Path(job["store"]), workers=job["workers"])
-    return {"seconds": time.perf_counter() - began, "cpu_seconds": _cpu_seconds() - cpu}
+    return {"seconds": time.perf_counter() - began, "cpu_seconds": cpu_seconds() - cpu}
 
 
 def _card(job: dict, folder: str) -> dict:
@@ -102,11 +102,6 @@ def _card(job: dict, folder: str) -> dict:
         "structures": [{"name": f"class {value}", "labels": [value], "tolerance_mm": 2.0} for value in values],
         "recipe": "default",
     }
-
-
-def _cpu_seconds() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(item.ru_utime + item.ru_stime for item in used)
 
 
 def compare(title: str, raw: Path, facts: dict, *, repeats: int) -> Iterator[list]:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 PEERS = Path(__file__).resolve().parent / "peers"
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def nnunet_python() -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
 
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor  # noqa: E402
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # noqa: E402
+from process import cpu_seconds  # noqa: E402
 
 RESAMPLE = "resample_data_or_seg_to_shape"
 
@@ -70,12 +70,6 @@ def prepare(job: dict, case: str) -> None:
         manager.get_configuration("3d_fullres"),
         json.loads((raw / "dataset.json").read_text(encoding="utf-8")),
     )
-
-
-def cpu_seconds() -> float:
-    """Return processor seconds of this process and its ended children."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(item.ru_utime + item.ru_stime for item in used)
 
 
 def main() -> None:

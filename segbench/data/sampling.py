@@ -61,12 +61,11 @@ def read_patch(case: PreparedCase, start_zyx: Sequence[int], size_zyx: Triple) -
     inside = [
         slice(max(0, a), min(a + n, size)) for a, n, size in zip(start_zyx, size_zyx, case.shape_zyx, strict=True)
     ]
-    place = tuple(slice(part.start - a, part.stop - a) for part, a in zip(inside, start_zyx, strict=True))
-    images_CZYX = np.zeros((case.images.shape[0], *size_zyx), dtype=np.float32)
-    labels_ZYX = np.zeros(size_zyx, dtype=np.uint8)
-    images_CZYX[(slice(None), *place)] = case.images[(slice(None), *inside)]
-    labels_ZYX[place] = case.labels[tuple(inside)]
-    return images_CZYX, labels_ZYX
+    images_CZYX, labels_ZYX = case.images[(slice(None), *inside)], case.labels[tuple(inside)]
+    if labels_ZYX.shape == tuple(size_zyx):
+        return images_CZYX, labels_ZYX
+    outside = [(part.start - a, a + n - part.stop) for part, a, n in zip(inside, start_zyx, size_zyx, strict=True)]
+    return np.pad(images_CZYX, [(0, 0), *outside]), np.pad(labels_ZYX, outside)
 
 
 def task_schedule(

@@ -3,9 +3,10 @@
 A case is a folder with images.b2nd (float32 C,Z,Y,X), labels.b2nd (uint8 Z,Y,X) and meta.json. It is written in a
 temporary folder beside its place and renamed, so it is there whole or not at all.
 
-Chunks of 64 voxels a side serve any patch size, as cases are shared between experiments. LZ4 is read as fast as its
-slow form LZ4HC and several times faster than Zstandard, and written faster than both (docs/data_speed.md). Files are
-read, not mapped: mapped pages count as memory of the process and grow to the size of the store.
+Chunks of 64 voxels a side serve any patch size, as cases are shared between experiments. LZ4HC is read several times
+faster than Zstandard, and at its lowest level written about as fast (docs/data_speed.md). A file is mapped for one
+read: opening costs less than 0.1 ms, and maps that stay open count as memory of the process, up to the whole store, and
+hold a file each.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +26,29 @@ import numpy as np
 from segbench.core.files import write_json
 
 CHUNK = 64
-BLOCK = 16
+IMAGE_BLOCK, LABEL_BLOCK = 16, 32
 FOREGROUND_SAMPLES = 2000
 
 
 @dataclass
 class PreparedCase:
-    """An open case; index `images` and `labels` like arrays to read only the chunks needed."""
+    """A case of the store; index `images` and `labels` like arrays to read only the blocks needed."""
 
     folder: Path
     case_id: str
-    images: blosc2.NDArray
-    labels: blosc2.NDArray
     meta: dict[str, Any]
 
     @property
+    def images(self) -> blosc2.NDArray:
+        """images_CZYX (float32) on disk, opened at each use."""
+        return _opened(self.folder / "images.b2nd")
+
+    @property
+    def labels(self) -> blosc2.NDArray:
+        """labels_ZYX (uint8) on disk, opened at each use."""
+        return _opened(self.folder / "labels.b2nd")
+
+    @cached_property
     def shape_zyx(self) -> tuple[int, int, int]:
         """Prepared size in voxels."""
         return tuple(self.labels.shape)
@@ -53,8 +63,8 @@ def write_case(folder: Path, images_CZYX: np.ndarray, labels_ZYX: np.ndarray, me
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     try:
-        _write_array(temporary / "images.b2nd", images_CZYX.astype(np.float32, copy=False))
-        _write_array(temporary / "labels.b2nd", labels_ZYX.astype(np.uint8, copy=False))
+        _write_array(temporary / "images.b2nd", images_CZYX.astype(np.float32, copy=False), IMAGE_BLOCK)
+        _write_array(temporary / "labels.b2nd", labels_ZYX.astype(np.uint8, copy=False), LABEL_BLOCK)
         write_json(temporary / "meta.json", meta | {"foreground": _foreground(labels_ZYX)})
         os.chmod(temporary, 0o755)
         try:
@@ -75,17 +85,18 @@ def open_case(folder: Path | str) -> PreparedCase:
     """Open a prepared case without reading its voxels."""
     folder = Path(folder)
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    images, labels = (
-        blosc2.open(str(folder / name), mode="r", dparams={"nthreads": 1}) for name in ("images.b2nd", "labels.b2nd")
-    )
-    return PreparedCase(folder, meta["case_id"], images, labels, meta)
+    return PreparedCase(folder, meta["case_id"], meta)
 
 
-def _write_array(path: Path, array: np.ndarray) -> None:
+def _opened(path: Path) -> blosc2.NDArray:
+    return blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
+
+
+def _write_array(path: Path, array: np.ndarray, block: int) -> None:
     leading = array.ndim - 3
     chunks = (1,) * leading + tuple(min(CHUNK, size) for size in array.shape[leading:])
-    blocks = (1,) * leading + tuple(min(BLOCK, size) for size in array.shape[leading:])
-    parameters = {"codec": blosc2.Codec.LZ4, "clevel": 5, "nthreads": 1}
+    blocks = (1,) * leading + tuple(min(block, size) for size in array.shape[leading:])
+    parameters = {"codec": blosc2.Codec.LZ4HC, "clevel": 1, "nthreads": 1}
     blosc2.asarray(
         np.ascontiguousarray(array), urlpath=str(path), mode="w", chunks=chunks, blocks=blocks, cparams=parameters
     )
