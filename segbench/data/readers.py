@@ -7,6 +7,7 @@ scored are the same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -22,8 +23,13 @@ def read_image(case: Case) -> tuple[np.ndarray, np.ndarray]:
     Raises InputFaults when a file changed since `ingest`.
     """
     _refuse_changed(case, case.image_paths, case.image_sha256)
+    return read_channels(case.image_paths)
+
+
+def read_channels(paths: Sequence[Path | str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return images_CXYZ (float32) of image files and the affine of the first."""
     volumes, affine = [], None
-    for path in case.image_paths:
+    for path in paths:
         image = nib.load(path)
         affine = image.affine if affine is None else affine
         data = np.asarray(image.dataobj, dtype=np.float32)

@@ -1,0 +1,56 @@
+"""Propose spacings, patch and poolings from the training cases and write them as a piece of config to edit."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "python -m segbench plan --config config/real_small.yaml --task task04_hippocampus --out plan.yaml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's options."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", type=Path, help="config of a run: the training cases of its split are looked at")
+    what.add_argument("--data", type=Path, help="folder in Decathlon or nnU-Net layout: all its cases are looked at")
+    parser.add_argument("--task", action="append", help="with --config: a task to plan; repeatable (default: all)")
+    parser.add_argument("--fold", type=int, help="with --config: the fold to plan (default: the first of data.folds)")
+    parser.add_argument("--patch-voxels", type=int, default=128**3, help="most voxels of a patch (default 128^3)")
+    parser.add_argument("--out", type=Path, required=True, help="the YAML file to write")
+    parser.add_argument("--force", action="store_true", help="write over an existing file")
+    parser.add_argument("--workers", type=int, default=1, help="processes that read images (default 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, plan, write; nothing is written when a case cannot be read."""
+    from segbench.core.files import write_text
+    from segbench.data.plan import as_yaml, measure, plan_task
+    from segbench.data.plan_inputs import planned_of_config, planned_of_folder
+
+    _refuse(args)
+    planned = planned_of_config(args.config, args.task, args.fold) if args.config else planned_of_folder(args.data)
+    plans = {
+        name: plan_task(measure(item.cases, title=name, workers=args.workers), item.modalities)
+        for name, item in planned.items()
+    }
+    about = [f"looked at {item.looked_at}" for item in planned.values()]
+    head = ["A proposal to edit; merge it into your config (docs/prepare.md).", *about]
+    write_text(args.out, as_yaml(plans, head=head, tasks=bool(args.config), patch_voxels=args.patch_voxels))
+    print(*about, f"wrote {args.out}", sep="\n")
+    return 0
+
+
+def _refuse(args: argparse.Namespace) -> None:
+    from segbench.core.errors import Fault, raise_faults
+
+    faults = []
+    if args.out.exists() and not args.force:
+        faults.append(Fault(str(args.out), "a file", "a new file", "name another --out, or add --force"))
+    if args.data and (args.task or args.fold is not None):
+        faults.append(Fault("--task, --fold", "given with --data", "--config", "leave them out"))
+    faults += [
+        Fault(option, str(value), f"{least} or more", "mend the option")
+        for option, value, least in (("--workers", args.workers, 1), ("--patch-voxels", args.patch_voxels, 8**3))
+        if value < least
+    ]
+    raise_faults(faults)
