@@ -1,7 +1,7 @@
 """nnU-Net v2 stores a volume and reads random patches: PYTHON benchmarks/peers/nnunet_patches.py JOB.json.
 
-Stored by `nnUNetDatasetBlosc2.save_case` with chunks for the patch size, read as its data loader reads, except that
-the case is opened once and not for every patch. Prints one line of JSON.
+Stored by `nnUNetDatasetBlosc2.save_case` with chunks for the patch size, read as its data loader reads: the case is
+opened for every patch, or, with `"open": "once"`, before the first. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -34,13 +34,16 @@ def store(job: dict, patch: list[int]) -> None:
 
 def read(job: dict, patch: list[int]) -> dict:
     """Read all patches of one size and return seconds and the growth of memory."""
-    data, labels, _, _ = nnUNetDatasetBlosc2(job["store"]).load_case("case")
+    dataset = nnUNetDatasetBlosc2(job["store"])
+    data, labels, _, _ = dataset.load_case("case")
     boxes = [[[start, start + size] for start, size in zip(at, patch, strict=True)] for at in job["starts"]]
     crop_and_pad_nd(data, boxes[0], 0), crop_and_pad_nd(labels, boxes[0], -1)
     before = memory_mib()
     began, cpu = time.perf_counter(), time.process_time()
     total = 0.0
     for box in boxes:
+        if job["open"] != "once":
+            data, labels, _, _ = dataset.load_case("case")
         total += float(crop_and_pad_nd(data, box, 0)[0, 0, 0, 0]) + float(crop_and_pad_nd(labels, box, -1)[0, 0, 0, 0])
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
     growth = [after - earlier for after, earlier in zip(memory_mib(), before, strict=True)]

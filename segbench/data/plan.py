@@ -37,7 +37,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """What one case tells. spacing_mm_zyx and shape_zyx: in RAS+ order after the crop; samples: foreground per channel."""
+    """What one case tells. Spacing and shape: RAS+ order, after the crop; samples: foreground values of each channel."""
 
     case_id: str
     spacing_mm_zyx: Triple
@@ -109,11 +109,11 @@ def plan_task(measured: Sequence[Measured], modalities: Sequence[str]) -> TaskPl
     shapes = np.array([item.shape_zyx for item in measured])
     spacing, reason = target_spacing(spacings, shapes)
     resampled = [new_shape_zyx(item.shape_zyx, item.spacing_mm_zyx, spacing) for item in measured]
-    median = tuple(int(round(size)) for size in np.median(resampled, axis=0))
+    median = tuple(round(size) for size in np.median(resampled, axis=0))
     clip = None
     if "CT" in modalities:
         values = np.concatenate([item.samples[modalities.index("CT")] for item in measured])
-        clip = tuple(int(round(value)) for value in np.percentile(values, PERCENTILES)) if len(values) else None
+        clip = tuple(round(value) for value in np.percentile(values, PERCENTILES)) if len(values) else None
     return TaskPlan(spacing, reason, median, clip)
 
 
@@ -196,10 +196,11 @@ def as_yaml(plans: dict[str, TaskPlan], *, head: Sequence[str], tasks: bool, pat
             f"    spacing_mm_zyx: {list(plan.spacing_mm_zyx)}",
         ]
         if plan.clip_hu:
-            lines.append(
-                f"    # suggestion instead of -325..325: {PERCENTILES[0]} and {PERCENTILES[1]} percentiles of foreground"
-            )
-            lines.append(f"    # clip_hu: {[float(value) for value in plan.clip_hu]}")
+            low, high = PERCENTILES
+            lines += [
+                f"    # a suggestion instead of -325..325: {low} and {high} percentiles of foreground voxels",
+                f"    # clip_hu: {[float(value) for value in plan.clip_hu]}",
+            ]
     if tasks:
         lines.append("task_recipes:")
         lines += [f"  {name}: plan_{name}" for name in plans]
