@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
 from segbench.core import cards
 from segbench.core.errors import Fault, fault, raise_faults, suggestion
@@ -110,6 +110,12 @@ class Initialisation(Section):
     )
 
 
+def _with_ceiling(names: tuple[str, ...]) -> tuple[str, ...]:
+    return names if "oracle" in names else ("oracle", *names)
+
+
+CONTROLS = "Control predictors that bound the scale; `oracle`, the ceiling that preparation sets, is always among them."
+Controls = Annotated[tuple[str, ...], AfterValidator(_with_ceiling)]
 Model = Annotated[ModelEntry, BeforeValidator(_as_model_entry)]
 Weights = Annotated[Initialisation, BeforeValidator(_as_model_entry)]
 
@@ -181,7 +187,7 @@ class Upstream(Section):
     tasks: tuple[str, ...] = Field(min_length=1, description="Names of data-set cards, in prompt order.")
     models: tuple[Model, ...] = Field(description="Models to compare.")
     external: tuple[External, ...] = Field((), description="Models that live elsewhere (docs/external_baselines.md).")
-    controls: tuple[str, ...] = Field((), description="Control predictors that bound the scale.")
+    controls: Controls = Field(("oracle",), description=CONTROLS)
 
 
 class Downstream(Section):
@@ -190,7 +196,7 @@ class Downstream(Section):
     tasks: tuple[str, ...] = Field(min_length=1, description="Names of data-set cards.")
     model: Model = Field(ModelEntry(name="single_task"), description="The network that is fine-tuned.")
     initialisations: tuple[Weights, ...] = Field(min_length=1, description="Where its weights come from.")
-    controls: tuple[str, ...] = Field((), description="Control predictors that bound the scale.")
+    controls: Controls = Field(("oracle",), description=CONTROLS)
     training: dict[str, Any] = Field(default_factory=dict, description="Keys of `training` that differ here.")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -70,6 +70,16 @@ class Run:
             return []
         return [str(self.config.data_root / self.config.dataset_cards[task]["folder"] / "dataset.json")]
 
+    def source_state(self, task: str) -> str:
+        """Hash of names, sizes and times of all files of a data set, so that a changed one is ingested anew.
+
+        Empty for generated data, which have a rule of their own.
+        """
+        if self.config.data.phantom is not None:
+            return ""
+        folder = self.config.data_root / self.config.dataset_cards[task]["folder"]
+        return _state_of(Path(root) / name for root, _, names in os.walk(folder) for name in names)
+
     def phantom_files(self) -> list[str]:
         """All descriptions that the generator of the synthetic world writes."""
         return [name for task in self.task_names for name in self.data_files(task)]
@@ -119,7 +129,7 @@ class Run:
             return ""
         folders = jobs.mask_folders(self.config, job).values()
         files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
-        return "-" + content_hash([[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+        return "-" + _state_of(files)
 
     def train_attempt(self, job_id: str) -> int:
         """Number of the attempt that the training's outcome asks for."""
@@ -134,6 +144,11 @@ class Run:
         failed = jobs.failed_outcomes(self.config)
         if failed:
             raise RunFailed("failed and retried by the next run: " + ", ".join(record["job"] for record in failed))
+
+
+def _state_of(paths: Iterable[Path]) -> str:
+    found = [(str(path), path.stat()) for path in sorted(paths) if path.exists()]
+    return content_hash([[name, stat.st_size, stat.st_mtime_ns] for name, stat in found])
 
 
 def write_owner() -> None:

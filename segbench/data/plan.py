@@ -37,7 +37,7 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """What one case tells. Spacing and shape: RAS+ order, after the crop; samples: foreground values of each channel."""
+    """What one case tells. Spacing and shape: RAS+ order, after the crop; samples: foreground values by channel."""
 
     case_id: str
     spacing_mm_zyx: Triple

@@ -251,7 +251,16 @@ def _caption(run: Run, experiment: str, metric: str, table: pd.DataFrame) -> str
         f"structures x seeds). {_interval_sentence(table, run.seeds(experiment))} Protocol: "
         f"{run.record['protocol']}. Policy: {policy_text(metric, run.record['policies'])}; not defined and skipped "
         "are left out. Bold: best, underlined: second-best point estimate among trained methods; the mark alone "
-        "does not say that a difference is real."
+        f"does not say that a difference is real.{_ceiling_sentence(run, experiment)}"
+    )
+
+
+def _ceiling_sentence(run: Run, experiment: str) -> str:
+    if all(method.key[0] != "oracle" for method in run.methods_of(experiment)):
+        return ""
+    return (
+        " Oracle: the reference through preparation and back, so the ceiling of methods that predict on the prepared "
+        "grid."
     )
 
 

@@ -41,6 +41,7 @@ rule ingest:
         config=run.paths.config,
         card=lambda wildcards: repr(run.config.dataset_cards[wildcards.task]),
         root=str(run.config.data_root),
+        files=lambda wildcards: run.source_state(wildcards.task),
     shell:
         "python -m segbench ingest --config {params.config:q} --task {wildcards.task} 2>&1 | tee {log:q}"
 

@@ -18,7 +18,7 @@ from segbench.cli import recover
 from segbench.core.case import Case, write_manifest
 from segbench.core.config import parse_config
 from segbench.core.errors import InputFaults, RunFailed
-from segbench.core.files import write_json
+from segbench.core.files import sha256_of, write_json
 from segbench.core.jobs import external_jobs, settings_hash
 from segbench.core.paths import RunPaths
 from segbench.evaluation.evaluate import evaluate
@@ -65,7 +65,8 @@ def run(tmp_path, monkeypatch):
     for name in "abc":
         label = write_map(tmp_path / "labels" / f"{name}.nii.gz", block())
         image = write_map(tmp_path / "images" / f"{name}.nii.gz", 100 * block())
-        cases.append(Case(TASK, name, name, (str(image),), str(label), "", "", SHAPE, (2.0, 2.0, 3.0), "RAS"))
+        hashes = sha256_of(image), sha256_of(label)
+        cases.append(Case(TASK, name, name, (str(image),), str(label), *hashes, SHAPE, (2.0, 2.0, 3.0), "RAS"))
     paths = RunPaths(parsed(**MASKS)[0].run)
     write_manifest(paths.manifest(TASK), cases)
     write_json(paths.splits, {"folds": {"0": {TASK: {"train": ["a"], "test": ["b", "c"]}}}})
