@@ -59,6 +59,17 @@ def test_a_coarse_axis_is_pooled_and_convolved_later():
     assert plan.patch_size_zyx == (16, 160, 160)
 
 
+def test_poolings_kernels_and_patch_are_those_of_nnunet():
+    """40 random spacings and sizes through `get_pool_and_conv_props` of nnunetv2 2.8.1, least edge 4, no limit."""
+    cases = json.loads((Path(__file__).parent / "nnunet_topology.json").read_text())
+    assert len(cases) == 40
+    for case in cases:
+        plan = topology(case["spacing_mm"], case["size"])
+        assert [list(kernel) for kernel in plan.pool_kernels_zyx] == case["pools"]
+        assert [list(kernel) for kernel in plan.conv_kernels_zyx] == case["convs"]
+        assert list(plan.patch_size_zyx) == case["patch"]
+
+
 @pytest.mark.parametrize("budget", [32**3, 96**3, 128**3])
 def test_the_patch_keeps_to_its_budget_and_fits_the_poolings(budget):
     plan = fit_network((3.0, 0.8, 0.8), (120, 480, 500), patch_voxels=budget)

@@ -36,10 +36,12 @@ ORIENTATIONS = [
 ]
 
 
+@pytest.mark.parametrize("angle", [0.0, 0.3], ids=["straight", "oblique"])
 @pytest.mark.parametrize("orientation", ORIENTATIONS, ids=lambda o: "".join(orientations.ornt2axcodes(o)))
-def test_every_orientation_returns_exactly(orientation):
+def test_every_orientation_returns_exactly(orientation, angle):
     labels = labelled()
-    affine = np.diag([1.5, 2.0, 3.0, 1.0]) @ orientations.inv_ornt_aff(orientation, SHAPE)
+    oblique = nib.affines.from_matvec(nib.eulerangles.euler2mat(z=angle, x=angle / 2), (-12.5, 7.25, 100.125))
+    affine = oblique @ np.diag([1.5, 2.0, 3.0, 1.0]) @ orientations.inv_ornt_aff(orientation, SHAPE)
     images, prepared, geometry = to_grid(labels[None].astype(np.float32), labels, affine, Recipe("native"))
     assert images.shape[1:] == prepared.shape
     restored, restored_affine = to_native(prepared, geometry)
@@ -103,3 +105,20 @@ def test_real_labels_survive_a_plan_no_coarser_than_native(task):
         for value in np.unique(labels[labels > 0]):
             if (labels == value).sum() > 500:
                 assert dice(restored == value, labels == value) >= 0.97, (path.name, value)
+
+
+def test_a_coarse_recipe_costs_the_hippocampus_an_eighth():
+    """The ceiling that the oracle shows at 3x1.5x1.5 mm; measured as 0.878 on 40 cases."""
+    folder = REAL / "Task04_Hippocampus" / "labelsTr"
+    if not folder.exists():
+        pytest.skip("the real volumes are not beside this checkout")
+    found = []
+    for path in sorted(folder.glob("*.nii*"))[::26]:
+        image = nib.load(path)
+        labels = np.asarray(image.dataobj).astype(np.uint8)
+        recipe = Recipe("coarse", spacing_mm_zyx=(3.0, 1.5, 1.5), crop_to_nonzero=False)
+        _, prepared, geometry = to_grid(labels[None].astype(np.float32), labels, image.affine, recipe)
+        restored, _ = to_native(prepared, geometry)
+        found += [dice(restored == value, labels == value) for value in (1, 2)]
+    assert len(found) == 20
+    assert 0.86 < np.mean(found) < 0.90
