@@ -215,8 +215,7 @@ def _inside_facts(config: Config, job: Job, dump: dict) -> dict:
     training = config.training_of(job.experiment).model_dump(mode="json")
     training.pop("save_every_seconds")
     return {
-        "recipes": dump["recipes"],
-        "task_recipes": dump["task_recipes"],
+        "recipes": {task.recipe: dump["recipes"].get(task.recipe, {}) for task in job.tasks(config)},
         "network": dump["network"],
         "training": training,
         "model": None if job.control else config.model_entry(job.model).model_dump(mode="json"),

@@ -5,6 +5,7 @@ Imports nothing that an environment with Snakemake alone lacks.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -79,6 +80,11 @@ class Run:
             return ""
         folder = self.config.data_root / self.config.dataset_cards[task]["folder"]
         return _state_of(Path(root) / name for root, _, names in os.walk(folder) for name in names)
+
+    def recipe_settings(self, task: str) -> str:
+        """Name of a task's recipe and what the config changes of it; other recipes are no concern of the task."""
+        name = self.config.task(task).recipe
+        return json.dumps([name, self.config.recipes.get(name, {})], sort_keys=True)
 
     def phantom_files(self) -> list[str]:
         """All descriptions that the generator of the synthetic world writes."""

@@ -4,9 +4,9 @@ A case is a folder with images.b2nd (float32 C,Z,Y,X), labels.b2nd (uint8 Z,Y,X)
 temporary folder beside its place and renamed, so it is there whole or not at all.
 
 Chunks of 64 voxels a side serve any patch size, as cases are shared between experiments. LZ4HC is read several times
-faster than Zstandard, and at its lowest level written about as fast (docs/data_speed.md). An
-array is opened for each use, which costs 0.06 ms: thousands of cases then hold no file open, and worker processes share
-none. It is read and not mapped, as a map for one read costs more than it saves.
+faster than Zstandard, and at its lowest level written about as fast (docs/data_speed.md). Arrays are read and not
+mapped, as mapped pages count as memory of the process, up to the whole store. A process holds the `OPEN_ARRAYS` that it
+used last: thousands of open cases would exhaust its files, and processes that fork must not share them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ CHUNK = 64
 IMAGE_FORM = {"block": 16, "filters": [blosc2.Filter.SHUFFLE]}
 LABEL_FORM = {"block": 32, "filters": [blosc2.Filter.NOFILTER]}  # shuffling single bytes makes reading 4 times slower
 FOREGROUND_SAMPLES = 2000
+OPEN_ARRAYS = 64
 
 
 @dataclass
@@ -41,13 +42,13 @@ class PreparedCase:
 
     @property
     def images(self) -> blosc2.NDArray:
-        """images_CZYX (float32) on disk, opened at each use."""
-        return _opened(self.folder / "images.b2nd")
+        """images_CZYX (float32) on disk."""
+        return _opened(self.folder / "images.b2nd", os.getpid())
 
     @property
     def labels(self) -> blosc2.NDArray:
-        """labels_ZYX (uint8) on disk, opened at each use."""
-        return _opened(self.folder / "labels.b2nd")
+        """labels_ZYX (uint8) on disk."""
+        return _opened(self.folder / "labels.b2nd", os.getpid())
 
     @cached_property
     def shape_zyx(self) -> tuple[int, int, int]:
@@ -89,7 +90,8 @@ def open_case(folder: Path | str) -> PreparedCase:
     return PreparedCase(folder, meta["case_id"], meta)
 
 
-def _opened(path: Path) -> blosc2.NDArray:
+@lru_cache(maxsize=OPEN_ARRAYS)
+def _opened(path: Path, process: int) -> blosc2.NDArray:
     return blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
 
 

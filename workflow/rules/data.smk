@@ -83,8 +83,7 @@ rule prepare:
     params:
         config=run.paths.config,
         code=code_fingerprint(PREPARE_CODE),
-        recipes=json.dumps(run.config.recipes, sort_keys=True),
-        recipe=lambda wildcards: run.config.task(wildcards.task).recipe,
+        recipe=lambda wildcards: run.recipe_settings(wildcards.task),
     shell:
         "python -m segbench prepare --config {params.config:q} --task {wildcards.task} --workers {threads}"
         " >{log:q} 2>&1"

@@ -42,3 +42,12 @@ def test_generated_data_have_no_state_of_their_own():
     content = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
     graph = Run(content, warn=print)
     assert graph.source_state(graph.task_names[0]) == ""
+
+
+def test_a_recipe_of_another_task_changes_nothing():
+    content = yaml.safe_load((ROOT / "config" / "real_small.yaml").read_text())
+    content["data"]["root"] = "here"
+    plain = Run(content, warn=lambda line: None)
+    other = Run(content | {"recipes": {"openkbp": {"image_order": 1}}}, warn=lambda line: None)
+    own = Run(content | {"recipes": {"hippocampus": {"image_order": 1}}}, warn=lambda line: None)
+    assert plain.recipe_settings(TASK) == other.recipe_settings(TASK) != own.recipe_settings(TASK)

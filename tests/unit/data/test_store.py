@@ -126,10 +126,13 @@ def test_patches_inside_and_across_the_border(tmp_path):
     assert np.array_equal(labels, np.pad(labels_ZYX, [(4, 6), (0, 10), (0, 7)])[:, 60:80, 10:40])
 
 
-def test_open_cases_hold_no_file(tmp_path):
-    write_case(tmp_path / "case", np.zeros((1, 8, 8, 8)), np.zeros((8, 8, 8)), {"case_id": "case"})
+def test_many_open_cases_hold_few_files(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
-    cases = [open_case(tmp_path / "case") for _ in range(20)]
-    for case in cases:
-        read_patch(case, (0, 0, 0), (4, 4, 4))
-    assert len(os.listdir("/proc/self/fd")) == before
+    cases = []
+    for number in range(50):
+        folder = tmp_path / str(number)
+        write_case(folder, np.full((1, 8, 8, 8), number), np.zeros((8, 8, 8)), {"case_id": str(number)})
+        cases.append(open_case(folder))
+    for _ in range(2):
+        assert [read_patch(case, (0, 0, 0), (4, 4, 4))[0].max() for case in cases] == list(range(50))
+    assert len(os.listdir("/proc/self/fd")) <= before + store.OPEN_ARRAYS
