@@ -11,8 +11,7 @@ memory, and in that one network serves all tasks of a run: it is fitted to the m
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import nibabel as nib
@@ -24,6 +23,7 @@ from segbench.core.errors import Fault, raise_faults
 from segbench.core.progress import Progress
 from segbench.data.checks import UNREADABLE
 from segbench.data.grid import new_shape_zyx, nonzero_box, ras_spacing_mm_zyx
+from segbench.data.parallel import mapped
 from segbench.data.readers import read_channels
 
 ANISOTROPY = 3.0
@@ -69,19 +69,11 @@ def measure(cases: Sequence[CaseFiles], *, title: str, workers: int = 1) -> list
     found: list[Measured] = []
     faults: list[Fault] = []
     with Progress(total=len(cases), title=f"plan {title}") as progress:
-        for case, item in zip(cases, _mapped(_measured_or_fault, cases, workers), strict=True):
+        for case, item in zip(cases, mapped(_measured_or_fault, cases, workers=workers), strict=True):
             (faults if isinstance(item, Fault) else found).append(item)
             progress.advance(case.case_id)
     raise_faults(faults)
     return found
-
-
-def _mapped(work, cases: Sequence[CaseFiles], workers: int) -> Iterator[Measured | Fault]:
-    if workers == 1:
-        yield from map(work, cases)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(work, cases)
 
 
 def _measured_or_fault(case: CaseFiles) -> Measured | Fault:

@@ -6,12 +6,9 @@ so a stale file cannot be used and equal preparations are shared between runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-
-from threadpoolctl import threadpool_limits
 
 from segbench.core.case import Case
 from segbench.core.errors import Fault, InputFaults, raise_faults
@@ -19,6 +16,7 @@ from segbench.core.progress import Progress
 from segbench.core.provenance import PREPARED_CODE, code_fingerprint, content_hash
 from segbench.core.task import Task
 from segbench.data.grid import normalise, to_grid
+from segbench.data.parallel import mapped
 from segbench.data.readers import read_image, read_label
 from segbench.data.recipes import Recipe
 from segbench.data.store import is_stored, write_case
@@ -64,7 +62,7 @@ def prepare_task(
     folders: dict[str, Path] = {}
     faults: list[Fault] = []
     with Progress(total=len(cases), title=f"prepare {task.name}") as progress:
-        for case, found in zip(cases, _mapped(work, cases, workers), strict=True):
+        for case, found in zip(cases, mapped(work, cases, workers=workers), strict=True):
             if isinstance(found, InputFaults):
                 faults += found.faults
             else:
@@ -79,13 +77,3 @@ def _folder_or_faults(case: Case, **how) -> Path | InputFaults:
         return prepare_case(case, **how)
     except InputFaults as error:
         return error
-
-
-def _mapped(work, cases: Sequence[Case], workers: int) -> Iterator[Path | InputFaults]:
-    """Yield results in the order of the cases; every worker computes with one thread."""
-    if workers == 1:
-        with threadpool_limits(1):
-            yield from map(work, cases)
-        return
-    with ProcessPoolExecutor(workers, initializer=threadpool_limits, initargs=(1,)) as pool:
-        yield from pool.map(work, cases)
