@@ -29,7 +29,6 @@ from segbench.data.readers import read_channels
 ANISOTROPY = 3.0
 LEAST_EDGE = 4
 LARGEST_VOLUME = 256**3
-PATCH_VOXELS = 128**3
 PERCENTILES = (0.5, 99.5)
 SAMPLES = 10_000
 Triple = tuple[float, float, float]
