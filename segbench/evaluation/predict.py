@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from models.interface import SegmentationModel, load_strictly, read_state_dict
-from segbench.core.case import CaseFiles
 from segbench.core.config import Config
 from segbench.core.errors import Fault, fault, raise_faults, suggestion
 from segbench.core.jobs import Job, training_jobs
 from segbench.core.paths import RunPaths
 from segbench.core.task import Task
 from segbench.data.checks import check_image
-from segbench.data.preprocess import normalise, to_grid
-from segbench.data.readers import read_image
+from segbench.data.grid import normalise, to_grid
+from segbench.data.readers import read_channels
 from segbench.data.recipes import recipe_for
 from segbench.inference.restore import to_native
 from segbench.inference.sliding import predict_probabilities
@@ -77,7 +76,7 @@ def predict_image(
 
     Tasks with the same recipe and modalities are predicted from one encoding of every window.
     """
-    images_CXYZ, affine = read_image(CaseFiles("", "", tuple(paths), None))
+    images_CXYZ, affine = read_channels(paths)
     unlabelled_XYZ = np.zeros(images_CXYZ.shape[1:], dtype=np.uint8)
     for _, group in groupby(sorted(tasks, key=_preparation), key=_preparation):
         alike = list(group)
