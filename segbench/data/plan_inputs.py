@@ -12,7 +12,7 @@ from segbench.core.config import load_config
 from segbench.core.errors import Fault, fault, raise_faults, suggestion
 from segbench.data.checks import check_folder
 from segbench.data.ingest import discover
-from segbench.data.layouts import dataset_json, folder_cases
+from segbench.data.layouts import channel_names, dataset_json, folder_cases
 from segbench.data.splits import make_splits
 
 
@@ -56,11 +56,9 @@ def planned_of_config(path: Path, names: Sequence[str] | None, fold: int | None)
 
 def planned_of_folder(folder: Path) -> dict[str, Planned]:
     """Return all labelled cases of a folder that passes its check."""
-    _, faults = check_folder(folder)
-    raise_faults(faults)
+    raise_faults(check_folder(folder).faults)
     content = dataset_json(folder)
-    channels = content.get("channel_names") or content.get("modality") or {}
     cases = folder_cases(folder, content, patient_of=lambda case: case)
     name = re.sub(r"\W+", "_", folder.resolve().name).strip("_").lower() or "data"
-    modalities = tuple(str(channels[key]).upper() for key in sorted(channels, key=str))
+    modalities = tuple(str(channel).upper() for channel in channel_names(folder, content))
     return {name: Planned(cases, modalities, f"{name}: all {len(cases)} cases of the folder; no split is known")}
