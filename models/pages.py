@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from segbench.core.cards import format_cards, model_cards, target_names
+from segbench.core.cards import format_cards, model_cards, objective_cards, target_names
 from segbench.core.files import write_text
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
@@ -28,6 +28,20 @@ FIDELITY = {
 }
 
 
+OBJECTIVES = """\
+## Self-supervised objectives: starts for downstream tasks
+
+Listed in `upstream.pretext` and named in `downstream.initialisations`, an objective (one file below
+`segbench/training/pretext/`) is trained on the images of the training cases of all upstream tasks, one job per fold
+and seed, with the steps, batch size, schedule, augmentation and optimiser of `training`, as a universal model is.
+Labels are never read: patches lie anywhere in a volume (`foreground_fraction` needs labels and is not used). It
+trains the shared backbone with one input stem per channel count of the upstream tasks; a downstream network takes the
+tensors that the card names, the stem of its own channel count among them, and prints and stores what matched.
+Objectives are not scored and so fill no row of their own; the tables show the downstream runs that start from them,
+the cost table what they cost. All are the idea of their paper on our network: read for that are abstracts, released
+settings and public descriptions."""
+
+
 def models_page(cards: dict[str, dict[str, Any]] | None = None) -> str:
     """Return docs/models.md as text: what fidelity means, one table per kind, a section per model, the citations."""
     cards = model_cards() if cards is None else cards
@@ -41,14 +55,16 @@ def models_page(cards: dict[str, dict[str, Any]] | None = None) -> str:
         members = {name: card for name, card in sorted(cards.items()) if card["kind"] == kind}
         if members:
             parts += [f"## {heading}", _table(members), *(_section(name, card) for name, card in members.items())]
+    objectives = objective_cards()
+    parts += [OBJECTIVES, *(_section(name, card) for name, card in objectives.items())]
     parts += [path.read_text(encoding="utf-8").strip() for path in MEASURED if path.exists()]
-    parts += ["## Citations", "\n".join(f"- {line}" for line in citations(cards.values()))]
+    parts += ["## Citations", "\n".join(f"- {line}" for line in citations([*cards.values(), *objectives.values()]))]
     return "\n\n".join(parts) + "\n"
 
 
 def citations(cards: Iterable[dict[str, Any]]) -> list[str]:
     """Return 'title: citation, url' of each network's card, sorted and without repetition."""
-    cited = (card for card in cards if card["kind"] != "control")
+    cited = (card for card in cards if card.get("kind") != "control")
     return sorted({f"{card['title']}: {card['citation']}. {card['url']}".strip() for card in cited})
 
 
@@ -77,6 +93,8 @@ def _section(name: str, card: dict[str, Any]) -> str:
         "Encoder's tensors": ", ".join(f"`{key}`" for key in card.get("encoder_keys", ())),
     }
     lines += [f"- {title}: {value}" for title, value in facts.items() if value]
+    if "does" in card:
+        lines += ["- What is trained:", *(f"  - {text}" for text in card["does"])]
     deviations = card.get("deviations") or ["none known"]
     lines += ["- Deviations:", *(f"  - {text}" for text in deviations)]
     options = card.get("options") or {}

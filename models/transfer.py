@@ -66,9 +66,10 @@ def transfer_weights(
 
     source_format: a file of models/formats, whose card says what may differ. An up-sampling with more inputs than the
     target's, as behind a prompt, loses the last ones. prefixes: for a format `cards.loaded_prefixes`, for a network of
-    our own the `encoder_keys` of its card. minimum_share: of the target's parameters; by default the format's.
-    Nothing is loaded and InputFaults is raised when less would be, when the source is not a state dict of that format,
-    or when the answer to the probe is not finite, unchanged, or not the expected one; its faults name `where`.
+    our own the `encoder_keys` of its card. minimum_share: of the target's parameters below `prefixes`; by default the
+    format's. Nothing is loaded and InputFaults is raised when less would be, when the source is not a state dict of
+    that format, or when the answer to the probe is not finite, unchanged, or not the expected one; its faults name
+    `where`.
     """
     card, layout = _format(source_format)
     state = tensors_of(source, where)
@@ -79,8 +80,9 @@ def transfer_weights(
     chosen, reasons = _choose(wanted, own, state, card["stems"])
     if card["strict"]:
         raise_faults(_strict_faults(wanted, chosen, own, state, card=card, where=where))
-    share = _share(target, chosen)
-    _check_share(share, len(chosen), card["minimum_share"] if minimum_share is None else minimum_share, where=where)
+    share, handed_over = _share(target, chosen), _share(target, wanted)
+    least = card["minimum_share"] if minimum_share is None else minimum_share
+    _check_share(share / handed_over if handed_over else 0.0, len(chosen), least, where=where)
     answer = probe(target, chosen, where)
     if expected_probe is not None:
         check_probe(answer, expected_probe, where)
@@ -185,7 +187,7 @@ def _check_share(share: float, count: int, minimum: float, *, where: str) -> Non
     if share < minimum or not count:
         raise fault(
             where,
-            found=f"{100 * share:.1f} % of the parameters match ({count} tensors)",
+            found=f"{100 * share:.1f} % of the parameters that the source hands over match ({count} tensors)",
             expected=f"at least {100 * minimum:.0f} %",
             mend="use weights of the same network and size, state their format, or lower minimum_share",
         )

@@ -22,6 +22,7 @@ from segbench.core.task import MODALITIES, Channel, Structure, Task
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_FOLDER = ROOT / "models" / "baselines"
 UNISEG_FILE = ROOT / "models" / "uniseg" / "__init__.py"
+OBJECTIVE_FOLDER = ROOT / "segbench" / "training" / "pretext"
 DATASET_FOLDER = ROOT / "segbench" / "data" / "sources"
 FORMAT_FOLDER = ROOT / "models" / "formats"
 ANY_MODEL, SHARED_BACKBONE = "any", "shared"  # targets of a format beside the names of models
@@ -97,23 +98,26 @@ class DatasetCard(_Schema):
         return expanded
 
 
-class ModelCard(_Schema):
-    """Schema of a model card."""
-
+class _MethodCard(_Schema):
     title: str
-    kind: Literal["universal", "single_task", "control"]
     citation: str
     url: str
     licence: str
-    original_licence: str
     version: str
     fidelity: Literal["numerical", "description", "idea", "control"]
     deviations: list[str]
+    options: dict[str, dict[str, Any]]
+    encoder_keys: list[str]
+
+
+class ModelCard(_MethodCard):
+    """Schema of a model card."""
+
+    original_licence: str
+    kind: Literal["universal", "single_task", "control"]
     channels: list[int] | Literal["any"]
     max_classes: int | None = None
     patch_multiple: list[int] | Literal["spec"]
-    options: dict[str, dict[str, Any]]
-    encoder_keys: list[str]
     backbone: Literal["shared", "own"]
     loss: str
 
@@ -138,6 +142,12 @@ class FormatCard(_Schema):
     strict: bool
     stems: dict[str, Literal["repeated", "new"]]
     minimum_share: float = Field(ge=0, le=1)
+
+
+class ObjectiveCard(_MethodCard):
+    """Schema of the card of a self-supervised objective; `does` says step by step what is trained."""
+
+    does: list[str] = Field(min_length=1)
 
 
 def read_card(path: Path) -> dict:
@@ -240,6 +250,19 @@ def _meaning_faults(name: str, card: dict) -> Iterator[Fault]:
     structures = [structure["name"] for structure in card["structures"]]
     for twice in sorted({item for item in structures if structures.count(item) > 1}):
         yield Fault(f"card {name}", f"the structure {twice!r} twice", "each once", "rename one")
+
+
+def objective_cards() -> dict[str, dict]:
+    """Return name -> card of every self-supervised objective."""
+    paths = (path for path in sorted(OBJECTIVE_FOLDER.glob("*.py")) if path.stem != "__init__")
+    return {path.stem: checked(read_card(path), ObjectiveCard, str(path.relative_to(ROOT))) for path in paths}
+
+
+def code_of(name: str, *, objective: bool) -> str:
+    """Return the file or folder that is a model's, or an objective's, alone; relative to the repository's root."""
+    if not objective and name == UNISEG_FILE.parent.name:
+        return str(UNISEG_FILE.parent.relative_to(ROOT))
+    return str((OBJECTIVE_FOLDER if objective else MODEL_FOLDER).relative_to(ROOT) / f"{name}.py")
 
 
 def task_from_card(name: str, card: dict) -> Task:

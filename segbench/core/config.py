@@ -85,7 +85,7 @@ def _as_model_entry(value: Any) -> Any:
 class ModelEntry(Section):
     """One model of the comparison: a registered name, options, and an id when it is used twice."""
 
-    name: str = Field(description="File name of the model below models/, without .py.")
+    name: str = Field(description="File name of the model below models/, or of the objective, without .py.")
     id: str | None = Field(None, pattern=NAME, description="Name in the score table; default: `name`.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the model's card.")
 
@@ -98,12 +98,18 @@ class ModelEntry(Section):
 class Initialisation(Section):
     """Where the weights of a downstream run come from."""
 
-    name: str = Field(pattern=NAME, description="'scratch', the id of an upstream model, or a name for `file`.")
+    name: str = Field(
+        pattern=NAME, description="'scratch', the id of an upstream model or objective, or a name for `file`."
+    )
     file: str | None = Field(None, description="A state dict saved by torch.save, loaded without executing code.")
     format: str = Field("segbench", description="Layout of `file` (docs/pretrained_weights.md).")
     sha256: str | None = Field(None, description="Checksum that `file` must have.")
     minimum_share: float | None = Field(
-        None, ge=0, le=1, description="The job stops when fewer of the parameters match (0 to 1); default: by format."
+        None,
+        ge=0,
+        le=1,
+        description="The job stops when a smaller share is matched of the parameters that the source hands over; "
+        "default: by format.",
     )
     probe: tuple[float, float, float, float] | None = Field(
         None, description="Answer to the probe that `import-weights` printed; the job stops at another one."
@@ -187,6 +193,9 @@ class Upstream(Section):
     tasks: tuple[str, ...] = Field(min_length=1, description="Names of data-set cards, in prompt order.")
     models: tuple[Model, ...] = Field(description="Models to compare.")
     external: tuple[External, ...] = Field((), description="Models that live elsewhere (docs/external_baselines.md).")
+    pretext: tuple[Model, ...] = Field(
+        (), description="Self-supervised objectives for `downstream.initialisations` (docs/models.md)."
+    )
     controls: Controls = Field(("oracle",), description=CONTROLS)
 
 
@@ -248,6 +257,11 @@ class Config(Section):
         """The cards of all layouts of weights."""
         return cards.format_cards()
 
+    @cached_property
+    def objective_cards(self) -> dict[str, dict]:
+        """All cards of self-supervised objectives."""
+        return cards.objective_cards()
+
     def task(self, name: str) -> Task:
         """Return the task of a data-set card."""
         task = cards.task_from_card(name, self.dataset_cards[name])
@@ -287,9 +301,19 @@ class Config(Section):
         return self.training
 
     def model_entry(self, key: str) -> ModelEntry:
-        """Return the entry of the model with this id."""
-        entries = self.upstream.models + ((self.downstream.model,) if self.downstream else ())
+        """Return the entry of the model, or of the self-supervised objective, with this id."""
+        upstream, downstream = self.upstream, self.downstream
+        entries = upstream.models + upstream.pretext + ((downstream.model,) if downstream else ())
         return next(entry for entry in entries if entry.key == key)
+
+    def card(self, key: str) -> dict[str, Any]:
+        """Return the card of the model, or of the self-supervised objective, with this id."""
+        name = self.model_entry(key).name
+        return self.objective_cards[name] if self.is_pretext(key) else self.model_cards[name]
+
+    def is_pretext(self, key: str) -> bool:
+        """Tell whether an id is that of a self-supervised objective."""
+        return any(entry.key == key for entry in self.upstream.pretext)
 
     def external(self, name: str) -> External:
         """Return the external model with this name."""
@@ -357,7 +381,8 @@ def section_of(annotation: Any) -> Any:
 
 def _meaning_faults(where: str, config: Config) -> list[Fault]:
     """Faults that need more than one key: names of cards, sizes that do not divide, policies."""
-    faults = [*_name_faults(where, config), *_network_faults(where, config.network), *_metric_faults(where, config)]
+    faults = [*_name_faults(where, config), *_pretext_faults(where, config)]
+    faults += [*_network_faults(where, config.network), *_metric_faults(where, config)]
     if config.data.root is None:
         faults.append(
             Fault(f"{where}: data.root", "nothing", "a folder with the data sets", "set data.root or SEGBENCH_DATA")
@@ -380,7 +405,7 @@ def _meaning_faults(where: str, config: Config) -> list[Fault]:
 def _name_faults(where: str, config: Config) -> list[Fault]:
     faults = []
     datasets, models = config.dataset_cards, config.model_cards
-    networks = [name for name, card in models.items() if card["kind"] != "control"]
+    networks = {name: card for name, card in models.items() if card["kind"] != "control"}
     controls = [name for name, card in models.items() if card["kind"] == "control"]
 
     def check(key: str, names: list[str], known: Any, what: str) -> None:
@@ -394,7 +419,7 @@ def _name_faults(where: str, config: Config) -> list[Fault]:
     check("upstream.tasks", list(upstream.tasks), datasets, "the name of a data-set card")
     check("upstream.controls", list(upstream.controls), controls, "the name of a control")
     keys = [entry.key for entry in upstream.models]
-    keys += [entry.name for entry in upstream.external]
+    keys += [entry.name for entry in upstream.external] + [entry.key for entry in upstream.pretext]
     check("upstream.models", keys, set(keys), "distinct ids")
     for entry in upstream.external:
         check(f"upstream.external.{entry.name}.tasks", list(entry.tasks), upstream.tasks, "one of upstream.tasks")
@@ -406,23 +431,14 @@ def _name_faults(where: str, config: Config) -> list[Fault]:
         sources = [item.name for item in downstream.initialisations if item.file is None]
         joint = [entry.key for entry in upstream.models if models.get(entry.name, {}).get("kind") == "universal"]
         check(
-            "downstream.initialisations", sources, [*RESERVED_INITIALISATIONS, *joint],
-            "scratch, a universal model of upstream.models, or a name with a file",
+            "downstream.initialisations", sources,
+            [*RESERVED_INITIALISATIONS, *joint, *(entry.key for entry in upstream.pretext)],
+            "scratch, a universal model of upstream.models, an entry of upstream.pretext, or a name with a file",
         )  # fmt: skip
         entries.append(downstream.model)
         faults += _weights_faults(where, config)
     for entry in entries:
-        if entry.name not in networks:
-            faults.append(
-                Fault(f"{where}: models", repr(entry.name), "the name of a model", suggestion(entry.name, networks))
-            )
-            continue
-        known = models[entry.name]["options"]
-        faults += [
-            Fault(f"{where}: options of {entry.key}", repr(option), "an option of its card", suggestion(option, known))
-            for option in entry.options
-            if option not in known
-        ]
+        faults += _entry_faults(where, entry, networks, key="models", expected="the name of a model")
     faults += [
         Fault(f"{where}: {key}", repr(name), "a task of this run", suggestion(name, datasets))
         for key, names in {"task_recipes": config.task_recipes, "structures": config.structures}.items()
@@ -454,6 +470,37 @@ def _weights_faults(where: str, config: Config) -> list[Fault]:
             expected = f"one of: {', '.join(cards.target_names(card))}"
             found = f"{item.format} for the network {name}"
             faults.append(Fault(f"{key}.format", found, expected, "set downstream.model, or bring other weights"))
+    return faults
+
+
+def _entry_faults(where: str, entry: ModelEntry, known: Mapping[str, dict], *, key: str, expected: str) -> list[Fault]:
+    """Faults of an entry's name and options against the cards that it may name."""
+    if entry.name not in known:
+        mend = suggestion(entry.name, known)
+        return [Fault(f"{where}: {key}", repr(entry.name), expected, mend)]
+    options = known[entry.name]["options"]
+    return [
+        Fault(f"{where}: options of {entry.key}", repr(option), "an option of its card", suggestion(option, options))
+        for option in entry.options
+        if option not in options
+    ]
+
+
+def _pretext_faults(where: str, config: Config) -> list[Fault]:
+    """Faults of the self-supervised objectives: names, options, and training that nothing would use."""
+    place, downstream = f"{where}: upstream.pretext", config.downstream
+    used = {item.name for item in downstream.initialisations if item.file is None} if downstream else set()
+    faults = []
+    for entry in config.upstream.pretext:
+        expected = "the name of an objective"
+        faults += _entry_faults(where, entry, config.objective_cards, key="upstream.pretext", expected=expected)
+        if entry.key not in used:
+            mend = f"add {entry.key} to downstream.initialisations, or remove it"
+            faults.append(Fault(place, f"{entry.key}, from which nothing starts", "an initialisation", mend))
+    card = config.model_cards.get(downstream.model.name) if downstream else None
+    if config.upstream.pretext and card and card["backbone"] != "shared":
+        found = f"{downstream.model.name} as downstream.model, which has its own backbone"
+        faults.append(Fault(place, found, "a network on the shared backbone", "use single_task, or no objectives"))
     return faults
 
 

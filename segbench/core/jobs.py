@@ -1,7 +1,9 @@
 """Which jobs a config asks for, and which score rows they promise.
 
 One training job is one (model, unit, fold, seed): unit is `joint` for universal models, a task for per-task ones, and
-a downstream task for transfer. Every training job and every control has one evaluation.
+a downstream task for transfer. A self-supervised objective is a training job in the place of a model, over all upstream
+tasks, whose weights start downstream jobs; it predicts nothing. Every other training job and every control has one
+evaluation.
 """
 
 from __future__ import annotations
@@ -24,7 +26,10 @@ NOT_TRAINED = "none"
 
 @dataclass(frozen=True)
 class Job:
-    """One (experiment, model, initialisation, unit, fold, seed); `control` jobs are evaluated without training."""
+    """One (experiment, model, initialisation, unit, fold, seed).
+
+    `control` jobs are evaluated without training, `pretext` jobs trained without evaluation.
+    """
 
     experiment: str
     model: str
@@ -34,6 +39,7 @@ class Job:
     seed: int
     control: bool = False
     external: bool = False
+    pretext: bool = False
 
     @property
     def id(self) -> str:
@@ -43,7 +49,9 @@ class Job:
     def tasks(self, config: Config) -> TaskSet:
         """Tasks that the job trains on and is scored on: those of its unit that the model supports."""
         asked = [task for task in config.tasks_of(self.experiment) if self.unit in (JOINT, task.name)]
-        return TaskSet(task for task in asked if self.control or skip_reason(config, self.model, task) is None)
+        if self.control or self.pretext:
+            return TaskSet(asked)
+        return TaskSet(task for task in asked if skip_reason(config, self.model, task) is None)
 
     def source(self, config: Config) -> Job | None:
         """The upstream job whose weights start this one, if any."""
@@ -52,7 +60,7 @@ class Job:
         item = self.weights(config)
         if item.name == "scratch" or item.file is not None:
             return None
-        return Job("upstream", item.name, RANDOM, JOINT, self.fold, self.seed)
+        return Job("upstream", item.name, RANDOM, JOINT, self.fold, self.seed, pretext=config.is_pretext(item.name))
 
     def weights(self, config: Config) -> Initialisation:
         """The entry of downstream.initialisations that starts this job."""
@@ -97,10 +105,13 @@ def is_trained(config: Config, job: Job) -> bool:
 
 
 def training_jobs(config: Config) -> list[Job]:
-    """Return every training job, upstream first."""
+    """Return every training job: per fold and seed objectives, upstream models, downstream; then external ones."""
     jobs = []
     for fold in config.data.folds:
         for seed in config.seeds:
+            jobs += [
+                Job("upstream", entry.key, RANDOM, JOINT, fold, seed, pretext=True) for entry in config.upstream.pretext
+            ]
             jobs += [
                 Job("upstream", entry.key, RANDOM, unit, fold, seed)
                 for entry in config.upstream.models
@@ -130,13 +141,18 @@ def control_jobs(config: Config) -> list[Job]:
 
 def evaluation_jobs(config: Config) -> list[Job]:
     """Return every evaluation: trained models, those with given masks, then controls."""
+    return [job for job in all_jobs(config) if not job.pretext]
+
+
+def all_jobs(config: Config) -> list[Job]:
+    """Return every job: those trained, those with given masks, then controls."""
     given = [job for job in external_jobs(config) if not is_trained(config, job)]
     return training_jobs(config) + given + control_jobs(config)
 
 
 def find_job(config: Config, job_id: str) -> Job:
     """Return the job with this id; the graph and the verbs use the same ids."""
-    return next(job for job in evaluation_jobs(config) if job.id == job_id)
+    return next(job for job in all_jobs(config) if job.id == job_id)
 
 
 def skipped_cells(config: Config) -> Iterator[tuple[Job, Task, str]]:

@@ -45,7 +45,7 @@ class Run:
     @cached_property
     def job_of(self) -> dict[str, jobs.Job]:
         """Job id -> job."""
-        return {job.id: job for job in jobs.evaluation_jobs(self.config)}
+        return {job.id: job for job in jobs.all_jobs(self.config)}
 
     @property
     def config_hash(self) -> str:

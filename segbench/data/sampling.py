@@ -17,11 +17,17 @@ class PatchSampler:
     """Draws batches from the training cases of one task.
 
     Each sample is centred on a voxel of a random present class with probability `foreground_fraction`, otherwise it
-    lies anywhere; a volume smaller than the patch is padded with zeros (background).
+    lies anywhere; a volume smaller than the patch is padded with zeros (background). foreground_fraction: None for
+    training without labels, which are then never read and returned as zeros; every sample lies anywhere.
     """
 
     def __init__(
-        self, cases: Sequence[PreparedCase], task: Task, *, patch_size_zyx: Triple, foreground_fraction: float = 0.33
+        self,
+        cases: Sequence[PreparedCase],
+        task: Task,
+        *,
+        patch_size_zyx: Triple,
+        foreground_fraction: float | None = 0.33,
     ):
         self.cases, self.task = list(cases), task
         self.patch_size_zyx = tuple(patch_size_zyx)
@@ -36,13 +42,14 @@ class PatchSampler:
         return np.stack([images for images, _ in patches]), np.stack([labels for _, labels in patches])
 
     def _patch(self, case: PreparedCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        start = self._foreground_start(case, rng) if rng.random() < self.foreground_fraction else None
+        centred = self.foreground_fraction is not None and rng.random() < self.foreground_fraction
+        start = self._foreground_start(case, rng) if centred else None
         if start is None:
             start = [
                 int(rng.integers(min(0, size - patch), max(0, size - patch) + 1))
                 for size, patch in zip(case.shape_zyx, self.patch_size_zyx, strict=True)
             ]
-        return read_patch(case, start, self.patch_size_zyx)
+        return read_patch(case, start, self.patch_size_zyx, labelled=self.foreground_fraction is not None)
 
     def _foreground_start(self, case: PreparedCase, rng: np.random.Generator) -> list[int] | None:
         present = [value for value in range(1, self.task.num_classes) if case.foreground(value)]
@@ -56,13 +63,17 @@ class PatchSampler:
         ]
 
 
-def read_patch(case: PreparedCase, start_zyx: Sequence[int], size_zyx: Triple) -> tuple[np.ndarray, np.ndarray]:
-    """Return images_CZYX and labels_ZYX of a window; parts outside the volume are zero."""
+def read_patch(
+    case: PreparedCase, start_zyx: Sequence[int], size_zyx: Triple, *, labelled: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images_CZYX and labels_ZYX of a window; parts outside the volume are zero, and labels not asked for."""
     inside = [
         slice(max(0, a), min(a + n, size)) for a, n, size in zip(start_zyx, size_zyx, case.shape_zyx, strict=True)
     ]
-    images_CZYX, labels_ZYX = case.images[(slice(None), *inside)], case.labels[tuple(inside)]
-    if labels_ZYX.shape == tuple(size_zyx):
+    images_CZYX = case.images[(slice(None), *inside)]
+    shape_zyx = images_CZYX.shape[1:]
+    labels_ZYX = case.labels[tuple(inside)] if labelled else np.zeros(shape_zyx, dtype=np.uint8)
+    if shape_zyx == tuple(size_zyx):
         return images_CZYX, labels_ZYX
     outside = [(part.start - a, a + n - part.stop) for part, a, n in zip(inside, start_zyx, size_zyx, strict=True)]
     return np.pad(images_CZYX, [(0, 0), *outside]), np.pad(labels_ZYX, outside)

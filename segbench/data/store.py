@@ -53,7 +53,7 @@ class PreparedCase:
     @cached_property
     def shape_zyx(self) -> tuple[int, int, int]:
         """Prepared size in voxels."""
-        return tuple(self.labels.shape)
+        return tuple(self.images.shape[1:])
 
     def foreground(self, value: int) -> list[list[int]]:
         """Return sampled voxel positions z,y,x of a class; empty when the case has none."""

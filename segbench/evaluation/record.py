@@ -35,7 +35,7 @@ def run_record(config: Config) -> dict:
     paths = RunPaths(config.run)
     splits = json.loads(paths.splits.read_text(encoding="utf-8"))
     dump = config.model_dump(mode="json")
-    job_records = [_job_record(config, paths, job) for job in jobs.evaluation_jobs(config)]
+    job_records = [_job_record(config, paths, job) for job in jobs.all_jobs(config)]
     _refuse_mixed_code(config, job_records)
     phases = _phases(paths, job_records)
     return {
@@ -47,6 +47,7 @@ def run_record(config: Config) -> dict:
         "config_sha256": content_hash(dump),
         "provenance": {"commit": commit(), "versions": versions(), "host": host(), **_times(job_records)},
         "methods": _methods(config),
+        "pretext": [_objective(config, entry.key) for entry in config.upstream.pretext],
         "tasks": _tasks(config, splits),
         "jobs": job_records,
         "policies": {**DEFAULT_POLICIES, **dump["policies"]},
@@ -90,7 +91,7 @@ def _audit(config: Config, paths: RunPaths, splits: dict) -> dict:
 
 def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> dict:
     trained = {} if not jobs.is_trained(config, job) else _read(paths.train(job.id) / "outcome.json")
-    evaluated = _read(paths.evaluate(job.id) / "outcome.json")
+    evaluated = {} if job.pretext else _read(paths.evaluate(job.id) / "outcome.json")
     failed = next((record for record in (trained, evaluated) if record.get("status", "ok") != "ok"), None)
     outcomes = [record for record in (trained, evaluated) if record]
     return {
@@ -110,6 +111,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> dict:
         "iterations": trained.get("iterations", 0),
         "parameters": trained.get("parameters", 0),
         "training_code": trained.get("training_code"),
+        "method_code": trained.get("method_code"),
         "match": trained.get("match"),
         "device": trained.get("device", "cpu"),
         "started": min(record["started"] for record in outcomes),
@@ -137,37 +139,42 @@ def _read(path: Path) -> dict:
 
 
 def _refuse_mixed_code(config: Config, records: list[dict]) -> None:
-    found = {record["training_code"] for record in records if record["training_code"]}
-    if len(found) > 1 and not config.allow_mixed_training_code:
+    shared = {record["training_code"] for record in records if record["training_code"]}
+    own: dict[str, set] = {}
+    for record in records:
+        if record["method_code"]:
+            own.setdefault(record["model"], set()).add(record["method_code"])
+    mixed = [name for name, found in own.items() if len(found) > 1]
+    if (len(shared) > 1 or mixed) and not config.allow_mixed_training_code:
+        what = f"{len(shared)} versions of the training code" if len(shared) > 1 else f"two versions of {mixed[0]}"
         raise RunFailed(
-            f"the cells of this run were trained by {len(found)} versions of the training code; delete "
+            f"the cells of this run were trained by {what}; delete "
             f"results/{config.run}/train to train all again, or set allow_mixed_training_code: true"
         )
 
 
 def _methods(config: Config) -> list[dict]:
     methods = [
-        _method(config, "upstream", entry.key, jobs.RANDOM, config.model_cards[entry.name], entry.options)
+        _method("upstream", entry.key, jobs.RANDOM, config.card(entry.key), entry.options)
         for entry in config.upstream.models
     ]
     methods += [
-        _method(config, "upstream", name, jobs.NOT_TRAINED, config.model_cards[name], {})
-        for name in config.upstream.controls
+        _method("upstream", name, jobs.NOT_TRAINED, config.model_cards[name], {}) for name in config.upstream.controls
     ]
     methods += [_external(entry) for entry in config.upstream.external]
     if config.downstream:
         entry = config.downstream.model
         for item in config.downstream.initialisations:
-            method = _method(config, "downstream", entry.key, item.name, config.model_cards[entry.name], entry.options)
+            method = _method("downstream", entry.key, item.name, config.model_cards[entry.name], entry.options)
             methods.append(method | {"title": _start_title(config, item.name), "kind": "transfer"})
         methods += [
-            _method(config, "downstream", name, jobs.NOT_TRAINED, config.model_cards[name], {})
+            _method("downstream", name, jobs.NOT_TRAINED, config.model_cards[name], {})
             for name in config.downstream.controls
         ]
     return methods
 
 
-def _method(config: Config, experiment: str, key: str, initialisation: str, card: dict, options: dict) -> dict:
+def _method(experiment: str, key: str, initialisation: str, card: dict, options: dict) -> dict:
     text = ", ".join(f"{name} = {value}" for name, value in options.items())
     named = title_for(card, options)
     return {
@@ -175,12 +182,17 @@ def _method(config: Config, experiment: str, key: str, initialisation: str, card
         "model": key,
         "initialisation": initialisation,
         "title": named,
-        "kind": card["kind"],
+        "kind": card.get("kind", "self_supervised"),
         "fidelity": card["fidelity"],
         "options_text": text,
         "citation": card["citation"],
         "url": card["url"],
     }
+
+
+def _objective(config: Config, key: str) -> dict:
+    method = _method("upstream", key, jobs.RANDOM, config.card(key), config.model_entry(key).options)
+    return method | {"title": _start_title(config, key)}
 
 
 def _external(entry: External) -> dict:
@@ -201,6 +213,8 @@ def _external(entry: External) -> dict:
 def _start_title(config: Config, name: str) -> str:
     if name == "scratch":
         return "From scratch"
+    if config.is_pretext(name):
+        return f"Self-supervised: {title_for(config.card(name), config.model_entry(name).options)}"
     source = next((entry for entry in config.upstream.models if entry.key == name), None)
     return f"Pre-trained: {config.model_cards[source.name]['title'] if source else name}"
 

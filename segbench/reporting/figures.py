@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -185,12 +186,35 @@ def _difference_text(axis, x: int, y: int, found, metric: str, limit: float) -> 
 
 def training_plot(run: Run, experiment: str) -> Plot | None:
     """Return the loss over each job's own training, one panel per method; None when no log was written."""
+    caption = (
+        f"{run.data_word(experiment)}Training loss (Dice and cross-entropy, deep supervision included) of every "
+        f"finished job, one line per job and seed, running mean over {SMOOTH} points; methods with one job "
+        "per task have one line per task."
+    )
     methods = [method for method in run.methods_of(experiment) if method.trained]
-    curves = {method.key: _curves(run, experiment, method) for method in methods}
+    return _loss_plot(run, methods, name=f"{experiment}_training", title="training curves", caption=caption)
+
+
+def pretext_plot(run: Run, experiment: str) -> Plot | None:
+    """Return the loss of the self-supervised objectives, one panel each; None when no log was written."""
+    caption = (
+        f"{run.data_word(experiment)}Loss of every finished self-supervised objective, one line per seed, running mean "
+        f"over {SMOOTH} points. Each objective has a loss of its own, so that levels are not compared."
+    )
+    title = "self-supervised training curves"
+    methods = run.pretext_of(experiment)
+    return _loss_plot(run, methods, name=f"{experiment}_pretext", title=title, caption=caption, same_levels=False)
+
+
+def _loss_plot(
+    run: Run, methods: Sequence[Method], *, name: str, title: str, caption: str, same_levels: bool = True
+) -> Plot | None:
+    curves = {method.key: _curves(run, method.experiment, method) for method in methods}
+    styles = method_styles(methods)
     methods = [method for method in methods if curves[method.key]]
     if not methods:
         return None
-    styles = method_styles(run.methods_of(experiment))
+    experiment = methods[0].experiment
     rows, columns = _grid(len(methods))
     with plt.rc_context(RC):
         figure, axes = plt.subplots(
@@ -198,7 +222,7 @@ def training_plot(run: Run, experiment: str) -> Plot | None:
             columns,
             figsize=(11, 0.5 + 1.75 * rows),
             sharex=True,
-            sharey=True,
+            sharey=same_levels,
             squeeze=False,
             layout="constrained",
         )
@@ -212,13 +236,8 @@ def training_plot(run: Run, experiment: str) -> Plot | None:
         _panel_edges(axes, len(methods), "share of the job's iterations (%)")
         for axis in axes[:, 0]:
             axis.set_ylabel("training loss")
-        headline(figure, run, experiment, f"{experiment} training curves")
-        caption = (
-            f"{run.data_word(experiment)}Training loss (Dice and cross-entropy, deep supervision included) of every "
-            f"finished job, one line per job and seed, running mean over {SMOOTH} points; methods with one job "
-            "per task have one line per task."
-        )
-        return finish(figure, f"{experiment}_training", caption)
+        headline(figure, run, experiment, f"{experiment} {title}")
+        return finish(figure, name, caption)
 
 
 def _curves(run: Run, experiment: str, method: Method) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -232,13 +251,14 @@ def _curves(run: Run, experiment: str, method: Method) -> list[tuple[np.ndarray,
 
 
 def method_costs(run: Run, experiment: str) -> pd.DataFrame:
-    """Return one row per trained method, means over seeds: train_seconds, iterations, parameters, complete.
+    """Return one row per trained method and objective, means over seeds: train_seconds, iterations, parameters,
+    complete.
 
     Figures are sums over the method's jobs of one seed: a single-task method pays for one network per task, a
     transferred one without its pre-training. `complete` is False when a job failed, whose cost is not known.
     """
     records = []
-    for method in run.methods_of(experiment):
+    for method in [*run.methods_of(experiment), *run.pretext_of(experiment)]:
         jobs = [job for job in run.jobs(experiment, method.key) if method.trained]
         if jobs:
             seeds = len({(job["seed"], job.get("fold", 0)) for job in jobs})

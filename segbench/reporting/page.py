@@ -126,6 +126,7 @@ def _plots(
         )
     made["cost"] = figures.cost_plot(run, main)
     made["training"] = figures.training_plot(run, experiment)
+    made["pretext"] = figures.pretext_plot(run, experiment)
     if statistics is not None:
         made["critical_difference"] = rank_figures.critical_difference_plot(run, statistics)
         made["rank_stability"] = rank_figures.rank_stability_plot(run, statistics)

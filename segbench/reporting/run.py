@@ -30,7 +30,10 @@ _NEEDED = (
 
 @dataclass(frozen=True)
 class Method:
-    """One row of a table; kind is universal, single_task, transfer or control."""
+    """One row of a table; kind is universal, single_task, external, transfer or control.
+
+    A self-supervised objective has kind self_supervised: it is trained and never scored, so it is no row of a table.
+    """
 
     experiment: str
     model: str
@@ -61,6 +64,7 @@ class Run:
         self.record = _read_record(folder / "run.json")
         self.rows = read_scores(folder / "scores.csv")
         self.methods = _with_distinct_titles([Method(**_fields(item)) for item in self.record["methods"]])
+        self.pretext = _with_distinct_titles([Method(**_fields(item)) for item in self.record.get("pretext", [])])
         self.cells = functools.cache(self._cells)
 
     def _cells(self, metric: str) -> pd.DataFrame:
@@ -90,6 +94,10 @@ class Run:
         """Return the methods of an experiment in table order, controls last."""
         listed = [method for method in self.methods if method.experiment == experiment]
         return sorted(listed, key=lambda method: not method.trained)
+
+    def pretext_of(self, experiment: str) -> list[Method]:
+        """Return the self-supervised objectives that were trained in an experiment."""
+        return [method for method in self.pretext if method.experiment == experiment]
 
     def method(self, experiment: str, key: MethodKey) -> Method:
         """Return the method with this model and initialisation."""

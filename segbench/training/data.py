@@ -1,7 +1,8 @@
 """The stream of training batches: which task at which step, and which patches, from named axes.
 
 Step i of a task draws the same patches for every model, whatever else that model trains on, and whatever the number
-of worker processes; a resumed run continues at the same place.
+of worker processes; a resumed run continues at the same place. A self-supervised objective gets patches from anywhere
+in the training cases and zeros in the place of labels, which are never read.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class BatchStream(Dataset):
         self.job = job
         self.tasks = tasks
         patch_size_zyx = config.network.patch_size_zyx
+        foreground_fraction = None if job.pretext else self.recipe.foreground_fraction
         self.samplers, self.augmentations, sizes = [], [], []
         for task in tasks:
             cases = training_cases(config, job, task.name)
@@ -49,7 +51,7 @@ class BatchStream(Dataset):
                     [open_case(folder) for _, folder in cases],
                     task,
                     patch_size_zyx=patch_size_zyx,
-                    foreground_fraction=self.recipe.foreground_fraction,
+                    foreground_fraction=foreground_fraction,
                 )
             )
             self.augmentations.append(

@@ -24,14 +24,14 @@ def initialise(config: Config, job: Job, model: SegmentationModel) -> dict | Non
     """
     if job.experiment != "downstream":
         return None
-    from models.transfer import SHARED_PREFIXES, transfer_weights
+    from models.transfer import transfer_weights
 
     item, source = job.weights(config), job.source(config)
     if item.file is not None:
         path, entry = Path(item.file), config.model_entry(job.model)
         prefixes = loaded_prefixes(config.format_cards[item.format], entry.name, config.model_cards[entry.name])
     elif source is not None:
-        path, prefixes = _weights_of(config, job, source), SHARED_PREFIXES
+        path, prefixes = _weights_of(config, job, source), config.card(source.model)["encoder_keys"]
     else:
         return None
     digest = checked_sha256(path, item.sha256)
@@ -45,7 +45,7 @@ def initialise(config: Config, job: Job, model: SegmentationModel) -> dict | Non
         expected_probe=item.probe,
     )
     log.info("%s: %s", path, report.text())
-    return report.to_dict() | {"source": item.file or source.id, "format": item.format, "sha256": digest}
+    return report.to_dict() | {"source": path.name if item.file else source.id, "format": item.format, "sha256": digest}
 
 
 def checked_sha256(path: Path, expected: str | None) -> str:

@@ -2,7 +2,8 @@
 
 SGD with Nesterov momentum, polynomial decay and gradient clipping, as in the released UniSeg trainer. Test cases never
 select anything: there is no validation and no early stopping. A state is kept beside the declared outputs, so that a
-killed job continues and ends with the same weights.
+killed job continues and ends with the same weights. Self-supervised objectives walk the same loop, without labels and
+with losses of their own.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from models.interface import NetworkSpec, SegmentationModel
 from models.loader import build_model
+from segbench.core.cards import code_of
 from segbench.core.config import Config
 from segbench.core.errors import RunFailed
 from segbench.core.files import write_text
@@ -31,6 +34,7 @@ from segbench.training import checkpoint
 from segbench.training.data import BatchStream
 from segbench.training.initialise import initialise
 from segbench.training.losses import training_loss
+from segbench.training.objective import Objective, build_objective
 
 LOG_ROWS = 200
 MEMORY_FORMAT = torch.channels_last_3d  # a fifth faster here on a processor, the same arithmetic
@@ -52,12 +56,13 @@ def network_spec(config: Config) -> NetworkSpec:
     return NetworkSpec(**config.network.model_dump())
 
 
-def new_model(config: Config, job: Job) -> SegmentationModel:
-    """Build the job's network with random weights from the repetition's named axis."""
+def new_model(config: Config, job: Job) -> SegmentationModel | Objective:
+    """Build the job's network, or objective, with random weights from the repetition's named axis."""
     entry = config.model_entry(job.model)
+    build = build_objective if job.pretext else build_model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("weights", job.seed))
-        return build_model(entry.name, job.tasks(config), network_spec(config), **entry.options)
+        return build(entry.name, job.tasks(config), network_spec(config), **entry.options)
 
 
 def learning_rate(initial: float, step: int, total: int, exponent: float) -> float:
@@ -71,14 +76,14 @@ def train(config: Config, job: Job, *, device: torch.device, workers: int = 0) -
     Raises RunFailed when the loss is not finite, naming the step and the cases.
     """
     paths = RunPaths(config.run)
-    fingerprint = code_fingerprint(TRAINING_CODE)
-    identity = f"{settings_hash(config, job, scoring=False)}-{fingerprint}"
+    codes = _codes(config, job)
+    identity = "-".join([settings_hash(config, job, scoring=False), *codes.values()])
     model = new_model(config, job)
     match = initialise(config, job, model)
     model.to(device=device, memory_format=MEMORY_FORMAT).train()
     recipe = config.training_of(job.experiment)
     optimiser = torch.optim.SGD(
-        model.parameters(),
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=recipe.initial_learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
@@ -96,12 +101,18 @@ def train(config: Config, job: Job, *, device: torch.device, workers: int = 0) -
     return {
         "train_seconds": round(progression.seconds, 3),
         "iterations": len(stream),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "training_code": fingerprint,
+        "parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        **codes,
         "weights_sha256": checkpoint.file_sha256(folder / "weights.pt"),
         "match": match,
         "device": str(device),
     }
+
+
+def _codes(config: Config, job: Job) -> dict[str, str]:
+    """Return fingerprints of the code that trains every job, and of the files of this model or objective."""
+    own = code_of(config.model_entry(job.model).name, objective=job.pretext)
+    return {"training_code": code_fingerprint(TRAINING_CODE), "method_code": code_fingerprint([own])}
 
 
 def _resume(path: Path, identity: str, model: SegmentationModel, optimiser) -> Progression:
@@ -151,14 +162,20 @@ def _step(model, optimiser, images_BCZYX, labels_BZYX, task, recipe, job, step: 
     autocast = torch.autocast(images_BCZYX.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("step", job.seed, step))
-        with autocast:
-            outputs = model(images_BCZYX, task)
-        loss = training_loss(model, outputs, labels_BZYX, task)
+        if job.pretext:
+            with autocast:
+                loss = model(images_BCZYX, np.random.default_rng(seed_for("views", job.seed, step)))
+        else:
+            with autocast:
+                outputs = model(images_BCZYX, task)
+            loss = training_loss(model, outputs, labels_BZYX, task)
         value = loss.item()
         if math.isfinite(value):
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
             optimiser.step()
+            if job.pretext:
+                model.after_step()
     return value
 
 
