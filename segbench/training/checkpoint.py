@@ -13,9 +13,9 @@ from segbench.core.files import atomic_path
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values atomically."""
-    with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+    """Write tensors and plain values atomically; equal content gives equal bytes."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        torch.save(content, stream)  # given a path instead, torch writes the temporary file's name into the archive
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:

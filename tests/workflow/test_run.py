@@ -79,6 +79,15 @@ def test_the_transfer_is_reported(finished):
     assert "Starting weights" in (finished.folder / "reports" / "tiny" / "index.html").read_text()
 
 
+def test_a_self_supervised_objective_starts_a_run_and_fills_no_row(finished):
+    match = finished.outcome("train", "downstream.single_task.restoration.phantom_schwannoma.f0.s0")["match"]
+    assert match["share"] > 0.9
+    assert not (finished.results / "evaluate" / "upstream.restoration.random.joint.f0.s0").exists()
+    record = json.loads((finished.results / "run.json").read_text())
+    assert "upstream.restoration.random.joint.f0.s0" in {job["job"] for job in record["jobs"]}
+    assert "Self-supervised: Restoration" in (finished.folder / "reports" / "tiny" / "index.html").read_text()
+
+
 def test_an_unrelated_change_of_the_config_reruns_no_training(finished):
     changed = Workflow(finished.folder, CONFIG | {"description": "other words"})
     assert "rule train" not in changed.run("-n").stdout
@@ -90,7 +99,7 @@ def test_a_related_change_reruns_just_its_jobs(finished):
     text = Workflow(finished.folder, CONFIG | {"downstream": downstream}).run("-n").stdout
     finished.configure(CONFIG)
     trained = [line for line in text.splitlines() if line.strip().startswith("output: results/tiny/train/")]
-    assert len(trained) == 2
+    assert len(trained) == 3
     assert all("downstream" in line for line in trained)
 
 
@@ -127,7 +136,7 @@ def test_a_failure_is_data_and_only_it_is_retried(finished):
 def long_config() -> dict:
     config = json.loads(json.dumps(CONFIG))
     config["training"] |= {"iterations_per_task": 60}
-    config["upstream"] |= {"models": ["uniseg"], "controls": ["empty"]}
+    config["upstream"] |= {"models": ["uniseg"], "pretext": [], "controls": ["empty"]}
     config["downstream"] = {"tasks": ["phantom_schwannoma"], "initialisations": ["uniseg"]}
     return config
 

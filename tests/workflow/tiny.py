@@ -31,9 +31,10 @@ CONFIG = {
     "upstream": {
         "tasks": ["phantom_spleen", "phantom_petct"],
         "models": ["uniseg", "single_task"],
+        "pretext": ["restoration"],
         "controls": ["oracle", "empty"],
     },
-    "downstream": {"tasks": ["phantom_schwannoma"], "initialisations": ["scratch", "uniseg"]},
+    "downstream": {"tasks": ["phantom_schwannoma"], "initialisations": ["scratch", "uniseg", "restoration"]},
     "metrics": ["dice", "hd95"],
 }
 

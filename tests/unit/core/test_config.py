@@ -88,6 +88,51 @@ def test_a_model_option_that_its_card_lacks_is_refused():
     assert "did you mean 'prompt'?" in lines(content)[0]
 
 
+def with_objectives(*entries) -> dict:
+    content = demo()
+    content["upstream"]["pretext"] = list(entries)
+    content["downstream"]["initialisations"] += [entry if isinstance(entry, str) else entry["id"] for entry in entries]
+    return content
+
+
+def test_self_supervised_objectives_are_named_with_options_and_ids():
+    content = with_objectives(
+        "restoration", {"name": "masked_autoencoder", "id": "mae_90", "options": {"mask_ratio": 0.9}}
+    )
+    config = parse_config(content, where="x")
+    assert config.is_pretext("mae_90")
+    assert not config.is_pretext("uniseg")
+    assert config.card("mae_90")["title"] == "Masked autoencoder"
+    assert config.card("uniseg")["title"] == "UniSeg"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("restorashun", "did you mean 'restoration'?"),
+        ({"name": "restoration", "id": "r", "options": {"curves": 1}}, "did you mean 'curve'?"),
+        ({"name": "restoration", "id": "uniseg"}, "'uniseg' twice"),
+    ],
+)
+def test_an_objective_that_is_not_known_is_refused(entry, message):
+    assert message in "\n".join(lines(with_objectives(entry)))
+
+
+def test_an_objective_from_which_nothing_starts_is_refused():
+    content = demo()
+    content["upstream"]["pretext"] = ["restoration"]
+    (line,) = lines(content)
+    assert "add restoration to downstream.initialisations" in line
+    del content["downstream"]
+    assert "from which nothing starts" in lines(content)[0]
+
+
+def test_an_objective_needs_a_downstream_network_on_the_shared_backbone():
+    content = with_objectives("restoration")
+    content["downstream"]["model"] = "unetr"
+    assert "unetr as downstream.model, which has its own backbone" in "\n".join(lines(content))
+
+
 def test_a_file_that_is_not_yaml_is_a_fault(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("run: [")

@@ -1,8 +1,43 @@
-"""What of a training log goes into the record."""
+"""The record of a run: no table from two versions of the code, titles that say where weights come from, curves."""
 
 import pytest
 
-from segbench.evaluation.record import CURVE_POINTS, _curve
+from segbench.core.errors import RunFailed
+from segbench.evaluation.record import CURVE_POINTS, _curve, _methods, _objective, _refuse_mixed_code
+from tests.unit.training.small_run import config
+
+
+def records(*codes):
+    return [{"model": model, "training_code": shared, "method_code": own} for model, shared, own in codes]
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ([("uniseg", "a", "x"), ("dodnet", "b", "y")], "2 versions of the training code"),
+        ([("uniseg", "a", "x"), ("uniseg", "a", "y")], "two versions of uniseg"),
+    ],
+)
+def test_cells_of_two_versions_are_refused(found, message):
+    with pytest.raises(RunFailed, match=message):
+        _refuse_mixed_code(config(), records(*found))
+    allowed = config().model_copy(update={"allow_mixed_training_code": True})
+    _refuse_mixed_code(allowed, records(*found))
+
+
+def test_other_methods_and_untrained_jobs_are_not_mixed():
+    _refuse_mixed_code(config(), records(("uniseg", "a", "x"), ("dodnet", "a", "y"), ("empty", None, None)))
+
+
+def test_titles_say_where_weights_come_from():
+    transfers = [method for method in _methods(config()) if method["kind"] == "transfer"]
+    titles = {method["initialisation"]: method["title"] for method in transfers}
+    assert titles["scratch"] == "From scratch"
+    assert titles["cond_decoder"].startswith("Pre-trained: ")
+    assert titles["volume_contrast"] == "Self-supervised: Volume contrast"
+    objective = _objective(config(), "volume_contrast")
+    assert objective["kind"] == "self_supervised"
+    assert "CVPR 2024" in objective["citation"]
 
 
 def written(path, lines):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models import pages
-from segbench.core.cards import model_cards
+from segbench.core.cards import model_cards, objective_cards
 
 
 def test_docs_are_in_step_with_the_cards():
@@ -16,9 +16,9 @@ def test_the_table_of_formats_is_in_step_with_the_cards():
 
 def test_every_deviation_is_on_the_page():
     page = pages.models_page()
-    for name, card in model_cards().items():
+    for name, card in [*model_cards().items(), *objective_cards().items()]:
         assert f"### {name}\n" in page
-        assert all(deviation in page for deviation in card["deviations"])
+        assert all(text in page for text in [*card["deviations"], *card.get("does", [])])
 
 
 def test_citations_leave_out_controls_and_repetition():

@@ -89,6 +89,18 @@ def test_prefixes_choose_what_is_transferred():
     assert all(name.startswith("encoder.") for name in report.matched)
 
 
+def test_the_least_share_is_of_what_the_prefixes_name():
+    """An encoder is less than half of the network; all of it is still all that its source hands over."""
+    state = source("multi_head")
+    report = transfer_weights(state, downstream(), prefixes=["encoder."], minimum_share=1.0)
+    assert 0 < report.share < 1
+    del state["encoder.first.conv.weight"]
+    with pytest.raises(InputFaults, match=r"of the parameters below encoder\. match"):
+        transfer_weights(state, downstream(), prefixes=["encoder."], minimum_share=1.0)
+    with pytest.raises(InputFaults, match=r"0\.0 % of the parameters below network\. match"):
+        transfer_weights(state, downstream(), prefixes=["network."], minimum_share=0.0)
+
+
 @pytest.mark.parametrize(
     ("state", "source_format", "message"),
     [

@@ -58,6 +58,18 @@ DOWNSTREAM_METHODS = [
     ("mean_shape", "none", "Mean shape", "control", "control", 0.5),
     ("empty", "none", "Empty prediction", "control", "control", 0.0),
 ]
+PRETEXT = {
+    "experiment": "upstream", "model": "restoration", "initialisation": "random",
+    "title": "Self-supervised: Restoration",
+    "kind": "self_supervised", "fidelity": "idea", "options_text": "", "citation": "The paper of restoration",
+    "url": "https://example.org/restoration",
+}  # fmt: skip
+PRETEXT_JOB = {
+    "job": "upstream.restoration.random.joint.f0.s0", "experiment": "upstream", "model": "restoration",
+    "initialisation": "random", "unit": "joint", "fold": 0, "seed": 0, "status": "ok", "reason": "",
+    "train_seconds": 77.0, "predict_seconds": 0.0, "iterations": 150, "parameters": 400_000,
+    "log": "train/upstream.restoration.random.joint.f0.s0/log.csv",
+}  # fmt: skip
 METRICS = {"dice": "1", "hd95": "mm", "hd95_max": "mm"}
 MISSES = ("reference_empty", "prediction_empty", "prediction_missing", "failed")
 POLICIES = {
@@ -80,6 +92,7 @@ def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, c
                 for seed in seeds if method[3] != "control" else seeds[:1]:
                     rows += _rows(experiment, method, task, seed, cases, rng)
             jobs += _jobs(experiment, method, tasks, seeds, rng)
+    jobs.append(dict(PRETEXT_JOB))
     for job in jobs:
         job["curve"] = _curve(rng, job["iterations"] or 1, known=curves and job["iterations"] > 0)
     rows.sort(key=lambda row: tuple(str(row[name]) for name in SCORE_COLUMNS[:12]))
@@ -198,7 +211,7 @@ def _record(worlds, jobs, cases):
              "licence": "CC0", "citation": "made up"}
             for experiment, tasks, _ in worlds for name, title, modality, structures, _, nominal in tasks
         ],
-        "jobs": jobs, "policies": POLICIES,
+        "pretext": [PRETEXT], "jobs": jobs, "policies": POLICIES,
         "skipped": [
             {"experiment": experiment, "model": method[0], "initialisation": method[1], "task": task[0],
              "reason": "accepts 1 input channel, the task has 4"}

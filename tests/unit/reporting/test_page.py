@@ -59,6 +59,17 @@ def test_every_promised_file_is_there(report):
     assert {"scores.csv", "run.json"} <= files
 
 
+def test_a_self_supervised_objective_has_a_cost_a_curve_and_a_citation_but_no_row(results, report, page):
+    title = "Self-supervised: Restoration"
+    assert (report / "figures" / "upstream_pretext.svg").exists()
+    assert not (report / "figures" / "downstream_pretext.svg").exists()
+    assert f"{title},77,150,400000" in (report / "tables" / "upstream_dice_cost.csv").read_text()
+    assert "The paper of restoration" in page
+    assert "Self-supervised training" in page
+    table = build_table(Run(results), "upstream", "dice")
+    assert title not in [row.method.title for row in table.rows]
+
+
 def test_the_page_needs_nothing_from_elsewhere(report, page):
     assert (report / "index.html").stat().st_size < 5_000_000
     assert not re.search(r"<(script|link|iframe)\b", page)

@@ -1,0 +1,60 @@
+"""A run with prepared cases in a folder of its own, small enough to train in a second."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+
+from segbench.core.config import Config, parse_config
+from segbench.core.files import write_json
+from segbench.core.paths import RunPaths
+from segbench.data.store import write_case
+
+OBJECTIVES = ["restoration", "masked_autoencoder", "volume_contrast", "deep_self_distillation"]
+CONTENT = {
+    "run": "small",
+    "data": {"root": "data"},
+    "network": {
+        "patch_size_zyx": [16, 16, 16],
+        "base_features": 4,
+        "max_features": 8,
+        "pool_kernels_zyx": [[2, 2, 2], [2, 2, 2]],
+        "conv_kernels_zyx": [[3, 3, 3], [3, 3, 3], [3, 3, 3]],
+    },
+    "training": {"iterations_per_task": 4, "augmentation": "light", "save_every_seconds": 1e-9},
+    "upstream": {
+        "tasks": ["phantom_spleen", "phantom_petct"],
+        "models": ["uniseg", "cond_decoder", "dodnet_original"],
+        "pretext": OBJECTIVES,
+    },
+    "downstream": {
+        "tasks": ["phantom_schwannoma"],
+        "initialisations": ["scratch", "cond_decoder", "dodnet_original", *OBJECTIVES],
+    },
+}
+CHANNELS = {"phantom_spleen": 1, "phantom_petct": 2, "phantom_schwannoma": 1}
+
+
+def config(**changes: dict) -> Config:
+    """Return the config with changed keys of its sections."""
+    content = copy.deepcopy(CONTENT)
+    for section, keys in changes.items():
+        content[section] |= keys
+    return parse_config(content, where="test")
+
+
+def write_data(folder: Path, *, label: int = 1) -> None:
+    """Write splits and prepared cases below `folder`; labels are a block of one value, images do not depend on it."""
+    paths = RunPaths("small")
+    for task, channels in CHANNELS.items():
+        places = {case: folder / "prepared" / task / case for case in ("a", "b", "c")}
+        for number, (case, place) in enumerate(places.items()):
+            rng = np.random.default_rng(number)
+            labels_ZYX = np.zeros((20, 18, 16), dtype=np.uint8)
+            labels_ZYX[4:9, 5:9, 3:8] = label
+            write_case(place, rng.normal(size=(channels, 20, 18, 16)), labels_ZYX, {"case_id": case})
+        write_json(folder / paths.prepared(task), {"cases": {case: str(place) for case, place in places.items()}})
+    sides = {"train": ["a", "b"], "test": ["c"]}
+    write_json(folder / paths.splits, {"folds": {"0": dict.fromkeys(CHANNELS, sides)}})
