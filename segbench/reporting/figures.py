@@ -251,8 +251,7 @@ def _curves(run: Run, experiment: str, method: Method) -> list[tuple[np.ndarray,
 
 
 def method_costs(run: Run, experiment: str) -> pd.DataFrame:
-    """Return one row per trained method and objective, means over seeds: train_seconds, iterations, parameters,
-    complete.
+    """Return train_seconds, iterations, parameters and complete of each trained method and objective, means over seeds.
 
     Figures are sums over the method's jobs of one seed: a single-task method pays for one network per task, a
     transferred one without its pre-training. `complete` is False when a job failed, whose cost is not known.

@@ -82,6 +82,17 @@ def test_every_channel_count_trains_its_own_stem_and_chance_comes_from_the_gener
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_autocast(name):
+    model = objective(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(smooth_images(0), np.random.default_rng(0))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(objective(name)(smooth_images(0), np.random.default_rng(0)).item(), rel=0.1)
+    loss.backward()
+    assert all(value.grad.isfinite().all() for value in model.parameters() if value.grad is not None)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_the_card_hands_over_has_the_names_and_shapes_of_the_downstream_network(name):
     from models.loader import build_model
 
