@@ -11,6 +11,7 @@ import json
 import math
 import statistics
 import time
+from collections import Counter
 from pathlib import Path
 
 from models.titles import title_for
@@ -140,11 +141,9 @@ def _read(path: Path) -> dict:
 
 def _refuse_mixed_code(config: Config, records: list[dict]) -> None:
     shared = {record["training_code"] for record in records if record["training_code"]}
-    own: dict[str, set] = {}
-    for record in records:
-        if record["method_code"]:
-            own.setdefault(record["model"], set()).add(record["method_code"])
-    mixed = [name for name, found in own.items() if len(found) > 1]
+    trained = (record for record in records if record["method_code"])
+    own = {(config.model_entry(record["model"]).name, record["method_code"]) for record in trained}
+    mixed = [name for name, versions in Counter(name for name, _ in own).items() if versions > 1]
     if (len(shared) > 1 or mixed) and not config.allow_mixed_training_code:
         what = f"{len(shared)} versions of the training code" if len(shared) > 1 else f"two versions of {mixed[0]}"
         raise RunFailed(

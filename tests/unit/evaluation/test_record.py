@@ -14,19 +14,22 @@ def records(*codes):
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ([("uniseg", "a", "x"), ("dodnet", "b", "y")], "2 versions of the training code"),
+        ([("uniseg", "a", "x"), ("cond_decoder", "b", "y")], "2 versions of the training code"),
         ([("uniseg", "a", "x"), ("uniseg", "a", "y")], "two versions of uniseg"),
+        ([("uniseg", "a", "x"), ("uniseg_late", "a", "y")], "two versions of uniseg"),
     ],
 )
 def test_cells_of_two_versions_are_refused(found, message):
+    late = {"name": "uniseg", "id": "uniseg_late", "options": {"position": 1}}
+    settings = config(upstream={"models": ["uniseg", late, "cond_decoder", "dodnet_original"]})
     with pytest.raises(RunFailed, match=message):
-        _refuse_mixed_code(config(), records(*found))
-    allowed = config().model_copy(update={"allow_mixed_training_code": True})
+        _refuse_mixed_code(settings, records(*found))
+    allowed = settings.model_copy(update={"allow_mixed_training_code": True})
     _refuse_mixed_code(allowed, records(*found))
 
 
 def test_other_methods_and_untrained_jobs_are_not_mixed():
-    _refuse_mixed_code(config(), records(("uniseg", "a", "x"), ("dodnet", "a", "y"), ("empty", None, None)))
+    _refuse_mixed_code(config(), records(("uniseg", "a", "x"), ("cond_decoder", "a", "y"), ("empty", None, None)))
 
 
 def test_titles_say_where_weights_come_from():
