@@ -436,6 +436,9 @@ def _name_faults(where: str, config: Config) -> list[Fault]:
             "scratch, a universal model of upstream.models, an entry of upstream.pretext, or a name with a file",
         )  # fmt: skip
         entries.append(downstream.model)
+        if any(entry.key == downstream.model.key and entry != downstream.model for entry in upstream.models):
+            found, mend = f"{downstream.model.key} with other options than upstream", "give it an id of its own"
+            faults.append(Fault(f"{where}: downstream.model", found, "one network by one id", mend))
         faults += _weights_faults(where, config)
     for entry in entries:
         faults += _entry_faults(where, entry, networks, key="models", expected="the name of a model")

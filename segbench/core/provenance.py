@@ -15,11 +15,11 @@ from segbench import __version__
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING_CODE = (  # of every training job; the file of its model or objective comes beside it, see cards.code_of
     "models/attention.py", "models/backbone.py", "models/classes.py", "models/dynamic_head.py", "models/embeddings.py",
-    "models/interface.py", "models/loader.py", "models/official.py", "models/own_network.py", "models/transfer.py",
-    "segbench/core/seeds.py", "segbench/data/sampling.py", "segbench/data/store.py", "segbench/data/transforms.py",
-    "segbench/training/checkpoint.py", "segbench/training/data.py", "segbench/training/initialise.py",
-    "segbench/training/loop.py", "segbench/training/losses.py", "segbench/training/objective.py",
-    "segbench/training/views.py",
+    "models/interface.py", "models/loader.py", "models/official.py", "models/own_network.py", "models/probe.py",
+    "models/transfer.py", "segbench/core/seeds.py", "segbench/data/sampling.py", "segbench/data/store.py",
+    "segbench/data/transforms.py", "segbench/training/checkpoint.py", "segbench/training/data.py",
+    "segbench/training/initialise.py", "segbench/training/loop.py", "segbench/training/losses.py",
+    "segbench/training/objective.py", "segbench/training/views.py",
 )  # fmt: skip
 SCORING_CODE = ("segbench/metrics", "segbench/inference", "segbench/evaluation")
 REPORTING_CODE = ("segbench/reporting", "segbench/stats", "segbench/metrics/registry.py")

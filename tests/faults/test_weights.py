@@ -80,6 +80,7 @@ def here(tmp_path, monkeypatch):
     def configure(**changes):
         config = copy.deepcopy(CONFIG)
         config["network"]["base_features"] = 8
+        del config["upstream"]["pretext"]  # for networks on the shared backbone only
         start = {"name": "genesis", "file": "weights.pt", "format": "models_genesis"} | changes
         config["downstream"] |= {"model": "clip_driven_original", "initialisations": [start]}
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))

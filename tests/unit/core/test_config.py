@@ -182,3 +182,14 @@ def test_names_of_tasks_below_data_are_checked(key):
     content = demo()
     content["data"][key] = {"phantom_livr": "kfold"} if key == "task_protocols" else ["phantom_livr"]
     assert "did you mean 'phantom_liver'?" in "\n".join(lines(content))
+
+
+def test_one_id_stands_for_one_network():
+    content = demo()
+    content["upstream"]["models"][3] = {"name": "single_task", "options": {}}
+    parse_config(content, where="config.yaml")
+    content["upstream"]["models"][3] = {"name": "swin_unetr", "options": {"window_size": 4}}
+    content["downstream"]["model"] = "swin_unetr"
+    (line,) = lines(content)
+    assert "downstream.model" in line
+    assert "an id of its own" in line

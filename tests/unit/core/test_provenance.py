@@ -50,8 +50,7 @@ def test_every_file_that_trains_a_method_is_in_its_fingerprints(name, objective)
     assert all(path.is_file() for path in own)
     own_names = {str(path.relative_to(ROOT)) for path in own}
     files = reached(own | {ROOT / "segbench/training/loop.py"})
-    conversions = reached(own_files("uniseg", objective=False))  # models.transfer reads the released layout with it
-    assert files - conversions <= set(TRAINING_CODE) | own_names
+    assert files <= set(TRAINING_CODE) | own_names
     assert "models/backbone.py" in files, "imports are followed"
 
 

@@ -95,9 +95,9 @@ def test_the_least_share_is_of_what_the_prefixes_name():
     report = transfer_weights(state, downstream(), prefixes=["encoder."], minimum_share=1.0)
     assert 0 < report.share < 1
     del state["encoder.first.conv.weight"]
-    with pytest.raises(InputFaults, match=r"of the parameters below encoder\. match"):
+    with pytest.raises(InputFaults, match=r"of the parameters that the source hands over match"):
         transfer_weights(state, downstream(), prefixes=["encoder."], minimum_share=1.0)
-    with pytest.raises(InputFaults, match=r"0\.0 % of the parameters below network\. match"):
+    with pytest.raises(InputFaults, match=r"0\.0 % of the parameters that the source hands over match"):
         transfer_weights(state, downstream(), prefixes=["network."], minimum_share=0.0)
 
 

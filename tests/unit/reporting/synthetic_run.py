@@ -68,7 +68,6 @@ PRETEXT_JOB = {
     "job": "upstream.restoration.random.joint.f0.s0", "experiment": "upstream", "model": "restoration",
     "initialisation": "random", "unit": "joint", "fold": 0, "seed": 0, "status": "ok", "reason": "",
     "train_seconds": 77.0, "predict_seconds": 0.0, "iterations": 150, "parameters": 400_000,
-    "log": "train/upstream.restoration.random.joint.f0.s0/log.csv",
 }  # fmt: skip
 METRICS = {"dice": "1", "hd95": "mm", "hd95_max": "mm"}
 MISSES = ("reference_empty", "prediction_empty", "prediction_missing", "failed")
