@@ -12,7 +12,6 @@ The three protocols in use for BTCV are separate names (`BTCV_PROTOCOLS`), becau
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import defaultdict
@@ -26,6 +25,7 @@ import numpy as np
 from segbench.core.case import Case
 from segbench.core.config import Data
 from segbench.core.errors import Fault, InputFaults, fault, raise_faults
+from segbench.core.files import sha256_of
 from segbench.core.task import Task
 from segbench.data.pickled_lists import load_lists
 
@@ -121,11 +121,6 @@ def sides_of(path: Path | str, content: Mapping, expected: str) -> Sides:
     return sides
 
 
-def sha256(path: Path | str) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
 def rule_of(name: str) -> Released | None:
     """Return how a released name is read, or None for a name that no rule knows."""
     return next((rule for rule in RELEASED if re.fullmatch(rule.pattern, name)), None)
@@ -201,7 +196,7 @@ def listed_split(
 def _released_lists(path: Path, accepted: Iterable[str], changes: list[str]) -> dict[str, Sides]:
     """Return the lists of a released file by task; another file is refused unless its hash is accepted."""
     sides = read_released(path)
-    digest = sha256(path)
+    digest = sha256_of(path)
     if digest not in RELEASED_SHA256.values():
         if digest not in accepted:
             raise fault(

@@ -6,7 +6,6 @@ class values on the native grid of each test case, `OUTPUT/TASK/CASE.nii.gz` for
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -28,7 +27,7 @@ import psutil
 from segbench.core.case import Case, read_manifest
 from segbench.core.config import Config
 from segbench.core.errors import Fault, RunFailed, raise_faults
-from segbench.core.files import write_json
+from segbench.core.files import sha256_of, write_json
 from segbench.core.jobs import Job, mask_folders, test_cases
 from segbench.core.paths import RunPaths
 from segbench.core.provenance import content_hash
@@ -109,7 +108,7 @@ def find_masks(config: Config, job: Job) -> Masks:
     )
     paths = {task: {case: files.get(case) for case in wanted[task]} for task, files in found.items()}
     sha256 = {
-        task: {case: hashlib.sha256(path.read_bytes()).hexdigest() for case, path in sorted(files.items())}
+        task: {case: sha256_of(path) for case, path in sorted(files.items())}
         for task, files in found.items()
     }
     return Masks(paths, sha256, seconds)

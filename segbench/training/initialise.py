@@ -9,9 +9,10 @@ from models.interface import SegmentationModel
 from segbench.core.cards import loaded_prefixes
 from segbench.core.config import Config
 from segbench.core.errors import RunFailed, fault
+from segbench.core.files import sha256_of
 from segbench.core.jobs import Job
 from segbench.core.paths import RunPaths
-from segbench.training.checkpoint import file_sha256, load_weights
+from segbench.training.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def initialise(config: Config, job: Job, model: SegmentationModel) -> dict | Non
 def checked_sha256(path: Path, expected: str | None) -> str:
     """Return the SHA-256 of a file of weights; one that cannot be read, or is not the expected one, is a fault."""
     try:
-        digest = file_sha256(path)
+        digest = sha256_of(path)
     except OSError as error:
         raise fault(path, found=error.strerror, expected="a file of weights", mend="put it there") from error
     if expected is not None and digest != expected.lower():

@@ -24,7 +24,7 @@ from models.loader import build_model
 from segbench.core.cards import code_of
 from segbench.core.config import Config
 from segbench.core.errors import RunFailed
-from segbench.core.files import write_text
+from segbench.core.files import sha256_of, write_text
 from segbench.core.jobs import Job, settings_hash
 from segbench.core.paths import RunPaths
 from segbench.core.progress import Progress
@@ -103,7 +103,7 @@ def train(config: Config, job: Job, *, device: torch.device, workers: int = 0) -
         "iterations": len(stream),
         "parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         **codes,
-        "weights_sha256": checkpoint.file_sha256(folder / "weights.pt"),
+        "weights_sha256": sha256_of(folder / "weights.pt"),
         "match": match,
         "device": str(device),
     }

@@ -12,7 +12,7 @@ import yaml
 
 from segbench.cli import main
 from segbench.cli._job import run_job
-from segbench.training.checkpoint import file_sha256
+from segbench.core.files import sha256_of
 from segbench.training.initialise import initialise
 from segbench.training.loop import new_model
 from tests.unit.models.test_formats import genesis, plain_unet
@@ -109,7 +109,7 @@ def test_a_bad_file_is_named_in_one_line(kind, here, capsys):
 def test_a_wrong_checksum_is_named(here, capsys):
     torch.save(genesis(), here() / "weights.pt")
     assert main([*IMPORT, "--sha256", "0" * 64]) == 2
-    assert f"found SHA-256 {file_sha256('weights.pt')}; expected {'0' * 64}" in capsys.readouterr().err
+    assert f"found SHA-256 {sha256_of('weights.pt')}; expected {'0' * 64}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -191,4 +191,4 @@ def test_in_a_job_a_bad_file_is_a_failed_outcome_with_the_fault_as_reason(here):
     run_job(args, "train", work, lambda paths, job: paths.train(job.id))
     match = json.loads((folder / "results" / "tiny" / "train" / job / "outcome.json").read_text())["match"]
     assert (match["source"], match["format"]) == ("weights.pt", "models_genesis")
-    assert match["sha256"] == file_sha256(folder / "weights.pt")
+    assert match["sha256"] == sha256_of(folder / "weights.pt")

@@ -12,9 +12,9 @@ import yaml
 
 from segbench.core.cards import dataset_cards
 from segbench.core.config import load_config
+from segbench.core.files import sha256_of
 from segbench.core.jobs import expected_keys
 from segbench.core.vocabulary import KEY_COLUMNS
-from segbench.data.protocols import sha256
 from tests.unit.data.miniature import write_tree
 from tests.workflow.tiny import ROOT, Workflow
 
@@ -72,7 +72,7 @@ def write_world(root: Path) -> list[str]:
         path = root / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(pickle.dumps([sides(tasks)]))
-        hashes.append(sha256(path))
+        hashes.append(sha256_of(path))
     return hashes
 
 

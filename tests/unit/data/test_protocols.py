@@ -9,6 +9,7 @@ from segbench.core.cards import dataset_cards, task_from_card
 from segbench.core.case import Case
 from segbench.core.config import Data
 from segbench.core.errors import InputFaults
+from segbench.core.files import sha256_of
 from segbench.data import protocols
 from segbench.data.splits import make_splits
 
@@ -30,7 +31,7 @@ def released(tmp_path, monkeypatch):
     def write(sides: dict):
         path = tmp_path / "lists.pkl"
         path.write_bytes(pickle.dumps([sides]))
-        monkeypatch.setattr(protocols, "RELEASED_SHA256", {path.name: protocols.sha256(path)})
+        monkeypatch.setattr(protocols, "RELEASED_SHA256", {path.name: sha256_of(path)})
         return path
 
     return write
