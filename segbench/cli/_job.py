@@ -38,6 +38,14 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of the numerical libraries")
 
 
+def computing_device(threads: int) -> str:
+    """Return 'cuda' where there is a GPU, else 'cpu', with so many threads for it."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @contextmanager
 def running_record(folder: Path, name: str) -> Iterator[None]:
     """Keep a file that names this process while it runs, so that an interrupted run can end its orphans."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from segbench.cli._job import add_job_arguments, run_job
+from segbench.cli._job import add_job_arguments, computing_device, run_job
 
 EXAMPLE = "python -m segbench evaluate --config results/demo/config.json --job upstream.oracle.none.joint.f0.s0"
 
@@ -22,15 +22,7 @@ def run(args: argparse.Namespace) -> int:
     def work(config, job) -> dict:
         from segbench.evaluation.evaluate import evaluate
 
-        return evaluate(config, job, device=_device(job, args.threads))
+        untrained = job.control or job.external  # these never import torch
+        return evaluate(config, job, device="cpu" if untrained else computing_device(args.threads))
 
     return run_job(args, "evaluate", work, lambda paths, job: paths.evaluate(job.id))
-
-
-def _device(job, threads: int) -> str:
-    if job.control or job.external:
-        return "cpu"  # these never import torch
-    import torch
-
-    torch.set_num_threads(threads)
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,6 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
+from segbench.cli._job import computing_device
+
 EXAMPLE = (
     "python -m segbench predict --config results/demo/config.json --job upstream.uniseg.random.joint.f0.s0 "
     "--images ct.nii.gz --tasks phantom_liver phantom_spleen --output predicted"
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     images = {name: [Path(part) for part in name.split(",")] for name in args.images}
     targets = _targets(images, args.output)
     predict.raise_image_faults(list(images.values()), tasks)
-    model = predict.trained_network(config, job, device=_device(args.threads))
+    model = predict.trained_network(config, job, device=computing_device(args.threads))
     for name, paths in images.items():
         for task, labels_XYZ, affine in predict.predict_image(model, config, paths, tasks):
             path = args.output / task.name / targets[name]
@@ -62,10 +64,3 @@ def _targets(images: dict[str, list[Path]], output: Path) -> dict[str, str]:
         faults.append(Fault(str(output), "a file", "a folder", "name another folder"))
     raise_faults(faults)
     return targets
-
-
-def _device(threads: int) -> str:
-    import torch
-
-    torch.set_num_threads(threads)
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from segbench.cli._job import add_job_arguments, run_job
+from segbench.cli._job import add_job_arguments, computing_device, run_job
 
 EXAMPLE = "python -m segbench train --config results/demo/config.json --job upstream.uniseg.random.joint.f0.s0"
 
@@ -33,7 +33,6 @@ def _train_here(config, job, args: argparse.Namespace) -> dict:
 
     from segbench.training.loop import train
 
-    torch.set_num_threads(args.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(computing_device(args.threads))
     return train(config, job, device=device, workers=args.workers)

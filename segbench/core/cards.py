@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -184,12 +184,17 @@ def _as_fault(where: str, item: dict, schema: type[BaseModel]) -> Fault:
     return Fault(where, f"{key} = {item.get('input')!r}"[:120], item["msg"], "mend the card")
 
 
+def _modules(folder: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
+
+
+def _cards_of(paths: Mapping[str, Path], schema: type[BaseModel]) -> dict[str, dict]:
+    return {name: checked(read_card(path), schema, str(path.relative_to(ROOT))) for name, path in paths.items()}
+
+
 def dataset_cards(extra_folders: Sequence[Path] = ()) -> dict[str, dict]:
     """Return name -> card of every data set, the user's folders included; a name used twice is a fault."""
-    cards = {}
-    for path in sorted(DATASET_FOLDER.glob("*.py")):
-        if path.stem != "__init__":
-            cards[path.stem] = checked(read_card(path), DatasetCard, str(path.relative_to(ROOT)))
+    cards = _cards_of(_modules(DATASET_FOLDER), DatasetCard)
     for folder in extra_folders:
         if not folder.is_dir():
             raise fault(folder, found="no folder", expected="a folder with cards", mend="mend data.cards")
@@ -209,16 +214,15 @@ def _read_text_card(path: Path) -> object:
 
 def model_cards() -> dict[str, dict]:
     """Return name -> card of every model, controls included."""
-    paths = {path.stem: path for path in sorted(MODEL_FOLDER.glob("*.py")) if path.stem != "__init__"}
+    paths = _modules(MODEL_FOLDER)
     if UNISEG_FILE.exists():
         paths["uniseg"] = UNISEG_FILE
-    return {name: checked(read_card(path), ModelCard, str(path.relative_to(ROOT))) for name, path in paths.items()}
+    return _cards_of(paths, ModelCard)
 
 
 def format_cards() -> dict[str, dict]:
     """Return name -> card of every layout of weights."""
-    paths = (path for path in sorted(FORMAT_FOLDER.glob("*.py")) if path.stem != "__init__")
-    return {path.stem: checked(read_card(path), FormatCard, str(path.relative_to(ROOT))) for path in paths}
+    return _cards_of(_modules(FORMAT_FOLDER), FormatCard)
 
 
 def loaded_prefixes(format_card: dict, model: str, model_card: dict) -> list[str] | None:
@@ -254,8 +258,7 @@ def _meaning_faults(name: str, card: dict) -> Iterator[Fault]:
 
 def objective_cards() -> dict[str, dict]:
     """Return name -> card of every self-supervised objective."""
-    paths = (path for path in sorted(OBJECTIVE_FOLDER.glob("*.py")) if path.stem != "__init__")
-    return {path.stem: checked(read_card(path), ObjectiveCard, str(path.relative_to(ROOT))) for path in paths}
+    return _cards_of(_modules(OBJECTIVE_FOLDER), ObjectiveCard)
 
 
 def code_of(name: str, *, objective: bool) -> str:

@@ -59,6 +59,11 @@ def raise_faults(faults: Iterable[Fault]) -> None:
         raise InputFaults(listed)
 
 
+def short(error: Exception, *, most: int = 80) -> str:
+    """Return the message of a library's error on one line, cut to `most` characters; its kind when it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return "did you mean 'x'?" for a near-miss, otherwise the list of known words."""
     known = sorted(known)

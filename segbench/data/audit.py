@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from segbench.core.case import Case
-from segbench.core.errors import Fault, raise_faults
+from segbench.core.errors import Fault, raise_faults, short
 from segbench.core.files import atomic_path, write_text
 from segbench.core.progress import Progress
 from segbench.data.checks import UNREADABLE
@@ -227,7 +227,7 @@ def _prints_or_fault(case: Case, cache_root: Path | None) -> list[Fingerprint] |
     try:
         return case_fingerprints(case, cache_root)
     except UNREADABLE as error:
-        found = f"an image that cannot be read ({' '.join(str(error).split())[:120]})"
+        found = f"an image that cannot be read ({short(error, most=120)})"
         return Fault(f"{case.task}/{case.case_id}: {case.image_paths[0]}", found, "an image", "get the file again")
 
 

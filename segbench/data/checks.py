@@ -18,7 +18,7 @@ import numpy as np
 
 from segbench.core.cards import patient_of, task_from_card
 from segbench.core.case import CaseFiles
-from segbench.core.errors import Fault, InputFaults
+from segbench.core.errors import Fault, InputFaults, short
 from segbench.core.progress import Progress
 from segbench.core.task import Task
 from segbench.data.ingest import card_of, discover, known_cards
@@ -201,7 +201,7 @@ def check_image(paths: Sequence[Path], modalities: list[str]) -> list[Fault]:
     try:
         return list(_all_channel_faults(images, _ranges(_volumes(images)), modalities))
     except UNREADABLE as error:
-        found = f"voxels that cannot be read ({_short(error)})"
+        found = f"voxels that cannot be read ({short(error)})"
         return [Fault(_path(images[0]), found, "whole files", "get the files again")]
 
 
@@ -217,12 +217,8 @@ def _open(path: Path | None) -> tuple[nib.Nifti1Image | None, Fault | None]:
     try:
         image = nib.load(path)
     except UNREADABLE as error:
-        return None, Fault(str(path), f"a file that cannot be opened ({_short(error)})", "NIfTI", "get the file again")
+        return None, Fault(str(path), f"a file that cannot be opened ({short(error)})", "NIfTI", "get the file again")
     return image, None
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:80] or type(error).__name__
 
 
 def _path(image: nib.Nifti1Image) -> str:
@@ -335,7 +331,7 @@ def _voxel_faults(
         volumes = _volumes(images)
         labels = np.asarray(label.dataobj)
     except UNREADABLE as error:
-        where, found = f"{_path(images[0])} or its label", f"voxels that cannot be read ({_short(error)})"
+        where, found = f"{_path(images[0])} or its label", f"voxels that cannot be read ({short(error)})"
         return [Fault(where, found, "whole files", "get the files again")], None
     present = np.unique(labels)
     faults = list(_label_faults(present, _path(label), values))

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import pooch
 import requests
 
-from segbench.core.errors import Fault, InputFaults, RunFailed, fault, raise_faults
+from segbench.core.errors import Fault, InputFaults, RunFailed, fault, raise_faults, short
 from segbench.core.progress import Progress
 from segbench.data.presence import is_present, presence
 
@@ -70,7 +70,7 @@ def _fetch_archive(item: dict, target: Path) -> None:
         archive.unlink()
     except requests.RequestException as error:
         kept = f"{archive.stat().st_size} bytes are kept" if archive.exists() else "nothing was received"
-        raise RunFailed(f"{item['url']}: {_short(error)}; {kept}, run again to go on") from error
+        raise RunFailed(f"{item['url']}: {short(error, most=160)}; {kept}, run again to go on") from error
     except OSError as error:
         raise RunFailed(f"{error.filename or target}: {error.strerror or error}") from error
     finally:
@@ -136,7 +136,7 @@ def unpack(archive: Path, target: Path) -> None:
     try:
         (_unpack_zip if archive.suffix == ".zip" else _unpack_tar)(archive, scratch)
     except DAMAGED as error:
-        raise fault(archive.name, found=f"a damaged archive ({_short(error)})", expected="a whole one",
+        raise fault(archive.name, found=f"a damaged archive ({short(error, most=160)})", expected="a whole one",
                     mend="fetch again; it was removed") from error  # fmt: skip
     else:
         if not (scratch / target.name).is_dir():
@@ -184,7 +184,3 @@ def _hostile(archive: Path, plain: dict[str, bool]) -> Iterator[Fault]:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

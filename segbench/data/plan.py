@@ -19,7 +19,7 @@ import numpy as np
 from nibabel import orientations
 
 from segbench.core.case import CaseFiles
-from segbench.core.errors import Fault, raise_faults
+from segbench.core.errors import Fault, raise_faults, short
 from segbench.core.progress import Progress
 from segbench.data.checks import UNREADABLE
 from segbench.data.grid import new_shape_zyx, nonzero_box, ras_spacing_mm_zyx
@@ -80,7 +80,7 @@ def _measured_or_fault(case: CaseFiles) -> Measured | Fault:
         images_CXYZ, affine = read_channels(case.image_paths)
         foreground_XYZ = np.asarray(nib.load(case.label_path).dataobj) > 0
     except UNREADABLE as error:
-        found = f"a file that cannot be read ({' '.join(str(error).split())[:80]})"
+        found = f"a file that cannot be read ({short(error)})"
         return Fault(f"{case.case_id}: {case.image_paths[0]} or its label", found, "volumes", "get the files again")
     if images_CXYZ.shape[1:] != foreground_XYZ.shape:
         return Fault(str(case.label_path), f"shape {foreground_XYZ.shape}", f"the image's {images_CXYZ.shape[1:]}",

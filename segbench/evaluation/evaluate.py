@@ -207,19 +207,11 @@ def _network_predictor(
     config: Config, job: Job, device: str
 ) -> Callable[[Task], Callable[[PreparedCase, Task], np.ndarray]]:
     """Return task -> predictor of probabilities on the prepared grid, with the job's final weights."""
-    from segbench.evaluation.predict import trained_network
-    from segbench.inference.sliding import predict_probabilities
+    from segbench.evaluation.predict import probabilities, trained_network
 
     model = trained_network(config, job, device=device)
 
     def predict(prepared: PreparedCase, task: Task) -> np.ndarray:
-        return predict_probabilities(
-            model,
-            prepared.images[:],
-            [task],
-            patch_size_zyx=config.network.patch_size_zyx,
-            step=config.inference.step,
-            mirror_axes=config.inference.mirror_axes,
-        )[task.name]
+        return probabilities(model, config, prepared.images[:], [task])[task.name]
 
     return lambda task: predict

@@ -12,7 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from segbench.core.errors import Fault, InputFaults, fault, raise_faults
+from segbench.core.errors import Fault, InputFaults, fault, raise_faults, short
 from segbench.data.checks import MAX_VOXELS, UNREADABLE
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -111,7 +111,7 @@ def read_label_map(path: Path, allowed: frozenset[int]) -> LabelMap:
             raise OSError(f"a header of shape {image.shape}")
         data = np.asarray(image.dataobj)
     except (*UNREADABLE, MemoryError) as error:
-        found = f"a file that cannot be read ({' '.join(str(error).split())[:80]})"
+        found = f"a file that cannot be read ({short(error)})"
         raise fault(path, found=found, expected="a NIfTI label map", mend="write the file again") from error
     problem = _shape_problem(data)
     labels_XYZ, problem = (data, problem) if problem else _whole_labels(data)

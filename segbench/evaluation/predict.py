@@ -69,6 +69,20 @@ def raise_image_faults(images: Sequence[Paths], tasks: Sequence[Task]) -> None:
     raise_faults(dict.fromkeys(found))
 
 
+def probabilities(
+    model: SegmentationModel, config: Config, images_CZYX: np.ndarray, tasks: Sequence[Task]
+) -> dict[str, np.ndarray]:
+    """Return task name -> probabilities_KZYX of a prepared image, with the windows and mirroring of the config."""
+    return predict_probabilities(
+        model,
+        images_CZYX,
+        tasks,
+        patch_size_zyx=config.network.patch_size_zyx,
+        step=config.inference.step,
+        mirror_axes=config.inference.mirror_axes,
+    )
+
+
 def predict_image(
     model: SegmentationModel, config: Config, paths: Paths, tasks: Sequence[Task]
 ) -> Iterator[tuple[Task, np.ndarray, np.ndarray]]:
@@ -84,14 +98,7 @@ def predict_image(
         images_CZYX, _, geometry = to_grid(images_CXYZ, unlabelled_XYZ, affine, recipe)
         for channel, image_ZYX in zip(alike[0].channels, images_CZYX, strict=True):
             normalise(image_ZYX, channel.modality, recipe)
-        found = predict_probabilities(
-            model,
-            images_CZYX,
-            alike,
-            patch_size_zyx=config.network.patch_size_zyx,
-            step=config.inference.step,
-            mirror_axes=config.inference.mirror_axes,
-        )
+        found = probabilities(model, config, images_CZYX, alike)
         for task in alike:
             yield task, *to_native(found[task.name], geometry)
 
