@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 run: $(STAMP)
 	$(BIN)/python -m segbench recover
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores all --workflow-profile workflow/profiles/default --configfile $(CONFIG)
-	@$(BIN)/python -m segbench verdict --config $(CONFIG)
+	@$(BIN)/python -m segbench status --config $(CONFIG)
 
 test: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_checks.py
@@ -22,4 +22,4 @@ $(STAMP): envs/lock.txt envs/lock-dev.txt envs/lock-no-deps.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) results/*/ data/prepared data/raw .snakemake
+	rm -rf $(VENV) results/*/ data/preprocessed data/raw .snakemake

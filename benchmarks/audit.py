@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from segbench.core import cards
 from segbench.core.case import CaseFiles
-from segbench.data.fingerprint import (
+from segbench.data.audit.fingerprint import (
     CELLS,
     LANDMARKS,
     SAME_LANDMARKS,
@@ -40,9 +40,9 @@ Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 NEAREST = 40
 
 
-def crop(volume_XYZ: np.ndarray, share: float) -> np.ndarray:
-    """Return the inner share of every axis."""
-    cut = [round(size * (1 - share) / 2) for size in volume_XYZ.shape]
+def crop(volume_XYZ: np.ndarray, fraction: float) -> np.ndarray:
+    """Return the inner fraction of every axis."""
+    cut = [round(size * (1 - fraction) / 2) for size in volume_XYZ.shape]
     return volume_XYZ[tuple(slice(edge, size - edge) for edge, size in zip(cut, volume_XYZ.shape, strict=True))]
 
 
@@ -131,14 +131,17 @@ def unrelated(found: list[tuple[str, CaseFiles, int, Fingerprint]]) -> None:
         if found[a][:2] != found[b][:2] and found[a][1].patient_id != found[b][1].patient_id
     ]
     nearest = sorted(pairs, key=lambda pair: -likeness[pair])[: NEAREST * 10]
-    measured = sorted(((correlation(prints[a].thumbnail_XYZ, prints[b].thumbnail_XYZ), a, b) for a, b in nearest),
-                      reverse=True)  # fmt: skip
+    measured = sorted(
+        ((correlation(prints[a].thumbnail_XYZ, prints[b].thumbnail_XYZ), a, b) for a, b in nearest), reverse=True
+    )
     hits = [item for item in measured if item[0] >= SAME_THUMBNAIL]
     marks = {pair: shared.get((int(pair[0]), int(pair[1])), 0) for pair in pairs}
-    print(f"{len(pairs)} pairs of channels of different patients: {len(hits)} with thumbnails at {SAME_THUMBNAIL} or "
-          f"above, {sum(count >= SAME_LANDMARKS for count in marks.values())} with {SAME_LANDMARKS} or more shared "
-          f"landmarks, {sum(0 < count < SAME_LANDMARKS for count in marks.values())} with 1 to "
-          f"{SAME_LANDMARKS - 1}")  # fmt: skip
+    print(
+        f"{len(pairs)} pairs of channels of different patients: {len(hits)} with thumbnails at {SAME_THUMBNAIL} or "
+        f"above, {sum(count >= SAME_LANDMARKS for count in marks.values())} with {SAME_LANDMARKS} or more shared "
+        f"landmarks, {sum(0 < count < SAME_LANDMARKS for count in marks.values())} with 1 to "
+        f"{SAME_LANDMARKS - 1}"
+    )
     for value, a, b in measured[:12]:
         names = " = ".join(f"{found[k][0]}/{found[k][1].case_id}#{found[k][2]}" for k in (a, b))
         print(f"  {value:.4f}, {marks[a, b]} shared landmarks: {names}")

@@ -95,8 +95,12 @@ def distance(misses: float) -> Design:
 
 def designs() -> Iterator[Design]:
     """Yield the stated designs of docs/statistics.md."""
-    for name, mean, sd in (("organ 0.95 sd 0.02", 0.95, 0.02), ("organ 0.90 sd 0.08", 0.90, 0.08),
-                           ("tumour 0.70 sd 0.20", 0.70, 0.20), ("hard 0.50 sd 0.28", 0.50, 0.28)):  # fmt: skip
+    for name, mean, sd in (
+        ("organ 0.95 sd 0.02", 0.95, 0.02),
+        ("organ 0.90 sd 0.08", 0.90, 0.08),
+        ("tumour 0.70 sd 0.20", 0.70, 0.20),
+        ("hard 0.50 sd 0.28", 0.50, 0.28),
+    ):
         for misses in (0.0, 0.05, 0.1, 0.2):
             yield one_structure(name, mean, sd=sd, misses=misses)
     for misses in (0.0, 0.1):
@@ -121,7 +125,7 @@ def student(values_PK: np.ndarray) -> tuple[float, float]:
 def measure(
     design: Design, patients: int, *, repeats: int, rng: np.random.Generator, resamples: int = 1000
 ) -> list[dict]:
-    """Return one record per method: coverage, share of truths below and above the interval, mean width."""
+    """Return one record per method: coverage, fraction of truths below and above the interval, mean width."""
     limits: dict[str, list[tuple[float, float]]] = {"segbench": [], "percentile": [], "student": []}
     for _ in range(repeats):
         values_PK = design.draw(rng, patients)
@@ -147,13 +151,21 @@ def summary(limits_R2: np.ndarray, truth: float) -> dict[str, float]:
 
 def seeds_interval(values_PS: np.ndarray, rng: np.random.Generator, resamples: int) -> dict[str, object]:
     """Return the parts of a cell with several seeds: limits with and without the spread of seeds."""
-    patient = interval(mean_draws(sums_of_values(values_PS.mean(axis=1, keepdims=True), DICE), DICE, rng=rng,
-                                  resamples=resamples))  # fmt: skip
+    patient = interval(
+        mean_draws(sums_of_values(values_PS.mean(axis=1, keepdims=True), DICE), DICE, rng=rng, resamples=resamples)
+    )
     spread = seed_spread(values_PS)
     mean = float(values_PS.mean())
     low, high = with_seeds(mean, patient, spread, DICE)
-    return {"mean": mean, "low": low, "high": high, "patient_low": patient[0], "patient_high": patient[1],
-            "seed_means": dict(enumerate(spread.means_S.tolist())), "seed_noise": spread.noise}  # fmt: skip
+    return {
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "patient_low": patient[0],
+        "patient_high": patient[1],
+        "seed_means": dict(enumerate(spread.means_S.tolist())),
+        "seed_noise": spread.noise,
+    }
 
 
 def draw_seeds(rng: np.random.Generator, patients: int, *, seeds_S: np.ndarray) -> np.ndarray:
@@ -184,8 +196,16 @@ def measure_tasks(*, repeats: int, rng: np.random.Generator, misses: float) -> d
     found = []
     for _ in range(repeats):
         cells = pd.DataFrame([seeds_interval(design.draw(rng, size), rng, 1000) for size in sizes])
-        cells = cells.assign(experiment="e", model="m", initialisation="i", metric="dice",
-                             n_scored=1, n_expected=1, n_failed=0, n_skipped=0)  # fmt: skip
+        cells = cells.assign(
+            experiment="e",
+            model="m",
+            initialisation="i",
+            metric="dice",
+            n_scored=1,
+            n_expected=1,
+            n_failed=0,
+            n_skipped=0,
+        )
         found.append(tuple(mean_over_tasks(cells)[["low", "high"]].iloc[0]))
     key = {"design": design.name, "n": sum(sizes), "miss_share": misses, "method": "segbench over tasks"}
     return key | summary(np.array(found), design.truth)
@@ -251,8 +271,9 @@ def _difference_records(repeats: int, streams: Streams) -> Iterator[dict]:
     for size, misses in itertools.product(SIZES, ((0.0, 0.0), (0.05, 0.05), (0.1, 0.1), (0.05, 0.0), (0.1, 0.0))):
         yield measure_difference(size, misses=misses, repeats=repeats, rng=next(streams))
     for size, seeds, methods, seed_sd in itertools.product((9, 27), (2, 3), (2, 6), (0.0, 0.02)):
-        yield measure_seed_difference(size, seeds=seeds, methods=methods, seed_sd=seed_sd, repeats=repeats,
-                                      rng=next(streams))  # fmt: skip
+        yield measure_seed_difference(
+            size, seeds=seeds, methods=methods, seed_sd=seed_sd, repeats=repeats, rng=next(streams)
+        )
 
 
 PARTS = {"cells": _cell_records, "seeds": _seed_records, "tasks": _task_records, "differences": _difference_records}

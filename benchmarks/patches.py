@@ -62,10 +62,15 @@ def run(job: dict) -> dict:
 def compare(folder: Path, patch: tuple[int, int, int], count: int, *, repeats: int) -> list[list]:
     """Store and read on all sides; return one row per side."""
     rng = np.random.default_rng(1)
-    starts = [[int(rng.integers(size - part + 1)) for size, part in zip(SHAPE, patch, strict=True)]
-              for _ in range(count)]  # fmt: skip
-    job = {"volume": str(folder / "volume.npy"), "labels": str(folder / "labels.npy"), "patch_size_zyx": patch,
-           "starts": starts}  # fmt: skip
+    starts = [
+        [int(rng.integers(size - part + 1)) for size, part in zip(SHAPE, patch, strict=True)] for _ in range(count)
+    ]
+    job = {
+        "volume": str(folder / "volume.npy"),
+        "labels": str(folder / "labels.npy"),
+        "patch_size_zyx": patch,
+        "starts": starts,
+    }
     found: dict[str, dict] = {}
     for side, script, opened in SIDES:
         store, path = folder / f"{script}-{patch[0]}", folder / "job.json"
@@ -82,15 +87,33 @@ def compare(folder: Path, patch: tuple[int, int, int], count: int, *, repeats: i
     assert np.allclose(sums, sums[0]), f"the sides read different voxels: {sums}"
     mine = found[SIDES[0][0]]
     return [
-        ["x".join(map(str, patch)), count, side, 1e3 * item["seconds"] / count, item["seconds"] / mine["seconds"],
-         1e3 * item["cpu_seconds"] / count, item["cpu_seconds"] / mine["cpu_seconds"], *item["growth_mib"],
-         item["megabytes"]]
+        [
+            "x".join(map(str, patch)),
+            count,
+            side,
+            1e3 * item["seconds"] / count,
+            item["seconds"] / mine["seconds"],
+            1e3 * item["cpu_seconds"] / count,
+            item["cpu_seconds"] / mine["cpu_seconds"],
+            *item["growth_mib"],
+            item["megabytes"],
+        ]
         for side, item in found.items()
-    ]  # fmt: skip
+    ]
 
 
-HEAD = ["patch z,y,x", "reads", "side", "ms", "/ ours", "CPU ms", "/ ours", "growth MiB",
-        "not file-backed MiB", "store MB"]  # fmt: skip
+HEAD = [
+    "patch z,y,x",
+    "reads",
+    "side",
+    "ms",
+    "/ ours",
+    "CPU ms",
+    "/ ours",
+    "growth MiB",
+    "not file-backed MiB",
+    "store MB",
+]
 
 
 def main() -> None:

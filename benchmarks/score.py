@@ -23,7 +23,7 @@ from medpy.metric import binary
 from scipy import ndimage
 
 from segbench.core.task import Structure
-from segbench.evaluation.external import Request, score_all
+from segbench.evaluation.score_files import Request, score_all
 from segbench.metrics import METRICS, score_pair
 
 SHAPE = (128, 320, 320)
@@ -112,8 +112,10 @@ def memory() -> None:
         "MedPy hd95": (medpy_hd95, {"values": [1]}),
     }.items():
         given_back, kept = (in_fresh_process(*work, arena=arena) for arena in (False, True))
-        print(f"  {title:<34} {given_back / 1e6:6.1f} MB, {given_back / crop:.1f} times the crop; "
-              f"{kept / 1e6:.1f} MB with glibc's own habit of keeping freed arrays")  # fmt: skip
+        print(
+            f"  {title:<34} {given_back / 1e6:6.1f} MB, {given_back / crop:.1f} times the crop; "
+            f"{kept / 1e6:.1f} MB with glibc's own habit of keeping freed arrays"
+        )
 
 
 def in_fresh_process(function: Callable, settings: dict, *, arena: bool) -> int:
@@ -159,10 +161,13 @@ def folder(cases: int) -> None:
             for path, labels in zip(paths, (reference, prediction), strict=True):
                 nib.save(nib.Nifti1Image(labels, np.diag((*SPACING, 1.0))), path)
             jobs.append((str(number), *paths))
-        seconds = {workers: best(lambda workers=workers: score_all(jobs, request, workers=workers))[0]
-                   for workers in (1, 2)}  # fmt: skip
-    print(f"folder of {cases} cases: 1 worker {seconds[1]:.2f} s, 2 workers {seconds[2]:.2f} s, "
-          f"{seconds[1] / seconds[2]:.2f} times")  # fmt: skip
+        seconds = {
+            workers: best(lambda workers=workers: score_all(jobs, request, workers=workers))[0] for workers in (1, 2)
+        }
+    print(
+        f"folder of {cases} cases: 1 worker {seconds[1]:.2f} s, 2 workers {seconds[2]:.2f} s, "
+        f"{seconds[1] / seconds[2]:.2f} times"
+    )
 
 
 def main() -> None:

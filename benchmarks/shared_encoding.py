@@ -2,7 +2,7 @@
 
 Run `python -m benchmarks.shared_encoding`. FLOPs are counted on shapes alone at the paper's size; times are the least
 of several repetitions at a size that fits a processor: its own time, which other load does not lengthen, or wall time
-on a GPU. `uniseg` shares the encoder, models with generated heads share the decoder too.
+on a GPU. `uniseg` shares the encoder, models with generated heads fraction the decoder too.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.cost import device_name
 from models.interface import NetworkSpec, SegmentationModel
 from models.loader import build_model, model_card
 from segbench.core.task import Channel, Structure, Task, TaskSet
+from segbench.documentation.cost import device_name
 
-# name -> the largest accepted cost: 'full' in shares of K full passes, 'single' in single full passes
+# name -> the largest accepted cost: 'full' in fractions of K full passes, 'single' in single full passes
 LIMITS = {
     "uniseg": ("full", 0.76),
     "multi_head": ("single", 1.3),
@@ -104,14 +104,14 @@ def main() -> int:
         timed = seconds(model, images_BCZYX, [shared_pass, full_passes], args.repeats)
         against, limit = LIMITS[name]
         scale = 1 if against == "full" else args.tasks
-        shares = [shared / full * scale for shared, full in (counted, timed)]
+        fractions = [shared / full * scale for shared, full in (counted, timed)]
         base = f"{args.tasks} full passes" if against == "full" else "a single full pass"
         print(
-            f"{model_card(name)['title']}: {shares[0]:.3f} of {base} in FLOPs, {shares[1]:.3f} in time "
+            f"{model_card(name)['title']}: {fractions[0]:.3f} of {base} in FLOPs, {fractions[1]:.3f} in time "
             f"({timed[0]:.2f} s shared, {timed[1]:.2f} s apart); limit {limit}",
             flush=True,
         )
-        if max(shares) > limit:
+        if max(fractions) > limit:
             failed.append(name)
     if failed:
         print(f"above the limit: {', '.join(failed)}")

@@ -41,8 +41,10 @@ def run_side(command: list[str], *, cores: int) -> dict:
         sys.exit(f"{cores} cores asked for, {len(allowed)} here")
     done = subprocess.run(
         ["taskset", "-c", ",".join(map(str, allowed)), *command],
-        env=os.environ | ONE_THREAD, capture_output=True, text=True,
-    )  # fmt: skip
+        env=os.environ | ONE_THREAD,
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])

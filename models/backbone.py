@@ -1,4 +1,4 @@
-"""Encoder and decoder shared by all, so that only the idea differs: the generic U-Net of nnU-Net v1.
+"""Encoder and decoder shared by all, so that only the concept under test differs: the generic U-Net of nnU-Net v1.
 
 Axis legend: B batch, C channel, K class, Z Y X space. Per stage two blocks of convolution (with bias), instance norm
 and LeakyReLU; down-sampling by a strided first convolution of the next stage; transposed convolutions without bias
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.interface import NetworkSpec, stem_key
-from segbench.core.errors import fault
+from segbench.core.errors import input_error
 
 LEAKY_SLOPE = 0.01
 NORM_EPS = 1e-5
@@ -55,10 +55,12 @@ class StemBlock(nn.Module):
         self.activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
 
     def check_channels(self, channels: int) -> None:
-        """Raise InputFaults when there is no convolution for this channel count."""
+        """Raise InputError when there is no convolution for this channel count."""
         if stem_key(channels) not in self.conv:
             known = ", ".join(str(conv.in_channels) for conv in self.conv.values())
-            raise fault("input", found=f"{channels} channel(s)", expected=known, mend="use a supported channel count")
+            raise input_error(
+                "input", found=f"{channels} channel(s)", expected=known, fix="use a supported channel count"
+            )
 
     def forward(self, x_BCZYX: Tensor) -> Tensor:
         """Return features; the convolution is chosen by the input's channel count."""

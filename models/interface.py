@@ -16,7 +16,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from segbench.core.errors import Fault, fault, raise_faults
+from segbench.core.errors import Problem, input_error, raise_problems
 from segbench.core.task import Task, TaskSet
 
 
@@ -33,8 +33,13 @@ class NetworkSpec:
     max_features: int = 320
     pool_kernels_zyx: tuple[tuple[int, int, int], ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
     conv_kernels_zyx: tuple[tuple[int, int, int], ...] = (
-        (1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3),
-    )  # fmt: skip
+        (1, 3, 3),
+        (3, 3, 3),
+        (3, 3, 3),
+        (3, 3, 3),
+        (3, 3, 3),
+        (3, 3, 3),
+    )
 
     @property
     def features(self) -> tuple[int, ...]:
@@ -79,19 +84,19 @@ class SegmentationModel(nn.Module):
         raise NotImplementedError
 
     def forward(self, images_BCZYX: Tensor, task: Task) -> list[Tensor]:
-        """Encode and decode; raises `InputFaults` for an unknown task or a wrong channel count."""
+        """Encode and decode; raises `InputError` for an unknown task or a wrong channel count."""
         self.check_input(images_BCZYX, task)
         return self.decode(self.encode(images_BCZYX), task)
 
     def check_input(self, images_BCZYX: Tensor, task: Task) -> None:
-        """Raise `InputFaults` when the task is unknown or the channel count is not the task's."""
+        """Raise `InputError` when the task is unknown or the channel count is not the task's."""
         self.tasks.index(task)
         if images_BCZYX.ndim != 5 or images_BCZYX.shape[1] != task.num_channels:
-            raise fault(
+            raise input_error(
                 f"input of task {task.name}",
                 found=f"shape {tuple(images_BCZYX.shape)}",
                 expected=f"5 axes B,C,Z,Y,X with C = {task.num_channels}",
-                mend="give one channel per entry of the card's channels",
+                fix="give one channel per entry of the card's channels",
             )
 
     def probabilities(self, logits_BKZYX: Tensor) -> Tensor:
@@ -128,16 +133,16 @@ PLAIN_GLOBALS = [numpy.dtype, numpy._core.multiarray.scalar, type(numpy.dtype("f
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
-    """Load a state dict without executing code; a truncated, malicious or foreign file raises `InputFaults`."""
+    """Load a state dict without executing code; a truncated, malicious or foreign file raises `InputError`."""
     try:
         with torch.serialization.safe_globals(PLAIN_GLOBALS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here; all mean that the file cannot be trusted
-        raise fault(
+        raise input_error(
             path,
             found=f"a file that does not load safely ({type(error).__name__})",
             expected="a state dict saved by torch.save",
-            mend="save it again with torch.save(model.state_dict(), path)",
+            fix="save it again with torch.save(model.state_dict(), path)",
         ) from error
     return tensors_of(content, path)
 
@@ -145,21 +150,23 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
 def tensors_of(content: object, where: object) -> dict[str, Tensor]:
     """Return the state dict inside a checkpoint: wrappers and the prefix of data-parallel training are taken off.
 
-    Raises InputFaults when there is none, or when an entry is not a tensor of finite numbers.
+    Raises InputError when there is none, or when an entry is not a tensor of finite numbers.
     """
     for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:
         found = "an empty dictionary" if isinstance(content, dict) else type(content).__name__
-        raise fault(where, found=found, expected="a dictionary of tensors", mend="save model.state_dict()")
-    faults = []
+        raise input_error(where, found=found, expected="a dictionary of tensors", fix="save model.state_dict()")
+    problems = []
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            faults.append(Fault(str(where), f"{name}: {type(value).__name__}", "a tensor", "save model.state_dict()"))
+            problems.append(
+                Problem(str(where), f"{name}: {type(value).__name__}", "a tensor", "save model.state_dict()")
+            )
         elif not value.isfinite().all():
-            faults.append(Fault(str(where), f"{name} with nan or inf", "finite numbers", "use another checkpoint"))
-    raise_faults(faults)
+            problems.append(Problem(str(where), f"{name} with nan or inf", "finite numbers", "use another checkpoint"))
+    raise_problems(problems)
     if all(name.startswith("module.") for name in content):
         content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
     return dict(content)
@@ -168,21 +175,21 @@ def tensors_of(content: object, where: object) -> dict[str, Tensor]:
 def load_strictly(
     model: nn.Module, state: Mapping[str, Tensor], where: object, *, names: Mapping[str, str] | None = None
 ) -> None:
-    """Load every tensor or none; each missing, unexpected or reshaped tensor is one fault.
+    """Load every tensor or none; each missing, unexpected or reshaped tensor is one problem.
 
-    names: own name -> name in `state`, for a file of another layout; faults speak of the file's names.
+    names: own name -> name in `state`, for a file of another layout; problems speak of the file's names.
     """
     own = {(names or {}).get(name, name): (name, tensor) for name, tensor in model.state_dict().items()}
-    mend = "use a checkpoint of the same model, size and tasks"
-    faults = []
+    fix = "use a checkpoint of the same model, size and tasks"
+    problems = []
     for name in sorted(own.keys() | state.keys()):
         expected = f"shape {tuple(own[name][1].shape)}" if name in own else "no such tensor"
         if name not in state:
-            faults.append(Fault(str(where), f"no tensor {name}", expected, mend))
+            problems.append(Problem(str(where), f"no tensor {name}", expected, fix))
         elif name not in own:
-            faults.append(Fault(str(where), f"unexpected tensor {name}", expected, mend))
+            problems.append(Problem(str(where), f"unexpected tensor {name}", expected, fix))
         elif own[name][1].shape != state[name].shape:
             found = f"tensor {name} of shape {tuple(state[name].shape)}"
-            faults.append(Fault(str(where), found, expected, mend))
-    raise_faults(faults)
+            problems.append(Problem(str(where), found, expected, fix))
+    raise_problems(problems)
     model.load_state_dict({own[name][0]: tensor for name, tensor in state.items()}, strict=True)

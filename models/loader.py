@@ -8,7 +8,7 @@ from typing import Any
 
 from models.interface import NetworkSpec, SegmentationModel
 from segbench.core import cards
-from segbench.core.errors import Fault, fault, raise_faults, suggestion
+from segbench.core.errors import Problem, input_error, raise_problems, suggestion
 from segbench.core.task import TaskSet
 
 
@@ -19,24 +19,24 @@ def model_cards() -> dict[str, dict]:
 
 
 def model_card(name: str) -> dict:
-    """Return the card of a model; an unknown name raises `InputFaults` with a suggestion."""
+    """Return the card of a model; an unknown name raises `InputError` with a suggestion."""
     if name not in model_cards():
-        raise fault("model", found=repr(name), expected="a registered model", mend=suggestion(name, model_cards()))
+        raise input_error("model", found=repr(name), expected="a registered model", fix=suggestion(name, model_cards()))
     return model_cards()[name]
 
 
 def build_model(name: str, tasks: TaskSet, spec: NetworkSpec, **options: Any) -> SegmentationModel:
-    """Build a network by name; unknown options and tasks that its card excludes raise `InputFaults`."""
+    """Build a network by name; unknown options and tasks that its card excludes raise `InputError`."""
     card = model_card(name)
-    faults = [
-        Fault(f"options of {name}", repr(option), "an option of its card", suggestion(option, card["options"]))
+    problems = [
+        Problem(f"options of {name}", repr(option), "an option of its card", suggestion(option, card["options"]))
         for option in options
         if option not in card["options"]
     ]
     for task in tasks:
         reason = cards.supports(card, task)
         if reason:
-            faults.append(Fault(f"model {name}", f"task {task.name}", "a task it supports", reason))
-    raise_faults(faults)
+            problems.append(Problem(f"model {name}", f"task {task.name}", "a task it supports", reason))
+    raise_problems(problems)
     module = importlib.import_module("models.uniseg" if name == "uniseg" else f"models.baselines.{name}")
     return module.build(tasks, spec, **options)

@@ -1,4 +1,4 @@
-"""`python -m segbench VERB`."""
+"""`python -m segbench COMMAND`."""
 
 import sys
 

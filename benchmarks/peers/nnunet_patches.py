@@ -27,9 +27,15 @@ def store(job: dict, patch: list[int]) -> None:
     sizes = [comp_blosc2_params(array.shape, tuple(patch), array.itemsize) for array in (volume, labels)]
     (blocks, chunks), (blocks_seg, chunks_seg) = sizes
     nnUNetDatasetBlosc2.save_case(
-        volume, labels, {}, str(Path(job["store"]) / "case"),
-        chunks=chunks, blocks=blocks, chunks_seg=chunks_seg, blocks_seg=blocks_seg,
-    )  # fmt: skip
+        volume,
+        labels,
+        {},
+        str(Path(job["store"]) / "case"),
+        chunks=chunks,
+        blocks=blocks,
+        chunks_seg=chunks_seg,
+        blocks_seg=blocks_seg,
+    )
 
 
 def read(job: dict, patch: list[int]) -> dict:

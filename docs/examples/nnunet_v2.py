@@ -1,8 +1,8 @@
-"""nnU-Net v2 as a model that lives elsewhere; runs in nnU-Net's environment (docs/external_baselines.md).
+"""nnU-Net v2 as an external model; runs in nnU-Net's environment (docs/external_baselines.md).
 
-    python nnunet_v2.py train JOB.json       plan, preprocess and train on the job's training cases
-    python nnunet_v2.py predict JOB.json     write OUTPUT/TASK/CASE.nii.gz for its test cases
-    python nnunet_v2.py folds FOLDER         print the lists of nnU-Net's fold 0 of 5 for the cases of a labelsTr folder
+python nnunet_v2.py train JOB.json       plan, preprocess and train on the job's training cases
+python nnunet_v2.py predict JOB.json     write OUTPUT/TASK/CASE.nii.gz for its test cases
+python nnunet_v2.py folds FOLDER         print the lists of nnU-Net's fold 0 of 5 for the cases of a labelsTr folder
 """
 
 import json
@@ -106,15 +106,15 @@ def folds(folder: Path) -> dict:
 
 def main() -> None:
     """Read the arguments; nnU-Net finds its folders by these variables when it is imported."""
-    verb, path = sys.argv[1], Path(sys.argv[2])
-    if verb == "folds":
+    step, path = sys.argv[1], Path(sys.argv[2])
+    if step == "folds":
         print(json.dumps({"task04_hippocampus": folds(path)}))
         return
     job = json.loads(path.read_text())
     root = Path(job["work"]) / "nnunet"
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(root / name)
-    {"train": train, "predict": predict}[verb](job, root)
+    {"train": train, "predict": predict}[step](job, root)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The text-driven idea on the shared backbone: pooled features and a class's text vector generate that class's head."""
+"""The text-driven concept on the shared backbone: pooled features and a text vector generate a class's head."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from models.backbone import DeepSupervisionHeads, SharedDecoder, SharedEncoder, initialise_weights
-from models.classes import class_channels
-from models.dynamic_head import HEAD_WIDTH, dynamic_heads, head_sizes
-from models.embeddings import class_names, embeddings_of
+from models.blocks.classes import class_channels
+from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_heads, head_sizes
+from models.blocks.embeddings import class_names, embeddings_of
 from models.interface import NetworkSpec, SegmentationModel
 from segbench.core.task import Task, TaskSet
 
@@ -20,7 +20,7 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "CC BY-NC-ND 4.0",
     "version": "1",
-    "fidelity": "idea",
+    "fidelity": "concept",
     "deviations": [
         "the shared backbone instead of the plain U-Net or Swin UNETR",
         "pooled features and text vectors are projected to the bottleneck's width instead of 256",
@@ -43,7 +43,6 @@ CARD = {
     },
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
-    "loss": "dice_ce",
 }
 
 
@@ -91,7 +90,7 @@ def build(
     template: str = "A computerized tomography of a {}.",
     share_names: bool = True,
 ) -> TextDriven:
-    """Return the network for a set of tasks; vectors that are missing or damaged raise `InputFaults`."""
+    """Return the network for a set of tasks; vectors that are missing or damaged raise `InputError`."""
     names = class_names(tasks, share_names=share_names)
     vectors_KE = embeddings_of(names, embeddings, template=template)
     return TextDriven(tasks, spec, vectors_KE=vectors_KE, share_names=share_names)

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.classes import class_channels
-from models.dynamic_head import HEAD_WIDTH, dynamic_heads, head_sizes
-from models.embeddings import class_names, embeddings_of
+from models.blocks.classes import class_channels
+from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_heads, head_sizes
+from models.blocks.embeddings import class_names, embeddings_of
+from models.blocks.own_network import padded_size_zyx
 from models.interface import NetworkSpec, SegmentationModel, load_strictly, tensors_of
-from models.official import inputs as inputs_of
-from models.official import majority, shapes_of
-from models.official import outputs as outputs_of
-from models.own_network import padded_size_zyx
-from segbench.core.errors import fault
+from models.weights.official import inputs as inputs_of
+from models.weights.official import majority, shapes_of
+from models.weights.official import outputs as outputs_of
+from segbench.core.errors import input_error
 from segbench.core.task import Task, TaskSet
 
 CARD = {
@@ -56,7 +56,6 @@ CARD = {
     },
     "encoder_keys": ["backbone.down_"],
     "backbone": "own",
-    "loss": "dice_ce",
 }
 WHERE = "official CLIP-driven weights"
 GROUPS = 16
@@ -199,7 +198,7 @@ def from_official(state_dict: Mapping[str, Tensor]) -> ClipDrivenOriginal:
     """Return the network with these weights, in evaluation mode; `forward_all` answers for its classes.
 
     `state_dict` may be wrapped in a checkpoint; running statistics of the batch norms, which the network never reads,
-    may be in it or not. A missing, unexpected or reshaped tensor raises InputFaults and nothing is loaded.
+    may be in it or not. A missing, unexpected or reshaped tensor raises InputError and nothing is loaded.
     """
     state = {name: tensor for name, tensor in tensors_of(state_dict, WHERE).items() if not name.endswith(UNUSED)}
     shapes = shapes_of(state)
@@ -210,7 +209,9 @@ def from_official(state_dict: Mapping[str, Tensor]) -> ClipDrivenOriginal:
     first = "backbone.down_tr64.ops.0."
     base = told([first + end for end in ("bn1.weight", "bn1.bias", "conv1.bias", "conv1.weight")])
     if base % (GROUPS // 2) or not base:
-        raise fault(WHERE, found=f"first width {base}", expected="a multiple of 8", mend="use the released checkpoint")
+        raise input_error(
+            WHERE, found=f"first width {base}", expected="a multiple of 8", fix="use the released checkpoint"
+        )
     classes, length = told(["organ_embedding"]), told(["text_to_vision.weight", "organ_embedding"], inputs_of)
     model = ClipDrivenOriginal(
         TaskSet([]),
@@ -233,7 +234,7 @@ def build(
     template: str = "A computerized tomography of a {}.",
     share_names: bool = True,
 ) -> ClipDrivenOriginal:
-    """Return the network for a set of tasks; vectors that are missing or damaged raise `InputFaults`."""
+    """Return the network for a set of tasks; vectors that are missing or damaged raise `InputError`."""
     names = class_names(tasks, share_names=share_names)
     return ClipDrivenOriginal(
         tasks,

@@ -18,7 +18,7 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "GPL-3.0",
     "version": "1",
-    "fidelity": "idea",
+    "fidelity": "concept",
     "deviations": [
         "on the shared backbone, with exclusive softmax classes instead of organ and tumour sigmoids",
         "the code is one-hot and concatenated before the first convolution of every decoder stage",
@@ -28,7 +28,6 @@ CARD = {
     "options": {},
     "encoder_keys": ["encoder."],
     "backbone": "shared",
-    "loss": "dice_ce",
 }
 
 

@@ -18,7 +18,7 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "GPL-3.0",
     "version": "1",
-    "fidelity": "idea",
+    "fidelity": "concept",
     "deviations": [
         "on the shared backbone, with exclusive softmax classes instead of organ and tumour sigmoids",
         "the encoder knows the task, so tasks on one image do not share an encoding",
@@ -28,7 +28,6 @@ CARD = {
     "options": {},
     "encoder_keys": ["encoder.first.", "encoder.stages."],
     "backbone": "shared",
-    "loss": "dice_ce",
 }
 
 

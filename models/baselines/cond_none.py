@@ -17,7 +17,7 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "GPL-3.0",
     "version": "1",
-    "fidelity": "idea",
+    "fidelity": "concept",
     "deviations": [
         "on the shared backbone, with exclusive softmax classes instead of organ and tumour sigmoids",
         "the head has as many channels as the task with most classes; a task reads the first of them",
@@ -27,7 +27,6 @@ CARD = {
     "options": {},
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
-    "loss": "dice_ce",
 }
 
 

@@ -10,9 +10,9 @@ from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecod
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
-from models.attention import mlp, to_tokens, to_volume
+from models.blocks.attention import mlp, to_tokens, to_volume
+from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
-from models.own_network import PerTaskModel, the_task
 from segbench.core.task import TaskSet
 
 CARD = {
@@ -24,7 +24,7 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "none stated where we looked",
     "version": "1",
-    "fidelity": "idea",
+    "fidelity": "concept",
     "deviations": [
         "encoder and decoder are the residual encoder and decoder of nnU-Net's block library, sized by the experiment",
         "the transformer's output is added to the encoder's features of the three deepest scales",
@@ -35,7 +35,6 @@ CARD = {
     "options": {"layers": {"default": 6, "help": "deformable attention layers"}},
     "encoder_keys": ["network.encoder.", "network.transformer."],
     "backbone": "own",
-    "loss": "dice_ce",
 }
 
 HEADS = 6

@@ -1,4 +1,4 @@
-"""DoDNet's idea on the shared backbone: pooled features and a one-hot task code generate the output head."""
+"""DoDNet's concept on the shared backbone: pooled features and a one-hot task code generate the output head."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbone import DeepSupervisionHeads, SharedDecoder, SharedEncoder, initialise_weights
-from models.dynamic_head import HEAD_WIDTH, dynamic_head, head_sizes
+from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_head, head_sizes
 from models.interface import NetworkSpec, SegmentationModel
 from segbench.core.task import Task, TaskSet
 
@@ -19,7 +19,7 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "GPL-3.0",
     "version": "1",
-    "fidelity": "idea",
+    "fidelity": "concept",
     "deviations": [
         "the shared backbone instead of the weight-standardised residual network",
         "softmax over the exclusive classes instead of two sigmoid channels",
@@ -30,7 +30,6 @@ CARD = {
     "options": {},
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
-    "loss": "dice_ce",
 }
 
 

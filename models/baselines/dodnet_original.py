@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.dynamic_head import HEAD_WIDTH, dynamic_head, head_outputs, head_sizes
+from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_head, head_outputs, head_sizes
 from models.interface import NetworkSpec, SegmentationModel, load_strictly, tensors_of
-from models.official import inputs as inputs_of
-from models.official import majority, shapes_of, task_numbers
-from models.official import outputs as outputs_of
-from segbench.core.errors import fault
+from models.weights.official import inputs as inputs_of
+from models.weights.official import majority, shapes_of, task_numbers
+from models.weights.official import outputs as outputs_of
+from segbench.core.errors import input_error
 from segbench.core.task import Task, TaskSet
 
 CARD = {
@@ -45,7 +45,6 @@ CARD = {
     "options": {},
     "encoder_keys": ["conv1.", "layer"],
     "backbone": "own",
-    "loss": "dice_ce",
 }
 WHERE = "official DoDNet state dict"
 GROUPS = 16
@@ -168,7 +167,7 @@ class DoDNetOriginal(SegmentationModel):
     def forward_index(self, images_BCZYX: Tensor, task_indices: int | Sequence[int] | Tensor) -> Tensor:
         """Return the organ and tumour logits (B, 2, Z, Y, X), each sample with its own task number, or one for all.
 
-        Raises InputFaults for a task number that the network lacks.
+        Raises InputError for a task number that the network lacks.
         """
         indices = task_numbers(task_indices, batch=len(images_BCZYX), tasks=self.task_count).to(images_BCZYX.device)
         return self._head(self.encode(images_BCZYX), indices)
@@ -197,7 +196,7 @@ def _initialise(module: nn.Module) -> None:
 def from_official(state_dict: Mapping[str, Tensor]) -> DoDNetOriginal:
     """Return the network with these weights, in evaluation mode; sizes and task count come from the shapes.
 
-    `state_dict` may be wrapped in a checkpoint. A missing, unexpected or reshaped tensor raises InputFaults and nothing
+    `state_dict` may be wrapped in a checkpoint. A missing, unexpected or reshaped tensor raises InputError and nothing
     is loaded.
     """
     state = tensors_of(state_dict, WHERE)
@@ -227,7 +226,7 @@ def from_official(state_dict: Mapping[str, Tensor]) -> DoDNetOriginal:
 def _check_widths(widths: Sequence[int]) -> None:
     if any(width % GROUPS or not width for width in widths):
         expected = f"multiples of {GROUPS}, the number of groups"
-        raise fault(WHERE, found=f"widths {list(widths)}", expected=expected, mend="give a DoDNet checkpoint")
+        raise input_error(WHERE, found=f"widths {list(widths)}", expected=expected, fix="give a DoDNet checkpoint")
 
 
 def build(tasks: TaskSet, spec: NetworkSpec) -> DoDNetOriginal:

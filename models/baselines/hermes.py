@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from models.attention import AttentionBlock, to_tokens, to_volume
 from models.backbone import SharedDecoder, SharedEncoder, initialise_weights
+from models.blocks.attention import AttentionBlock, to_tokens, to_volume
 from models.interface import NetworkSpec, SegmentationModel
 from segbench.core.task import Task, TaskSet
 
@@ -21,7 +21,7 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "none",
     "version": "1",
-    "fidelity": "idea",
+    "fidelity": "concept",
     "deviations": [
         "on the shared backbone; tokens meet the features at the bottleneck only, not at several scales",
         "exclusive softmax classes with a token each, background included, instead of binary tasks",
@@ -32,7 +32,6 @@ CARD = {
     "options": {"layers": {"default": 2, "help": "rounds of attention between tokens and features"}},
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
-    "loss": "dice_ce",
 }
 
 

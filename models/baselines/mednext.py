@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from monai.networks.nets import MedNeXt
 
+from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
-from models.own_network import PerTaskModel, the_task
-from segbench.core.errors import fault, suggestion
+from segbench.core.errors import input_error, suggestion
 from segbench.core.task import TaskSet
 
 CARD = {
@@ -31,7 +31,6 @@ CARD = {
     },
     "encoder_keys": ["network.stem.", "network.enc_stages.", "network.down_blocks.", "network.bottleneck."],
     "backbone": "own",
-    "loss": "dice_ce",
 }
 
 # variant: expansion ratio and number of blocks, encoder stages first, bottleneck last; the decoder mirrors them
@@ -44,11 +43,11 @@ VARIANTS = {
 
 
 def build(tasks: TaskSet, spec: NetworkSpec, *, variant: str = "S", kernel_size: int = 3) -> PerTaskModel:
-    """Return the network for the only task of `tasks`; an unknown variant raises `InputFaults`."""
+    """Return the network for the only task of `tasks`; an unknown variant raises `InputError`."""
     task = the_task(tasks)
     if variant not in VARIANTS:
-        raise fault(
-            "option variant of mednext", found=variant, expected="S, B, M or L", mend=suggestion(variant, VARIANTS)
+        raise input_error(
+            "option variant of mednext", found=variant, expected="S, B, M or L", fix=suggestion(variant, VARIANTS)
         )
     ratios, blocks = VARIANTS[variant]
     network = MedNeXt(

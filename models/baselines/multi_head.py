@@ -16,14 +16,13 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "MIT",
     "version": "1",
-    "fidelity": "idea",
+    "fidelity": "concept",
     "deviations": ["the shared backbone instead of the original network"],
     "channels": "any",
     "patch_multiple": "spec",
     "options": {},
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
-    "loss": "dice_ce",
 }
 
 

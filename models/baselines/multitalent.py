@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.backbone import DeepSupervisionHeads, SharedDecoder, SharedEncoder, initialise_weights
-from models.classes import class_channels
+from models.blocks.classes import class_channels
 from models.interface import NetworkSpec, SegmentationModel
 from segbench.core.task import Task, TaskSet
 
@@ -18,7 +18,7 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
     "version": "1",
-    "fidelity": "idea",
+    "fidelity": "concept",
     "deviations": [
         "on the shared backbone; the paper trains larger networks on other data",
         "the sigmoids of one task answer for its exclusive classes, not for overlapping regions",
@@ -29,7 +29,6 @@ CARD = {
     "options": {"share_names": {"default": False, "help": "classes of one name in several tasks are one class"}},
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
-    "loss": "dice_ce",
 }
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from monai.networks.nets.swin_unetr import BasicLayer
 from torch import Tensor, nn
 
-from models.attention import AttentionBlock, to_tokens, to_volume, window_tokens, window_volume
+from models.blocks.attention import AttentionBlock, to_tokens, to_volume, window_tokens, window_volume
+from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
-from models.own_network import PerTaskModel, the_task
 from segbench.core.task import TaskSet
 
 CARD = {
@@ -19,7 +19,7 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "MIT",
     "version": "1",
-    "fidelity": "idea",
+    "fidelity": "concept",
     "deviations": [
         "windowed self-attention is MONAI's shifted-window layer, window 4x4x4",
         "the skip attention runs in unshifted windows, once per decoder stage",
@@ -30,7 +30,6 @@ CARD = {
     "options": {},
     "encoder_keys": ["network.embed.", "network.encoder.", "network.shrink.", "network.bottleneck."],
     "backbone": "own",
-    "loss": "dice_ce",
 }
 
 STEM_STRIDE_ZYX = (2, 4, 4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
+from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
-from models.own_network import PerTaskModel, the_task
 from segbench.core.task import TaskSet
 
 CARD = {
@@ -21,14 +21,13 @@ CARD = {
     "fidelity": "description",
     "deviations": [
         "patch, poolings and widths come from the experiment's network section, not from nnU-Net's planner",
-        "preparation, augmentation and training are the harness's, the same for every model",
+        "preprocessing, augmentation and training are the harness's, the same for every model",
     ],
     "channels": "any",
     "patch_multiple": "spec",
     "options": {"convolutions_per_stage": {"default": 2, "help": "convolutions in each encoder and decoder stage"}},
     "encoder_keys": ["network.encoder."],
     "backbone": "own",
-    "loss": "dice_ce",
 }
 
 

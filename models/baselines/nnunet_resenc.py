@@ -5,8 +5,8 @@ from __future__ import annotations
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from torch import nn
 
+from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
-from models.own_network import PerTaskModel, the_task
 from segbench.core.task import TaskSet
 
 CARD = {
@@ -21,14 +21,13 @@ CARD = {
     "fidelity": "description",
     "deviations": [
         "patch, poolings and widths come from the experiment's network section, not from nnU-Net's planner",
-        "preparation, augmentation and training are the harness's, the same for every model",
+        "preprocessing, augmentation and training are the harness's, the same for every model",
     ],
     "channels": "any",
     "patch_multiple": "spec",
     "options": {},
     "encoder_keys": ["network.encoder."],
     "backbone": "own",
-    "loss": "dice_ce",
 }
 
 BLOCKS_PER_STAGE = (1, 3, 4, 6)  # deeper stages keep the last number

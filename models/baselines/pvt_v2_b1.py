@@ -5,9 +5,9 @@ from __future__ import annotations
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import Tensor, nn
 
-from models.attention import Attention, to_tokens, to_volume
+from models.blocks.attention import Attention, to_tokens, to_volume
+from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
-from models.own_network import PerTaskModel, the_task
 from segbench.core.task import TaskSet
 
 CARD = {
@@ -19,7 +19,7 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
     "version": "1",
-    "fidelity": "idea",
+    "fidelity": "concept",
     "deviations": [
         "the two-dimensional classifier's stages carried over to volumes; the first embedding shrinks z by 2, y and x "
         "by 4",
@@ -31,7 +31,6 @@ CARD = {
     "options": {},
     "encoder_keys": ["network.stages."],
     "backbone": "own",
-    "loss": "dice_ce",
 }
 
 STEM_STRIDE_ZYX = (2, 4, 4)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from monai.networks.nets import SegResNetDS
 
+from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
-from models.own_network import PerTaskModel, the_task
-from segbench.core.errors import fault
+from segbench.core.errors import input_error
 from segbench.core.task import TaskSet
 
 CARD = {
@@ -28,21 +28,20 @@ CARD = {
     "options": {},
     "encoder_keys": ["network.encoder."],
     "backbone": "own",
-    "loss": "dice_ce",
 }
 
 BLOCKS_DOWN = (1, 2, 2, 4, 4)
 
 
 def build(tasks: TaskSet, spec: NetworkSpec) -> PerTaskModel:
-    """Return the network for the only task of `tasks`; poolings other than 1 and 2 raise `InputFaults`."""
+    """Return the network for the only task of `tasks`; poolings other than 1 and 2 raise `InputError`."""
     task = the_task(tasks)
     if any(step not in (1, 2) for kernel in spec.pool_kernels_zyx for step in kernel):
-        raise fault(
+        raise input_error(
             "network.pool_kernels_zyx",
             found=spec.pool_kernels_zyx,
             expected="steps of 1 or 2 for segresnet",
-            mend="split larger steps into several poolings",
+            fix="split larger steps into several poolings",
         )
     largest = max(spec.downsampling_zyx)
     network = SegResNetDS(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from monai.networks.nets import SegResNet
 
+from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
-from models.own_network import PerTaskModel, the_task
 from segbench.core.task import TaskSet
 
 CARD = {
@@ -26,7 +26,6 @@ CARD = {
     "options": {},
     "encoder_keys": ["network.convInit.", "network.down_layers."],
     "backbone": "own",
-    "loss": "dice_ce",
 }
 
 

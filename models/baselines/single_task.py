@@ -16,14 +16,13 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
     "version": "1",
-    "fidelity": "idea",
+    "fidelity": "concept",
     "deviations": ["one recipe for all tasks instead of a plan per data set"],
     "channels": "any",
     "patch_multiple": "spec",
     "options": {},
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
-    "loss": "dice_ce",
 }
 
 

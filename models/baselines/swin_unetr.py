@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from monai.networks.nets import SwinUNETR
 
+from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
-from models.own_network import PerTaskModel, the_task
 from segbench.core.task import TaskSet
 
 CARD = {
@@ -30,7 +30,6 @@ CARD = {
     },
     "encoder_keys": ["network.swinViT."],
     "backbone": "own",
-    "loss": "dice_ce",
 }
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.backbone import DeepSupervisionHeads, SharedDecoder, SharedEncoder, initialise_weights
-from models.classes import class_channels
+from models.blocks.classes import class_channels
 from models.interface import NetworkSpec, SegmentationModel
 from segbench.core.task import Task, TaskSet
 
@@ -19,7 +19,7 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "",
     "version": "1",
-    "fidelity": "idea",
+    "fidelity": "concept",
     "deviations": [
         "on the shared backbone, without the paper's pyramid input and output network",
         "classes of different data sets stay apart even when they carry one name; option share_names joins them",
@@ -30,7 +30,6 @@ CARD = {
     "options": {"share_names": {"default": False, "help": "classes of one name in several tasks are one class"}},
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
-    "loss": "dice_ce",
 }
 
 

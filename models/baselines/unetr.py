@@ -6,8 +6,8 @@ import torch
 from monai.networks.nets import UNETR
 from torch import Tensor, nn
 
+from models.blocks.own_network import PerTaskModel, padded_size_zyx, the_task
 from models.interface import NetworkSpec
-from models.own_network import PerTaskModel, padded_size_zyx, the_task
 from segbench.core.task import TaskSet
 
 CARD = {
@@ -29,7 +29,6 @@ CARD = {
     "options": {},
     "encoder_keys": ["network.vit."],
     "backbone": "own",
-    "loss": "dice_ce",
 }
 
 TOKEN = 16  # edge of one token in voxels

@@ -5,8 +5,8 @@ from __future__ import annotations
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import Tensor, nn
 
+from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
-from models.own_network import PerTaskModel, the_task
 from segbench.core.task import TaskSet
 
 CARD = {
@@ -28,7 +28,6 @@ CARD = {
     "options": {},
     "encoder_keys": ["network.stages."],
     "backbone": "own",
-    "loss": "dice_ce",
 }
 
 BLOCKS_PER_STAGE = 2

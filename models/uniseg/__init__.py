@@ -41,7 +41,6 @@ CARD = {
     },
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
-    "loss": "dice_ce",
 }
 
 

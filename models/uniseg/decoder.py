@@ -17,7 +17,7 @@ from models.backbone import SharedDecoder
 
 
 class SkipSharingDecoder(SharedDecoder):
-    """Decoder whose stages can start from prepared parts of the skips."""
+    """Decoder whose stages can start from preprocessed parts of the skips."""
 
     def skip_parts(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return what each stage's first convolution makes of its skip, bias included, coarsest stage first."""

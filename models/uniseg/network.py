@@ -8,10 +8,10 @@ from torch import Tensor
 
 from models.backbone import DeepSupervisionHeads, SharedEncoder, initialise_weights
 from models.interface import NetworkSpec, SegmentationModel
-from models.official import task_numbers
 from models.uniseg.decoder import SkipSharingDecoder
 from models.uniseg.prompt import PROMPTS
-from segbench.core.errors import fault, suggestion
+from models.weights.official import task_numbers
+from segbench.core.errors import input_error, suggestion
 from segbench.core.task import Task, TaskSet
 
 Features = tuple[list[Tensor], list[Tensor] | None]
@@ -51,7 +51,7 @@ class UniSeg(SegmentationModel):
     def encode(self, images_BCZYX: Tensor) -> Features:
         """Return all that tasks share: encoder features, finest first, and in evaluation what the skips add.
 
-        Training has one task per image, so that nothing is gained there by preparing the skips.
+        Training has one task per image, so that nothing is gained there by preprocessing the skips.
         """
         features = self.encoder(images_BCZYX)
         return features, None if self.training else self.decoder.skip_parts(features)
@@ -72,19 +72,19 @@ class UniSeg(SegmentationModel):
         """Return the unsliced logits at all scales, full resolution first.
 
         task_index: a number, or the same number for every sample. Arithmetic is in the order of the released network:
-        here no skips are prepared for several tasks. Raises InputFaults for a channel count without a stem, a task
+        here no skips are preprocessed for several tasks. Raises InputError for a channel count without a stem, a task
         number without a prompt, different tasks in one batch (the released network would use the first for all), or
         a size that is no multiple of the total down-sampling.
         """
         self.encoder.stem.check_channels(images_BCZYX.shape[1])
         numbers = set(task_numbers(task_index, batch=len(images_BCZYX), tasks=self.task_count).tolist())
         if len(numbers) != 1:
-            mend = "ask for each task by itself"
-            raise fault("task numbers", found=sorted(numbers), expected="one task for the batch", mend=mend)
+            fix = "ask for each task by itself"
+            raise input_error("task numbers", found=sorted(numbers), expected="one task for the batch", fix=fix)
         size_zyx, steps_zyx = tuple(images_BCZYX.shape[2:]), self.spec.downsampling_zyx
         if any(size % step for size, step in zip(size_zyx, steps_zyx, strict=True)) or size_zyx == steps_zyx:
             expected = f"multiples of {steps_zyx}, more than once in all"  # one position cannot be normalised
-            raise fault("image size", found=size_zyx, expected=expected, mend="pad the image")
+            raise input_error("image size", found=size_zyx, expected=expected, fix="pad the image")
         return self.decode_index((self.encoder(images_BCZYX), None), numbers.pop())
 
 
@@ -100,9 +100,9 @@ def _place(spec: NetworkSpec, position: int) -> tuple[int, tuple[int, int, int]]
 def _check_options(prompt: str, position: int, stages: int) -> None:
     if prompt not in (*PROMPTS, "none"):
         known = [*PROMPTS, "none"]
-        raise fault(
-            "option prompt", found=repr(prompt), expected="a kind of prompt", mend=suggestion(str(prompt), known)
+        raise input_error(
+            "option prompt", found=repr(prompt), expected="a kind of prompt", fix=suggestion(str(prompt), known)
         )
     if not isinstance(position, int) or not 0 <= position < stages:
-        mend = "0 is the bottleneck, 1 the first decoder stage"
-        raise fault("option position", found=position, expected=f"0 to {stages - 1}", mend=mend)
+        fix = "0 is the bottleneck, 1 the first decoder stage"
+        raise input_error("option position", found=position, expected=f"0 to {stages - 1}", fix=fix)

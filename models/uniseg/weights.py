@@ -14,10 +14,10 @@ from typing import Any
 from torch import Tensor
 
 from models.interface import NetworkSpec, load_strictly, stem_key, tensors_of
-from models.official import kernel_zyx, majority, outputs, shapes_of
 from models.uniseg.network import UniSeg
 from models.uniseg.prompt import UniversalPrompt
-from segbench.core.errors import fault
+from models.weights.official import kernel_zyx, majority, outputs, shapes_of
+from segbench.core.errors import input_error
 from segbench.core.task import TaskSet
 
 WHERE = "official UniSeg weights"
@@ -55,7 +55,7 @@ class Sizes:
 def from_official(state_dict: Mapping[str, Tensor]) -> UniSeg:
     """Return the network with these weights, in evaluation mode; `forward_index` asks it by task number.
 
-    `state_dict` may be wrapped in a checkpoint. A missing, unexpected or reshaped tensor raises InputFaults that name
+    `state_dict` may be wrapped in a checkpoint. A missing, unexpected or reshaped tensor raises InputError that name
     it as the file does, and nothing is loaded.
     """
     state = tensors_of(state_dict, WHERE)
@@ -69,16 +69,16 @@ def from_official(state_dict: Mapping[str, Tensor]) -> UniSeg:
 
 
 def measure(state: Mapping[str, Tensor]) -> Sizes:
-    """Return the sizes that the shapes tell; raises InputFaults when a size is told by no tensor."""
+    """Return the sizes that the shapes tell; raises InputError when a size is told by no tensor."""
     shapes = shapes_of(state)
     channels = sorted({int(found[1]) for name in shapes if (found := re.fullmatch(STEM, name))})
     poolings = max((int(found[1]) + 1 for name in shapes if (found := re.fullmatch(UP, name))), default=0)
     if not poolings or not channels or "intermedia_prompt" not in shapes:
-        raise fault(
+        raise input_error(
             WHERE,
             found=f"{len(shapes)} tensors, not among them all of intermedia_prompt, {UP_EXAMPLE} and {STEM_EXAMPLE}",
             expected="the state dict of the released UniSeg network",
-            mend="use its checkpoint, or state the format that this file has",
+            fix="use its checkpoint, or state the format that this file has",
         )
     last = [f"fusion_layer.blocks.2.{end}" for end in ENDS]
     return Sizes(

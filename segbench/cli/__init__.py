@@ -1,7 +1,7 @@
-"""The command line: `python -m segbench VERB`; one file per verb in this folder, found by name.
+"""The command line: `python -m segbench COMMAND`; one file per command in this folder, found by name.
 
-A verb module has a one-line docstring (its help), `EXAMPLE`, `add_arguments(parser)` and `run(args) -> int`.
-This package alone prints and sets the exit status: 0 success, 1 the run failed, 2 the user's input is at fault.
+A command module has a one-line docstring (its help), `EXAMPLE`, `add_arguments(parser)` and `run(args) -> int`.
+This package alone prints and sets the exit status: 0 success, 1 the run failed, 2 the user's input is wrong.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import pkgutil
 import sys
 
 from segbench import __version__
-from segbench.core.errors import InputFaults, RunFailed
+from segbench.core.errors import InputError, RunFailed
 
 
-def verbs() -> dict[str, str]:
-    """Return verb -> module name for every file of this folder; an underscore in the file is a hyphen in the verb."""
+def commands() -> dict[str, str]:
+    """Return command -> module of every file of this folder; an underscore in a file's name is a hyphen."""
     names = (info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
-    return {name.removesuffix("_verb").replace("_", "-"): f"{__name__}.{name}" for name in names}
+    return {name.removesuffix("_command").replace("_", "-"): f"{__name__}.{name}" for name in names}
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser; with `only`, import just that verb's module, so that light verbs stay light."""
+    """Return the parser; with `only`, import just that command's module, so that light commands stay light."""
     parser = argparse.ArgumentParser(prog="python -m segbench", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"segbench {__version__}")
-    sub = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb, module_name in sorted(verbs().items()):
-        if only is not None and verb != only:
+    sub = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command, module_name in sorted(commands().items()):
+        if only is not None and command != only:
             continue
         module = importlib.import_module(module_name)
         child = sub.add_parser(
-            verb,
+            command,
             help=(module.__doc__ or "").splitlines()[0],
             description=module.__doc__,
             epilog=f"example: {module.EXAMPLE}",
@@ -44,19 +44,19 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb and return its exit status."""
+    """Run one command and return its exit status."""
     argv = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    only = argv[0] if argv and argv[0] in verbs() else None
+    only = argv[0] if argv and argv[0] in commands() else None
     args = build_parser(only).parse_args(argv)
     try:
         return args.run(args)
-    except InputFaults as error:
-        for item in error.faults:
+    except InputError as error:
+        for item in error.problems:
             print(item.line(), file=sys.stderr)
         return 2
     except RunFailed as error:
-        print(f"segbench {args.verb}: {error}", file=sys.stderr)
+        print(f"segbench {args.command}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 1

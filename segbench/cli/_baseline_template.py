@@ -17,19 +17,18 @@ CARD = {
     "licence": "Apache-2.0",
     "original_licence": "",
     "version": "1",
-    "fidelity": "idea",  # or "description": built as the paper describes; "numerical": shown to give the same outputs
+    "fidelity": "concept",  # or "description": as the paper describes; "numerical": shown to give the same outputs
     "deviations": [],  # every difference from the original, in words
     "channels": "any",  # or the channel counts that it accepts, such as [1, 2]
     "patch_multiple": "spec",  # input sizes are multiples of the poolings' product
     "options": {},  # name: {"default": value, "help": "what it does"}, and the same argument of build
     "encoder_keys": ["encoder.", "decoder."],  # tensors that another network may start from
     "backbone": "shared",
-    "loss": "dice_ce",
 }
 
 
 class Network(SegmentationModel):
-    """The shared backbone with one head, and an offset per task and class: put your idea in its place."""
+    """The shared backbone with one head, and an offset per task and class: put your concept in its place."""
 
     def __init__(self, tasks: TaskSet, spec: NetworkSpec):
         super().__init__(tasks, spec)

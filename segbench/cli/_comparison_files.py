@@ -9,20 +9,36 @@ import numpy as np
 import pandas as pd
 import scikit_posthocs
 
-from segbench.core.errors import Fault, suggestion
+from segbench.core.errors import Problem, suggestion
 from segbench.core.files import write_bytes, write_text
 from segbench.core.vocabulary import POLICY_STATUSES
 from segbench.metrics.registry import METRICS
-from segbench.reporting.rank_figures import share_map
+from segbench.reporting.rank_figures import fraction_map
 from segbench.reporting.style import COLOURS, INK, RC, finish, plt
 from segbench.stats.comparison import TITLES, Options, notes
-from segbench.stats.policies import Policy
+from segbench.stats.missing_masks import Policy
 from segbench.stats.ranking import ALL_TASKS
 from segbench.stats.scores import UNIT_INTERVAL_METRICS
 
-PLAIN = {"difference", "low", "high", "mean", "figure", "sd", "median_difference", "minimum_detectable", "smallest",
-         "largest", "sd_of_differences", "region", "published", "measured", "low_as_seen", "high_as_seen"}  # fmt: skip
-"""Columns in the unit of the metric; shares are shown in per cent."""
+PLAIN = {
+    "difference",
+    "low",
+    "high",
+    "mean",
+    "figure",
+    "sd",
+    "median_difference",
+    "minimum_detectable",
+    "smallest",
+    "largest",
+    "sd_of_differences",
+    "region",
+    "published",
+    "measured",
+    "low_as_seen",
+    "high_as_seen",
+}
+"""Columns in the unit of the metric; fractions are shown in per cent."""
 ABOUT = ("experiment", "initialisation", "protocol", "n_seeds", "n_seeds_a", "n_seeds_b", "seed_freedoms")
 """Columns that the page leaves out where every row says the same."""
 HIDDEN = {"patient_low", "patient_high", "seed_means", "seed_noise", "source_url", "table"}
@@ -31,39 +47,45 @@ LONGEST = 60
 """Rows of a table on the page; the CSV file has all."""
 
 
-def parse_policies(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, Policy], list[Fault]]:
-    """Return metric -> policy from METRIC.STATUS=VALUE, and a fault for each text that is not one."""
+def parse_policies(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, Policy], list[Problem]]:
+    """Return metric -> policy from METRIC.STATUS=VALUE, and a problem for each text that is not one."""
     policies: dict[str, dict[str, float | str]] = {}
-    faults = []
+    problems = []
     for text in texts:
         name, _, value = text.partition("=")
         metric, _, status = name.rpartition(".")
         number = _number(value)
         if metric not in metrics:
-            faults.append(Fault(f"--policy {text}", repr(metric), "a metric of the table", suggestion(metric, metrics)))
+            problems.append(
+                Problem(f"--policy {text}", repr(metric), "a metric of the table", suggestion(metric, metrics))
+            )
         elif status not in POLICY_STATUSES:
-            faults.append(Fault(f"--policy {text}", repr(status), "a status", suggestion(status, POLICY_STATUSES)))
+            problems.append(Problem(f"--policy {text}", repr(status), "a status", suggestion(status, POLICY_STATUSES)))
         elif number is None and value != "exclude":
-            faults.append(Fault(f"--policy {text}", repr(value), "a number or 'exclude'", "write METRIC.STATUS=VALUE"))
+            problems.append(
+                Problem(f"--policy {text}", repr(value), "a number or 'exclude'", "write METRIC.STATUS=VALUE")
+            )
         else:
             policies.setdefault(metric, {})[status] = "exclude" if number is None else number
-    return policies, faults
+    return policies, problems
 
 
-def parse_equivalence(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, float], list[Fault]]:
-    """Return metric -> half-width from METRIC=NUMBER, and a fault for each text that is not one."""
-    widths, faults = {}, []
+def parse_equivalence(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, float], list[Problem]]:
+    """Return metric -> half-width from METRIC=NUMBER, and a problem for each text that is not one."""
+    widths, problems = {}, []
     for text in texts:
         metric, _, value = text.partition("=")
         number = _number(value)
         if metric not in metrics:
             known = suggestion(metric, metrics)
-            faults.append(Fault(f"--equivalence {text}", repr(metric), "a metric of the table", known))
+            problems.append(Problem(f"--equivalence {text}", repr(metric), "a metric of the table", known))
         elif number is None or number <= 0:
-            faults.append(Fault(f"--equivalence {text}", repr(value), "a positive number", "write METRIC=HALF_WIDTH"))
+            problems.append(
+                Problem(f"--equivalence {text}", repr(value), "a positive number", "write METRIC=HALF_WIDTH")
+            )
         else:
             widths[metric] = number
-    return widths, faults
+    return widths, problems
 
 
 def _number(text: str) -> float | None:
@@ -112,9 +134,15 @@ def _difference_figure(tested: pd.DataFrame, p_values: pd.DataFrame, title: str)
         figure, axis = plt.subplots(figsize=(8.5, 1.6 + 0.2 * len(ranks)), layout="constrained")
         palette = _palette(ranks.index)
         scikit_posthocs.critical_difference_diagram(
-            ranks, matrix, ax=axis, color_palette=palette, text_h_margin=0.3, label_fmt_left="{label}  {rank:.2f} ",
-            label_fmt_right=" {rank:.2f}  {label}", crossbar_props={"color": INK, "linewidth": 2.5},
-        )  # fmt: skip
+            ranks,
+            matrix,
+            ax=axis,
+            color_palette=palette,
+            text_h_margin=0.3,
+            label_fmt_left="{label}  {rank:.2f} ",
+            label_fmt_right=" {rank:.2f}  {label}",
+            crossbar_props={"color": INK, "linewidth": 2.5},
+        )
         figure.suptitle(f"{title}: mean rank (1 is best)", fontsize=9)
         unit = "tasks" if first.task == ALL_TASKS else "patients"
         caption = (
@@ -124,14 +152,14 @@ def _difference_figure(tested: pd.DataFrame, p_values: pd.DataFrame, title: str)
         return finish(figure, _file_name(title, "critical_difference"), caption)
 
 
-def _stability_figure(shares: pd.DataFrame, title: str):
-    """Share of draws in which a method takes a rank; None without a method on every task."""
-    if shares.empty:
+def _stability_figure(fractions: pd.DataFrame, title: str):
+    """Fraction of draws in which a method takes a rank; None without a method on every task."""
+    if fractions.empty:
         return None
     with plt.rc_context(RC | {"axes.grid": False}):
-        figure = share_map(shares, {method: method for method in shares["method"]})
+        figure = fraction_map(fractions, {method: method for method in fractions["method"]})
         figure.suptitle(f"{title}: rank stability", fontsize=9)
-        caption = f"{title}: share of bootstrap draws (patients, seeds) in which a method takes a rank by mean."
+        caption = f"{title}: fraction of bootstrap draws (patients, seeds) in which a method takes a rank by mean."
         return finish(figure, _file_name(title, "rank_stability"), caption)
 
 
@@ -171,16 +199,20 @@ def _under(name: str, options: Options) -> str:
         "that the difference lies inside plus or minus `region`.",
         "detectable": f"Mean difference found with 80 % power at level {options.alpha:g}, before correction.",
         "published": "low, high: measured interval (misses as seen); within 0.5 Dice points is reproduced.",
-        "multiverse_summary": "winner_changes: share of universes with another winner than the default one.",
-    }.get(name, "")  # fmt: skip
+        "multiverse_summary": "winner_changes: fraction of universes with another winner than the default one.",
+    }.get(name, "")
 
 
 def _markdown(table: pd.DataFrame) -> str:
     same = [name for name in ABOUT if name in table and table[name].nunique(dropna=False) == 1]
     shown = table.drop(columns=[*same, *(name for name in table.columns if name in HIDDEN)])
     metrics = shown["metric"] if "metric" in shown else pd.Series("", index=shown.index)
-    text = pd.DataFrame({name: [_cell(name, value, metric) for value, metric in zip(shown[name], metrics, strict=True)]
-                         for name in shown.columns})  # fmt: skip
+    text = pd.DataFrame(
+        {
+            name: [_cell(name, value, metric) for value, metric in zip(shown[name], metrics, strict=True)]
+            for name in shown.columns
+        }
+    )
     return text.to_markdown(index=False, disable_numparse=True)
 
 

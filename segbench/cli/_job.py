@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from segbench.core.config import load_config
 from segbench.core.files import write_json
-from segbench.core.jobs import Job, find_job
 from segbench.core.paths import RunPaths
 from segbench.core.provenance import portable
+from segbench.experiment.config import load_config
+from segbench.experiment.jobs import Job, find_job
 
 
 class _LastLines(logging.Handler):
@@ -31,7 +31,7 @@ class _LastLines(logging.Handler):
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a verb that runs one job."""
+    """Add the options of a command that runs one job."""
     parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
     parser.add_argument("--job", required=True, help="id of the job, as in the workflow")
     parser.add_argument("--attempt", type=int, default=1, help="number of this attempt, stored in the outcome")
@@ -59,7 +59,7 @@ def running_record(folder: Path, name: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def run_job(args: argparse.Namespace, verb: str, work: Callable, folder_of: Callable[[RunPaths, Job], Path]) -> int:
+def run_job(args: argparse.Namespace, command: str, work: Callable, folder_of: Callable[[RunPaths, Job], Path]) -> int:
     """Run `work(config, job)` and write outcome.json whatever happens; a failure is data, so the status is 0."""
     config = load_config(args.config)
     job = find_job(config, args.job)
@@ -67,12 +67,12 @@ def run_job(args: argparse.Namespace, verb: str, work: Callable, folder_of: Call
     lines = _LastLines()
     logging.getLogger().addHandler(lines)
     began = time.time()
-    outcome = {"job": job.id, "verb": verb, "attempt": args.attempt, "status": "ok", "reason": ""}
-    with running_record(paths.root / "state" / "running", f"{verb}.{job.id}"):
+    outcome = {"job": job.id, "command": command, "attempt": args.attempt, "status": "ok", "reason": ""}
+    with running_record(paths.root / "state" / "running", f"{command}.{job.id}"):
         try:
             outcome |= work(config, job)
         except Exception as error:  # a failure is data: it is recorded and the graph goes on
-            logging.getLogger(__name__).exception("%s of %s failed", verb, job.id)
+            logging.getLogger(__name__).exception("%s of %s failed", command, job.id)
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             outcome |= {"status": "failed", "reason": portable(reason, config.data_root)}
     if outcome["status"] != "ok":

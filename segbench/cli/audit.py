@@ -9,7 +9,7 @@ EXAMPLE = "python -m segbench audit --splits splits_final_11_tasks.pkl --out fin
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", type=Path, help="config of a run: its split, patients and images")
     what.add_argument("--splits", type=Path, action="append", help="a split alone (*.pkl or *.json); repeatable")
@@ -20,18 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one row per finding; a leak that is not accepted leaves with status 1."""
-    from segbench.core.errors import fault
-    from segbench.data import audit
+    """Print one row per finding; a leak that is not accepted exits with status 1."""
+    from segbench.core.errors import input_error
+    from segbench.data.audit import leaks as audit
 
     if args.workers < 1:
-        raise fault("--workers", found=args.workers, expected="1 or more", mend="leave it out")
+        raise input_error("--workers", found=args.workers, expected="1 or more", fix="leave it out")
     members, cases, accepted = _inputs(args)
     images = audit.same_image_pairs(cases, cache_root=_cache(args), workers=args.workers) if cases else {}
     findings = audit.accept(audit.audit(members, images), accepted)
     unused = sorted(set(accepted) - {item.name for item in findings})
     if unused:
-        raise fault("accepted leaks", found=", ".join(unused), expected="names of findings", mend="take them out")
+        raise input_error("accepted leaks", found=", ".join(unused), expected="names of findings", fix="take them out")
     if args.out:
         audit.write_findings(args.out, findings)
     compared = f"{len({member.key for member in members})} cases compared by name and patient, {len(cases)} by image"
@@ -40,13 +40,13 @@ def run(args: argparse.Namespace) -> int:
     for item in open_leaks:
         print(f"leak {item.name}: {item.train_task} {item.train_cases} reaches {item.test_task} {item.test_cases}")
     if open_leaks and args.config:
-        print("mend the split, or name a leak in data.accept_leaks to go on with it, such as images only alike")
+        print("fix the split, or name a leak in data.accept_leaks to go on with it, such as images only alike")
     return 1 if open_leaks else 0
 
 
 def _inputs(args: argparse.Namespace):
-    from segbench.core.config import load_config
-    from segbench.data import audit_inputs
+    from segbench.data.audit import inputs as audit_inputs
+    from segbench.experiment.config import load_config
 
     if args.config:
         config = load_config(args.config)
@@ -57,10 +57,10 @@ def _inputs(args: argparse.Namespace):
 
 
 def _cache(args: argparse.Namespace) -> Path | None:
-    """Fingerprints are kept beside the prepared cases of a run; the other forms leave nothing behind."""
-    from segbench.core.paths import PREPARED_ROOT
+    """Fingerprints are kept beside the preprocessed cases of a run; the other forms leave nothing behind."""
+    from segbench.core.paths import PREPROCESSED_ROOT
 
-    return PREPARED_ROOT / "fingerprints" if args.config else None
+    return PREPROCESSED_ROOT / "fingerprints" if args.config else None
 
 
 def _table(findings) -> str:
@@ -68,8 +68,15 @@ def _table(findings) -> str:
 
     head = ["kind", "relation", "fold", "training", "test", "evidence", "accepted"]
     rows = [
-        [item.kind, item.relation, item.fold, f"{item.train_task}: {item.train_cases}",
-         f"{item.test_task}: {item.test_cases}", item.evidence, "yes" if item.accepted else "no"]
+        [
+            item.kind,
+            item.relation,
+            item.fold,
+            f"{item.train_task}: {item.train_cases}",
+            f"{item.test_task}: {item.test_cases}",
+            item.evidence,
+            "yes" if item.accepted else "no",
+        ]
         for item in findings
-    ]  # fmt: skip
+    ]
     return tabulate(rows, headers=head, tablefmt="simple", disable_numparse=True, maxcolwidths=[None] * 3 + [40] * 3)

@@ -14,12 +14,17 @@ EXAMPLE = "python -m segbench compare scores.csv --out comparison --policy hd95.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     parser.add_argument("scores", type=Path, help="long table, one row per score")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables and figures")
     parser.add_argument("--metric", action="append", default=[], help="metric to compare by; repeat; default: all")
-    parser.add_argument("--policy", action="append", default=[], metavar="METRIC.STATUS=VALUE",
-                        help="what a status counts as: a number or 'exclude'; repeat")  # fmt: skip
+    parser.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="METRIC.STATUS=VALUE",
+        help="what a status counts as: a number or 'exclude'; repeat",
+    )
     parser.add_argument(
         "--lower-is-better", action="append", default=[], metavar="METRIC", help="direction of a metric"
     )
@@ -28,8 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--universal", action="append", default=[], metavar="MODEL", help="model for the transfer map")
     parser.add_argument("--single", action="append", default=[], metavar="MODEL", help="what it is held against")
-    parser.add_argument("--equivalence", action="append", default=[], metavar="METRIC=HALF_WIDTH",
-                        help="region of practical equivalence in the metric's unit; repeat")  # fmt: skip
+    parser.add_argument(
+        "--equivalence",
+        action="append",
+        default=[],
+        metavar="METRIC=HALF_WIDTH",
+        help="region of practical equivalence in the metric's unit; repeat",
+    )
     parser.add_argument("--alpha", type=float, default=0.05, help="level of tests and intervals")
     parser.add_argument("--resamples", type=int, default=2000, help="draws of the bootstrap")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
@@ -39,25 +49,44 @@ def run(args: argparse.Namespace) -> int:
     """Read and check everything, compute everything, then write."""
     from segbench.cli._comparison_files import figures, parse_equivalence, parse_policies, write
     from segbench.core.cards import dataset_cards
-    from segbench.core.errors import Fault, raise_faults, suggestion
+    from segbench.core.errors import Problem, raise_problems, suggestion
     from segbench.stats.comparison import Options, compare
     from segbench.stats.longtable import read_long
 
     rows = read_long(args.scores, lower_is_better=args.lower_is_better, higher_is_better=args.higher_is_better)
     present = rows["metric"].drop_duplicates().tolist()
-    policies, policy_faults = parse_policies(args.policy, present)
-    rope, rope_faults = parse_equivalence(args.equivalence, present)
+    policies, policy_problems = parse_policies(args.policy, present)
+    rope, rope_problems = parse_equivalence(args.equivalence, present)
     models = rows["model"].unique()
-    raise_faults([
-        *(Fault(f"--metric {name}", "not in the table", "a metric of the table", suggestion(name, present))
-          for name in args.metric if name not in present),
-        *(Fault(f"--universal/--single {name}", "not in the table", "a model of the table", suggestion(name, models))
-          for name in (*args.universal, *args.single) if name not in models),
-        *([] if 0 < args.alpha < 1 else [Fault("--alpha", str(args.alpha), "a number between 0 and 1", "use 0.05")]),
-        *([] if args.resamples >= 100 else [Fault("--resamples", str(args.resamples), "at least 100", "use 2000")]),
-        *([Fault("--out", f"{args.out} is a file", "a folder", "name another")] if args.out.is_file() else []),
-        *policy_faults, *rope_faults,
-    ])  # fmt: skip
+    raise_problems(
+        [
+            *(
+                Problem(f"--metric {name}", "not in the table", "a metric of the table", suggestion(name, present))
+                for name in args.metric
+                if name not in present
+            ),
+            *(
+                Problem(
+                    f"--universal/--single {name}", "not in the table", "a model of the table", suggestion(name, models)
+                )
+                for name in (*args.universal, *args.single)
+                if name not in models
+            ),
+            *(
+                []
+                if 0 < args.alpha < 1
+                else [Problem("--alpha", str(args.alpha), "a number between 0 and 1", "use 0.05")]
+            ),
+            *(
+                []
+                if args.resamples >= 100
+                else [Problem("--resamples", str(args.resamples), "at least 100", "use 2000")]
+            ),
+            *([Problem("--out", f"{args.out} is a file", "a folder", "name another")] if args.out.is_file() else []),
+            *policy_problems,
+            *rope_problems,
+        ]
+    )
     cards = dataset_cards()
     options = Options(
         metrics=list(dict.fromkeys(args.metric)) or present,
@@ -72,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
     )
     tables = compare(rows, options)
     write(args.out, rows, tables, figures(tables, options), options)
-    print(f"{len(tables)} tables of {rows['model'].nunique()} models on {rows['task'].nunique()} tasks: "
-          f"{args.out / 'index.md'}")  # fmt: skip
+    print(
+        f"{len(tables)} tables of {rows['model'].nunique()} models on {rows['task'].nunique()} tasks: "
+        f"{args.out / 'index.md'}"
+    )
     return 0

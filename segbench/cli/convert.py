@@ -9,23 +9,27 @@ EXAMPLE = "python -m segbench convert vs_seg --source manifest-1614264588831 --d
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
-    parser.add_argument("name", metavar="DATASET", help="a data set whose step in `list datasets` names this verb")
+    """Add the command's options."""
+    parser.add_argument("name", metavar="DATASET", help="a data set whose step in `list datasets` names this command")
     parser.add_argument("--source", type=Path, required=True, help="folder as downloaded")
     parser.add_argument("--data-root", type=Path, required=True, help="folder that receives one folder per data set")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Say how many cases were written; those that could not be read leave with status 2, one line each."""
+    """Say how many cases were written; those that could not be read exit with status 2, one line each."""
     import importlib
 
     from segbench.core import cards
-    from segbench.core.errors import fault, suggestion
+    from segbench.core.errors import input_error, suggestion
 
     known = {name: card for name, card in cards.dataset_cards().items() if f"segbench convert {name}" in card["obtain"]}
     if args.name not in known:
-        raise fault("convert", found=f"data set {args.name!r}", expected="one that needs converting",
-                    mend=suggestion(args.name, known))  # fmt: skip
+        raise input_error(
+            "convert",
+            found=f"data set {args.name!r}",
+            expected="one that needs converting",
+            fix=suggestion(args.name, known),
+        )
     module = importlib.import_module(f"segbench.data.sources.{args.name}")
     folder = args.data_root / known[args.name]["folder"]
     print(f"{args.name}: {module.convert(args.source, folder)} case(s) written to {folder}")

@@ -12,28 +12,28 @@ EXAMPLE = "python -m segbench doctor"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb has no options."""
+    """The command has no options."""
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one line per finding; status 1 when something that is needed is missing."""
-    faults = []
+    problems = []
     _say("Python", sys.version.split()[0])
     if not (3, 11) <= sys.version_info[:2] <= (3, 12):
-        faults.append("Python 3.11 or 3.12 is expected")
+        problems.append("Python 3.11 or 3.12 is expected")
     for package in ("torch", "monai", "nibabel", "pandas", "snakemake", "batchgeneratorsv2", "edt", "medpy"):
         try:
             _say(package, metadata.version(package))
         except metadata.PackageNotFoundError:
             _say(package, "missing")
-            faults.append(f"{package} is not installed: run `make run`, which builds .venv from the lock")
+            problems.append(f"{package} is not installed: run `make run`, which builds .venv from the lock")
     _say("processors", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
     _say("free disk", f"{shutil.disk_usage('.').free / 1e9:.1f} GB in this folder")
     _say("data folder", os.environ.get("SEGBENCH_DATA", "SEGBENCH_DATA is not set (only needed for real data)"))
     _say("device", _device())
-    for fault in faults:
-        print(f"fault: {fault}", file=sys.stderr)
-    return 1 if faults else 0
+    for problem in problems:
+        print(f"problem: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def _say(what: str, finding: str) -> None:

@@ -11,7 +11,7 @@ EXAMPLE = "python -m segbench evaluate --config results/demo/config.json --job u
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     add_job_arguments(parser)
 
 

@@ -9,28 +9,28 @@ EXAMPLE = "python -m segbench fetch msd_spleen msd_lung --data-root /path/to/dat
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     parser.add_argument("names", nargs="+", metavar="DATASET", help="names as `list datasets` shows them")
     parser.add_argument("--data-root", type=Path, required=True, help="folder that receives one folder per data set")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the state of each data set; those that a person must get leave with status 2, one line each."""
+    """Print the state of each data set; those that a person must get exit with status 2, one line each."""
     from segbench.core import cards
-    from segbench.core.errors import Fault, InputFaults, raise_faults, suggestion
+    from segbench.core.errors import InputError, Problem, raise_problems, suggestion
     from segbench.data.fetch import fetch
 
     known = cards.dataset_cards()
-    raise_faults(
-        Fault("fetch", f"data set {name!r}", "a data set with a card", suggestion(name, known))
+    raise_problems(
+        Problem("fetch", f"data set {name!r}", "a data set with a card", suggestion(name, known))
         for name in args.names
         if name not in known
     )
-    faults: list[Fault] = []
+    problems: list[Problem] = []
     for name in args.names:
         try:
             print(f"{name}: {fetch(name, known[name], args.data_root)}", flush=True)
-        except InputFaults as error:
-            faults += error.faults
-    raise_faults(faults)
+        except InputError as error:
+            problems += error.problems
+    raise_problems(problems)
     return 0

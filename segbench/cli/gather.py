@@ -1,4 +1,4 @@
-"""Gather all score rows of a run, check that they are exactly those promised, and describe the run."""
+"""Gather all score rows of a run, check that they are exactly those expected, and describe the run."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ EXAMPLE = "python -m segbench gather --config results/demo/config.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write scores.csv and run.json."""
     from segbench.core.case import read_manifest
-    from segbench.core.config import load_config
     from segbench.core.files import write_json
-    from segbench.core.jobs import evaluation_jobs
     from segbench.core.paths import RunPaths
     from segbench.evaluation.record import run_record
     from segbench.evaluation.rows import check_complete, read_rows, skipped_rows, write_rows
+    from segbench.experiment.config import load_config
+    from segbench.experiment.jobs import evaluation_jobs
 
     config = load_config(args.config)
     paths = RunPaths(config.run)

@@ -9,7 +9,7 @@ EXAMPLE = "python -m segbench import-weights --file model_swinvit.pt --format sw
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     parser.add_argument("--file", type=Path, required=True, help="checkpoint, read without executing code")
     parser.add_argument("--format", required=True, help="layout of the file (docs/pretrained_weights.md)")
     parser.add_argument("--model", required=True, help="network that should take the weights")
@@ -20,19 +20,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report; a file, format or network that does not fit leaves with status 2 and nothing is written."""
+    """Print the report; a file, format or network that does not fit exits with status 2 and nothing is written."""
     import yaml
 
     from models.loader import build_model
-    from models.transfer import transfer_weights
-    from segbench.core.errors import fault
+    from models.weights.transfer import transfer_weights
+    from segbench.core.errors import input_error
     from segbench.core.task import TaskSet
     from segbench.training.checkpoint import load_weights, save
     from segbench.training.initialise import checked_sha256
 
     prefixes = _prefixes(args.format, args.model)
     if args.channels < 1:
-        raise fault("--channels", found=args.channels, expected="1 or more", mend="count the task's image channels")
+        raise input_error(
+            "--channels", found=args.channels, expected="1 or more", fix="count the task's image channels"
+        )
     digest = checked_sha256(args.file, args.sha256)
     spec, options = _network(args.config, args.model)
     model = build_model(args.model, TaskSet([_probe_task(args.channels)]), spec, **options)
@@ -52,24 +54,24 @@ def run(args: argparse.Namespace) -> int:
 def _prefixes(name: str, model: str) -> list[str]:
     from models.loader import model_card
     from segbench.core.cards import format_cards, loaded_prefixes, target_names
-    from segbench.core.errors import fault, suggestion
+    from segbench.core.errors import input_error, suggestion
 
     if model_card(model)["kind"] == "control":
-        raise fault("--model", found=model, expected="a network", mend="a control has no weights")
+        raise input_error("--model", found=model, expected="a network", fix="a control has no weights")
     formats = format_cards()
     if name not in formats:
-        raise fault("--format", found=repr(name), expected="a format", mend=suggestion(name, formats))
+        raise input_error("--format", found=repr(name), expected="a format", fix=suggestion(name, formats))
     prefixes = loaded_prefixes(formats[name], model, model_card(model))
     if prefixes is None:
         expected = f"one of: {', '.join(target_names(formats[name]))}"
-        raise fault("--model", found=model, expected=expected, mend=f"choose a network that {name} fits")
+        raise input_error("--model", found=model, expected=expected, fix=f"choose a network that {name} fits")
     return prefixes
 
 
 def _network(config: Path | None, model: str):
     """Return the network's size and options as a config states them, or the default size."""
     from models.interface import NetworkSpec
-    from segbench.core.config import load_config
+    from segbench.experiment.config import load_config
 
     if config is None:
         return NetworkSpec(), {}

@@ -1,4 +1,4 @@
-"""Check the cases of one task and write its manifest; every fault is one line and nothing is written."""
+"""Check the cases of one task and write its manifest; every problem is one line and nothing is written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ EXAMPLE = "python -m segbench ingest --config results/demo/config.json --task ph
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
     parser.add_argument("--task", required=True, help="name of the task")
 
@@ -17,15 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check and write the manifest."""
     from segbench.core.case import write_manifest
-    from segbench.core.config import load_config
-    from segbench.core.errors import raise_faults
+    from segbench.core.errors import raise_problems
     from segbench.core.paths import RunPaths
     from segbench.data.checks import check_task
     from segbench.data.ingest import ingest
+    from segbench.experiment.config import load_config
 
     config = load_config(args.config)
     card, task = config.dataset_cards[args.task], config.task(args.task)
     partial = args.task in config.data.accept_partial
-    raise_faults(check_task(task, card, config.data_root, accept_partial=partial).faults)
+    raise_problems(check_task(task, card, config.data_root, accept_partial=partial).problems)
     write_manifest(RunPaths(config.run).manifest(args.task), ingest(task, card, config.data_root))
     return 0

@@ -14,14 +14,14 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     parser.add_argument("name", help="file and model name: small letters, digits and underscores")
     parser.add_argument("--title", help="name shown in tables (default: the name with spaces)")
     parser.add_argument("--folder", type=Path, help="where to write it (default: models/baselines of this checkout)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the file and print what to do next; an existing model or a bad name raises `InputFaults`."""
+    """Write the file and print what to do next; an existing model or a bad name raises `InputError`."""
     from segbench.core.files import write_text
 
     folder = args.folder or baselines_folder()
@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"wrote {path}")
     print(f"try it:     python -m pytest tests/contract -k {args.name}")
     print(f"compare it: add '- name: {args.name}' below upstream.models in your config")
-    print("describe it: fill in the card, then python -m models.pages; docs/add_a_baseline.md shows each step")
+    print("describe it: fill in the card, then python -m segbench.documentation.models")
+    print("each step:   docs/add_a_baseline.md")
     return 0
 
 
@@ -48,14 +49,16 @@ def baselines_folder() -> Path:
 
 def _check(name: str, path: Path) -> None:
     from segbench.core.cards import model_cards
-    from segbench.core.errors import fault
+    from segbench.core.errors import input_error
 
     if not NAME.fullmatch(name) or keyword.iskeyword(name):
-        raise fault(
-            "name of the baseline", found=repr(name), expected="small letters, digits, underscores", mend="rename it"
+        raise input_error(
+            "name of the baseline", found=repr(name), expected="small letters, digits, underscores", fix="rename it"
         )
     if path.exists() or name in model_cards():
-        raise fault(path, found="a model of that name", expected="a new name", mend="choose another, or edit that file")
+        raise input_error(
+            path, found="a model of that name", expected="a new name", fix="choose another, or edit that file"
+        )
 
 
 def _quoted(text: str) -> str:

@@ -9,20 +9,22 @@ EXAMPLE = "python -m segbench phantom --out data/raw/phantom --seed 2023 --train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the command's arguments."""
     parser.add_argument("--out", type=Path, required=True, help="folder that receives one folder per task")
     parser.add_argument("--seed", type=int, default=2023, help="same seed, same bytes (default: %(default)s)")
     parser.add_argument("--train", type=int, default=10, help="training cases per task (default: %(default)s)")
     parser.add_argument(
-        "--test", type=int, default=4,
+        "--test",
+        type=int,
+        default=4,
         help="test cases per task (default: %(default)s); all cases carry labels, the splits tell them apart",
-    )  # fmt: skip
+    )
     parser.add_argument("--tasks", help="comma-separated task names (default: all phantom tasks)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the world and say where it is."""
-    from segbench.data.phantoms import write_world
+    from segbench.data.phantoms.world import write_world
 
     tasks = None if args.tasks is None else [name.strip() for name in args.tasks.split(",") if name.strip()]
     write_world(args.out, seed=args.seed, cases_per_task=args.train + args.test, tasks=tasks)

@@ -9,7 +9,7 @@ EXAMPLE = "python -m segbench plan --config config/real_small.yaml --task task04
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", type=Path, help="config of a run: the training cases of its split are looked at")
     what.add_argument("--data", type=Path, help="folder in Decathlon or nnU-Net layout: all its cases are looked at")
@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, plan, write; nothing is written when a case cannot be read."""
     from segbench.core.files import write_text
-    from segbench.data.plan import as_yaml, measure, plan_task
-    from segbench.data.plan_inputs import planned_of_config, planned_of_folder
+    from segbench.data.planning.inputs import planned_of_config, planned_of_folder
+    from segbench.data.planning.plan import as_yaml, measure, plan_task
 
     _refuse(args)
     planned = planned_of_config(args.config, args.task, args.fold) if args.config else planned_of_folder(args.data)
@@ -34,23 +34,23 @@ def run(args: argparse.Namespace) -> int:
         for name, item in planned.items()
     }
     about = [f"looked at {item.looked_at}" for item in planned.values()]
-    head = ["A proposal to edit; merge it into your config (docs/prepare.md).", *about]
+    head = ["A proposal to edit; merge it into your config (docs/preprocess.md).", *about]
     write_text(args.out, as_yaml(plans, head=head, tasks=bool(args.config), patch_voxels=args.patch_voxels))
     print(*about, f"wrote {args.out}", sep="\n")
     return 0
 
 
 def _refuse(args: argparse.Namespace) -> None:
-    from segbench.core.errors import Fault, raise_faults
+    from segbench.core.errors import Problem, raise_problems
 
-    faults = []
+    problems = []
     if args.out.exists() and not args.force:
-        faults.append(Fault(str(args.out), "a file", "a new file", "name another --out, or add --force"))
+        problems.append(Problem(str(args.out), "a file", "a new file", "name another --out, or add --force"))
     if args.data and (args.task or args.fold is not None):
-        faults.append(Fault("--task, --fold", "given with --data", "--config", "leave them out"))
-    faults += [
-        Fault(option, str(value), f"{least} or more", "mend the option")
+        problems.append(Problem("--task, --fold", "given with --data", "--config", "leave them out"))
+    problems += [
+        Problem(option, str(value), f"{least} or more", "fix the option")
         for option, value, least in (("--workers", args.workers, 1), ("--patch-voxels", args.patch_voxels, 8**3))
         if value < least
     ]
-    raise_faults(faults)
+    raise_problems(problems)

@@ -15,31 +15,34 @@ EXAMPLE = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
     parser.add_argument("--job", required=True, help="id of a training job, a folder of results/RUN/train")
     parser.add_argument(
-        "--images", nargs="+", required=True, metavar="IMAGE",
+        "--images",
+        nargs="+",
+        required=True,
+        metavar="IMAGE",
         help="one image each: a 3D or 4D file, or one file per channel with commas between, in the order of the card",
-    )  # fmt: skip
+    )
     parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="tasks of the job (default: all)")
     parser.add_argument("--output", type=Path, required=True, help="folder for TASK/IMAGE.nii.gz, created if missing")
     parser.add_argument("--threads", type=int, default=1, help="threads of the numerical libraries")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write one label map per image and task on the image's grid and print its path; faults leave with status 2."""
+    """Write one label map per image and task on the image's grid and print its path; problems exit with status 2."""
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
-    from segbench.core.config import load_config
+    from segbench.data.geometry import write_prediction
     from segbench.evaluation import predict
-    from segbench.inference.restore import write_prediction
+    from segbench.experiment.config import load_config
 
     config = load_config(args.config)
     job = predict.trained_job(config, args.job)
     tasks = predict.asked_tasks(config, job, args.tasks)
     images = {name: [Path(part) for part in name.split(",")] for name in args.images}
     targets = _targets(images, args.output)
-    predict.raise_image_faults(list(images.values()), tasks)
+    predict.raise_image_problems(list(images.values()), tasks)
     model = predict.trained_network(config, job, device=computing_device(args.threads))
     for name, paths in images.items():
         for task, labels_XYZ, affine in predict.predict_image(model, config, paths, tasks):
@@ -50,17 +53,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _targets(images: dict[str, list[Path]], output: Path) -> dict[str, str]:
-    """Return the file name of each image's predictions; two images of one name raise `InputFaults`."""
-    from segbench.core.errors import Fault, raise_faults
+    """Return the file name of each image's predictions; two images of one name raise `InputError`."""
+    from segbench.core.errors import Problem, raise_problems
     from segbench.evaluation.label_maps import case_name
 
-    targets, faults = {}, []
+    targets, problems = {}, []
     for name, paths in images.items():
         target = f"{case_name(paths[0].name) or paths[0].name}.nii.gz"
         if target in targets.values():
-            faults.append(Fault(name, f"the name {target} again", "one name per image", "use two folders"))
+            problems.append(Problem(name, f"the name {target} again", "one name per image", "use two folders"))
         targets[name] = target
     if output.exists() and not output.is_dir():
-        faults.append(Fault(str(output), "a file", "a folder", "name another folder"))
-    raise_faults(faults)
+        problems.append(Problem(str(output), "a file", "a folder", "name another folder"))
+    raise_problems(problems)
     return targets

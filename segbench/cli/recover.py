@@ -11,7 +11,7 @@ import json
 import logging
 from pathlib import Path
 
-from segbench.core.workflow import OWNER
+from segbench.experiment.graph import OWNER
 
 EXAMPLE = "python -m segbench recover"
 LOCKS = Path(".snakemake/locks")
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verb has no options: it looks at the current folder."""
+    """The command has no options: it looks at the current folder."""
 
 
 def run(args: argparse.Namespace) -> int:

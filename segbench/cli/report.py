@@ -9,7 +9,7 @@ EXAMPLE = "python -m segbench report --results results/demo --out reports/demo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     parser.add_argument("--results", type=Path, required=True, help="folder with scores.csv and run.json")
     parser.add_argument("--out", type=Path, required=True, help="folder that receives index.html, tables/ and figures/")
 

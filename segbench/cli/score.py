@@ -10,7 +10,7 @@ DEFAULT_METRICS = ("dice", "hd95", "hd95_max")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     parser.add_argument("--reference", type=Path, required=True, help="reference label map, or a folder of them")
     parser.add_argument("--prediction", type=Path, required=True, help="predicted label map, or a folder of them")
     parser.add_argument("--labels", required=True, help="structures: 1=liver,2=tumour or organ=1+2, comma-separated")
@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score every case and write the table whole or not at all."""
-    from segbench.core.errors import fault
-    from segbench.evaluation.external import Request, pairs, score_all
+    from segbench.core.errors import input_error
     from segbench.evaluation.rows import write_rows
+    from segbench.evaluation.score_files import Request, pairs, score_all
 
     structures = parse_structures(args.labels, tolerances=args.tolerance, lesions=args.lesion)
     ignored = {_whole(value, "--ignore-labels") for value in args.ignore_labels.split(",") if value.strip()}
@@ -46,10 +46,12 @@ def run(args: argparse.Namespace) -> int:
         task=args.task,
     )
     if args.workers < 1:
-        raise fault("--workers", found=args.workers, expected="at least 1", mend="give the number of cases at once")
+        raise input_error(
+            "--workers", found=args.workers, expected="at least 1", fix="give the number of cases at once"
+        )
     if args.out.is_dir():
-        raise fault(
-            "--out", found=f"{args.out} is a folder", expected="a file", mend=f"write {args.out / 'scores.csv'}"
+        raise input_error(
+            "--out", found=f"{args.out} is a folder", expected="a file", fix=f"write {args.out / 'scores.csv'}"
         )
     cases = pairs(args.reference, args.prediction)
     scored = score_all(cases, request, workers=args.workers)
@@ -63,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def parse_metrics(text: str | None, engine: str) -> tuple[str, ...]:
-    """Return metric names, each once; an unknown one, or one that the engine lacks, raises InputFaults."""
-    from segbench.core.errors import fault, suggestion
-    from segbench.evaluation.external import MEDPY
+    """Return metric names, each once; an unknown one, or one that the engine lacks, raises InputError."""
+    from segbench.core.errors import input_error, suggestion
+    from segbench.evaluation.score_files import MEDPY
     from segbench.metrics import METRICS
 
     known = MEDPY if engine == "medpy" else METRICS
@@ -74,59 +76,75 @@ def parse_metrics(text: str | None, engine: str) -> tuple[str, ...]:
     names = tuple(known) if text == "all" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in known:
-            raise fault("--metrics", found=repr(name), expected=f"a metric of {engine}", mend=suggestion(name, known))
+            raise input_error(
+                "--metrics", found=repr(name), expected=f"a metric of {engine}", fix=suggestion(name, known)
+            )
     return names
 
 
 def parse_structures(text: str, *, tolerances: list[str], lesions: list[str]) -> tuple:
     """Return the structures named by `1=liver` or `organ=1+2`, with tolerances in mm (not a number: none stated)."""
-    from segbench.core.errors import fault, suggestion
+    from segbench.core.errors import input_error, suggestion
     from segbench.core.task import Structure
 
     labels: dict[str, tuple[int, ...]] = {}
     for item in text.split(","):
         left, _, right = (part.strip() for part in item.partition("="))
         if not left or not right:
-            raise fault("--labels", found=repr(item), expected="1=liver or organ=1+2", mend="name value and structure")
+            raise input_error(
+                "--labels", found=repr(item), expected="1=liver or organ=1+2", fix="name value and structure"
+            )
         name, values = (right, left) if set(left) <= set("0123456789+ ") else (left, right)
         if name in labels:
-            raise fault("--labels", found=f"{name!r} twice", expected="each structure once", mend=f"write {name}=1+2")
+            raise input_error(
+                "--labels", found=f"{name!r} twice", expected="each structure once", fix=f"write {name}=1+2"
+            )
         labels[name] = tuple(dict.fromkeys(_whole(value, "--labels") for value in values.split("+")))
         if 0 in labels[name]:
-            raise fault("--labels", found=repr(item), expected="labels from 1", mend="0 is the background")
+            raise input_error("--labels", found=repr(item), expected="labels from 1", fix="0 is the background")
     stated = _tolerances(tolerances)
     for name in [*stated, *lesions]:
         if name not in labels:
-            raise fault("--tolerance or --lesion", found=repr(name), expected="a structure of --labels",
-                        mend=suggestion(name, labels))  # fmt: skip
+            raise input_error(
+                "--tolerance or --lesion",
+                found=repr(name),
+                expected="a structure of --labels",
+                fix=suggestion(name, labels),
+            )
     return tuple(
         Structure(name, values, stated.get(name, float("nan")), name in lesions) for name, values in labels.items()
     )
 
 
 def _whole(value: str, where: str) -> int:
-    from segbench.core.errors import fault
+    from segbench.core.errors import input_error
     from segbench.evaluation.label_maps import LARGEST_LABEL
 
     digits = value.strip()
     if not (digits.isascii() and digits.isdigit() and len(digits) < 10 and int(digits) <= LARGEST_LABEL):
-        raise fault(where, found=repr(value), expected=f"a whole label value up to {LARGEST_LABEL}",
-                    mend="write 1=liver or organ=1+2")  # fmt: skip
+        raise input_error(
+            where,
+            found=repr(value),
+            expected=f"a whole label value up to {LARGEST_LABEL}",
+            fix="write 1=liver or organ=1+2",
+        )
     return int(digits)
 
 
 def _tolerances(texts: list[str]) -> dict[str, float]:
-    from segbench.core.errors import fault
+    from segbench.core.errors import input_error
 
     stated: dict[str, float] = {}
     for text in texts:
         name, _, value = text.rpartition("=")
         if name in stated:
-            raise fault("--tolerance", found=f"{name!r} twice", expected="each structure once", mend="remove one")
+            raise input_error("--tolerance", found=f"{name!r} twice", expected="each structure once", fix="remove one")
         try:
             stated[name] = float(value)
         except ValueError as error:
-            raise fault("--tolerance", found=repr(text), expected="NAME=MM", mend="give a number in mm") from error
+            raise input_error("--tolerance", found=repr(text), expected="NAME=MM", fix="give a number in mm") from error
         if not 0 <= stated[name] < float("inf"):
-            raise fault("--tolerance", found=repr(text), expected="a tolerance of 0 mm or more", mend="write NAME=MM")
+            raise input_error(
+                "--tolerance", found=repr(text), expected="a tolerance of 0 mm or more", fix="write NAME=MM"
+            )
     return stated

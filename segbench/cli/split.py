@@ -9,18 +9,18 @@ EXAMPLE = "python -m segbench split --config results/demo/config.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
 
 
 def run(args: argparse.Namespace) -> int:
     """Read the manifests and write the split."""
     from segbench.core.case import read_manifest
-    from segbench.core.config import load_config
     from segbench.core.files import write_json
     from segbench.core.paths import RunPaths
-    from segbench.data.protocols import check_organs
-    from segbench.data.splits import make_splits
+    from segbench.data.splitting.folds import make_splits
+    from segbench.data.splitting.protocols import check_organs
+    from segbench.experiment.config import load_config
 
     config = load_config(args.config)
     check_organs(config.tasks, config.data)

@@ -10,17 +10,17 @@ EXAMPLE = "python -m segbench train --config results/demo/config.json --job upst
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     add_job_arguments(parser)
     parser.add_argument("--workers", type=int, default=0, help="processes that load and augment patches")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and write outcome.json, weights.pt and log.csv; a model that lives elsewhere trains by its command."""
+    """Train and write outcome.json, weights.pt and log.csv; an external model trains by its command."""
 
     def work(config, job) -> dict:
         if job.external:
-            from segbench.evaluation import external_model
+            from segbench.evaluation import external_commands as external_model
 
             return external_model.train(config, job)
         return _train_here(config, job, args)

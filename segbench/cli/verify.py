@@ -1,6 +1,6 @@
 """Rebuild a report from its own scores.csv and run.json and compare every file; status 1 names those that differ.
 
-Needs neither images nor a GPU. Equal bytes are promised for the versions of envs/lock.txt; figures drawn by another
+Needs neither images nor a GPU. Equal bytes are expected for the versions of envs/lock.txt; figures drawn by another
 matplotlib differ in bytes, tables do not.
 """
 
@@ -13,7 +13,7 @@ EXAMPLE = "python -m segbench verify reports/demo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's options."""
+    """Add the command's options."""
     parser.add_argument("report", type=Path, help="folder of a rendered report")
 
 

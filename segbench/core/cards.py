@@ -1,7 +1,7 @@
 """Cards of models, data sets and layouts of weights: literals read from the source file without importing it.
 
 A card is the one home of its facts: channels, classes, licence, citation. It is checked against one schema. Names are
-file names; an unknown key or a wrong type is a fault with a suggestion. A user's own data-set cards are YAML or JSON
+file names; an unknown key or a wrong type is a problem with a suggestion. A user's own data-set cards are YAML or JSON
 files of the same shape.
 """
 
@@ -16,15 +16,16 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from segbench.core.errors import Fault, fault, raise_faults, suggestion
+from segbench.core.errors import Problem, input_error, raise_problems, suggestion
 from segbench.core.task import MODALITIES, Channel, Structure, Task
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_FOLDER = ROOT / "models" / "baselines"
 UNISEG_FILE = ROOT / "models" / "uniseg" / "__init__.py"
-OBJECTIVE_FOLDER = ROOT / "segbench" / "training" / "pretext"
+OBJECTIVE_FOLDER = ROOT / "segbench" / "training" / "self_supervised"
 DATASET_FOLDER = ROOT / "segbench" / "data" / "sources"
-FORMAT_FOLDER = ROOT / "models" / "formats"
+CONTROL_FOLDER = ROOT / "models" / "controls"
+FORMAT_FOLDER = ROOT / "models" / "weights" / "formats"
 ANY_MODEL, SHARED_BACKBONE = "any", "shared"  # targets of a format beside the names of models
 
 
@@ -72,13 +73,12 @@ class DatasetCard(_Schema):
     classes: dict[str, str] = Field(min_length=1)
     merge: dict[int, int] = Field(default_factory=dict)
     structures: list[_Structure] = Field(min_length=1)
-    recipe: str
+    preprocessing: str
     expected_cases: dict[str, int] = Field(default_factory=dict)
     patient_namespace: str
     patient_pattern: str | None = None
     spacing_is_nominal: bool = False
     synthetic: bool = False
-    may_be_empty: bool = False
     licence: str
     permits: _Permits
     citation: str
@@ -104,7 +104,7 @@ class _MethodCard(_Schema):
     url: str
     licence: str
     version: str
-    fidelity: Literal["numerical", "description", "idea", "control"]
+    fidelity: Literal["numerical", "description", "concept"]
     deviations: list[str]
     options: dict[str, dict[str, Any]]
     encoder_keys: list[str]
@@ -114,12 +114,26 @@ class ModelCard(_MethodCard):
     """Schema of a model card."""
 
     original_licence: str
-    kind: Literal["universal", "single_task", "control"]
+    kind: Literal["universal", "single_task"]
     channels: list[int] | Literal["any"]
     max_classes: int | None = None
     patch_multiple: list[int] | Literal["spec"]
     backbone: Literal["shared", "own"]
-    loss: str
+
+
+class ControlCard(_Schema):
+    """Schema of the card of a control: its title and what it predicts; the rest is the same for all controls."""
+
+    title: str
+    predicts: str
+    kind: Literal["control"] = "control"
+    fidelity: Literal["control"] = "control"
+    citation: str = "segbench"
+    url: str = ""
+    licence: str = "Apache-2.0"
+    original_licence: str = ""
+    channels: Literal["any"] = "any"
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 class FormatCard(_Schema):
@@ -141,7 +155,7 @@ class FormatCard(_Schema):
     targets: dict[str, list[str]] = Field(min_length=1)
     strict: bool
     stems: dict[str, Literal["repeated", "new"]]
-    minimum_share: float = Field(ge=0, le=1)
+    minimum_fraction: float = Field(ge=0, le=1)
 
 
 class ObjectiveCard(_MethodCard):
@@ -153,35 +167,37 @@ class ObjectiveCard(_MethodCard):
 def read_card(path: Path) -> dict:
     """Return the literal assigned to CARD in a Python file, without importing it.
 
-    Raises InputFaults when the file has no CARD or its value is not a literal.
+    Raises InputError when the file has no CARD or its value is not a literal.
     """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, UnicodeDecodeError) as error:
-        raise fault(path, found=f"{error}", expected="a Python file with a CARD", mend="mend the file") from error
+        raise input_error(path, found=f"{error}", expected="a Python file with a CARD", fix="fix the file") from error
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(getattr(target, "id", None) == "CARD" for target in node.targets):
             try:
                 return ast.literal_eval(node.value)
             except ValueError as error:
-                raise fault(path, found="a CARD that computes", expected="a literal", mend="write it out") from error
-    raise fault(path, found="no CARD", expected="CARD = {...}", mend="add the card, see docs/")
+                raise input_error(
+                    path, found="a CARD that computes", expected="a literal", fix="write it out"
+                ) from error
+    raise input_error(path, found="no CARD", expected="CARD = {...}", fix="add the card, see docs/")
 
 
 def checked(card: object, schema: type[BaseModel], where: str) -> dict:
-    """Return a card with defaults filled in; every departure from the schema is one fault."""
+    """Return a card with defaults filled in; every departure from the schema is one problem."""
     try:
         return schema.model_validate(card).model_dump()
     except ValidationError as error:
-        raise_faults(_as_fault(where, item, schema) for item in error.errors())
+        raise_problems(_as_problem(where, item, schema) for item in error.errors())
         raise AssertionError("unreachable") from error
 
 
-def _as_fault(where: str, item: dict, schema: type[BaseModel]) -> Fault:
+def _as_problem(where: str, item: dict, schema: type[BaseModel]) -> Problem:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        return Fault(where, f"unknown key {key}", "a key of the card", suggestion(key, schema.model_fields))
-    return Fault(where, f"{key} = {item.get('input')!r}"[:120], item["msg"], "mend the card")
+        return Problem(where, f"unknown key {key}", "a key of the card", suggestion(key, schema.model_fields))
+    return Problem(where, f"{key} = {item.get('input')!r}"[:120], item["msg"], "fix the card")
 
 
 def _modules(folder: Path) -> dict[str, Path]:
@@ -193,14 +209,16 @@ def _cards_of(paths: Mapping[str, Path], schema: type[BaseModel]) -> dict[str, d
 
 
 def dataset_cards(extra_folders: Sequence[Path] = ()) -> dict[str, dict]:
-    """Return name -> card of every data set, the user's folders included; a name used twice is a fault."""
+    """Return name -> card of every data set, the user's folders included; a name used twice is a problem."""
     cards = _cards_of(_modules(DATASET_FOLDER), DatasetCard)
     for folder in extra_folders:
         if not folder.is_dir():
-            raise fault(folder, found="no folder", expected="a folder with cards", mend="mend data.cards")
+            raise input_error(folder, found="no folder", expected="a folder with cards", fix="fix data.cards")
         for path in sorted(item for item in folder.iterdir() if item.suffix in (".yaml", ".yml", ".json")):
             if path.stem in cards:
-                raise fault(path, found=f"the name {path.stem} again", expected="a new name", mend="rename the card")
+                raise input_error(
+                    path, found=f"the name {path.stem} again", expected="a new name", fix="rename the card"
+                )
             cards[path.stem] = checked(_read_text_card(path), DatasetCard, str(path))
     return cards
 
@@ -209,7 +227,7 @@ def _read_text_card(path: Path) -> object:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise fault(path, found=f"not YAML ({error})", expected="a card", mend="mend the syntax") from error
+        raise input_error(path, found=f"not YAML ({error})", expected="a card", fix="fix the syntax") from error
 
 
 def model_cards() -> dict[str, dict]:
@@ -217,7 +235,7 @@ def model_cards() -> dict[str, dict]:
     paths = _modules(MODEL_FOLDER)
     if UNISEG_FILE.exists():
         paths["uniseg"] = UNISEG_FILE
-    return _cards_of(paths, ModelCard)
+    return _cards_of(paths, ModelCard) | _cards_of(_modules(CONTROL_FOLDER), ControlCard)
 
 
 def format_cards() -> dict[str, dict]:
@@ -238,22 +256,22 @@ def target_names(format_card: dict) -> list[str]:
     return [words.get(name, name) for name in format_card["targets"]]
 
 
-def _meaning_faults(name: str, card: dict) -> Iterator[Fault]:
+def _meaning_problems(name: str, card: dict) -> Iterator[Problem]:
     """Yield what the schema cannot see: a pattern without its one group, names that are there twice."""
     pattern = card.get("patient_pattern")
     try:
         groups = 1 if pattern is None else re.compile(pattern).groups
     except re.error as error:
-        yield Fault(f"card {name}, patient_pattern", f"{pattern!r} ({error})", "a regular expression", "mend it")
+        yield Problem(f"card {name}, patient_pattern", f"{pattern!r} ({error})", "a regular expression", "fix it")
     else:
         if groups != 1:
-            yield Fault(f"card {name}, patient_pattern", f"{groups} groups", "one, the patient id", "use (?:...)")
+            yield Problem(f"card {name}, patient_pattern", f"{groups} groups", "one, the patient id", "use (?:...)")
     words = [value for value in card["classes"] if not value.isdigit()]
     if words:
-        yield Fault(f"card {name}", f"class values {words}", "whole numbers", "write value: name")
+        yield Problem(f"card {name}", f"class values {words}", "whole numbers", "write value: name")
     structures = [structure["name"] for structure in card["structures"]]
     for twice in sorted({item for item in structures if structures.count(item) > 1}):
-        yield Fault(f"card {name}", f"the structure {twice!r} twice", "each once", "rename one")
+        yield Problem(f"card {name}", f"the structure {twice!r} twice", "each once", "rename one")
 
 
 def objective_cards() -> dict[str, dict]:
@@ -270,23 +288,23 @@ def code_of(name: str, *, objective: bool) -> str:
 
 def task_from_card(name: str, card: dict) -> Task:
     """Return the task of a data-set card; class values must be 1..K and structures use only these."""
-    faults = list(_meaning_faults(name, card))
+    problems = list(_meaning_problems(name, card))
     values = sorted(int(value) for value in card["classes"] if value.isdigit())
     if values != list(range(1, len(values) + 1)):
-        faults.append(Fault(f"card {name}", f"class values {values}", "1, 2, ... without gaps", "use `merge`"))
+        problems.append(Problem(f"card {name}", f"class values {values}", "1, 2, ... without gaps", "use `merge`"))
     for structure in card["structures"]:
         unknown = [value for value in structure["labels"] if value not in values]
         if unknown:
             where = f"card {name}, structure {structure['name']}"
-            faults.append(Fault(where, f"labels {unknown}", f"values of {values}", "mend the structure"))
-    raise_faults(faults)
+            problems.append(Problem(where, f"labels {unknown}", f"values of {values}", "fix the structure"))
+    raise_problems(problems)
     return Task(
         name=name,
         title=card["title"],
         channels=tuple(Channel(**channel) for channel in card["channels"]),
         classes=tuple(card["classes"][str(value)] for value in values),
         structures=tuple(Structure(**{**item, "labels": tuple(item["labels"])}) for item in card["structures"]),
-        recipe=card["recipe"],
+        preprocessing=card["preprocessing"],
         spacing_is_nominal=card.get("spacing_is_nominal", False),
         synthetic=card.get("synthetic", False),
     )

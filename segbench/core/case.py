@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from segbench.core.errors import fault
+from segbench.core.errors import input_error
 from segbench.core.files import write_text
 
 LIST_SEPARATOR = "|"
@@ -42,7 +42,7 @@ class Case:
     def __post_init__(self) -> None:
         for part in self.image_paths:
             if LIST_SEPARATOR in part:
-                raise fault(part, found="'|' in a file name", expected="a name without it", mend="rename the file")
+                raise input_error(part, found="'|' in a file name", expected="a name without it", fix="rename the file")
 
 
 def write_manifest(path: Path | str, cases: Iterable[Case]) -> None:
@@ -61,12 +61,12 @@ def write_manifest(path: Path | str, cases: Iterable[Case]) -> None:
 
 
 def read_manifest(path: Path | str) -> list[Case]:
-    """Read a manifest; a file with other columns raises `InputFaults`."""
+    """Read a manifest; a file with other columns raises `InputError`."""
     with open(path, newline="", encoding="utf-8") as stream:
         reader = csv.DictReader(stream)
         expected = [field.name for field in fields(Case)]
         if reader.fieldnames != expected:
-            raise fault(path, found=f"columns {reader.fieldnames}", expected=expected, mend="run ingest again")
+            raise input_error(path, found=f"columns {reader.fieldnames}", expected=expected, fix="run ingest again")
         return [_from_row(row) for row in reader]
 
 

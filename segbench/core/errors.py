@@ -1,6 +1,6 @@
-"""Errors that a user can act on: each says where, what was found, what was expected and the mend.
+"""Errors that a user can act on: each says where, what was found, what was expected and the fix.
 
-`InputFaults` carries all faults of one input at once and leaves the command line with status 2;
+`InputError` carries all problems of one input at once and leaves the command line with status 2;
 `RunFailed` says that the run itself failed (status 1). Neither is shown with a traceback.
 """
 
@@ -12,51 +12,51 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One fault of the user's input.
+class Problem:
+    """One problem of the user's input.
 
     where: the file, case or config key; found: what is there; expected: what should be there;
-    mend: the step that puts it right.
+    fix: the step that puts it right.
     """
 
     where: str
     found: str
     expected: str
-    mend: str
+    fix: str
 
     def line(self) -> str:
-        """Return the fault as one line, without a newline inside."""
-        text = f"{self.where}: found {self.found}; expected {self.expected}; {self.mend}"
+        """Return the problem as one line, without a newline inside."""
+        text = f"{self.where}: found {self.found}; expected {self.expected}; {self.fix}"
         return " ".join(text.split())
 
 
-class InputFaults(ValueError):
-    """The user's input is at fault; `faults` lists every fault found, in reading order."""
+class InputError(ValueError):
+    """The user's input is wrong; `problems` lists every problem found, in reading order."""
 
-    def __init__(self, faults: Iterable[Fault]):
-        self.faults = tuple(faults)
-        assert self.faults, "InputFaults needs at least one fault"
-        super().__init__("\n".join(fault.line() for fault in self.faults))
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = tuple(problems)
+        assert self.problems, "InputError needs at least one problem"
+        super().__init__("\n".join(problem.line() for problem in self.problems))
 
     def __reduce__(self) -> tuple:
-        """Travel between processes with the faults, not with the message."""
-        return type(self), (self.faults,)
+        """Travel between processes with the problems, not with the message."""
+        return type(self), (self.problems,)
 
 
 class RunFailed(RuntimeError):
     """The run failed for a reason that is not the user's input."""
 
 
-def fault(where: object, *, found: object, expected: object, mend: str) -> InputFaults:
-    """Return an `InputFaults` with a single fault, ready to be raised."""
-    return InputFaults([Fault(str(where), str(found), str(expected), mend)])
+def input_error(where: object, *, found: object, expected: object, fix: str) -> InputError:
+    """Return an `InputError` with a single problem, ready to be raised."""
+    return InputError([Problem(str(where), str(found), str(expected), fix)])
 
 
-def raise_faults(faults: Iterable[Fault]) -> None:
-    """Raise `InputFaults` when there is any fault, otherwise do nothing."""
-    listed = tuple(faults)
+def raise_problems(problems: Iterable[Problem]) -> None:
+    """Raise `InputError` when there is any problem, otherwise do nothing."""
+    listed = tuple(problems)
     if listed:
-        raise InputFaults(listed)
+        raise InputError(listed)
 
 
 def short(error: Exception, *, most: int = 80) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-PREPARED_ROOT = Path("data/prepared")
+PREPROCESSED_ROOT = Path("data/preprocessed")
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class RunPaths:
         """Checked cases of a task."""
         return self.root / "manifest" / f"{task}.csv"
 
-    def prepared(self, task: str) -> Path:
-        """Index of a task's prepared cases: case id -> folder in the shared store."""
-        return self.root / "prepared" / f"{task}.json"
+    def preprocessed(self, task: str) -> Path:
+        """Index of a task's preprocessed cases: case id -> folder in the shared store."""
+        return self.root / "preprocessed" / f"{task}.json"
 
     def train(self, job: str) -> Path:
         """Folder of a training job: outcome.json, weights.pt, log.csv."""
@@ -70,12 +70,12 @@ class RunPaths:
         return self.root / "predictions" / job / task / f"{case}.nii.gz"
 
     def external(self, job: str) -> Path:
-        """Working folder of a model that lives elsewhere: job.json, labels/, output/, logs."""
+        """Working folder of an external model: job.json, labels/, output/, logs."""
         return self.root / "external" / job
 
-    def state(self, verb: str, job: str) -> Path:
+    def state(self, command: str, job: str) -> Path:
         """Resumable state of a job, beside and not inside its declared outputs."""
-        return self.root / "state" / verb / job
+        return self.root / "state" / command / job
 
     def log(self, rule: str, name: str) -> Path:
         """Log of a job."""

@@ -14,22 +14,41 @@ from segbench import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING_CODE = (  # of every training job; the file of its model or objective comes beside it, see cards.code_of
-    "models/attention.py", "models/backbone.py", "models/classes.py", "models/dynamic_head.py", "models/embeddings.py",
-    "models/interface.py", "models/loader.py", "models/official.py", "models/own_network.py", "models/probe.py",
-    "models/transfer.py", "segbench/core/seeds.py", "segbench/data/sampling.py", "segbench/data/store.py",
-    "segbench/data/transforms.py", "segbench/training/checkpoint.py", "segbench/training/data.py",
-    "segbench/training/initialise.py", "segbench/training/loop.py", "segbench/training/losses.py",
-    "segbench/training/objective.py", "segbench/training/views.py",
-)  # fmt: skip
+    "models/blocks/attention.py",
+    "models/backbone.py",
+    "models/blocks/classes.py",
+    "models/blocks/dynamic_head.py",
+    "models/blocks/embeddings.py",
+    "models/interface.py",
+    "models/loader.py",
+    "models/weights/official.py",
+    "models/blocks/own_network.py",
+    "models/weights/probe.py",
+    "models/weights/transfer.py",
+    "segbench/core/seeds.py",
+    "segbench/data/sampling.py",
+    "segbench/data/store.py",
+    "segbench/data/transforms.py",
+    "segbench/training/checkpoint.py",
+    "segbench/training/data.py",
+    "segbench/training/initialise.py",
+    "segbench/training/loop.py",
+    "segbench/training/losses.py",
+    "segbench/training/objective.py",
+    "segbench/training/views.py",
+)
 SCORING_CODE = ("segbench/metrics", "segbench/inference", "segbench/evaluation")
 REPORTING_CODE = ("segbench/reporting", "segbench/stats", "segbench/metrics/registry.py")
 PHANTOM_CODE = (
-    "segbench/core/seeds.py", "segbench/data/phantoms.py", "segbench/data/phantom_shapes.py",
-    "segbench/data/phantom_torso.py", "segbench/data/phantom_mr.py",
-)  # fmt: skip
-AUDIT_CODE = ("segbench/data/audit.py", "segbench/data/audit_inputs.py", "segbench/data/fingerprint.py")
-PREPARED_CODE = ("segbench/data/grid.py", "segbench/data/readers.py", "segbench/data/store.py")
-PREPARE_CODE = (*PREPARED_CODE, "segbench/data/preprocess.py", "segbench/data/recipes.py")
+    "segbench/core/seeds.py",
+    "segbench/data/phantoms/world.py",
+    "segbench/data/phantoms/shapes.py",
+    "segbench/data/phantoms/torso.py",
+    "segbench/data/phantoms/mr.py",
+)
+AUDIT_CODE = ("segbench/data/audit/leaks.py", "segbench/data/audit/inputs.py", "segbench/data/audit/fingerprint.py")
+PREPROCESSED_CODE = ("segbench/data/resampling.py", "segbench/data/readers.py", "segbench/data/store.py")
+PREPROCESS_CODE = (*PREPROCESSED_CODE, "segbench/data/preprocess.py", "segbench/data/preprocessing_recipes.py")
 PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "batchgeneratorsv2", "edt", "snakemake")
 
 
@@ -58,8 +77,11 @@ def commit() -> str:
         ).stdout.strip()
         changed = subprocess.run(
             ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "not a git checkout"
     return head + ("+changes" if changed else "")
@@ -78,8 +100,13 @@ def versions() -> dict[str, str]:
 
 def portable(text: str, data_root: Path | str) -> str:
     """Return a message without the folders of this machine, because reports with it are published."""
-    folders = {Path(data_root): "<data>", Path(data_root).resolve(): "<data>", Path.cwd(): "<run>", ROOT: "<code>",
-               Path.home(): "<home>"}  # fmt: skip
+    folders = {
+        Path(data_root): "<data>",
+        Path(data_root).resolve(): "<data>",
+        Path.cwd(): "<run>",
+        ROOT: "<code>",
+        Path.home(): "<home>",
+    }
     for folder, word in folders.items():
         text = text.replace(str(folder), word) if len(folder.parts) > 1 and folder.is_absolute() else text
     return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from segbench.core.errors import fault, suggestion
+from segbench.core.errors import input_error, suggestion
 
 MODALITIES = ("CT", "MR", "PET")
 
@@ -35,7 +35,7 @@ class Structure:
 class Task:
     """One segmentation task, which is one data set.
 
-    classes: names of the exclusive foreground classes; class value k + 1 in a prepared or predicted
+    classes: names of the exclusive foreground classes; class value k + 1 in a preprocessed or predicted
     label map is `classes[k]`, 0 is background. structures: what is scored.
     spacing_is_nominal: the header's spacing is not the true one, so distances in mm are not defined.
     """
@@ -45,7 +45,7 @@ class Task:
     channels: tuple[Channel, ...]
     classes: tuple[str, ...]
     structures: tuple[Structure, ...]
-    recipe: str = "default"
+    preprocessing: str = "default"
     spacing_is_nominal: bool = False
     synthetic: bool = False
 
@@ -83,10 +83,12 @@ class TaskSet:
         return self._tasks[self.index(name)]
 
     def index(self, task: Task | str) -> int:
-        """Return the position of a task; an unknown one raises `InputFaults` with a suggestion."""
+        """Return the position of a task; an unknown one raises `InputError` with a suggestion."""
         name = task if isinstance(task, str) else task.name
         if name not in self._index:
-            raise fault("task", found=repr(name), expected="a task of this model", mend=suggestion(name, self._index))
+            raise input_error(
+                "task", found=repr(name), expected="a task of this model", fix=suggestion(name, self._index)
+            )
         return self._index[name]
 
     @property

@@ -17,7 +17,7 @@ from matplotlib.path import Path as Polygon
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_rescale
 
-from segbench.core.errors import fault
+from segbench.core.errors import input_error
 
 UNREADABLE = (
     AttributeError,
@@ -51,7 +51,7 @@ def headers_by_series(folder: Path) -> dict[str, list[pydicom.Dataset]]:
 def read_series(headers: Sequence[pydicom.Dataset]) -> tuple[np.ndarray, np.ndarray]:
     """Return images_XYZ (the stored type, float32 where the files rescale) and the 4x4 affine of one series.
 
-    Slices are ordered by position along the normal, never by file name or instance number. Raises InputFaults for a
+    Slices are ordered by position along the normal, never by file name or instance number. Raises InputError for a
     missing or double slice, and for slices that differ in orientation, spacing or shape. SimpleITK's reader, which
     agrees on whole series, fills a gap silently.
     """
@@ -67,24 +67,36 @@ def read_series(headers: Sequence[pydicom.Dataset]) -> tuple[np.ndarray, np.ndar
 def order_slices(headers: Sequence[pydicom.Dataset]) -> tuple[list[pydicom.Dataset], np.ndarray]:
     """Return the headers of a series in order of position, and the affine of the volume that they make."""
     where = Path(headers[0].filename).parent
-    grids = np.array([[*map(float, (*item.ImageOrientationPatient, *item.PixelSpacing)), item.Rows, item.Columns]
-                      for item in headers])  # fmt: skip
+    grids = np.array(
+        [
+            [*map(float, (*item.ImageOrientationPatient, *item.PixelSpacing)), item.Rows, item.Columns]
+            for item in headers
+        ]
+    )
     if np.ptp(grids, axis=0).max() > ORIENTATION_TOLERANCE:
-        raise fault(where, found="slices of unlike orientation, spacing or shape", expected="one grid",
-                    mend="separate the series")  # fmt: skip
+        raise input_error(
+            where,
+            found="slices of unlike orientation, spacing or shape",
+            expected="one grid",
+            fix="separate the series",
+        )
     right, down = grids[0, :3], grids[0, 3:6]
     positions = np.array([list(map(float, item.ImagePositionPatient)) for item in headers])
     heights = positions @ np.cross(right, down)
     order = np.argsort(heights, kind="stable")
     gaps = np.diff(heights[order])
     if not len(gaps):
-        raise fault(where, found="one slice", expected="a volume", mend="get the series again")
+        raise input_error(where, found="one slice", expected="a volume", fix="get the series again")
     typical = float(np.median(gaps))
     uneven = np.abs(gaps - typical) > GAP_TOLERANCE * typical
     if typical <= 0 or uneven.any():
         worst = gaps[np.argmax(np.abs(gaps - typical))]
-        raise fault(where, found=f"{len(headers)} slices with gaps of {typical:g} and {worst:g} mm",
-                    expected="one slice at every step", mend="get the series again")  # fmt: skip
+        raise input_error(
+            where,
+            found=f"{len(headers)} slices with gaps of {typical:g} and {worst:g} mm",
+            expected="one slice at every step",
+            fix="get the series again",
+        )
     first, last = positions[order[0]], positions[order[-1]]
     affine = np.eye(4)
     affine[:3, 0] = right * grids[0, 7]
@@ -121,7 +133,7 @@ def mask_of(contours: Iterable[np.ndarray], *, shape_xyz: Sequence[int], affine:
     """Return mask_XYZ (uint8): voxels whose centre lies inside the contours drawn on their slice.
 
     Contours of one slice are combined by exclusive or, so that one inside another cuts a hole and separate ones add
-    up. Raises InputFaults for a contour that is not on a slice of the grid. No contours give an empty mask.
+    up. Raises InputError for a contour that is not on a slice of the grid. No contours give an empty mask.
     """
     mask = np.zeros(shape_xyz, dtype=bool)
     to_voxels = np.linalg.inv(affine) @ LPS_TO_RAS
@@ -131,7 +143,11 @@ def mask_of(contours: Iterable[np.ndarray], *, shape_xyz: Sequence[int], affine:
         level = round(float(points[:, 2].mean()))
         if np.abs(points[:, 2] - level).max() > OFF_SLICE_TOLERANCE or not 0 <= level < shape_xyz[2]:
             found = f"a contour at slice {points[:, 2].min():.2f} to {points[:, 2].max():.2f} of {shape_xyz[2]}"
-            raise fault(where, found=found, expected="contours on slices of the image",
-                        mend="get the structure set of this series")  # fmt: skip
+            raise input_error(
+                where,
+                found=found,
+                expected="contours on slices of the image",
+                fix="get the structure set of this series",
+            )
         mask[:, :, level] ^= Polygon(points[:, :2]).contains_points(centres).reshape(shape_xyz[:2])
     return mask.astype(np.uint8)

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import pooch
 import requests
 
-from segbench.core.errors import Fault, InputFaults, RunFailed, fault, raise_faults, short
+from segbench.core.errors import InputError, Problem, RunFailed, input_error, raise_problems, short
 from segbench.core.progress import Progress
 from segbench.data.presence import is_present, presence
 
@@ -37,21 +37,21 @@ def fetch(name: str, card: dict, data_root: Path) -> str:
     """Bring a data set below the data root and return its state as `presence` words it.
 
     A data set that is present is left alone. One without downloads, whose owners ask for registration, raises
-    InputFaults with the step to take and the folder that is waited for; so does a wrong checksum or a hostile archive,
+    InputError with the step to take and the folder that is waited for; so does a wrong checksum or a hostile archive,
     and nothing of it is left. A failing network or disk raises RunFailed; what was downloaded is kept for the next run.
     """
     if is_present(name, card, data_root):
         return presence(name, card, data_root)
     folder = data_root / card["folder"]
     if not card["downloads"]:
-        raise fault(folder, found=presence(name, card, data_root), expected=card["title"], mend=card["obtain"])
+        raise input_error(folder, found=presence(name, card, data_root), expected=card["title"], fix=card["obtain"])
     for item in card["downloads"]:
         target = data_root / item["unpacks_to"]
         if not target.is_dir():
             _fetch_archive(item, target)
     state = presence(name, card, data_root)
     if not is_present(name, card, data_root):
-        raise fault(folder, found=state, expected="all cases", mend="move the folder away and fetch again")
+        raise input_error(folder, found=state, expected="all cases", fix="move the folder away and fetch again")
     return state
 
 
@@ -64,7 +64,7 @@ def _fetch_archive(item: dict, target: Path) -> None:
         try:
             compare_checksum(archive, item.get("checksum"))
             unpack(archive, target)
-        except InputFaults:
+        except InputError:
             archive.unlink()
             raise
         archive.unlink()
@@ -122,25 +122,29 @@ def compare_checksum(path: Path, checksum: str | None) -> None:
     log.info("%s: comparing its %s", path.name, algorithm)
     found = pooch.file_hash(str(path), alg=algorithm)
     if found != expected:
-        raise fault(path.name, found=f"{algorithm} {found}", expected=expected, mend="fetch again; it was removed")
+        raise input_error(path.name, found=f"{algorithm} {found}", expected=expected, fix="fetch again; it was removed")
 
 
 def unpack(archive: Path, target: Path) -> None:
     """Unpack a tar or zip archive whose top folder has the target's name, and rename that folder to the target.
 
     Unpacking happens beside the archive, so the target appears whole or not at all. A member that leaves the folder,
-    a link or a device raises InputFaults before anything is written. Hidden files are left out, as in `layouts.find`.
+    a link or a device raises InputError before anything is written. Hidden files are left out, as in `layouts.find`.
     """
     scratch = archive.with_name(archive.name + ".unpacked")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         (_unpack_zip if archive.suffix == ".zip" else _unpack_tar)(archive, scratch)
     except DAMAGED as error:
-        raise fault(archive.name, found=f"a damaged archive ({short(error, most=160)})", expected="a whole one",
-                    mend="fetch again; it was removed") from error  # fmt: skip
+        raise input_error(
+            archive.name,
+            found=f"a damaged archive ({short(error, most=160)})",
+            expected="a whole one",
+            fix="fetch again; it was removed",
+        ) from error
     else:
         if not (scratch / target.name).is_dir():
-            raise fault(archive.name, found=f"no folder {target.name}", expected=target.name, mend="mend the card")
+            raise input_error(archive.name, found=f"no folder {target.name}", expected=target.name, fix="fix the card")
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(scratch / target.name, target)
     finally:
@@ -151,7 +155,7 @@ def _unpack_tar(archive: Path, scratch: Path) -> None:
     with tarfile.open(archive) as stream:
         members = [member for member in stream.getmembers() if not _hidden(member.name)]
         plain = {member.name: member.isreg() or member.isdir() for member in members}
-        raise_faults(_hostile(archive, plain))
+        raise_problems(_hostile(archive, plain))
         _write(archive, members, lambda member: stream.extract(member, scratch, filter="data"))
 
 
@@ -159,7 +163,7 @@ def _unpack_zip(archive: Path, scratch: Path) -> None:
     with zipfile.ZipFile(archive) as stream:
         members = [member for member in stream.infolist() if not _hidden(member.filename)]
         plain = {member.filename: not stat.S_ISLNK(member.external_attr >> 16) for member in members}
-        raise_faults(_hostile(archive, plain))
+        raise_problems(_hostile(archive, plain))
         _write(archive, members, lambda member: stream.extract(member, scratch))
 
 
@@ -174,12 +178,14 @@ def _hidden(name: str) -> bool:
     return any(part == "__MACOSX" or part.startswith("._") for part in PurePosixPath(name).parts)
 
 
-def _hostile(archive: Path, plain: dict[str, bool]) -> Iterator[Fault]:
+def _hostile(archive: Path, plain: dict[str, bool]) -> Iterator[Problem]:
     for name, is_plain in plain.items():
         path = PurePosixPath(name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or not is_plain:
             kind = "a path that leaves the folder" if is_plain else "a link or device"
-            yield Fault(archive.name, f"{kind} ({name})", "files and folders below one folder", "do not use this copy")
+            yield Problem(
+                archive.name, f"{kind} ({name})", "files and folders below one folder", "do not use this copy"
+            )
 
 
 def _size(path: Path) -> int:

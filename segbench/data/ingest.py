@@ -29,7 +29,7 @@ def card_of(name: str) -> str | None:
 
 
 def discover(task_name: str, card: dict, data_root: Path) -> list[CaseFiles]:
-    """Return the labelled cases of a data set by its layout; a missing folder raises InputFaults."""
+    """Return the labelled cases of a data set by its layout; a missing folder raises InputError."""
     if card["layout"] == "custom":
         module = importlib.import_module(f"segbench.data.sources.{task_name}")
         return module.discover(data_root / card["folder"], card)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from segbench.core import cards
 from segbench.core.case import CaseFiles
-from segbench.core.errors import Fault, fault, raise_faults
+from segbench.core.errors import Problem, input_error, raise_problems
 
 SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
 PatientOf = Callable[[str], str]
@@ -33,29 +33,29 @@ def table(folder: Path, card: dict) -> list[CaseFiles]:
     """A table cases.csv or cases.tsv with columns case, patient, label and one image column per channel name."""
     path = next((folder / name for name in ("cases.csv", "cases.tsv") if (folder / name).exists()), None)
     if path is None:
-        raise fault(folder / "cases.csv", found="no file", expected="the table of cases", mend=card["obtain"])
+        raise input_error(folder / "cases.csv", found="no file", expected="the table of cases", fix=card["obtain"])
     channels = [channel["name"] for channel in card["channels"]]
-    found, faults, needed = [], [], ("case", "patient", "label", *channels)
+    found, problems, needed = [], [], ("case", "patient", "label", *channels)
     for number, row in enumerate(_table_rows(path, needed), start=2):
         if None in row or not all(row[name] for name in needed):
-            faults.append(Fault(f"{path}, line {number}", "empty or extra cells", "one per column", "mend the row"))
+            problems.append(Problem(f"{path}, line {number}", "empty or extra cells", "one per column", "fix the row"))
             continue
-        paths = [_inside(folder, row[name], path, faults) for name in (*channels, "label")]
+        paths = [_inside(folder, row[name], path, problems) for name in (*channels, "label")]
         found.append(CaseFiles(row["case"], row["patient"], tuple(paths[:-1]), paths[-1]))
-    raise_faults(faults)
+    raise_problems(problems)
     return found
 
 
 def _table_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Return the rows of a table with at least these columns; what is no such table raises InputFaults."""
+    """Return the rows of a table with at least these columns; what is no such table raises InputError."""
     try:
         reader = csv.DictReader(_text(path).splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
         rows = list(reader)
     except (OSError, ValueError, csv.Error) as error:
-        raise fault(path, found=f"no table ({error})", expected="text in UTF-8", mend="mend the file") from error
+        raise input_error(path, found=f"no table ({error})", expected="text in UTF-8", fix="fix the file") from error
     missing = [name for name in columns if name not in (reader.fieldnames or ())]
     if missing:
-        raise fault(path, found=f"columns {reader.fieldnames}", expected=f"also {missing}", mend="add the columns")
+        raise input_error(path, found=f"columns {reader.fieldnames}", expected=f"also {missing}", fix="add the columns")
     return rows
 
 
@@ -67,18 +67,18 @@ def _text(path: Path) -> str:
 
 
 def dataset_json(folder: Path, card: dict | None = None) -> dict:
-    """Read dataset.json of a folder; a missing or damaged file raises InputFaults."""
+    """Read dataset.json of a folder; a missing or damaged file raises InputError."""
     path = folder / "dataset.json"
     try:
         content = json.loads(_text(path), object_pairs_hook=_distinct)
     except OSError as error:
         expected = f"the data set {card['title']}" if card else "a folder with dataset.json"
-        mend = card["obtain"] if card else "name a folder in Decathlon or nnU-Net layout, or a card's folder"
-        raise fault(path, found=error.strerror or "no file", expected=expected, mend=mend) from error
+        fix = card["obtain"] if card else "name a folder in Decathlon or nnU-Net layout, or a card's folder"
+        raise input_error(path, found=error.strerror or "no file", expected=expected, fix=fix) from error
     except (ValueError, RecursionError) as error:
-        raise fault(path, found=f"not JSON ({error})", expected="JSON", mend="mend the file") from error
+        raise input_error(path, found=f"not JSON ({error})", expected="JSON", fix="fix the file") from error
     if not isinstance(content, dict):
-        raise fault(path, found=type(content).__name__, expected="a mapping", mend="mend the file")
+        raise input_error(path, found=type(content).__name__, expected="a mapping", fix="fix the file")
     return content
 
 
@@ -96,8 +96,12 @@ def channel_names(folder: Path, content: dict) -> list[str]:
     names = content.get("channel_names") or content.get("modality") or {}
     keys = [str(number) for number in range(len(names))] if isinstance(names, dict) else None
     if keys is None or set(names) != set(keys):
-        raise fault(folder / "dataset.json", found=f"channels {names!r}"[:80], expected='{"0": name, "1": name, ...}',
-                    mend="mend channel_names (Decathlon: modality)")  # fmt: skip
+        raise input_error(
+            folder / "dataset.json",
+            found=f"channels {names!r}"[:80],
+            expected='{"0": name, "1": name, ...}',
+            fix="fix channel_names (Decathlon: modality)",
+        )
     return [str(names[key]) for key in keys]
 
 
@@ -107,47 +111,59 @@ def folder_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[
 
 
 def msd_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
-    """Return the cases that a Decathlon listing names; every bad entry is one fault."""
+    """Return the cases that a Decathlon listing names; every bad entry is one problem."""
     path = folder / "dataset.json"
     entries = content.get("training")
     if not isinstance(entries, list) or not entries:
-        raise fault(path, found="no training cases", expected="a list `training`", mend="add the list")
-    cases, faults = [], []
+        raise input_error(path, found="no training cases", expected="a list `training`", fix="add the list")
+    cases, problems = [], []
     for number, entry in enumerate(entries):
         named = [entry.get(key) for key in ("image", "label")] if isinstance(entry, dict) else [None]
         if not all(isinstance(name, str) and name for name in named):
-            faults.append(
-                Fault(f"{path}: training[{number}]", str(entry)[:60], "an image and a label", "mend the entry")
+            problems.append(
+                Problem(f"{path}: training[{number}]", str(entry)[:60], "an image and a label", "fix the entry")
             )
             continue
-        image, label = (_inside(folder, name, path, faults) for name in named)
+        image, label = (_inside(folder, name, path, problems) for name in named)
         case_id = stem(image.name)
         cases.append(CaseFiles(case_id, patient_of(case_id), (image,), label))
-    raise_faults(faults)
+    raise_problems(problems)
     return cases
 
 
 def nnunet_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
-    """Return the cases of an nnU-Net raw folder; a label without images, or a missing channel, is one fault."""
+    """Return the cases of an nnU-Net raw folder; a label without images, or a missing channel, is one problem."""
     names = channel_names(folder, content)
     if not names:
-        raise fault(folder / "dataset.json", found="no channel_names", expected="a mapping", mend="add channel_names")
+        raise input_error(
+            folder / "dataset.json", found="no channel_names", expected="a mapping", fix="add channel_names"
+        )
     ending = content.get("file_ending", ".nii.gz")
     if ending not in SUFFIXES:
-        raise fault(folder / "dataset.json", found=f"file_ending {ending!r}", expected=f"one of {', '.join(SUFFIXES)}",
-                    mend="mend file_ending, or convert the files")  # fmt: skip
-    cases, faults = [], []
+        raise input_error(
+            folder / "dataset.json",
+            found=f"file_ending {ending!r}",
+            expected=f"one of {', '.join(SUFFIXES)}",
+            fix="fix file_ending, or convert the files",
+        )
+    cases, problems = [], []
     for label in find(folder / "labelsTr", f"*{ending}"):
         case_id = label.name.removesuffix(ending)
         images = [folder / "imagesTr" / f"{case_id}_{number:04d}{ending}" for number in range(len(names))]
         absent = [number for number, path in enumerate(images) if not path.exists()]
         if absent:
-            faults.append(Fault(str(images[absent[0]]), "no file", f"channel {_listed(absent)} of {case_id}",
-                                "get the file, or remove the label"))  # fmt: skip
+            problems.append(
+                Problem(
+                    str(images[absent[0]]),
+                    "no file",
+                    f"channel {_listed(absent)} of {case_id}",
+                    "get the file, or remove the label",
+                )
+            )
         cases.append(CaseFiles(case_id, patient_of(case_id), tuple(images), label))
     if not cases:
-        faults.append(Fault(str(folder / "labelsTr"), "no label map", f"files *{ending}", "get the data set again"))
-    raise_faults(faults)
+        problems.append(Problem(str(folder / "labelsTr"), "no label map", f"files *{ending}", "get the data set again"))
+    raise_problems(problems)
     return cases
 
 
@@ -171,15 +187,17 @@ def _listed(numbers: list[int]) -> str:
     return f"{shown} and {len(numbers) - 5} more" if len(numbers) > 5 else shown
 
 
-def _inside(folder: Path, name: str, listing: Path, faults: list[Fault]) -> Path:
-    """Return a listed path; one that leaves the folder, by dots, from the root or by a link, is a fault."""
+def _inside(folder: Path, name: str, listing: Path, problems: list[Problem]) -> Path:
+    """Return a listed path; one that leaves the folder, by dots, from the root or by a link, is a problem."""
     path = folder / name
     try:
         path.exists()  # also raises for names that are too long
         inside = not Path(name).is_absolute() and path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError) as error:  # too long a name, a zero byte, links in a circle
-        faults.append(Fault(str(listing), f"{name[:60]!r}, no path ({error})"[:160], "paths", "mend the listing"))
+        problems.append(Problem(str(listing), f"{name[:60]!r}, no path ({error})"[:160], "paths", "fix the listing"))
         return path
     if not inside:
-        faults.append(Fault(str(listing), f"a path outside the folder ({name})", "paths below it", "mend the listing"))
+        problems.append(
+            Problem(str(listing), f"a path outside the folder ({name})", "paths below it", "fix the listing")
+        )
     return path

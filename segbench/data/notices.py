@@ -1,6 +1,6 @@
 """What a person should know of a data set that was accepted: nothing here stops a run.
 
-A fault says that a data set cannot be used; a notice says what would mislead: a spacing that is not the true one, too
+A problem says that a data set cannot be used; a notice says what would mislead: a spacing that is not the true one, too
 few patients, patients shared with another data set, values that need clipping.
 """
 
@@ -43,9 +43,10 @@ def card_notices(name: str, cards: Mapping[str, dict], cases: int) -> list[str]:
     """Return the notices that the card of a data set brings. cases: the number of labelled cases found."""
     card = cards[name]
     shared = [
-        other for other, item in cards.items()
+        other
+        for other, item in cards.items()
         if item["patient_namespace"] == card["patient_namespace"] and item["folder"] != card["folder"]
-    ]  # fmt: skip
+    ]
     found = []
     if cases < expected_count(card):
         found.append(f"{cases} of the {expected_count(card)} labelled cases that the card {name} expects")

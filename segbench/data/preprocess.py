@@ -1,7 +1,7 @@
-"""Prepare cases: read, bring onto the recipe's grid (`segbench.data.grid`), store.
+"""Preprocess cases: read, bring onto the recipe's grid (`segbench.data.resampling`), store.
 
-The address of a prepared case is a hash of its input files, its label merges, its recipe and the code of these steps,
-so a stale file cannot be used and equal preparations are shared between runs.
+The address of a preprocessed case is a hash of its input files, its label merges, its recipe and the code of these
+steps, so a stale file cannot be used and equal cases are shared between runs.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from functools import partial
 from pathlib import Path
 
 from segbench.core.case import Case
-from segbench.core.errors import Fault, InputFaults, raise_faults
+from segbench.core.errors import InputError, Problem, raise_problems
 from segbench.core.progress import Progress
-from segbench.core.provenance import PREPARED_CODE, code_fingerprint, content_hash
+from segbench.core.provenance import PREPROCESSED_CODE, code_fingerprint, content_hash
 from segbench.core.task import Task
-from segbench.data.grid import normalise, to_grid
 from segbench.data.parallel import mapped
+from segbench.data.preprocessing_recipes import PreprocessingRecipe
 from segbench.data.readers import read_image, read_label
-from segbench.data.recipes import Recipe
+from segbench.data.resampling import normalise, to_grid
 from segbench.data.store import is_stored, write_case
 
 
-def store_folder(case: Case, card: dict, recipe: Recipe, *, store_root: Path) -> Path:
-    """Return the content address of a prepared case."""
+def store_folder(case: Case, card: dict, recipe: PreprocessingRecipe, *, store_root: Path) -> Path:
+    """Return the content address of a preprocessed case."""
     address = content_hash(
         {
-            "code": code_fingerprint(PREPARED_CODE),
+            "code": code_fingerprint(PREPROCESSED_CODE),
             "image": case.image_sha256,
             "label": case.label_sha256,
             "merge": card.get("merge", {}),
@@ -37,8 +37,8 @@ def store_folder(case: Case, card: dict, recipe: Recipe, *, store_root: Path) ->
     return store_root / recipe.name / f"{case.task}-{case.case_id}-{address[:20]}"
 
 
-def prepare_case(case: Case, task: Task, card: dict, recipe: Recipe, *, store_root: Path) -> Path:
-    """Prepare one case unless it is in the store, and return its folder; a changed file raises InputFaults."""
+def preprocess_case(case: Case, task: Task, card: dict, recipe: PreprocessingRecipe, *, store_root: Path) -> Path:
+    """Preprocess one case unless it is in the store, and return its folder; a changed file raises InputError."""
     folder = store_folder(case, card, recipe, store_root=store_root)
     if is_stored(folder):
         return folder
@@ -51,29 +51,29 @@ def prepare_case(case: Case, task: Task, card: dict, recipe: Recipe, *, store_ro
     return folder
 
 
-def prepare_task(
-    cases: Sequence[Case], task: Task, card: dict, recipe: Recipe, *, store_root: Path, workers: int = 1
+def preprocess_task(
+    cases: Sequence[Case], task: Task, card: dict, recipe: PreprocessingRecipe, *, store_root: Path, workers: int = 1
 ) -> dict[str, Path]:
-    """Prepare all cases of a task and return case id -> folder; cases already in the store cost nothing.
+    """Preprocess all cases of a task and return case id -> folder; cases already in the store cost nothing.
 
-    Faults of single cases come together as one InputFaults, when the other cases are in the store.
+    Problems of single cases come together as one InputError, when the other cases are in the store.
     """
-    work = partial(_folder_or_faults, task=task, card=card, recipe=recipe, store_root=store_root)
+    work = partial(_folder_or_problems, task=task, card=card, recipe=recipe, store_root=store_root)
     folders: dict[str, Path] = {}
-    faults: list[Fault] = []
-    with Progress(total=len(cases), title=f"prepare {task.name}") as progress:
+    problems: list[Problem] = []
+    with Progress(total=len(cases), title=f"preprocess {task.name}") as progress:
         for case, found in zip(cases, mapped(work, cases, workers=workers), strict=True):
-            if isinstance(found, InputFaults):
-                faults += found.faults
+            if isinstance(found, InputError):
+                problems += found.problems
             else:
                 folders[case.case_id] = found
             progress.advance(case.case_id)
-    raise_faults(faults)
+    raise_problems(problems)
     return folders
 
 
-def _folder_or_faults(case: Case, **how) -> Path | InputFaults:
+def _folder_or_problems(case: Case, **how) -> Path | InputError:
     try:
-        return prepare_case(case, **how)
-    except InputFaults as error:
+        return preprocess_case(case, **how)
+    except InputError as error:
         return error

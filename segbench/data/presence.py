@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segbench.core.case import CaseFiles
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from segbench.data.ingest import discover
 
 
@@ -35,7 +35,7 @@ def count_cases(name: str, card: dict, root: Path) -> tuple[int, int]:
     expected = expected_count(card)
     try:
         cases = discover(name, card, root)
-    except InputFaults:
+    except InputError:
         return 0, expected
     return sum(_complete(files) for files in cases), expected or len(cases)
 

@@ -1,6 +1,6 @@
 """Read the image and the label map of a case as they are stored; merges of the card are applied to labels.
 
-A file is read only while its contents have the hash that its manifest row says, so what was checked, prepared and
+A file is read only while its contents have the hash that its manifest row says, so what was checked, preprocessed and
 scored are the same bytes.
 """
 
@@ -13,14 +13,14 @@ import nibabel as nib
 import numpy as np
 
 from segbench.core.case import Case
-from segbench.core.errors import fault
+from segbench.core.errors import input_error
 from segbench.core.files import sha256_of
 
 
 def read_image(case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Return images_CXYZ (float32) and the 4x4 affine; one 4D file has its channels last.
 
-    Raises InputFaults when a file changed since `ingest`.
+    Raises InputError when a file changed since `ingest`.
     """
     _refuse_changed(case, case.image_paths, case.image_sha256)
     return read_channels(case.image_paths)
@@ -40,7 +40,7 @@ def read_channels(paths: Sequence[Path | str]) -> tuple[np.ndarray, np.ndarray]:
 def read_label(case: Case, card: dict) -> np.ndarray:
     """Return labels_XYZ (uint8) after the card's merges.
 
-    A value that the card does not declare, and a file that changed since `ingest`, raise InputFaults.
+    A value that the card does not declare, and a file that changed since `ingest`, raise InputError.
     """
     _refuse_changed(case, [case.label_path], case.label_sha256)
     stored = np.asarray(nib.load(case.label_path).dataobj)
@@ -50,7 +50,9 @@ def read_label(case: Case, card: dict) -> np.ndarray:
     for value in np.unique(stored):
         target = merge.get(int(value), int(value))
         if value != int(value) or target not in declared:
-            raise fault(case.label_path, found=f"value {value}", expected=sorted(declared), mend="mend label or card")
+            raise input_error(
+                case.label_path, found=f"value {value}", expected=sorted(declared), fix="fix label or card"
+            )
         labels[stored == value] = target
     return labels
 
@@ -61,9 +63,9 @@ def _refuse_changed(case: Case, paths: Sequence[str], expected: str) -> None:
     except OSError as error:
         found = error.strerror or "no file"
     if found != expected:
-        raise fault(
+        raise input_error(
             f"{case.task}/{case.case_id}: {', '.join(paths)}",
             found=f"contents that changed since ingest ({found[:12]})",
             expected=f"SHA-256 {expected[:12]} as in the manifest",
-            mend="run again so that ingest sees the change, or put the file back",
+            fix="run again so that ingest sees the change, or put the file back",
         )

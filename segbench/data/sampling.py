@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from segbench.core.task import Task
-from segbench.data.store import PreparedCase
+from segbench.data.store import PreprocessedCase
 
 Triple = tuple[int, int, int]
 
@@ -23,7 +23,7 @@ class PatchSampler:
 
     def __init__(
         self,
-        cases: Sequence[PreparedCase],
+        cases: Sequence[PreprocessedCase],
         task: Task,
         *,
         patch_size_zyx: Triple,
@@ -41,7 +41,7 @@ class PatchSampler:
         patches = [self._patch(case, rng) for case in chosen]
         return np.stack([images for images, _ in patches]), np.stack([labels for _, labels in patches])
 
-    def _patch(self, case: PreparedCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _patch(self, case: PreprocessedCase, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         centred = self.foreground_fraction is not None and rng.random() < self.foreground_fraction
         start = self._foreground_start(case, rng) if centred else None
         if start is None:
@@ -51,7 +51,7 @@ class PatchSampler:
             ]
         return read_patch(case, start, self.patch_size_zyx, labelled=self.foreground_fraction is not None)
 
-    def _foreground_start(self, case: PreparedCase, rng: np.random.Generator) -> list[int] | None:
+    def _foreground_start(self, case: PreprocessedCase, rng: np.random.Generator) -> list[int] | None:
         present = [value for value in range(1, self.task.num_classes) if case.foreground(value)]
         if not present:
             return None
@@ -64,7 +64,7 @@ class PatchSampler:
 
 
 def read_patch(
-    case: PreparedCase, start_zyx: Sequence[int], size_zyx: Triple, *, labelled: bool = True
+    case: PreprocessedCase, start_zyx: Sequence[int], size_zyx: Triple, *, labelled: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return images_CZYX and labels_ZYX of a window; parts outside the volume are zero, and labels not asked for."""
     inside = [
@@ -84,7 +84,7 @@ def task_schedule(
 ) -> list[int]:
     """Return the task position of every step; `iterations_per_task` times the number of tasks in all.
 
-    rule: 'equal' gives every task the same share, as in the released UniSeg trainer; 'proportional' a share by its
+    rule: 'equal' gives every task the same fraction, as in the released UniSeg trainer; 'proportional' one by its
     number of training cases; 'sqrt' by the square root of that. The order within is random.
     """
     weight = {"equal": lambda n: 1.0, "proportional": float, "sqrt": math.sqrt}[rule]

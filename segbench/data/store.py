@@ -1,4 +1,4 @@
-"""The prepared store: chunked compressed arrays, and the geometry to go back.
+"""The preprocessed store: chunked compressed arrays, and the geometry to go back.
 
 A case is a folder with images.b2nd (float32 C,Z,Y,X), labels.b2nd (uint8 Z,Y,X) and meta.json. It is written in a
 temporary folder beside its place and renamed, so it is there whole or not at all.
@@ -33,7 +33,7 @@ OPEN_ARRAYS = 64
 
 
 @dataclass
-class PreparedCase:
+class PreprocessedCase:
     """A case of the store; index `images` and `labels` like arrays to read only the blocks needed."""
 
     folder: Path
@@ -52,7 +52,7 @@ class PreparedCase:
 
     @cached_property
     def shape_zyx(self) -> tuple[int, int, int]:
-        """Prepared size in voxels."""
+        """Preprocessed size in voxels."""
         return tuple(self.images.shape[1:])
 
     def foreground(self, value: int) -> list[list[int]]:
@@ -61,7 +61,7 @@ class PreparedCase:
 
 
 def write_case(folder: Path, images_CZYX: np.ndarray, labels_ZYX: np.ndarray, meta: dict[str, Any]) -> None:
-    """Write a prepared case; an existing complete one is kept."""
+    """Write a preprocessed case; an existing complete one is kept."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
     try:
@@ -79,15 +79,15 @@ def write_case(folder: Path, images_CZYX: np.ndarray, labels_ZYX: np.ndarray, me
 
 
 def is_stored(folder: Path) -> bool:
-    """Tell whether a prepared case is in the store."""
+    """Tell whether a preprocessed case is in the store."""
     return (folder / "meta.json").exists()
 
 
-def open_case(folder: Path | str) -> PreparedCase:
-    """Open a prepared case without reading its voxels."""
+def open_case(folder: Path | str) -> PreprocessedCase:
+    """Open a preprocessed case without reading its voxels."""
     folder = Path(folder)
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    return PreparedCase(folder, meta["case_id"], meta)
+    return PreprocessedCase(folder, meta["case_id"], meta)
 
 
 @lru_cache(maxsize=OPEN_ARRAYS)

@@ -13,26 +13,26 @@ from pathlib import Path
 import numpy as np
 
 from segbench.core.case import Case, read_manifest
-from segbench.core.config import Config
-from segbench.core.errors import InputFaults, RunFailed
+from segbench.core.errors import InputError, RunFailed
 from segbench.core.files import write_json
-from segbench.core.jobs import Job, is_trained, settings_hash, test_cases
 from segbench.core.paths import RunPaths
 from segbench.core.progress import Progress
 from segbench.core.provenance import SCORING_CODE, code_fingerprint
 from segbench.core.task import Task
+from segbench.data.geometry import to_native, write_prediction
 from segbench.data.readers import read_label
-from segbench.data.store import PreparedCase, open_case
+from segbench.data.store import PreprocessedCase, open_case
 from segbench.evaluation import rows as score_rows
-from segbench.evaluation.external_model import Masks, external_facts, find_masks, read_mask
-from segbench.inference.restore import to_native, write_prediction
+from segbench.evaluation.external_commands import Masks, external_facts, find_masks, read_mask
+from segbench.experiment.config import Config
+from segbench.experiment.jobs import Job, is_trained, settings_hash, test_cases
 from segbench.metrics import ScoreValue, score_pair
 
 log = logging.getLogger(__name__)
 Prediction = tuple[np.ndarray, np.ndarray]
 """labels_XYZ on the native grid, and its affine."""
 Predictor = Callable[[Case, Task], Prediction | None]
-"""None where a model that lives elsewhere has left no mask."""
+"""None where an external model has left no mask."""
 
 
 def evaluate(config: Config, job: Job, *, device: str = "cpu") -> dict:
@@ -52,7 +52,7 @@ def evaluate(config: Config, job: Job, *, device: str = "cpu") -> dict:
     if job.external:
         try:
             masks = find_masks(config, job)
-        except (RunFailed, InputFaults) as error:
+        except (RunFailed, InputError) as error:
             return _nothing_scored(config, job, "failed", " ".join(str(error).split()))
         made_by = masks.digest
     else:
@@ -136,10 +136,10 @@ class _Worker:
         mask = None if path is None else read_mask(path, case, task)
         return None if mask is None else (mask.labels_XYZ.astype(np.uint8), mask.affine)
 
-    def _restored(self, predict: Callable[[PreparedCase, Task], np.ndarray], case: Case, task: Task) -> Prediction:
-        index = json.loads(self.paths.prepared(task.name).read_text(encoding="utf-8"))
-        prepared = open_case(Path(index["cases"][case.case_id]))
-        return to_native(predict(prepared, task), prepared.meta)
+    def _restored(self, predict: Callable[[PreprocessedCase, Task], np.ndarray], case: Case, task: Task) -> Prediction:
+        index = json.loads(self.paths.preprocessed(task.name).read_text(encoding="utf-8"))
+        preprocessed = open_case(Path(index["cases"][case.case_id]))
+        return to_native(predict(preprocessed, task), preprocessed.meta)
 
     def _score(self, task: Task, case: Case, predictor: Predictor) -> list[score_rows.Row]:
         key = {"task": task, "case": case.case_id, "patient": case.patient_id}
@@ -190,28 +190,28 @@ class _Worker:
         return record["rows"] if record["identity"] == self.identity else None
 
 
-def _control_predictor(config: Config, job: Job, task: Task) -> Callable[[PreparedCase, Task], np.ndarray]:
+def _control_predictor(config: Config, job: Job, task: Task) -> Callable[[PreprocessedCase, Task], np.ndarray]:
     """Fit a control on the training cases of a task and return its predictor; torch is not imported."""
     from models.controls import load_control
 
     paths = RunPaths(config.run)
     splits = json.loads(paths.splits.read_text(encoding="utf-8"))
-    index = json.loads(paths.prepared(task.name).read_text(encoding="utf-8"))
+    index = json.loads(paths.preprocessed(task.name).read_text(encoding="utf-8"))
     training = [open_case(Path(index["cases"][name])) for name in splits["folds"][str(job.fold)][task.name]["train"]]
     control = load_control(job.model)
     fitted = control.fit(training, task)
-    return lambda prepared, same_task: control.predict(fitted, prepared, same_task)
+    return lambda preprocessed, same_task: control.predict(fitted, preprocessed, same_task)
 
 
 def _network_predictor(
     config: Config, job: Job, device: str
-) -> Callable[[Task], Callable[[PreparedCase, Task], np.ndarray]]:
-    """Return task -> predictor of probabilities on the prepared grid, with the job's final weights."""
+) -> Callable[[Task], Callable[[PreprocessedCase, Task], np.ndarray]]:
+    """Return task -> predictor of probabilities on the preprocessed grid, with the job's final weights."""
     from segbench.evaluation.predict import probabilities, trained_network
 
     model = trained_network(config, job, device=device)
 
-    def predict(prepared: PreparedCase, task: Task) -> np.ndarray:
-        return probabilities(model, config, prepared.images[:], [task])[task.name]
+    def predict(preprocessed: PreprocessedCase, task: Task) -> np.ndarray:
+        return probabilities(model, config, preprocessed.images[:], [task])[task.name]
 
     return lambda task: predict

@@ -1,6 +1,6 @@
 """Label maps of others: which files belong together, what is in them, and whether two lie on the same grid.
 
-Every defect is a `Fault` that names the file; nothing is resampled, reoriented or rounded in silence.
+Every defect is a `Problem` that names the file; nothing is resampled, reoriented or rounded in silence.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from segbench.core.errors import Fault, InputFaults, fault, raise_faults, short
+from segbench.core.errors import InputError, Problem, input_error, raise_problems, short
 from segbench.data.checks import MAX_VOXELS, UNREADABLE
 
 SUFFIXES = (".nii.gz", ".nii")
 LARGEST_LABEL = 65_535
 GRID_TOLERANCE = 0.05
-"""Largest shift between two grids, at their worst corner, as a share of the smallest voxel side."""
+"""Largest shift between two grids, at their worst corner, as a fraction of the smallest voxel side."""
 SHEAR_TOLERANCE = 1e-3
 Pair = tuple[str, Path, Path | None]
 """Case, reference, prediction; None for a missing prediction."""
@@ -42,52 +42,67 @@ def pairs(reference: Path, prediction: Path) -> list[Pair]:
     """Return the cases of two files or two folders, sorted by name.
 
     Files of folders belong together by their path below the folder without the suffix. A reference without prediction
-    is a case with None. Raises `InputFaults` for a missing file or folder, a file beside a folder, a case stored twice,
+    is a case with None. Raises `InputError` for a missing file or folder, a file beside a folder, a case stored twice,
     a prediction without a reference, a folder without a label map and predictions of which none fits.
     """
     absent = [path for path in (reference, prediction) if not path.exists()]
-    raise_faults(Fault(str(path), "no such file or folder", "a file or a folder", "mend the path") for path in absent)
+    raise_problems(
+        Problem(str(path), "no such file or folder", "a file or a folder", "fix the path") for path in absent
+    )
     if reference.is_dir() != prediction.is_dir():
         kinds = ["a folder" if path.is_dir() else "a file" for path in (prediction, reference)]
-        raise fault(prediction, found=kinds[0], expected=f"{kinds[1]}, like the reference",
-                    mend="give two files or two folders")  # fmt: skip
+        raise input_error(
+            prediction, found=kinds[0], expected=f"{kinds[1]}, like the reference", fix="give two files or two folders"
+        )
     if reference.is_file():
         return [(case_name(reference.name) or reference.name, reference, prediction)]
     return _folder_pairs(reference, prediction)
 
 
 def _folder_pairs(reference: Path, prediction: Path) -> list[Pair]:
-    (references, faults), (predictions, more) = _volumes(reference), _volumes(prediction)
-    faults += more
-    faults += [
-        Fault(str(predictions[case]), "a prediction without a reference", "one of the references",
-              "remove it, or add its reference")
+    (references, problems), (predictions, more) = _volumes(reference), _volumes(prediction)
+    problems += more
+    problems += [
+        Problem(
+            str(predictions[case]),
+            "a prediction without a reference",
+            "one of the references",
+            "remove it, or add its reference",
+        )
         for case in sorted(predictions.keys() - references.keys())
-    ]  # fmt: skip
+    ]
     if references and predictions and not references.keys() & predictions.keys():
-        faults.append(
-            Fault(str(prediction), "no prediction of any reference", f"names such as {min(references)}",
-                  "name predictions like their references")
-        )  # fmt: skip
-    raise_faults(faults)
+        problems.append(
+            Problem(
+                str(prediction),
+                "no prediction of any reference",
+                f"names such as {min(references)}",
+                "name predictions like their references",
+            )
+        )
+    raise_problems(problems)
     return [(case, path, predictions.get(case)) for case, path in sorted(references.items())]
 
 
-def _volumes(folder: Path) -> tuple[dict[str, Path], list[Fault]]:
-    """Return case -> file of a folder, those below it included, and its faults; hidden files are not looked at."""
+def _volumes(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
+    """Return case -> file of a folder, those below it included, and its problems; hidden files are not looked at."""
     found = [
         (path.relative_to(folder).with_name(name).as_posix(), path)
         for path in sorted(folder.rglob("*"))
         if (name := case_name(path.name)) and path.is_file() and not _hidden(path.relative_to(folder))
     ]
     if not found:
-        return {}, [Fault(str(folder), "no label map", "*.nii or *.nii.gz files", "name the folder of label maps")]
+        return {}, [Problem(str(folder), "no label map", "*.nii or *.nii.gz files", "name the folder of label maps")]
     twice = [case for case, count in Counter(case for case, _ in found).items() if count > 1]
     return dict(found), [
-        Fault(f"{folder}: {case}", " and ".join(path.name for name, path in found if name == case),
-              "one file per case", "remove the stale one")
+        Problem(
+            f"{folder}: {case}",
+            " and ".join(path.name for name, path in found if name == case),
+            "one file per case",
+            "remove the stale one",
+        )
         for case in twice
-    ]  # fmt: skip
+    ]
 
 
 def _hidden(path: Path) -> bool:
@@ -101,7 +116,7 @@ def case_name(file_name: str) -> str | None:
 
 
 def read_label_map(path: Path, allowed: frozenset[int]) -> LabelMap:
-    """Return a label map with the allowed values only; raises `InputFaults` with the one fault that stopped reading."""
+    """Return a label map with the allowed values only; raises `InputError` with the problem that stopped reading."""
     try:
         image = nib.load(path)
         if (
@@ -112,20 +127,20 @@ def read_label_map(path: Path, allowed: frozenset[int]) -> LabelMap:
         data = np.asarray(image.dataobj)
     except (*UNREADABLE, MemoryError) as error:
         found = f"a file that cannot be read ({short(error)})"
-        raise fault(path, found=found, expected="a NIfTI label map", mend="write the file again") from error
+        raise input_error(path, found=found, expected="a NIfTI label map", fix="write the file again") from error
     problem = _shape_problem(data)
     labels_XYZ, problem = (data, problem) if problem else _whole_labels(data)
     problem = problem or _value_problem(labels_XYZ, allowed) or _affine_problem(image.affine)
     if problem:
-        raise InputFaults([Fault(str(path), *problem)])
+        raise InputError([Problem(str(path), *problem)])
     return LabelMap(path, labels_XYZ, image.affine)
 
 
-Problem = tuple[str, str, str] | None
-"""What was found, what was expected, and the mend."""
+Deviation = tuple[str, str, str] | None
+"""What was found, what was expected, and the fix."""
 
 
-def _shape_problem(data: np.ndarray) -> Problem:
+def _shape_problem(data: np.ndarray) -> Deviation:
     if data.dtype.kind not in "buif":
         return (f"values of type {data.dtype}", "whole numbers", "write one whole number per voxel")
     if data.ndim != 3:
@@ -133,7 +148,7 @@ def _shape_problem(data: np.ndarray) -> Problem:
     return None if data.size else (f"shape {data.shape}", "at least one voxel", "write the file again")
 
 
-def _whole_labels(data: np.ndarray) -> tuple[np.ndarray, Problem]:
+def _whole_labels(data: np.ndarray) -> tuple[np.ndarray, Deviation]:
     """Return the data as whole numbers; floats that hold other numbers are a problem."""
     if data.dtype.kind != "f":
         return data, None
@@ -148,7 +163,7 @@ def _whole_labels(data: np.ndarray) -> tuple[np.ndarray, Problem]:
     return data.astype(np.int32), None
 
 
-def _value_problem(labels_XYZ: np.ndarray, allowed: frozenset[int]) -> Problem:
+def _value_problem(labels_XYZ: np.ndarray, allowed: frozenset[int]) -> Deviation:
     unknown = [value for value in present_labels(labels_XYZ) if value not in allowed]
     if not unknown:
         return None
@@ -164,35 +179,50 @@ def present_labels(labels_XYZ: np.ndarray) -> list[int]:
     return np.flatnonzero(np.bincount(labels_XYZ.ravel(order="K"))).tolist()
 
 
-def _affine_problem(affine: np.ndarray) -> Problem:
+def _affine_problem(affine: np.ndarray) -> Deviation:
     if affine is None or not np.isfinite(affine).all() or not (nib.affines.voxel_sizes(affine) > 0).all():
         return ("an affine without three positive voxel sizes", "a grid in mm", "write the header again")
     directions = affine[:3, :3] / nib.affines.voxel_sizes(affine)
     if np.abs(directions.T @ directions - np.eye(3)).max() > SHEAR_TOLERANCE:
-        return ("axes that are not at right angles", "a grid without shear, so that distances are in mm",
-                "resample both label maps to a rectangular grid")  # fmt: skip
+        return (
+            "axes that are not at right angles",
+            "a grid without shear, so that distances are in mm",
+            "resample both label maps to a rectangular grid",
+        )
     return None
 
 
-def grid_faults(reference: LabelMap, prediction: LabelMap) -> list[Fault]:
+def grid_problems(reference: LabelMap, prediction: LabelMap) -> list[Problem]:
     """Return why a prediction is not on the reference's grid, or nothing.
 
     Grids agree when no corner of the volume moves by more than `GRID_TOLERANCE` of the smallest voxel side.
     """
     shapes = [label_map.labels_XYZ.shape for label_map in (reference, prediction)]
     turns = ["".join(nib.aff2axcodes(label_map.affine)) for label_map in (reference, prediction)]
-    where, mend = str(prediction.path), "write predictions on the reference's grid, with its header"
+    where, fix = str(prediction.path), "write predictions on the reference's grid, with its header"
     if turns[0] != turns[1]:
-        return [Fault(where, f"orientation {turns[1]} and shape {shapes[1]}", f"{turns[0]} and {shapes[0]} as in the "
-                      "reference", "reorient the prediction to the reference")]  # fmt: skip
+        return [
+            Problem(
+                where,
+                f"orientation {turns[1]} and shape {shapes[1]}",
+                f"{turns[0]} and {shapes[0]} as in the reference",
+                "reorient the prediction to the reference",
+            )
+        ]
     if shapes[0] != shapes[1]:
-        return [Fault(where, f"shape {shapes[1]}", f"{shapes[0]}", "resample to the reference")]
+        return [Problem(where, f"shape {shapes[1]}", f"{shapes[0]}", "resample to the reference")]
     shift_mm = _largest_shift_mm(reference.affine, prediction.affine, shapes[0])
     limit_mm = GRID_TOLERANCE * min(reference.spacing_mm_xyz)
     if shift_mm <= limit_mm:
         return []
-    return [Fault(where, f"an affine that differs: corners lie up to {shift_mm:.3g} mm apart",
-                  f"the reference's grid within {limit_mm:.3g} mm", mend)]  # fmt: skip
+    return [
+        Problem(
+            where,
+            f"an affine that differs: corners lie up to {shift_mm:.3g} mm apart",
+            f"the reference's grid within {limit_mm:.3g} mm",
+            fix,
+        )
+    ]
 
 
 def _largest_shift_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:

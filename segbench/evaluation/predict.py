@@ -1,4 +1,4 @@
-"""Predict images of the user with a trained network; tasks that are prepared alike share one encoding.
+"""Predict images of the user with a trained network; tasks that are preprocessed alike share one encoding.
 
 Axis legend: C channel, X Y Z native.
 """
@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from models.interface import SegmentationModel, load_strictly, read_state_dict
-from segbench.core.config import Config
-from segbench.core.errors import Fault, fault, raise_faults, suggestion
-from segbench.core.jobs import Job, training_jobs
+from segbench.core.errors import Problem, input_error, raise_problems, suggestion
 from segbench.core.paths import RunPaths
 from segbench.core.task import Task
 from segbench.data.checks import check_image
-from segbench.data.grid import normalise, to_grid
+from segbench.data.geometry import to_native
+from segbench.data.preprocessing_recipes import preprocessing_recipe
 from segbench.data.readers import read_channels
-from segbench.data.recipes import recipe_for
-from segbench.inference.restore import to_native
-from segbench.inference.sliding import predict_probabilities
+from segbench.data.resampling import normalise, to_grid
+from segbench.experiment.config import Config
+from segbench.experiment.jobs import Job, training_jobs
+from segbench.inference.sliding_window import predict_probabilities
 from segbench.training.loop import new_model
 
 Paths = Sequence[Path]
@@ -33,46 +33,48 @@ def trained_network(config: Config, job: Job, *, device: str) -> SegmentationMod
     """Return the job's network with its final weights, in evaluation mode."""
     path = RunPaths(config.run).train(job.id) / "weights.pt"
     if not path.exists():
-        raise fault(path, found="no weights", expected="a finished training job", mend="run it, or name another job")
+        raise input_error(
+            path, found="no weights", expected="a finished training job", fix="run it, or name another job"
+        )
     model = new_model(config, job)
     load_strictly(model, read_state_dict(path), path)
     return model.to(device).eval()
 
 
 def trained_job(config: Config, job_id: str) -> Job:
-    """Return a job whose network is trained here; another id raises `InputFaults` with a suggestion."""
+    """Return a job whose network is trained here; another id raises `InputError` with a suggestion."""
     jobs = {job.id: job for job in training_jobs(config) if not job.external}
     if job_id not in jobs:
-        raise fault("--job", found=job_id, expected="a training job of this run", mend=suggestion(job_id, jobs))
+        raise input_error("--job", found=job_id, expected="a training job of this run", fix=suggestion(job_id, jobs))
     return jobs[job_id]
 
 
 def asked_tasks(config: Config, job: Job, names: Sequence[str]) -> list[Task]:
-    """Return the named tasks of a job, or all when none is named; unknown names raise `InputFaults`."""
+    """Return the named tasks of a job, or all when none is named; unknown names raise `InputError`."""
     known = {task.name: task for task in job.tasks(config)}
-    raise_faults(
-        Fault(f"tasks of {job.id}", repr(name), "a task of the job", suggestion(name, known))
+    raise_problems(
+        Problem(f"tasks of {job.id}", repr(name), "a task of the job", suggestion(name, known))
         for name in names
         if name not in known
     )
     return [known[name] for name in dict.fromkeys(names or known)]
 
 
-def raise_image_faults(images: Sequence[Paths], tasks: Sequence[Task]) -> None:
-    """Check every image against the channels of every task; all faults are raised at once."""
+def raise_image_problems(images: Sequence[Paths], tasks: Sequence[Task]) -> None:
+    """Check every image against the channels of every task; all problems are raised at once."""
     found = [
         item
         for paths in images
         for modalities in dict.fromkeys(tuple(channel.modality for channel in task.channels) for task in tasks)
         for item in check_image(paths, list(modalities))
     ]
-    raise_faults(dict.fromkeys(found))
+    raise_problems(dict.fromkeys(found))
 
 
 def probabilities(
     model: SegmentationModel, config: Config, images_CZYX: np.ndarray, tasks: Sequence[Task]
 ) -> dict[str, np.ndarray]:
-    """Return task name -> probabilities_KZYX of a prepared image, with the windows and mirroring of the config."""
+    """Return task name -> probabilities_KZYX of a preprocessed image, with the windows and mirroring of the config."""
     return predict_probabilities(
         model,
         images_CZYX,
@@ -92,9 +94,9 @@ def predict_image(
     """
     images_CXYZ, affine = read_channels(paths)
     unlabelled_XYZ = np.zeros(images_CXYZ.shape[1:], dtype=np.uint8)
-    for _, group in groupby(sorted(tasks, key=_preparation), key=_preparation):
+    for _, group in groupby(sorted(tasks, key=_preprocessing), key=_preprocessing):
         alike = list(group)
-        recipe = recipe_for(alike[0], config.recipes)
+        recipe = preprocessing_recipe(alike[0], config.preprocessing_recipes)
         images_CZYX, _, geometry = to_grid(images_CXYZ, unlabelled_XYZ, affine, recipe)
         for channel, image_ZYX in zip(alike[0].channels, images_CZYX, strict=True):
             normalise(image_ZYX, channel.modality, recipe)
@@ -103,5 +105,5 @@ def predict_image(
             yield task, *to_native(found[task.name], geometry)
 
 
-def _preparation(task: Task) -> tuple[str, ...]:
-    return task.recipe, *(channel.modality for channel in task.channels)
+def _preprocessing(task: Task) -> tuple[str, ...]:
+    return task.preprocessing, *(channel.modality for channel in task.channels)

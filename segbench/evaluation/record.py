@@ -15,14 +15,14 @@ from collections import Counter
 from pathlib import Path
 
 from models.titles import title_for
-from segbench.core import jobs
 from segbench.core.case import read_manifest
-from segbench.core.config import Config, External
 from segbench.core.errors import RunFailed
 from segbench.core.paths import RunPaths
 from segbench.core.provenance import commit, content_hash, host, versions
 from segbench.core.task import Task
 from segbench.data.presence import expected_count
+from segbench.experiment import jobs
+from segbench.experiment.config import Config, External
 from segbench.stats.aggregate import DEFAULT_POLICIES
 
 CURVE_POINTS = 200
@@ -48,13 +48,18 @@ def run_record(config: Config) -> dict:
         "config_sha256": content_hash(dump),
         "provenance": {"commit": commit(), "versions": versions(), "host": host(), **_times(job_records)},
         "methods": _methods(config),
-        "pretext": [_objective(config, entry.key) for entry in config.upstream.pretext],
+        "self_supervised": [_objective(config, entry.key) for entry in config.upstream.self_supervised],
         "tasks": _tasks(config, splits),
         "jobs": job_records,
         "policies": {**DEFAULT_POLICIES, **dump["policies"]},
         "skipped": [
-            {"experiment": job.experiment, "model": job.model, "initialisation": job.initialisation,
-             "task": task.name, "reason": reason}
+            {
+                "experiment": job.experiment,
+                "model": job.model,
+                "initialisation": job.initialisation,
+                "task": task.name,
+                "reason": reason,
+            }
             for job, task, reason in jobs.skipped_cells(config)
         ],
         "phases": phases,
@@ -67,7 +72,7 @@ def run_record(config: Config) -> dict:
             "patch_size_zyx": list(config.network.patch_size_zyx),
         },
         "notices": _notices(config, paths),
-    }  # fmt: skip
+    }
 
 
 def _protocol_text(config: Config) -> str:
@@ -92,7 +97,7 @@ def _audit(config: Config, paths: RunPaths, splits: dict) -> dict:
 
 def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> dict:
     trained = {} if not jobs.is_trained(config, job) else _read(paths.train(job.id) / "outcome.json")
-    evaluated = {} if job.pretext else _read(paths.evaluate(job.id) / "outcome.json")
+    evaluated = {} if job.self_supervised else _read(paths.evaluate(job.id) / "outcome.json")
     failed = next((record for record in (trained, evaluated) if record.get("status", "ok") != "ok"), None)
     outcomes = [record for record in (trained, evaluated) if record]
     return {
@@ -100,7 +105,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> dict:
         "experiment": job.experiment,
         "model": job.model,
         "initialisation": job.initialisation,
-        "unit": job.unit,
+        "scope": job.scope,
         "fold": job.fold,
         "seed": job.seed,
         "status": "failed" if failed else "ok",
@@ -123,7 +128,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> dict:
 
 def _curve(path: Path) -> dict[str, list[float]] | None:
     """Return iteration and loss of a training log as at most CURVE_POINTS means of consecutive lines, None without."""
-    if not path.exists():  # a model that lives elsewhere trains without one
+    if not path.exists():  # an external model trains without one
         return None
     with open(path, newline="", encoding="utf-8") as stream:
         lines = [(float(row["iteration"]), float(row["loss"])) for row in csv.DictReader(stream)]
@@ -212,7 +217,7 @@ def _external(entry: External) -> dict:
 def _start_title(config: Config, name: str) -> str:
     if name == "scratch":
         return "From scratch"
-    if config.is_pretext(name):
+    if config.is_self_supervised(name):
         return f"Self-supervised: {title_for(config.card(name), config.model_entry(name).options)}"
     source = next((entry for entry in config.upstream.models if entry.key == name), None)
     return f"Pre-trained: {config.model_cards[source.name]['title'] if source else name}"

@@ -1,4 +1,4 @@
-"""Score rows: built for one case, written, read back, and checked against what the config promises."""
+"""Score rows: built for one case, written, read back, and checked against what the config expects."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from segbench.core.config import Config
 from segbench.core.errors import RunFailed
 from segbench.core.files import write_text
-from segbench.core.jobs import Job, expected_keys, skipped_cells, test_cases
 from segbench.core.task import Task
 from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
+from segbench.experiment.config import Config
+from segbench.experiment.jobs import Job, expected_keys, skipped_cells, test_cases
 from segbench.metrics import ScoreValue
 from segbench.metrics.registry import METRICS
 
@@ -65,7 +65,7 @@ def _key(config: Config, job: Job, task: Task, case: str, patient: str) -> Row:
         "experiment": job.experiment,
         "model": job.model,
         "initialisation": job.initialisation,
-        "unit": job.unit,
+        "scope": job.scope,
         "fold": str(job.fold),
         "seed": str(job.seed),
         "protocol": config.data.protocol_of(task.name),
@@ -81,7 +81,7 @@ def _number(value: float | None) -> str:
 
 
 def skipped_rows(config: Config, splits: dict, patients: dict[str, dict[str, str]]) -> list[Row]:
-    """Return a row for every promised cell that a model cannot fill, with the reason of its card."""
+    """Return a row for every expected cell that a model cannot fill, with the reason of its card."""
     return [
         row
         for job, task, reason in skipped_cells(config)
@@ -108,14 +108,14 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def check_complete(config: Config, splits: dict, rows: Sequence[Row]) -> None:
-    """Raise RunFailed unless the rows are exactly those that the config promises, each once."""
+    """Raise RunFailed unless the rows are exactly those that the config expects, each once."""
     found = [tuple(row[column] for column in KEY_COLUMNS) for row in rows]
-    promised = set(expected_keys(config, splits))
-    missing, extra = promised - set(found), set(found) - promised
+    expected = set(expected_keys(config, splits))
+    missing, extra = expected - set(found), set(found) - expected
     double = len(found) - len(set(found))
     if missing or extra or double:
         example = "/".join(sorted(missing or extra)[0]) if missing or extra else "see the table"
         raise RunFailed(
             f"the score table has {len(missing)} missing, {len(extra)} unexpected and {double} repeated rows of "
-            f"{len(promised)} promised; for example {example}"
+            f"{len(expected)} expected; for example {example}"
         )

@@ -49,4 +49,4 @@ OF_ANY_MASKS: dict[str, Callable[[MaskPair], float | None]] = {
     "lesion_recall": lambda pair: pair.detection.recall,
     "false_positive_volume_ml": lambda pair: pair.detection.false_positive_voxels * pair.voxel_mm3 / 1000,
 }
-"""Metrics that have a meaning for empty masks as well; None where a share has nothing to be a share of."""
+"""Metrics that have a meaning for empty masks as well; None where a fraction has nothing to be a fraction of."""

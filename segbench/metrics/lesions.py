@@ -24,12 +24,12 @@ class Detection:
 
     @property
     def recall(self) -> float | None:
-        """Share of reference components that were found; None without any."""
+        """Fraction of reference components that were found; None without any."""
         return self.reference_found / self.reference_count if self.reference_count else None
 
     @property
     def precision(self) -> float | None:
-        """Share of predicted components that are true; None without any."""
+        """Fraction of predicted components that are true; None without any."""
         return self.prediction_true / self.prediction_count if self.prediction_count else None
 
     @property

@@ -82,7 +82,7 @@ class MaskPair:
 
     @cached_property
     def area_within_tolerance(self) -> float:
-        """Share of both marching-cubes surfaces' area that lies within the tolerance of the other, 0 to 1."""
+        """Fraction of both marching-cubes surfaces' area that lies within the tolerance of the other, 0 to 1."""
         surfaces = corner_surface(self.reference_XYZ), corner_surface(self.prediction_XYZ)
         within = total = 0.0
         for own, other in (surfaces, surfaces[::-1]):
@@ -101,6 +101,10 @@ class MaskPair:
 
     def _distances(self, query: Surface, target: Surface, spacing: Spacing, *, limit_mm: float = np.inf) -> np.ndarray:
         return distances(
-            query, target, spacing_mm_xyz=spacing, tolerance_mm=self.tolerance_mm, limit_mm=limit_mm,
+            query,
+            target,
+            spacing_mm_xyz=spacing,
+            tolerance_mm=self.tolerance_mm,
+            limit_mm=limit_mm,
             threads=self.threads,
-        )  # fmt: skip
+        )

@@ -71,29 +71,33 @@ METRICS: dict[str, Metric] = {
     "masd": _distance("MASD", "mean of the two directed mean surface distances, 6-neighbour surface"),
     "nsd": _surface_dice(
         "NSD (area-weighted)",
-        "share of both surfaces' area within the tolerance of the other, marching-cubes surface (surface-distance)",
+        "fraction of both surfaces' area within the tolerance of the other, marching-cubes surface (surface-distance)",
     ),
     "nsd_voxel": _surface_dice(
-        "NSD (voxel count)", "share of both surfaces' voxels within the tolerance of the other, 6-neighbour surface"
+        "NSD (voxel count)", "fraction of both surfaces' voxels within the tolerance of the other, 6-neighbour surface"
     ),
     "volume_error_ml": Metric(
         "ml", "Absolute volume error", "lower", "|V(prediction) - V(reference)|", needs_spacing=True
     ),
     "lesion_f1": _lesion("Lesion F1", "harmonic mean of lesion precision and recall"),
     "lesion_precision": _lesion(
-        "Lesion precision", "share of predicted components (26-connected) that share a voxel with the reference"
+        "Lesion precision", "fraction of predicted components (26-connected) that share a voxel with the reference"
     ),
     "lesion_recall": _lesion(
-        "Lesion recall", "share of reference components (26-connected) that share a voxel with the prediction"
+        "Lesion recall", "fraction of reference components (26-connected) that share a voxel with the prediction"
     ),
     "false_positive_volume_ml": Metric(
-        "ml", "False-positive volume", "lower",
+        "ml",
+        "False-positive volume",
+        "lower",
         "volume of predicted components (26-connected) that share no voxel with the reference",
-        needs_spacing=True, lesion_only=True,
+        needs_spacing=True,
+        lesion_only=True,
     ),
     "uniseg_dice": _overlap("Dice (UniSeg's script)", "Dice; 1 when both masks are empty", both_empty=1.0),
     "uniseg_hd95": _published_distance("HD95 (UniSeg's script)", UNISEG_PENALTY_VOXELS),
-    "dodnet_dice": _overlap("Dice (DoDNet's script)", "2|A and B| / (|A| + |B| + 1); 0 when both are empty",
-                            both_empty=0.0),
+    "dodnet_dice": _overlap(
+        "Dice (DoDNet's script)", "2|A and B| / (|A| + |B| + 1); 0 when both are empty", both_empty=0.0
+    ),
     "dodnet_hd95": _published_distance("HD95 (DoDNet's script)", DODNET_PENALTY_VOXELS),
-}  # fmt: skip
+}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segbench.core.errors import fault, suggestion
+from segbench.core.errors import input_error, suggestion
 from segbench.core.task import Structure
 from segbench.metrics.crop import structure_masks
 from segbench.metrics.formulas import OF_ANY_MASKS, OF_TWO_MASKS
@@ -49,7 +49,7 @@ def score_pair(
 
     Both label maps are whole numbers of one shape, on the same grid. A structure may be empty in either or both. Only
     what the metrics need is computed. `threads` is used for distances.
-    Raises `InputFaults` for other arrays, a spacing that is not three positive numbers, an unknown metric, and a
+    Raises `InputError` for other arrays, a spacing that is not three positive numbers, an unknown metric, and a
     structure with label 0 or a negative tolerance.
     """
     spacing = _checked_spacing(spacing_mm_xyz)
@@ -105,32 +105,48 @@ def _score(pair: MaskPair, structure: Structure, name: str, spacing_is_nominal: 
 def _checked_spacing(spacing_mm_xyz: Sequence[float]) -> Spacing:
     spacing = tuple(float(size) for size in spacing_mm_xyz)
     if len(spacing) != 3 or not all(math.isfinite(size) and size > 0 for size in spacing):
-        raise fault("spacing", found=spacing, expected="three positive numbers in mm", mend="give the voxel sizes")
+        raise input_error("spacing", found=spacing, expected="three positive numbers in mm", fix="give the voxel sizes")
     return spacing
 
 
 def _checked_metrics(metrics: Sequence[str] | None) -> Sequence[str]:
     for name in metrics or ():
         if name not in METRICS:
-            raise fault("metrics", found=repr(name), expected="a metric", mend=suggestion(name, METRICS))
+            raise input_error("metrics", found=repr(name), expected="a metric", fix=suggestion(name, METRICS))
     return tuple(METRICS) if metrics is None else metrics
 
 
 def _check_structures(structures: Sequence[Structure]) -> None:
     for structure in structures:
         if not structure.labels or min(structure.labels) < 1:
-            raise fault(f"structure {structure.name}", found=f"labels {structure.labels}", expected="labels from 1",
-                        mend="0 is the background")  # fmt: skip
+            raise input_error(
+                f"structure {structure.name}",
+                found=f"labels {structure.labels}",
+                expected="labels from 1",
+                fix="0 is the background",
+            )
         if structure.tolerance_mm < 0 or math.isinf(structure.tolerance_mm):
-            raise fault(f"structure {structure.name}", found=f"a tolerance of {structure.tolerance_mm} mm",
-                        expected="0 mm or more, or NaN for none", mend="give the tolerance in mm")  # fmt: skip
+            raise input_error(
+                f"structure {structure.name}",
+                found=f"a tolerance of {structure.tolerance_mm} mm",
+                expected="0 mm or more, or NaN for none",
+                fix="give the tolerance in mm",
+            )
 
 
 def _check_label_maps(reference_XYZ: np.ndarray, prediction_XYZ: np.ndarray) -> None:
     for name, labels in (("reference", reference_XYZ), ("prediction", prediction_XYZ)):
         if labels.dtype.kind not in "bui" or labels.ndim != 3:
-            raise fault(name, found=f"{labels.ndim} axes of {labels.dtype}", expected="3 axes of whole numbers",
-                        mend="give a label map")  # fmt: skip
+            raise input_error(
+                name,
+                found=f"{labels.ndim} axes of {labels.dtype}",
+                expected="3 axes of whole numbers",
+                fix="give a label map",
+            )
     if reference_XYZ.shape != prediction_XYZ.shape:
-        raise fault("prediction", found=f"shape {prediction_XYZ.shape}", expected=f"{reference_XYZ.shape}",
-                    mend="resample the prediction to the grid of the reference")  # fmt: skip
+        raise input_error(
+            "prediction",
+            found=f"shape {prediction_XYZ.shape}",
+            expected=f"{reference_XYZ.shape}",
+            fix="resample the prediction to the grid of the reference",
+        )

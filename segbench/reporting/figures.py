@@ -195,15 +195,17 @@ def training_plot(run: Run, experiment: str) -> Plot | None:
     return _loss_plot(run, methods, name=f"{experiment}_training", title="training curves", caption=caption)
 
 
-def pretext_plot(run: Run, experiment: str) -> Plot | None:
+def self_supervised_plot(run: Run, experiment: str) -> Plot | None:
     """Return the loss of the self-supervised objectives, one panel each; None when no log was written."""
     caption = (
         f"{run.data_word(experiment)}Loss of every finished self-supervised objective, one line per seed, running mean "
         f"over {SMOOTH} points. Each objective has a loss of its own, so that levels are not compared."
     )
     title = "self-supervised training curves"
-    methods = run.pretext_of(experiment)
-    return _loss_plot(run, methods, name=f"{experiment}_pretext", title=title, caption=caption, same_levels=False)
+    methods = run.self_supervised_of(experiment)
+    return _loss_plot(
+        run, methods, name=f"{experiment}_self_supervised", title=title, caption=caption, same_levels=False
+    )
 
 
 def _loss_plot(
@@ -230,10 +232,10 @@ def _loss_plot(
             if i >= len(methods):
                 axis.set_axis_off()
                 continue
-            for share, loss in curves[methods[i].key]:
-                axis.plot(100 * share, loss, color=styles[methods[i].key]["color"], lw=0.9, alpha=0.75)
+            for fraction, loss in curves[methods[i].key]:
+                axis.plot(100 * fraction, loss, color=styles[methods[i].key]["color"], lw=0.9, alpha=0.75)
             axis.set_title(_wrapped(methods[i].title, 34))
-        _panel_edges(axes, len(methods), "share of the job's iterations (%)")
+        _panel_edges(axes, len(methods), "fraction of the job's iterations (%)")
         for axis in axes[:, 0]:
             axis.set_ylabel("training loss")
         headline(figure, run, experiment, f"{experiment} {title}")
@@ -257,7 +259,7 @@ def method_costs(run: Run, experiment: str) -> pd.DataFrame:
     transferred one without its pre-training. `complete` is False when a job failed, whose cost is not known.
     """
     records = []
-    for method in [*run.methods_of(experiment), *run.pretext_of(experiment)]:
+    for method in [*run.methods_of(experiment), *run.self_supervised_of(experiment)]:
         jobs = [job for job in run.jobs(experiment, method.key) if method.trained]
         if jobs:
             seeds = len({(job["seed"], job.get("fold", 0)) for job in jobs})

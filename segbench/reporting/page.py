@@ -34,7 +34,7 @@ def render(results_dir: Path, out_dir: Path) -> None:
 
     `results_dir` holds scores.csv and run.json, from which everything follows; both are copied, so that a report can be
     rebuilt from itself. The page is written last, so that it never points to missing files.
-    Raises `InputFaults` when the folder does not hold a finished run.
+    Raises `InputError` when the folder does not hold a finished run.
     """
     run, out_dir = Run(Path(results_dir)), Path(out_dir)
     parts = [experiment_part(run, experiment, out_dir) for experiment in run.experiments]
@@ -126,7 +126,7 @@ def _plots(
         )
     made["cost"] = figures.cost_plot(run, main)
     made["training"] = figures.training_plot(run, experiment)
-    made["pretext"] = figures.pretext_plot(run, experiment)
+    made["self_supervised"] = figures.self_supervised_plot(run, experiment)
     if statistics is not None:
         made["critical_difference"] = rank_figures.critical_difference_plot(run, statistics)
         made["rank_stability"] = rank_figures.rank_stability_plot(run, statistics)

@@ -18,7 +18,7 @@ from segbench.reporting.statistics import RESAMPLES, Statistics, label_of
 from segbench.reporting.style import BLUE, INK, RC, Plot, finish, method_styles
 from segbench.stats.ranking import ALL_TASKS
 
-SHADES = LinearSegmentedColormap.from_list("share", ["#ffffff", BLUE])
+SHADES = LinearSegmentedColormap.from_list("fraction", ["#ffffff", BLUE])
 
 
 def critical_difference_plot(run: Run, statistics: Statistics) -> Plot | None:
@@ -78,33 +78,33 @@ def _rank_stems(axis: Axes, table: pd.DataFrame, titles: dict, colours: dict, *,
 
 def rank_stability_plot(run: Run, statistics: Statistics) -> Plot | None:
     """Return how often each method takes each rank on the mean over tasks when patients and seeds are drawn again."""
-    shares = statistics.distribution
-    shares = shares[shares["task"] == ALL_TASKS]
-    if shares.empty:
+    fractions = statistics.distribution
+    fractions = fractions[fractions["task"] == ALL_TASKS]
+    if fractions.empty:
         return None
     experiment = statistics.experiment
     with plt.rc_context(RC | {"axes.grid": False}):
-        figure = share_map(shares, statistics.titles)
+        figure = fraction_map(fractions, statistics.titles)
         headline(figure, run, experiment, f"{experiment}: rank stability")
         caption = (
-            f"{run.data_word(experiment)}Share of {RESAMPLES} bootstrap samples (patients within tasks, seeds within "
-            f"methods) in which a method takes a rank on the mean {METRICS[statistics.metric].title} over "
+            f"{run.data_word(experiment)}Fraction of {RESAMPLES} bootstrap samples (patients within tasks, seeds "
+            f"within methods) in which a method takes a rank on the mean {METRICS[statistics.metric].title} over "
             f"{experiment} tasks."
         )
         return finish(figure, f"{experiment}_{statistics.metric}_rank_stability", caption)
 
 
-def share_map(shares: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
-    """Return a map of `share` by `method` (best mean rank on top) and `rank`, each share in per cent in its field."""
-    grid = shares.pivot(index="method", columns="rank", values="share")
+def fraction_map(fractions: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Return a map of `fraction` (per cent) by `method` (best mean rank on top) and `rank`."""
+    grid = fractions.pivot(index="method", columns="rank", values="fraction")
     grid = grid.loc[(grid * grid.columns).sum(axis=1).sort_values(kind="stable").index]
     size = (max(4.2, 2.6 + 0.62 * grid.shape[1]), 1.1 + 0.3 * grid.shape[0])
     figure, axis = plt.subplots(figsize=size, layout="constrained")
     axis.imshow(grid.to_numpy(), cmap=SHADES, vmin=0, vmax=1, aspect="auto")
-    for (y, x), share in np.ndenumerate(grid.to_numpy()):
-        if share >= 0.005:
-            colour = "white" if share > 0.55 else INK
-            axis.text(x, y, f"{100 * share:.0f} %", ha="center", va="center", fontsize=7, color=colour)
+    for (y, x), fraction in np.ndenumerate(grid.to_numpy()):
+        if fraction >= 0.005:
+            colour = "white" if fraction > 0.55 else INK
+            axis.text(x, y, f"{100 * fraction:.0f} %", ha="center", va="center", fontsize=7, color=colour)
     axis.set_yticks(range(len(grid)), [titles[label] for label in grid.index])
     axis.set_xticks(range(grid.shape[1]), [f"rank {rank}" for rank in grid.columns])
     axis.tick_params(length=0)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from segbench.core.errors import fault
+from segbench.core.errors import input_error
 from segbench.stats.aggregate import cells, read_scores
 
 CONFIDENCE = 0.95
@@ -60,11 +60,13 @@ class Run:
     """Score rows and record of one run; `cells` are computed once per metric."""
 
     def __init__(self, folder: Path):
-        """Read scores.csv and run.json of `folder`; raises `InputFaults` when one is missing or not readable."""
+        """Read scores.csv and run.json of `folder`; raises `InputError` when one is missing or not readable."""
         self.record = _read_record(folder / "run.json")
         self.rows = read_scores(folder / "scores.csv")
         self.methods = _with_distinct_titles([Method(**_fields(item)) for item in self.record["methods"]])
-        self.pretext = _with_distinct_titles([Method(**_fields(item)) for item in self.record.get("pretext", [])])
+        self.self_supervised = _with_distinct_titles(
+            [Method(**_fields(item)) for item in self.record.get("self_supervised", [])]
+        )
         self.cells = functools.cache(self._cells)
 
     def _cells(self, metric: str) -> pd.DataFrame:
@@ -95,9 +97,9 @@ class Run:
         listed = [method for method in self.methods if method.experiment == experiment]
         return sorted(listed, key=lambda method: not method.trained)
 
-    def pretext_of(self, experiment: str) -> list[Method]:
+    def self_supervised_of(self, experiment: str) -> list[Method]:
         """Return the self-supervised objectives that were trained in an experiment."""
-        return [method for method in self.pretext if method.experiment == experiment]
+        return [method for method in self.self_supervised if method.experiment == experiment]
 
     def method(self, experiment: str, key: MethodKey) -> Method:
         """Return the method with this model and initialisation."""
@@ -129,22 +131,24 @@ def _read_record(path: Path) -> dict:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise fault(
+        raise input_error(
             path,
             found=error.strerror,
             expected="the record of a finished run",
-            mend="name a folder results/<run> that `segbench gather` has filled",
+            fix="name a folder results/<run> that `segbench gather` has filled",
         ) from error
     except ValueError as error:
-        raise fault(path, found=f"not JSON ({error})", expected="JSON", mend="run `segbench gather` again") from error
+        raise input_error(
+            path, found=f"not JSON ({error})", expected="JSON", fix="run `segbench gather` again"
+        ) from error
     missing = [key for key in _NEEDED if key not in record]
     missing += ["curve of a job"] if any("curve" not in job for job in record.get("jobs", [])) else []
     if missing:
-        raise fault(
+        raise input_error(
             path,
             found=f"no {', '.join(missing)}",
             expected="the record that `segbench gather` writes",
-            mend="run `segbench gather` again",
+            fix="run `segbench gather` again",
         )
     return record
 

@@ -19,13 +19,30 @@ from segbench.stats.ranking import ALL_TASKS
 MEASURED_PHASES = ("training", "inference", "scoring")
 ALPHA = 0.05
 PAIR_HEAD = [
-    "First", "Second", "Difference", "95 % interval", "First significantly better on", "Second significantly better on",
-    "Smallest Holm p", "Posterior: first better", "equivalent", "second better", "undecided",
-]  # fmt: skip
+    "First",
+    "Second",
+    "Difference",
+    "95 % interval",
+    "First significantly better on",
+    "Second significantly better on",
+    "Smallest Holm p",
+    "Posterior: first better",
+    "equivalent",
+    "second better",
+    "undecided",
+]
 PUBLISHED_HEAD = [
-    "Paper", "Method", "Task", "Published", "Measured method", "Measured task", "Measured", "Difference", "Verdict",
+    "Paper",
+    "Method",
+    "Task",
+    "Published",
+    "Measured method",
+    "Measured task",
+    "Measured",
+    "Difference",
+    "Verdict",
     "Why",
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,7 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     rows, metric = [], statistics.metric
     for (a, b), part in statistics.paired.groupby(["method_a", "method_b"], sort=False):
         found = pair_over_tasks(statistics, a, b)
-        verdicts = part["verdict"].value_counts()
+        verdicts = part["status"].value_counts()
         rows.append(
             [
                 statistics.titles[a],
@@ -182,26 +199,26 @@ def power_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     """Per task: the smallest difference the design can find, and where the variance comes from."""
     metric = statistics.metric
     detectable = statistics.detectable.set_index("task")
-    shares = statistics.variance.groupby("task")[["share_cases", "share_seeds"]].median()
+    fractions = statistics.variance.groupby("task")[["fraction_cases", "fraction_seeds"]].median()
     rows = []
     for task in run.tasks(statistics.experiment):
         if task["name"] not in detectable.index:
             continue
-        row, share = detectable.loc[task["name"]], shares.loc[task["name"]]
-        rest = 1 - share["share_cases"] - share["share_seeds"]
+        row, fraction = detectable.loc[task["name"]], fractions.loc[task["name"]]
+        rest = 1 - fraction["fraction_cases"] - fraction["fraction_seeds"]
         rows.append(
             [
                 task["title"],
                 f"{row['n_patients']:g}",
                 shown(metric, row["minimum_detectable"]),
                 f"{shown(metric, row['smallest'])} to {shown(metric, row['largest'])}",
-                *(f"{100 * part:.0f} %" if np.isfinite(part) else "not known" for part in (*share, rest)),
+                *(f"{100 * part:.0f} %" if np.isfinite(part) else "not known" for part in (*fraction, rest)),
             ]
         )
     return SmallTable(
         "What this design can see",
         f"{run.data_word(statistics.experiment)}Smallest difference in {METRICS[metric].title} ({points(metric)}) "
-        "that a paired test finds with 80 % power at 5 %, median and range over pairs; and the median share of the "
+        "that a paired test finds with 80 % power at 5 %, median and range over pairs; and the median fraction of the "
         "variance between cases, between seeds and of their interaction. With one seed the split is not known.",
         ["Task", "Patients", "Detectable difference", "Range over pairs", "Cases", "Seeds", "Interaction"],
         rows,
@@ -230,14 +247,14 @@ def control_table(run: Run, table: Table, checks: pd.DataFrame) -> SmallTable:
 
 
 def phase_rows(run: Run) -> list[dict]:
-    """Return phase, seconds as text, share of all process seconds, and whether it is training, inference or scoring."""
+    """Return phase, seconds as text, fraction of all process seconds, and whether it is a core phase."""
     phases = run.record.get("phases", {})
     total = sum(phases.values())
     return [
         {
             "name": name,
             "seconds": seconds_text(value),
-            "share": value / total if total else 0.0,
+            "fraction": value / total if total else 0.0,
             "core": name in MEASURED_PHASES,
         }
         for name, value in sorted(phases.items(), key=lambda item: (item[0] not in MEASURED_PHASES, -item[1]))
@@ -245,7 +262,7 @@ def phase_rows(run: Run) -> list[dict]:
 
 
 def overhead_share(run: Run) -> float:
-    """Return the share of process seconds outside training, inference and scoring; NaN when nothing was measured."""
+    """Return the fraction of process seconds outside training, inference and scoring; NaN when nothing was measured."""
     phases = run.record.get("phases", {})
     total = sum(phases.values())
     return 1 - sum(phases.get(name, 0.0) for name in MEASURED_PHASES) / total if total else float("nan")
@@ -306,7 +323,7 @@ def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
         ]
         for row in table.itertuples()
     ]
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in table["verdict"].value_counts(sort=False).items())
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in table["status"].value_counts(sort=False).items())
     return SmallTable(
         "Published figures beside measured ones",
         f"{run.data_word()}Dice in %; in brackets the 95 % interval of cases and seeds. Verdicts: {counts}.",
@@ -325,13 +342,16 @@ def audit_table(run: Run) -> SmallTable:
     titles = {task["name"]: task["title"] for task in run.record["tasks"]}
     rows = [
         [
-            item["kind"].capitalize(), item["relation"], item["fold"],
+            item["kind"].capitalize(),
+            item["relation"],
+            item["fold"],
             f"{titles.get(item['train_task'], item['train_task'])}: {item['train_cases']}",
             f"{titles.get(item['test_task'], item['test_task'])}: {item['test_cases']}",
-            item["evidence"], "data.accept_leaks" if item["accepted"] == "True" else DASH,
+            item["evidence"],
+            "data.accept_leaks" if item["accepted"] == "True" else DASH,
         ]
         for item in audit["findings"]
-    ]  # fmt: skip
+    ]
     found = f"{len(rows)} found" if rows else "none found"
     repairs = f" Changes to the lists: {'; '.join(audit['changes'])}." if audit["changes"] else ""
     return SmallTable(

@@ -11,7 +11,6 @@ from segbench.metrics.registry import METRICS
 from segbench.reporting.run import Method, Run
 from segbench.reporting.tables import Table, direction
 from segbench.stats.methods import method_labels
-from segbench.stats.multiverse import multiverse, multiverse_summary, policy_sensitivity
 from segbench.stats.paired import detectable_per_task, paired_table, variance_split
 from segbench.stats.ranking import (
     consensus,
@@ -20,6 +19,7 @@ from segbench.stats.ranking import (
     rank_stability,
     rank_table,
 )
+from segbench.stats.ranking_variants import multiverse, multiverse_summary, policy_sensitivity
 
 WEAK_CONTROLS = ("empty", "mean_shape", "threshold")
 MEAN_COLUMN = "Mean over tasks"

@@ -95,7 +95,7 @@ def direction(metric: str) -> int:
 
 
 def unit_of(metric: str) -> str:
-    """Return the unit that tables show: per cent for shares."""
+    """Return the unit that tables show: per cent for fractions."""
     return "%" if METRICS[metric].unit == "1" else METRICS[metric].unit
 
 
@@ -259,8 +259,8 @@ def _ceiling_sentence(run: Run, experiment: str) -> str:
     if all(method.key[0] != "oracle" for method in run.methods_of(experiment)):
         return ""
     return (
-        " Oracle: the reference through preparation and back, so the ceiling of methods that predict on the prepared "
-        "grid."
+        " Oracle: the reference through preprocessing and back, so the ceiling of methods that predict on the "
+        "preprocessed grid."
     )
 
 

@@ -7,16 +7,16 @@ import pandas as pd
 from segbench.reporting.run import Run
 from segbench.reporting.sections import SmallTable
 
-KEYS = ("experiment", "model", "initialisation", "unit", "fold", "seed")
+KEYS = ("experiment", "model", "initialisation", "scope", "fold", "seed")
 COUNTS = ("matched", "resized", "missing", "unused")
-HEAD = ["Method", "Source", "Format", "Share of the parameters", "Matched", "Resized", "Missing", "Unused", "Probe"]
+HEAD = ["Method", "Source", "Format", "Fraction of the parameters", "Matched", "Resized", "Missing", "Unused", "Probe"]
 
 
 def transfer_frame(run: Run) -> pd.DataFrame:
-    """Return one row per job that started from weights: source, checksum, share (0..1), tensors by fate, probe."""
+    """Return one row per job that started from weights: source, checksum, fraction (0..1), tensors by fate, probe."""
     rows = [
         {name: job[name] for name in KEYS}
-        | {name: job["match"].get(name, "") for name in ("source", "format", "sha256", "share")}
+        | {name: job["match"].get(name, "") for name in ("source", "format", "sha256", "fraction")}
         | {name: len(job["match"][name]) for name in COUNTS}
         | {"probe": " ".join(f"{value:g}" for value in job["match"].get("probe", ()))}
         for job in run.record["jobs"]
@@ -35,13 +35,13 @@ def transfer_table(run: Run, frame: pd.DataFrame, csv: str) -> SmallTable:
                 run.method(experiment, (model, start)).title,
                 sources[0] if len(sources) == 1 else f"{len(sources)} sources",
                 part["format"].iloc[0],
-                _range([f"{100 * share:.1f} %" for share in part["share"].sort_values()]),
+                _range([f"{100 * fraction:.1f} %" for fraction in part["fraction"].sort_values()]),
                 *(_range([str(count) for count in part[name].sort_values()]) for name in COUNTS),
                 probes[0] if len(probes) == 1 else f"{len(probes)} answers",
             ]
         )
     return SmallTable(
-        "Starting weights",
+        "Pre-trained weights",
         f"{run.data_word()}Tensors of the network by fate when its weights were loaded: matched as they are, resized, "
         "missing in the source (new heads among them); unused ones are the source's. Probe: mean, standard deviation, "
         "smallest and largest logit on a fixed input after loading (docs/pretrained_weights.md).",

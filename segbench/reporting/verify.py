@@ -11,7 +11,7 @@ from segbench.reporting.page import render
 def differing_files(report: Path) -> list[str]:
     """Return what differs between a report and one rebuilt from its scores.csv and run.json, sorted by file.
 
-    Empty when both hold the same files with the same bytes. Raises `InputFaults` when the two files are missing or do
+    Empty when both hold the same files with the same bytes. Raises `InputError` when the two files are missing or do
     not describe a finished run.
     """
     with tempfile.TemporaryDirectory() as folder:

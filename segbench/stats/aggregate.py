@@ -12,11 +12,11 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from segbench.core.errors import Fault, raise_faults
+from segbench.core.errors import Problem, raise_problems
 from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.coverage import measured_coverage
 from segbench.stats.intervals import PatientSums, Scale, SeedSpread, interval, mean_draws, seed_spread, with_seeds
-from segbench.stats.policies import (
+from segbench.stats.missing_masks import (
     DEFAULT_POLICIES,
     Policy,
     apply_policies,
@@ -28,9 +28,19 @@ from segbench.stats.policies import (
 from segbench.stats.scores import read_scores, validate_rows
 
 __all__ = [
-    "CELL", "DEFAULT_POLICIES", "SCORE_COLUMNS", "apply_policies", "cells", "lower_is_better", "mean_over_tasks",
-    "policy_of", "policy_text", "read_scores", "structure_cells", "validate_rows",
-]  # fmt: skip
+    "CELL",
+    "DEFAULT_POLICIES",
+    "SCORE_COLUMNS",
+    "apply_policies",
+    "cells",
+    "lower_is_better",
+    "mean_over_tasks",
+    "policy_of",
+    "policy_text",
+    "read_scores",
+    "structure_cells",
+    "validate_rows",
+]
 
 CELL = ["experiment", "model", "initialisation", "task"]
 _FIGURES = ("mean", "low", "high", "sd", "low_as_seen", "high_as_seen", "patient_low", "patient_high")
@@ -52,7 +62,7 @@ def cells(
     n_skipped (rows: case x structure x seed); n_patients, n_cases, n_structures, n_seeds; patient_low, patient_high
     (without the spread of seeds); seed_means (dict), seed_noise; coverage_low, coverage_high (measured coverage of the
     interval with that many patients). Units are the metric's. A cell without a counted row has NaN figures, one
-    patient no interval. Raises `InputFaults` when a task mixes protocols.
+    patient no interval. Raises `InputError` when a task mixes protocols.
     """
     chosen = apply_policies(_of_metric(rows, metric), policies)
     scale = scale_of(metric, policies)
@@ -124,8 +134,8 @@ def _over_tasks(seen: pd.DataFrame, confidence: float) -> tuple[float, float, fl
 def _of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     chosen = rows[rows["metric"] == metric]
     mixed = chosen.groupby(["experiment", "task"])["protocol"].nunique()
-    raise_faults(
-        Fault(
+    raise_problems(
+        Problem(
             f"{experiment}/{task}", "several protocols in one table", "one protocol", "select the rows of one protocol"
         )
         for experiment, task in mixed[mixed > 1].index

@@ -9,11 +9,11 @@ import pandas as pd
 
 from segbench.stats.aggregate import cells, mean_over_tasks, structure_cells
 from segbench.stats.methods import first_protocol, undefined_tasks
-from segbench.stats.multiverse import multiverse, multiverse_summary, policy_sensitivity
+from segbench.stats.missing_masks import Policy, policy_text
 from segbench.stats.paired import detectable_per_task, paired_table, variance_split
-from segbench.stats.policies import Policy, policy_text
 from segbench.stats.published import check_published
 from segbench.stats.ranking import consensus, friedman, nemenyi, rank_distribution, rank_stability, rank_table
+from segbench.stats.ranking_variants import multiverse, multiverse_summary, policy_sensitivity
 from segbench.stats.transfer import transfer_map
 
 TITLES = {
@@ -67,9 +67,14 @@ def compare(rows: pd.DataFrame, options: Options) -> dict[str, pd.DataFrame]:
     found["multiverse"].append(universes)
     found["multiverse_summary"].append(multiverse_summary(universes) if len(universes) else universes)
     found["published"].append(
-        check_published(first, synthetic=options.synthetic, budgets=options.budgets, policies=options.policies,
-                        confidence=1 - options.alpha)
-    )  # fmt: skip
+        check_published(
+            first,
+            synthetic=options.synthetic,
+            budgets=options.budgets,
+            policies=options.policies,
+            confidence=1 - options.alpha,
+        )
+    )
     joined = {name: [part for part in parts if len(part)] for name, parts in found.items()}
     return {name: pd.concat(parts, ignore_index=True) for name, parts in joined.items() if parts}
 
@@ -118,7 +123,7 @@ def notes(rows: pd.DataFrame, options: Options) -> list[str]:
     return [
         *([f"Synthetic data: {', '.join(synthetic)}. These figures say nothing about patients."] if synthetic else []),
         f"Protocol: {', '.join(rows['protocol'].unique())}. Metrics by their names in docs/metrics.md: "
-        f"{', '.join(options.metrics)}; dice and other shares in per cent, distances in mm, volumes in ml.",
+        f"{', '.join(options.metrics)}; dice and other fractions in per cent, distances in mm, volumes in ml.",
         *(f"Policy for {policy_text(metric, options.policies)}." for metric in options.metrics),
         *(
             f"{metric} is defined for nobody on {', '.join(tasks)}: rankings over tasks by {metric} are without."

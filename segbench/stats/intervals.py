@@ -3,7 +3,7 @@
 Scores of a segmentation task are a mixture: misses that sit exactly on the worst value, and hits spread around a level.
 A bootstrap of nine patients without a miss has never heard of misses, so its interval fails whenever they exist. Here
 
-* the share of misses is drawn with Dirichlet(1, ..., 1) weights over the patients and one more patient. Where misses
+* the fraction of misses is drawn with Dirichlet(1, ..., 1) weights over the patients and one more patient. Where misses
   were seen, a part of that patient is a miss (for one structure: Jeffreys' Beta(k + 1/2, n - k + 1/2)); where none was
   seen, the patient is a miss with probability 1/2 (mid-P, with half of its mass on no miss at all);
 * the mean of the hits gets Student's distribution over patients, jointly for all structures, kept inside its range;
@@ -81,7 +81,7 @@ def sums_of_values(values_PK: np.ndarray, scale: Scale) -> PatientSums:
 
 
 def _miss_share_draws(sums: PatientSums, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """Share of misses per structure (B, K); the same patient weights for all structures keep their dependence."""
+    """Fraction of misses per structure (B, K); the same patient weights for all structures keep their dependence."""
     weights_BP = rng.standard_exponential((resamples, len(sums.hits_PK)))
     extra_B1 = rng.standard_exponential((resamples, 1))
     wholly_B1, partly_B1 = rng.random((resamples, 1)) < 0.5, rng.beta(0.5, 0.5, (resamples, 1))
@@ -136,7 +136,7 @@ class SeedSpread:
 
         Student's quantile with Welch and Satterthwaite's degrees of freedom of the sum with `patient_variance`, the
         variance of the same mean over patients: two seeds alone have one degree of freedom (quantile 12.7), but when
-        patients make most of the variance the uncertainty of the seeds' share of it matters little.
+        patients make most of the variance the uncertainty of the seeds' fraction of it matters little.
         """
         seeds = len(self.means_S)
         own = max(self.variance, 0.0) / seeds if seeds > 1 else 0.0

@@ -8,18 +8,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from segbench.core.errors import Fault, raise_faults, suggestion
+from segbench.core.errors import Problem, raise_problems, suggestion
 from segbench.core.vocabulary import METRIC_NAMES, SCORE_COLUMNS
 from segbench.stats.methods import check_complete
-from segbench.stats.policies import declare_metric, known_metrics
+from segbench.stats.missing_masks import declare_metric, known_metrics
 from segbench.stats.scores import read_csv_text, validate_rows
 
 log = logging.getLogger(__name__)
 NEEDED = ("model", "task", "case", "structure", "metric", "value")
 DEFAULTS = {
-    "experiment": "comparison", "initialisation": "none", "unit": "unknown", "fold": "0", "seed": "0",
-    "protocol": "as given", "status": "ok",
-}  # fmt: skip
+    "experiment": "comparison",
+    "initialisation": "none",
+    "scope": "unknown",
+    "fold": "0",
+    "seed": "0",
+    "protocol": "as given",
+    "status": "ok",
+}
 
 
 def read_long(
@@ -29,15 +34,15 @@ def read_long(
 
     Needed: `NEEDED`; other columns of a score table are used where present and filled with `DEFAULTS` otherwise
     (dataset: the task, patient: the case), further columns are ignored with a log line. Metrics that are not ours must
-    be named in one of the two directions. A blank value needs a status that explains it. Raises `InputFaults` with
-    every fault, rows that one method has and another lacks included.
+    be named in one of the two directions. A blank value needs a status that explains it. Raises `InputError` with
+    every problem, rows that one method has and another lacks included.
     """
     rows = read_csv_text(path)
     rows.columns = [str(name).strip().lower() for name in rows.columns]
-    raise_faults(_column_faults(path, list(rows.columns)))
+    raise_problems(_column_problems(path, list(rows.columns)))
     for name in (*lower_is_better, *higher_is_better):
         declare_metric(name, lower_is_better=name in lower_is_better)
-    raise_faults(_metric_faults(path, rows["metric"]))
+    raise_problems(_metric_problems(path, rows["metric"]))
     ignored = [name for name in rows.columns if name not in SCORE_COLUMNS]
     if ignored:
         log.info("%s: columns not used: %s", path, ", ".join(ignored))
@@ -51,19 +56,19 @@ def read_long(
     return checked
 
 
-def _column_faults(path: Path | str, columns: list[str]) -> list[Fault]:
+def _column_problems(path: Path | str, columns: list[str]) -> list[Problem]:
     missing = [
-        Fault(str(path), f"no column '{name}'", f"the columns {', '.join(NEEDED)}", suggestion(name, columns))
+        Problem(str(path), f"no column '{name}'", f"the columns {', '.join(NEEDED)}", suggestion(name, columns))
         for name in NEEDED
         if name not in columns
     ]
     twice = sorted({name for name in columns if columns.count(name) > 1})
-    return missing + [Fault(str(path), f"column '{name}' twice", "each column once", "remove one") for name in twice]
+    return missing + [Problem(str(path), f"column '{name}' twice", "each column once", "remove one") for name in twice]
 
 
-def _metric_faults(path: Path | str, metrics: pd.Series) -> list[Fault]:
+def _metric_problems(path: Path | str, metrics: pd.Series) -> list[Problem]:
     return [
-        Fault(
+        Problem(
             f"{path}: metric {name}",
             "a metric of unknown direction",
             "a metric of segbench, or its direction",

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from segbench.core.errors import Fault, raise_faults
-from segbench.stats.policies import NEVER_COUNTED, Policy, apply_policies
+from segbench.core.errors import Problem, raise_problems
+from segbench.stats.missing_masks import NEVER_COUNTED, Policy, apply_policies
 
 PLAIN_INITIALISATIONS = ("", "random", "none")
 CASE_KEYS = ["task", "patient", "case", "structure"]
@@ -23,45 +23,45 @@ def method_labels(rows: pd.DataFrame) -> pd.Series:
 
 
 def check_complete(rows: pd.DataFrame, *, where: str = "scores") -> None:
-    """Raise `InputFaults` when a method lacks rows that another method has: a missing row is an error, not a smaller n.
+    """Raise `InputError` when a method lacks rows that another method has: a missing row is an error, not a smaller n.
 
     Every (model, initialisation, seed) must have the same tasks, and on them the same cases, structures and metrics; a
     failed case and a task that a model does not serve are rows with their status.
     """
     keys = ["case", "structure", "metric"]
-    faults = _missing_tasks(rows, where)
+    problems = _missing_tasks(rows, where)
     for (experiment, protocol, task), part in rows.groupby(["experiment", "protocol", "task"], sort=False):
         expected = pd.MultiIndex.from_frame(part[keys].drop_duplicates())
         for (model, initialisation, seed), own in part.groupby(["model", "initialisation", "seed"], sort=False):
             missing = expected.difference(pd.MultiIndex.from_frame(own[keys]), sort=True)
             if len(missing):
-                faults.append(
-                    Fault(
+                problems.append(
+                    Problem(
                         f"{where}: {experiment}/{protocol}/{task}: {model} {initialisation} seed {seed}",
                         f"{len(missing)} of {len(expected)} rows missing, first {'/'.join(map(str, missing[0]))}",
                         "the same cases, structures and metrics for every method",
                         "add the rows with a status such as prediction_missing, failed or skipped",
                     )
                 )
-    raise_faults(faults)
+    raise_problems(problems)
 
 
-def _missing_tasks(rows: pd.DataFrame, where: str) -> list[Fault]:
-    faults = []
+def _missing_tasks(rows: pd.DataFrame, where: str) -> list[Problem]:
+    problems = []
     for experiment, part in rows.groupby("experiment", sort=False):
         tasks = set(zip(part["task"], part["protocol"], strict=True))
         for (model, initialisation, seed), own in part.groupby(["model", "initialisation", "seed"], sort=False):
             missing = sorted(tasks - set(zip(own["task"], own["protocol"], strict=True)))
             if missing:
-                faults.append(
-                    Fault(
+                problems.append(
+                    Problem(
                         f"{where}: {experiment}: {model} {initialisation} seed {seed}",
                         f"no row of {', '.join(f'{task} under protocol {protocol!r}' for task, protocol in missing)}",
                         "the same tasks under the same protocols for every method",
                         "add its rows, with the status skipped where the method does not serve the task",
                     )
                 )
-    return faults
+    return problems
 
 
 def first_protocol(rows: pd.DataFrame) -> pd.DataFrame:

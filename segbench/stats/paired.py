@@ -23,7 +23,7 @@ from segbench.stats.aggregate import seed_effects
 from segbench.stats.coverage import DIFFERENCE, measured_coverage
 from segbench.stats.intervals import SeedSpread, welch_freedoms
 from segbench.stats.methods import case_table, method_labels, patient_differences
-from segbench.stats.policies import Policy, apply_policies, lower_is_better, scale_of
+from segbench.stats.missing_masks import Policy, apply_policies, lower_is_better, scale_of
 
 EQUIVALENCE = {"dice": 0.01, "iou": 0.01, "nsd": 0.01, "nsd_voxel": 0.01}
 """Half-width of the region of practical equivalence: one Dice point; 1 mm for distances, see `region`."""
@@ -161,7 +161,7 @@ def compare_pair(
         "p_a_better": a_better,
         "p_equivalent": middle,
         "p_b_better": b_better,
-        "verdict": verdict(a_better, middle, b_better),
+        "status": verdict(a_better, middle, b_better),
         "minimum_detectable": minimum_detectable(spread, count, alpha=alpha),
         "better_if_significant": "" if not count else "ba"[int((mean > 0) != lower_is_better)],
     }
@@ -293,7 +293,7 @@ def variance_split(rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Po
     """Return how the variance of values splits between cases and seeds, per (experiment, task, method).
 
     Two-way analysis of variance without replication over (patient, seed) means: var_cases, var_seeds, var_residual
-    (unit squared, negative estimates are 0) and their shares. With one seed only var_cases is known, and it then
+    (unit squared, negative estimates are 0) and their fractions. With one seed only var_cases is known, and it then
     includes the residual; the seed columns are NaN.
     """
     chosen = apply_policies(rows[rows["metric"] == metric], policies)
@@ -312,7 +312,7 @@ def _components(table_PS: np.ndarray) -> dict[str, float]:
     counts = {"n_patients": patients, "n_seeds": seeds}
     if patients < 2 or seeds < 2:
         only = float(table_PS.mean(axis=1).var(ddof=1)) if patients > 1 else np.nan
-        names = ("var_seeds", "var_residual", "share_cases", "share_seeds")
+        names = ("var_seeds", "var_residual", "fraction_cases", "fraction_seeds")
         return counts | {"var_cases": only, **dict.fromkeys(names, np.nan)}
     rows_P, columns_S = table_PS.mean(axis=1), table_PS.mean(axis=0)
     residual_PS = table_PS - rows_P[:, None] - columns_S + table_PS.mean()
@@ -320,5 +320,5 @@ def _components(table_PS: np.ndarray) -> dict[str, float]:
     cases = max(float(rows_P.var(ddof=1)) - residual / seeds, 0.0)
     seed = max(float(columns_S.var(ddof=1)) - residual / patients, 0.0)
     total = cases + seed + residual
-    shares = {"share_cases": cases / total, "share_seeds": seed / total} if total > 0 else {}
-    return counts | {"var_cases": cases, "var_seeds": seed, "var_residual": residual} | shares
+    fractions = {"fraction_cases": cases / total, "fraction_seeds": seed / total} if total > 0 else {}
+    return counts | {"var_cases": cases, "var_seeds": seed, "var_residual": residual} | fractions

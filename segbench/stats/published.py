@@ -14,7 +14,7 @@ import pandas as pd
 
 from segbench.core.cards import ROOT
 from segbench.stats.aggregate import cells
-from segbench.stats.policies import Policy
+from segbench.stats.missing_masks import Policy
 from segbench.stats.scores import read_csv_text
 
 FOLDER = ROOT / "data" / "published"
@@ -23,14 +23,32 @@ CLOSE = 0.005
 ROUNDING = 0.0005
 """Published values have one decimal of a per cent."""
 COLUMNS = [
-    "paper", "table", "experiment", "published_method", "published_task", "structure", "model", "initialisation",
-    "task", "metric", "published", "measured", "difference", "low", "high", "n_scored", "n_expected", "n_cases",
-    "verdict", "reason", "source_url",
-]  # fmt: skip
+    "paper",
+    "table",
+    "experiment",
+    "published_method",
+    "published_task",
+    "structure",
+    "model",
+    "initialisation",
+    "task",
+    "metric",
+    "published",
+    "measured",
+    "difference",
+    "low",
+    "high",
+    "n_scored",
+    "n_expected",
+    "n_cases",
+    "status",
+    "reason",
+    "source_url",
+]
 
 
 def published_cells(folder: Path = FOLDER) -> pd.DataFrame:
-    """Return every published Dice cell with its table's facts; `published` is a share in 0..1, NaN when not seen."""
+    """Return every published Dice cell with its table's facts; `published` is a fraction in 0..1, NaN when not seen."""
     tables = read_csv_text(folder / "tables.csv")
     parts = []
     for facts in tables.to_dict("records"):
@@ -135,11 +153,13 @@ def _record(cell: dict, own: dict, reasons: list[str]) -> dict[str, object]:
         "difference": difference,
         "low": own["low_as_seen"],
         "high": own["high_as_seen"],
-        "verdict": _verdict(cell["published"], difference, (own["low_as_seen"], own["high_as_seen"]), reasons),
+        "status": _verdict(cell["published"], difference, (own["low_as_seen"], own["high_as_seen"]), reasons),
         "reason": "; ".join(reasons),
-        **{name: own[name] for name in ("experiment", "model", "initialisation", "task", "metric", "n_scored",
-                                        "n_expected", "n_cases")},
-    }  # fmt: skip
+        **{
+            name: own[name]
+            for name in ("experiment", "model", "initialisation", "task", "metric", "n_scored", "n_expected", "n_cases")
+        },
+    }
 
 
 def _verdict(published: float, difference: float, limits: tuple[float, float], reasons: list[str]) -> str:

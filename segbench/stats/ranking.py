@@ -17,8 +17,8 @@ import scikit_posthocs
 from scipy import stats
 
 from segbench.stats.methods import case_table
+from segbench.stats.missing_masks import Policy, lower_is_better
 from segbench.stats.paired import paired_table
-from segbench.stats.policies import Policy, lower_is_better
 from segbench.stats.resample import board, bootstrap_means, cell_means
 
 ALL_TASKS = "all tasks"
@@ -101,8 +101,8 @@ def rank_distribution(
 ) -> pd.DataFrame:
     """Return how often a method takes a rank by mean when patients (and seeds) are drawn again.
 
-    Rows (experiment, task, method, rank, share); task 'all tasks' ranks by the mean over tasks and holds only methods
-    with a value on every task. Ties take the better rank. Shares of a method sum to 1.
+    Rows (experiment, task, method, rank, fraction); task 'all tasks' ranks by the mean over tasks and holds only
+    methods with a value on every task. Ties take the better rank. Shares of a method sum to 1.
     """
     records = []
     for index, experiment in enumerate(rows["experiment"].unique()):
@@ -113,13 +113,13 @@ def rank_distribution(
             *zip(table.task_names, np.moveaxis(draws_BMT, 2, 0), strict=True),
             (ALL_TASKS, whole_BM),
         ]:
-            for method, rank, share in _shares(draws_BM, table.methods, metric):
+            for method, rank, fraction in _fractions(draws_BM, table.methods, metric):
                 key = {"experiment": experiment, "metric": metric, "task": name, "method": method}
-                records.append(key | {"rank": rank, "share": share})
+                records.append(key | {"rank": rank, "fraction": fraction})
     return pd.DataFrame.from_records(records)
 
 
-def _shares(draws_BM: np.ndarray, methods: tuple[str, ...], metric: str) -> list[tuple[str, int, float]]:
+def _fractions(draws_BM: np.ndarray, methods: tuple[str, ...], metric: str) -> list[tuple[str, int, float]]:
     kept = ~np.isnan(draws_BM).any(axis=0)
     signed_BM = draws_BM[:, kept] * (1 if lower_is_better(metric) else -1)
     ranks_BM = stats.rankdata(signed_BM, axis=1, method="min") if kept.any() else signed_BM
@@ -136,11 +136,17 @@ def rank_stability(distribution: pd.DataFrame, *, confidence: float = 0.95) -> p
     tails = ((1 - confidence) / 2, 0.5, (1 + confidence) / 2)
     records = []
     for key, part in distribution.groupby(["experiment", "metric", "task", "method"], sort=False):
-        low, median, high = np.searchsorted(part["share"].cumsum().to_numpy() - 1e-12, tails) + 1
+        low, median, high = np.searchsorted(part["fraction"].cumsum().to_numpy() - 1e-12, tails) + 1
         names = ("experiment", "metric", "task", "method")
-        records.append(dict(zip(names, key, strict=True))
-                       | {"p_first": float(part.loc[part["rank"] == 1, "share"].sum()), "rank_low": int(low),
-                          "rank_median": int(median), "rank_high": int(high)})  # fmt: skip
+        records.append(
+            dict(zip(names, key, strict=True))
+            | {
+                "p_first": float(part.loc[part["rank"] == 1, "fraction"].sum()),
+                "rank_low": int(low),
+                "rank_median": int(median),
+                "rank_high": int(high),
+            }
+        )
     return pd.DataFrame.from_records(records)
 
 
@@ -175,8 +181,10 @@ def friedman(
     Rows: one per method with n_blocks, n_methods, statistic, p_value, critical_difference (Nemenyi) and mean_rank. Two
     mean ranks further apart than the critical difference differ. Fewer than three methods or two blocks are left out.
     """
-    parts = [_friedman(table, metric, alpha).assign(experiment=experiment, task=task)
-             for experiment, task, table in _blocks(rows, metric, policies)]  # fmt: skip
+    parts = [
+        _friedman(table, metric, alpha).assign(experiment=experiment, task=task)
+        for experiment, task, table in _blocks(rows, metric, policies)
+    ]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     return table.assign(metric=metric)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from segbench.stats.methods import countable, method_labels
-from segbench.stats.policies import Policy, apply_policies
+from segbench.stats.missing_masks import Policy, apply_policies
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,17 @@ def bootstrap_means(table: Board, *, resamples: int, rng: np.random.Generator) -
 
     A method's seeds are drawn once for all tasks, because a universal model's seed is one training.
     """
-    seeds_MBS = np.stack([
-        rng.multinomial(has_S.sum(), has_S / has_S.sum(), size=resamples) for has_S in table.seeds_MS
-    ])  # fmt: skip
+    seeds_MBS = np.stack(
+        [rng.multinomial(has_S.sum(), has_S / has_S.sum(), size=resamples) for has_S in table.seeds_MS]
+    )
     draws = np.full((resamples, len(table.methods), len(table.tasks)), np.nan)
     for t, task in enumerate(table.tasks):
         count = len(task.patients)
         weights_BP = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
         for m, seeds_BS in enumerate(seeds_MBS):
-            sums_BK, counts_BK = (_weighted(values_MPKS[m], weights_BP, seeds_BS)
-                                  for values_MPKS in (task.sums_MPKS, task.counts_MPKS))  # fmt: skip
+            sums_BK, counts_BK = (
+                _weighted(values_MPKS[m], weights_BP, seeds_BS) for values_MPKS in (task.sums_MPKS, task.counts_MPKS)
+            )
             draws[:, m, t] = structure_mean(sums_BK, counts_BK)
     return draws
 

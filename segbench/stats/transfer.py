@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from segbench.stats.methods import method_labels
+from segbench.stats.missing_masks import Policy
 from segbench.stats.paired import paired_table
-from segbench.stats.policies import Policy
 
 ALL_STRUCTURES = "all structures"
 SEPARATOR = "\x1f"  # joins task and structure, both of which may hold spaces
@@ -33,8 +33,10 @@ def transfer_map(
     """
     rows = rows[rows["model"].isin([*universal, *single])]
     labels = method_labels(rows)
-    names = {kind: labels[rows["model"].isin(models)].drop_duplicates().tolist()
-             for kind, models in (("universal", universal), ("single", single))}  # fmt: skip
+    names = {
+        kind: labels[rows["model"].isin(models)].drop_duplicates().tolist()
+        for kind, models in (("universal", universal), ("single", single))
+    }
     pairs = [(a, b) for a in names["universal"] for b in names["single"]]
     options = {"metric": metric, "policies": policies, "alpha": alpha, "rope": rope, "pairs": pairs}
     whole = paired_table(rows, **options).assign(structure=ALL_STRUCTURES)
@@ -47,7 +49,13 @@ def transfer_map(
     whole = whole[whole["task"].isin(rows.loc[several, "task"])]
     table = pd.concat([structures, whole], ignore_index=True)
     table["transfer"] = table["better"].map({"a": "positive", "b": "negative", "": "not shown"})
-    table = table.rename(columns={"method_a": "universal", "method_b": "single", "p_a_better": "p_universal_better",
-                                  "p_b_better": "p_single_better"})  # fmt: skip
+    table = table.rename(
+        columns={
+            "method_a": "universal",
+            "method_b": "single",
+            "p_a_better": "p_universal_better",
+            "p_b_better": "p_single_better",
+        }
+    )
     first = ["experiment", "metric", "task", "structure", "universal", "single"]
     return table[[*first, *table.columns.drop([*first, "better"])]]

@@ -18,7 +18,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a state dict; a damaged or foreign file raises `InputFaults`."""
+    """Read a state dict; a damaged or foreign file raises `InputError`."""
     return read_state_dict(path)
 
 

@@ -15,21 +15,21 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from segbench.core.config import Config, Training
-from segbench.core.jobs import Job
 from segbench.core.paths import RunPaths
 from segbench.core.seeds import seed_for
 from segbench.core.task import TaskSet
 from segbench.data.sampling import PatchSampler, task_schedule
 from segbench.data.store import open_case
 from segbench.data.transforms import augment, build_augmentation
+from segbench.experiment.config import Config, Training
+from segbench.experiment.jobs import Job
 
 
 def training_cases(config: Config, job: Job, task: str) -> list[tuple[str, Path]]:
-    """Return (case id, folder in the prepared store) of the training cases of a task, in the order of the split."""
+    """Return (case id, folder in the preprocessed store) of the training cases of a task, in the order of the split."""
     paths = RunPaths(config.run)
     splits = json.loads(paths.splits.read_text(encoding="utf-8"))
-    index = json.loads(paths.prepared(task).read_text(encoding="utf-8"))
+    index = json.loads(paths.preprocessed(task).read_text(encoding="utf-8"))
     return [(case, Path(index["cases"][case])) for case in splits["folds"][str(job.fold)][task]["train"]]
 
 
@@ -41,7 +41,7 @@ class BatchStream(Dataset):
         self.job = job
         self.tasks = tasks
         patch_size_zyx = config.network.patch_size_zyx
-        foreground_fraction = None if job.pretext else self.recipe.foreground_fraction
+        foreground_fraction = None if job.self_supervised else self.recipe.foreground_fraction
         self.samplers, self.augmentations, sizes = [], [], []
         for task in tasks:
             cases = training_cases(config, job, task.name)

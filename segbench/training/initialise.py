@@ -7,25 +7,25 @@ from pathlib import Path
 
 from models.interface import SegmentationModel
 from segbench.core.cards import loaded_prefixes
-from segbench.core.config import Config
-from segbench.core.errors import RunFailed, fault
+from segbench.core.errors import RunFailed, input_error
 from segbench.core.files import sha256_of
-from segbench.core.jobs import Job
 from segbench.core.paths import RunPaths
+from segbench.experiment.config import Config
+from segbench.experiment.jobs import Job
 from segbench.training.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
 
 
 def initialise(config: Config, job: Job, model: SegmentationModel) -> dict | None:
-    """Load the job's starting weights into `model` in place; return the match report, or None for random weights.
+    """Load the job's pre-trained weights into `model` in place; return the match report, or None for random weights.
 
-    Raises RunFailed when the source job has no weights, InputFaults when the file or what it holds is not as expected;
+    Raises RunFailed when the source job has no weights, InputError when the file or what it holds is not as expected;
     then nothing was loaded.
     """
     if job.experiment != "downstream":
         return None
-    from models.transfer import transfer_weights
+    from models.weights.transfer import transfer_weights
 
     item, source = job.weights(config), job.source(config)
     if item.file is not None:
@@ -42,7 +42,7 @@ def initialise(config: Config, job: Job, model: SegmentationModel) -> dict | Non
         where=str(path),
         source_format=item.format,
         prefixes=prefixes,
-        minimum_share=item.minimum_share,
+        minimum_fraction=item.minimum_fraction,
         expected_probe=item.probe,
     )
     log.info("%s: %s", path, report.text())
@@ -50,13 +50,13 @@ def initialise(config: Config, job: Job, model: SegmentationModel) -> dict | Non
 
 
 def checked_sha256(path: Path, expected: str | None) -> str:
-    """Return the SHA-256 of a file of weights; one that cannot be read, or is not the expected one, is a fault."""
+    """Return the SHA-256 of a file of weights; one that cannot be read, or is not the expected one, is a problem."""
     try:
         digest = sha256_of(path)
     except OSError as error:
-        raise fault(path, found=error.strerror, expected="a file of weights", mend="put it there") from error
+        raise input_error(path, found=error.strerror, expected="a file of weights", fix="put it there") from error
     if expected is not None and digest != expected.lower():
-        raise fault(path, found=f"SHA-256 {digest}", expected=expected, mend="get the file again, or mend sha256")
+        raise input_error(path, found=f"SHA-256 {digest}", expected=expected, fix="get the file again, or fix sha256")
     return digest
 
 

@@ -22,14 +22,14 @@ import torch
 from models.interface import NetworkSpec, SegmentationModel
 from models.loader import build_model
 from segbench.core.cards import code_of
-from segbench.core.config import Config
 from segbench.core.errors import RunFailed
 from segbench.core.files import sha256_of, write_text
-from segbench.core.jobs import Job, settings_hash
 from segbench.core.paths import RunPaths
 from segbench.core.progress import Progress
 from segbench.core.provenance import TRAINING_CODE, code_fingerprint
 from segbench.core.seeds import seed_for
+from segbench.experiment.config import Config
+from segbench.experiment.jobs import Job, settings_hash
 from segbench.training import checkpoint
 from segbench.training.data import BatchStream
 from segbench.training.initialise import initialise
@@ -59,7 +59,7 @@ def network_spec(config: Config) -> NetworkSpec:
 def new_model(config: Config, job: Job) -> SegmentationModel | Objective:
     """Build the job's network, or objective, with random weights from the repetition's named axis."""
     entry = config.model_entry(job.model)
-    build = build_objective if job.pretext else build_model
+    build = build_objective if job.self_supervised else build_model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("weights", job.seed))
         return build(entry.name, job.tasks(config), network_spec(config), **entry.options)
@@ -111,7 +111,7 @@ def train(config: Config, job: Job, *, device: torch.device, workers: int = 0) -
 
 def _codes(config: Config, job: Job) -> dict[str, str]:
     """Return fingerprints of the code that trains every job, and of the files of this model or objective."""
-    own = code_of(config.model_entry(job.model).name, objective=job.pretext)
+    own = code_of(config.model_entry(job.model).name, objective=job.self_supervised)
     return {"training_code": code_fingerprint(TRAINING_CODE), "method_code": code_fingerprint([own])}
 
 
@@ -162,7 +162,7 @@ def _step(model, optimiser, images_BCZYX, labels_BZYX, task, recipe, job, step: 
     autocast = torch.autocast(images_BCZYX.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("step", job.seed, step))
-        if job.pretext:
+        if job.self_supervised:
             with autocast:
                 loss = model(images_BCZYX, np.random.default_rng(seed_for("views", job.seed, step)))
         else:
@@ -174,7 +174,7 @@ def _step(model, optimiser, images_BCZYX, labels_BZYX, task, recipe, job, step: 
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
             optimiser.step()
-            if job.pretext:
+            if job.self_supervised:
                 model.after_step()
     return value
 

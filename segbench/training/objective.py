@@ -1,8 +1,8 @@
 """The contract of a self-supervised objective: it sees images, never labels, and leaves an encoder to start from.
 
-Axis legend: B batch, C channel, Z Y X space. An objective is one file below `pretext/`: a CARD, a subclass of
+Axis legend: B batch, C channel, Z Y X space. An objective is one file below `self_supervised/`: a CARD, a subclass of
 `Objective` and `build(tasks, spec, **options)`. Its tensors below the card's `encoder_keys` carry the names of the
-shared backbone, so that `models.transfer` finds them; there is one input stem per channel count of the tasks.
+shared backbone, so that `models.weights.transfer` finds them; there is one input stem per channel count of the tasks.
 """
 
 from __future__ import annotations
@@ -53,5 +53,5 @@ class Reconstruction(Objective):
 
 
 def build_objective(name: str, tasks: TaskSet, spec: NetworkSpec, **options: Any) -> Objective:
-    """Build the objective of a file below `pretext/`; its options are those of its card."""
-    return importlib.import_module(f"segbench.training.pretext.{name}").build(tasks, spec, **options)
+    """Build the objective of a file below `self_supervised/`; its options are those of its card."""
+    return importlib.import_module(f"segbench.training.self_supervised.{name}").build(tasks, spec, **options)

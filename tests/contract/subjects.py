@@ -14,8 +14,8 @@ from models.interface import NetworkSpec, SegmentationModel
 from models.loader import build_model
 from segbench.core.cards import model_cards, supports
 from segbench.core.task import Channel, Structure, Task, TaskSet
+from tests.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SPEC = NetworkSpec(
     patch_size_zyx=(16, 32, 32),
     base_features=4,

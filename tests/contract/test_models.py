@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from models.interface import load_strictly, read_state_dict
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from tests.contract import subjects
 from tests.contract.subjects import CARDS, NAMES, ODD_SIZE_ZYX, SHARED_GRID_SIZE_ZYX, SPEC
 
@@ -21,9 +21,21 @@ over_tasks = pytest.mark.parametrize(
     ("name", "number", "task"), [pytest.param(*row, id=f"{row[0]}-{row[2].name}") for row in subjects.served()]
 )
 CARD_KEYS = {
-    "title", "kind", "citation", "url", "licence", "original_licence", "version", "fidelity", "deviations", "channels",
-    "patch_multiple", "options", "encoder_keys", "backbone", "loss",
-}  # fmt: skip
+    "title",
+    "kind",
+    "citation",
+    "url",
+    "licence",
+    "original_licence",
+    "version",
+    "fidelity",
+    "deviations",
+    "channels",
+    "patch_multiple",
+    "options",
+    "encoder_keys",
+    "backbone",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +52,7 @@ def test_card_is_complete_and_true(name):
     card = CARDS[name]
     assert card.keys() >= CARD_KEYS
     assert card["kind"] in ("universal", "single_task")
-    assert card["fidelity"] in ("numerical", "description", "idea")
+    assert card["fidelity"] in ("numerical", "description", "concept")
     assert card["backbone"] in ("shared", "own")
     keys = subjects.shared_model(name).state_dict().keys()
     for prefix in card["encoder_keys"]:
@@ -167,7 +179,7 @@ def test_damaged_checkpoint_changes_nothing(name):
     state = {key: torch.zeros_like(tensor) for key, tensor in before.items()}
     missing = next(iter(state))
     del state[missing]
-    with pytest.raises(InputFaults, match="no tensor"):
+    with pytest.raises(InputError, match="no tensor"):
         load_strictly(model, state, "weights.pt")
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
 
@@ -184,15 +196,15 @@ def test_bfloat16_autocast(name):
 
 
 @over_models
-def test_bad_input_is_refused_with_the_mend(name):
+def test_bad_input_is_refused_with_the_fix(name):
     model = subjects.shared_model(name)
     task = next(iter(model.tasks))
-    with pytest.raises(InputFaults, match="C = 1"):
+    with pytest.raises(InputError, match="C = 1"):
         model(torch.zeros(1, 3, *SPEC.patch_size_zyx), task)
-    with pytest.raises(InputFaults, match="5 axes"):
+    with pytest.raises(InputError, match="5 axes"):
         model(torch.zeros(1, *SPEC.patch_size_zyx), task)
     stranger = subjects.make_task("livre", ("CT",), ("liver", "liver tumour"))
-    with pytest.raises(InputFaults, match="did you mean 'liver'"):
+    with pytest.raises(InputError, match="did you mean 'liver'"):
         model(subjects.images(stranger), stranger)
 
 

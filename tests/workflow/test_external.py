@@ -1,4 +1,4 @@
-"""Models that live elsewhere take part: their commands run, their masks are checked, what is missing is counted."""
+"""External models take part: their commands run, their masks are checked, what is missing is counted."""
 
 import copy
 import csv
@@ -15,7 +15,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-verb, job = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+command, job = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
 work, (task,) = Path(job["work"]), job["tasks"]
 
 
@@ -23,10 +23,10 @@ def load(path):
     return np.asarray(nib.load(path).dataobj)
 
 
-if verb == "train":
+if command == "train":
     inside = [load(case["images"][0])[load(case["label"]) > 0].mean() for case in task["training"]]
     (work / "model.json").write_text(json.dumps(float(np.mean(inside))))
-elif verb == "predict":
+elif command == "predict":
     level = json.loads((work / "model.json").read_text())
     assert all("label" not in case for case in task["test"])
     for case in task["test"][1:]:
@@ -34,14 +34,17 @@ elif verb == "predict":
         mask = (np.abs(load(case["images"][0]) - level) < 15).astype(np.uint8)
         nib.save(nib.Nifti1Image(mask, image.affine), Path(job["output"]) / task["name"] / (case["case"] + ".nii.gz"))
 """
-TRAIN, PREDICT = (f"python external.py {verb} {{job}}" for verb in ("train", "predict"))
+TRAIN, PREDICT = (f"python external.py {command} {{job}}" for command in ("train", "predict"))
 
 
 def config(*external: dict) -> dict:
     content = copy.deepcopy(CONFIG)
     content["upstream"] = {
-        "tasks": ["phantom_spleen"], "models": [], "controls": ["oracle"], "external": list(external),
-    }  # fmt: skip
+        "tasks": ["phantom_spleen"],
+        "models": [],
+        "controls": ["oracle"],
+        "external": list(external),
+    }
     del content["downstream"]
     return content
 
@@ -124,7 +127,7 @@ def test_given_masks_score_the_same_and_stray_ones_are_refused(finished):
         ({"predict": "x", "name": "oracle-2"}, "pattern"),
     ],
 )
-def test_faults_of_an_entry_are_told_before_the_graph(tmp_path, entry, text):
+def test_problems_of_an_entry_are_told_before_the_graph(tmp_path, entry, text):
     workflow = Workflow(tmp_path, config({"name": "elsewhere", "title": "Elsewhere"} | entry))
     result = workflow.run("-n")
     assert result.returncode == 2

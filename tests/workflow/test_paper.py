@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from segbench.core.cards import dataset_cards
-from segbench.core.config import load_config
 from segbench.core.files import sha256_of
-from segbench.core.jobs import expected_keys
 from segbench.core.vocabulary import KEY_COLUMNS
+from segbench.experiment.config import load_config
+from segbench.experiment.jobs import expected_keys
 from tests.unit.data.miniature import write_tree
 from tests.workflow.tiny import ROOT, Workflow
 
@@ -23,11 +23,19 @@ UPSTREAM, DOWNSTREAM = PAPER["upstream"]["tasks"], PAPER["downstream"]["tasks"]
 NUMBERS = {"btcv": [*range(1, 11), *range(21, 41)]}  # those of the protocol btcv_21_9
 FEW = [1, 2, 3]
 RELEASED_NAME = {  # of the case with a number, in the form of the released lists
-    "lits": "liver_{}", "kits19": "kidney_{}", "msd_hepatic_vessel": "hepaticvessel_{}", "msd_pancreas": "pancreas_{}",
-    "msd_colon": "colon_{}", "msd_lung": "lung_{}", "msd_spleen": "spleen_{}", "verse20": "sub-verse{:03d}",
-    "prostate_saml": "prostate_{:02d}", "brats21": "BraTS2021_{:05d}", "autopet22": "PETCT_{:010x}_0",
+    "lits": "liver_{}",
+    "kits19": "kidney_{}",
+    "msd_hepatic_vessel": "hepaticvessel_{}",
+    "msd_pancreas": "pancreas_{}",
+    "msd_colon": "colon_{}",
+    "msd_lung": "lung_{}",
+    "msd_spleen": "spleen_{}",
+    "verse20": "sub-verse{:03d}",
+    "prostate_saml": "prostate_{:02d}",
+    "brats21": "BraTS2021_{:05d}",
+    "autopet22": "PETCT_{:010x}_0",
     "vs_seg": "vs_gk_{}",
-}  # fmt: skip
+}
 FIRST = {"verse20": 501, "prostate_saml": 0}  # the number that a released name gives to our case 1
 CUTS = {
     "network": {
@@ -103,9 +111,9 @@ def table(paper: Workflow) -> pd.DataFrame:
 def test_every_promised_row_of_all_13_tasks_is_scored(paper):
     rows = table(paper)
     splits = json.loads((paper.results / "splits.json").read_text())
-    promised = set(expected_keys(load_config(paper.results / "config.json"), splits))
-    assert set(map(tuple, rows[list(KEY_COLUMNS)].to_numpy())) == promised
-    assert len(rows) == len(promised)
+    expected = set(expected_keys(load_config(paper.results / "config.json"), splits))
+    assert set(map(tuple, rows[list(KEY_COLUMNS)].to_numpy())) == expected
+    assert len(rows) == len(expected)
     assert "failed" not in set(rows.status)
     assert set(rows.task) == set(UPSTREAM + DOWNSTREAM)
     assert set(rows.model) >= {"uniseg", "dodnet", "multi_head", "single_task", "oracle", "mean_shape", "empty"}

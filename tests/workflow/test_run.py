@@ -15,9 +15,9 @@ import psutil
 import pytest
 import yaml
 
-from segbench.core.config import load_config
-from segbench.core.jobs import expected_keys
 from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
+from segbench.experiment.config import load_config
+from segbench.experiment.jobs import expected_keys
 from tests.workflow.tiny import CONFIG, ROOT, Workflow
 
 UNISEG = "upstream.uniseg.random.joint.f0.s0"
@@ -37,9 +37,9 @@ def test_the_rows_are_exactly_those_promised(finished):
     table = pd.read_csv(finished.results / "scores.csv", dtype=str, keep_default_na=False)
     assert tuple(table.columns) == SCORE_COLUMNS
     splits = json.loads((finished.results / "splits.json").read_text())
-    promised = set(expected_keys(load_config(finished.results / "config.json"), splits))
-    assert set(map(tuple, table[list(KEY_COLUMNS)].to_numpy())) == promised
-    assert len(table) == len(promised)
+    expected = set(expected_keys(load_config(finished.results / "config.json"), splits))
+    assert set(map(tuple, table[list(KEY_COLUMNS)].to_numpy())) == expected
+    assert len(table) == len(expected)
 
 
 def test_the_oracle_is_near_one_and_the_empty_control_at_zero(finished):
@@ -72,16 +72,16 @@ def test_the_report_carries_its_record_without_a_trace_of_the_machine(finished):
 
 def test_the_transfer_is_reported(finished):
     match = finished.outcome("train", "downstream.single_task.uniseg.phantom_schwannoma.f0.s0")["match"]
-    assert match["share"] > 0.5
+    assert match["fraction"] > 0.5
     assert match["resized"]
     assert match["source"] == UNISEG
     assert len(match["probe"]) == 4
-    assert "Starting weights" in (finished.folder / "reports" / "tiny" / "index.html").read_text()
+    assert "Pre-trained weights" in (finished.folder / "reports" / "tiny" / "index.html").read_text()
 
 
 def test_a_self_supervised_objective_starts_a_run_and_fills_no_row(finished):
     match = finished.outcome("train", "downstream.single_task.restoration.phantom_schwannoma.f0.s0")["match"]
-    assert match["share"] > 0.9
+    assert match["fraction"] > 0.9
     assert not (finished.results / "evaluate" / "upstream.restoration.random.joint.f0.s0").exists()
     record = json.loads((finished.results / "run.json").read_text())
     assert "upstream.restoration.random.joint.f0.s0" in {job["job"] for job in record["jobs"]}
@@ -104,8 +104,8 @@ def test_a_related_change_reruns_just_its_jobs(finished):
 
 
 def test_a_failure_is_data_and_only_it_is_retried(finished):
-    """The prepared cases of one task vanish while its single-task model must train again."""
-    index = json.loads((finished.results / "prepared" / "phantom_spleen.json").read_text())
+    """The preprocessed cases of one task vanish while its single-task model must train again."""
+    index = json.loads((finished.results / "preprocessed" / "phantom_spleen.json").read_text())
     folders = [finished.folder / folder for folder in index["cases"].values()]
     hidden = [folder.with_name(folder.name + ".hidden") for folder in folders]
     for folder, away in zip(folders, hidden, strict=True):
@@ -118,17 +118,17 @@ def test_a_failure_is_data_and_only_it_is_retried(finished):
     assert SPLEEN in broken.stdout
     assert finished.outcome("train", SPLEEN)["status"] == "failed"
     table = pd.read_csv(finished.results / "scores.csv")
-    cell = table[(table.model == "single_task") & (table.unit == "phantom_spleen")]
+    cell = table[(table.model == "single_task") & (table.scope == "phantom_spleen")]
     assert set(cell.status) == {"failed"}
     assert "failed" in (finished.folder / "reports" / "tiny" / "index.html").read_text()
-    verdict = finished.verb("verdict", "--config", str(finished.config_path))
-    assert verdict.returncode == 1
-    assert SPLEEN in verdict.stderr
+    status = finished.segbench("status", "--config", str(finished.config_path))
+    assert status.returncode == 1
+    assert SPLEEN in status.stderr
     for folder, away in zip(folders, hidden, strict=True):
         away.rename(folder)
-    mended = finished.run()
-    assert mended.returncode == 0, mended.stdout[-3000:]
-    trained = [line for line in mended.stdout.splitlines() if line.strip().startswith("output: results/tiny/train/")]
+    fixed = finished.run()
+    assert fixed.returncode == 0, fixed.stdout[-3000:]
+    trained = [line for line in fixed.stdout.splitlines() if line.strip().startswith("output: results/tiny/train/")]
     assert len(trained) == 1
     assert "Nothing to be done" in finished.run().stdout
 
@@ -136,7 +136,7 @@ def test_a_failure_is_data_and_only_it_is_retried(finished):
 def long_config() -> dict:
     config = json.loads(json.dumps(CONFIG))
     config["training"] |= {"iterations_per_task": 60}
-    config["upstream"] |= {"models": ["uniseg"], "pretext": [], "controls": ["empty"]}
+    config["upstream"] |= {"models": ["uniseg"], "self_supervised": [], "controls": ["empty"]}
     config["downstream"] = {"tasks": ["phantom_schwannoma"], "initialisations": ["uniseg"]}
     return config
 
@@ -177,13 +177,13 @@ def test_killing_training_or_snakemake_changes_no_byte(tmp_path):
     process = killed.start(start_new_session=True)
     wait_for(lambda: training_process(killed))
     orphan = training_process(killed)
-    refused = killed.verb("recover")
+    refused = killed.segbench("recover")
     assert refused.returncode == 1, "a living owner keeps its lock"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
     assert list((killed.folder / ".snakemake" / "locks").iterdir())
-    assert killed.verb("recover").returncode == 0
+    assert killed.segbench("recover").returncode == 0
     assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
     assert not list((killed.folder / ".snakemake" / "locks").iterdir())
     again = killed.run()
@@ -193,7 +193,7 @@ def test_killing_training_or_snakemake_changes_no_byte(tmp_path):
     assert killed.scores() == straight.scores()
 
 
-def test_a_fault_in_the_config_leaves_with_2_before_the_graph(tmp_path):
+def test_a_problem_in_the_config_leaves_with_2_before_the_graph(tmp_path):
     broken = CONFIG | {"trainnig": {}}
     workflow = Workflow(tmp_path, broken)
     result = workflow.run("-n")
@@ -202,7 +202,7 @@ def test_a_fault_in_the_config_leaves_with_2_before_the_graph(tmp_path):
     assert "Traceback" not in result.stdout
 
 
-def test_a_leak_stops_the_run_before_preparation(tmp_path):
+def test_a_leak_stops_the_run_before_preprocessing(tmp_path):
     """One case is listed on both sides; naming the finding in the config lets the run go on."""
     config = copy.deepcopy(CONFIG)
     config["upstream"] = {"tasks": ["phantom_spleen"], "models": ["single_task"], "controls": []}
@@ -211,29 +211,37 @@ def test_a_leak_stops_the_run_before_preparation(tmp_path):
     workflow = Workflow(tmp_path, config)
     folder = tmp_path / config["data"]["root"]
     arguments = ["--out", str(folder), "--seed", "5", "--train", "3", "--test", "2", "--tasks", "phantom_spleen"]
-    assert workflow.verb("phantom", *arguments).returncode == 0
+    assert workflow.segbench("phantom", *arguments).returncode == 0
     names = [path.name.removesuffix(".nii.gz") for path in sorted(folder.glob("*/labels*/*.nii.gz"))]
     (folder / "mine.json").write_text(json.dumps({"phantom_spleen": {"train": names[:3], "test": names[2:4]}}))
 
-    result = workflow.run("--until", "prepare")
+    result = workflow.run("--until", "preprocess")
     assert result.returncode != 0
     assert f"leak case:phantom_spleen/{names[2]}" in result.stdout
-    assert not (workflow.results / "prepared").exists()
+    assert not (workflow.results / "preprocessed").exists()
 
     config["data"]["accept_leaks"] = [f"case:phantom_spleen/{names[2]}"]
     workflow.configure(config)
-    result = workflow.run("--until", "prepare")
+    result = workflow.run("--until", "preprocess")
     assert result.returncode == 0, result.stdout[-3000:]
     assert "case:phantom_spleen" in (workflow.results / "audit.csv").read_text()
-    assert (workflow.results / "prepared").exists()
+    assert (workflow.results / "preprocessed").exists()
 
 
 def test_the_paper_config_says_which_data_are_missing(tmp_path):
     environment = os.environ | {"SEGBENCH_DATA": str(tmp_path), "PYTHONPATH": str(ROOT)}
     command = [
-        sys.executable, "-m", "snakemake", "-n", "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--directory",
-        str(tmp_path), "--configfile", str(ROOT / "config" / "paper.yaml"),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-n",
+        "--snakefile",
+        str(ROOT / "workflow" / "Snakefile"),
+        "--directory",
+        str(tmp_path),
+        "--configfile",
+        str(ROOT / "config" / "paper.yaml"),
+    ]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     text = result.stdout + result.stderr
     assert result.returncode == 0, text[-2000:]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.paths import ROOT
+
 CONFIG = {
     "run": "tiny",
     "data": {
@@ -31,7 +32,7 @@ CONFIG = {
     "upstream": {
         "tasks": ["phantom_spleen", "phantom_petct"],
         "models": ["uniseg", "single_task"],
-        "pretext": ["restoration"],
+        "self_supervised": ["restoration"],
         "controls": ["oracle", "empty"],
     },
     "downstream": {"tasks": ["phantom_schwannoma"], "initialisations": ["scratch", "uniseg", "restoration"]},
@@ -56,17 +57,33 @@ class Workflow:
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of Snakemake."""
         return [
-            sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "2",
-            "--workflow-profile", str(ROOT / "workflow" / "profiles" / "default"), "--directory", str(self.folder),
-            "--configfile", str(self.config_path), *arguments,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--snakefile",
+            str(ROOT / "workflow" / "Snakefile"),
+            "--cores",
+            "2",
+            "--workflow-profile",
+            str(ROOT / "workflow" / "profiles" / "default"),
+            "--directory",
+            str(self.folder),
+            "--configfile",
+            str(self.config_path),
+            *arguments,
+        ]
 
     def start(self, *arguments: str, **options) -> subprocess.Popen:
         """Start the workflow and return at once."""
         return subprocess.Popen(
-            self.command(*arguments), cwd=self.folder, env=self.environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
-        )  # fmt: skip
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **options,
+        )
 
     def run(self, *arguments: str, limit_seconds: float = 600.0) -> subprocess.CompletedProcess:
         """Run the workflow to its end; `stdout` holds all output."""
@@ -74,8 +91,8 @@ class Workflow:
         output, _ = process.communicate(timeout=limit_seconds)
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
-    def verb(self, *arguments: str) -> subprocess.CompletedProcess:
-        """Run a verb of the command line in the folder."""
+    def segbench(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Run `python -m segbench` in the folder."""
         command = [sys.executable, "-m", "segbench", *arguments]
         return subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
 
@@ -88,6 +105,6 @@ class Workflow:
         """Bytes of the score table."""
         return (self.results / "scores.csv").read_bytes()
 
-    def outcome(self, verb: str, job: str) -> dict:
+    def outcome(self, command: str, job: str) -> dict:
         """Return the outcome of a job."""
-        return json.loads((self.results / verb / job / "outcome.json").read_text())
+        return json.loads((self.results / command / job / "outcome.json").read_text())

@@ -1,4 +1,4 @@
-# Nothing is prepared or trained before the split is known to be free of leaks.
+# Nothing is preprocessed or trained before the split is known to be free of leaks.
 
 
 rule audit:

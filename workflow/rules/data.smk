@@ -1,4 +1,4 @@
-# From raw volumes to prepared cases.
+# From raw volumes to preprocessed cases.
 
 
 if run.config.data.phantom:
@@ -64,17 +64,17 @@ rule split:
         "python -m segbench split --config {params.config:q} 2>&1 | tee {log:q}"
 
 
-rule prepare:
+rule preprocess:
     """Orient, crop, resample and normalise the cases of a task into the shared store."""
     input:
         manifest=run.paths.manifest("{task}"),
         audit=run.paths.audit,
     output:
-        run.paths.prepared("{task}"),
+        run.paths.preprocessed("{task}"),
     log:
-        run.paths.log("prepare", "{task}"),
+        run.paths.log("preprocess", "{task}"),
     benchmark:
-        run.paths.benchmark("prepare", "{task}")
+        run.paths.benchmark("preprocess", "{task}")
     conda:
         "../../envs/segbench.yaml"
     threads: 1
@@ -82,8 +82,8 @@ rule prepare:
         mem_mb=2000,
     params:
         config=run.paths.config,
-        code=code_fingerprint(PREPARE_CODE),
+        code=code_fingerprint(PREPROCESS_CODE),
         recipe=lambda wildcards: run.recipe_settings(wildcards.task),
     shell:
-        "python -m segbench prepare --config {params.config:q} --task {wildcards.task} --workers {threads}"
+        "python -m segbench preprocess --config {params.config:q} --task {wildcards.task} --workers {threads}"
         " >{log:q} 2>&1"

@@ -5,7 +5,7 @@ rule evaluate:
     """Predict and score one checkpoint, or one control, over its test cases."""
     input:
         trained=lambda wildcards: run.trained_of(wildcards.job),
-        prepared=lambda wildcards: run.prepared_of(wildcards.job),
+        preprocessed=lambda wildcards: run.preprocessed_of(wildcards.job),
         splits=run.paths.splits,
     output:
         outcome=run.paths.evaluate("{job}") / "outcome.json",
@@ -30,7 +30,7 @@ rule evaluate:
 
 
 rule gather:
-    """Gather the rows, check that they are exactly those promised, and describe the run."""
+    """Gather the rows, check that they are exactly those expected, and describe the run."""
     input:
         trained=[run.paths.train(job.id) / "outcome.json" for job in training_jobs(run.config)],
         outcomes=[run.paths.evaluate(job.id) / "outcome.json" for job in evaluation_jobs(run.config)],

@@ -1,10 +1,10 @@
-# One job trains one (model, unit, fold, seed). Its resumable state lives beside, not inside, the declared outputs.
+# One job trains one (model, scope, fold, seed). Its resumable state lives beside, not inside, the declared outputs.
 
 
 rule train:
     """Train to the end, or record the failure as data."""
     input:
-        prepared=lambda wildcards: run.prepared_of(wildcards.job),
+        preprocessed=lambda wildcards: run.preprocessed_of(wildcards.job),
         source=lambda wildcards: run.source_of(wildcards.job),
         splits=run.paths.splits,
     output:

@@ -11,7 +11,7 @@ CARD = {
         {"name": "myocardium", "labels": [2], "tolerance_mm": 2.0, "lesion": False},
         {"name": "left ventricle", "labels": [3], "tolerance_mm": 2.0, "lesion": False},
     ],
-    "recipe": "acdc",
+    "preprocessing": "acdc",
     "expected_cases": {"total": 100},
     "patient_namespace": "acdc",
     "spacing_is_nominal": True,

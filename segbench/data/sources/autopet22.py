@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segbench.core.case import CaseFiles
-from segbench.core.errors import fault
+from segbench.core.errors import input_error
 from segbench.data.layouts import find
 
 CARD = {
@@ -15,7 +15,7 @@ CARD = {
     "channels": [{"name": "CT", "modality": "CT"}, {"name": "PET", "modality": "PET"}],
     "classes": {"1": "lesion"},
     "structures": [{"name": "lesion", "labels": [1], "tolerance_mm": 4.0, "lesion": True}],
-    "recipe": "autopet",
+    "preprocessing": "autopet",
     "expected_cases": {"total": 1014},
     "patient_namespace": "autopet",
     "patient_pattern": "(PETCT_[0-9a-f]+)",
@@ -36,7 +36,7 @@ def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return PETCT_PATIENT/STUDY with CTres, SUV and SEG."""
     labels = find(root, "**/PETCT_*/*/SEG.nii.gz")
     if not labels:
-        raise fault(root, found="no PETCT_*/STUDY/SEG.nii.gz", expected=card["title"], mend=card["obtain"])
+        raise input_error(root, found="no PETCT_*/STUDY/SEG.nii.gz", expected=card["title"], fix=card["obtain"])
     return [
         CaseFiles(
             f"{path.parents[1].name}_{path.parent.name}".replace(" ", "-"),

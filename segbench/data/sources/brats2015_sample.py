@@ -12,7 +12,7 @@ CARD = {
         {"name": "non-enhancing tumour", "labels": [3], "tolerance_mm": 2.0, "lesion": True},
         {"name": "enhancing tumour", "labels": [4], "tolerance_mm": 2.0, "lesion": True},
     ],
-    "recipe": "brats2015",
+    "preprocessing": "brats2015",
     "expected_cases": {"total": 6},
     "patient_namespace": "brats2015",
     "spacing_is_nominal": False,

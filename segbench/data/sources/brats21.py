@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segbench.core.case import CaseFiles
-from segbench.core.errors import fault
+from segbench.core.errors import input_error
 from segbench.data.layouts import find
 
 CARD = {
@@ -25,7 +25,7 @@ CARD = {
         {"name": "edema", "labels": [2], "tolerance_mm": 1.0, "lesion": True},
         {"name": "enhancing tumour", "labels": [3], "tolerance_mm": 1.0, "lesion": True},
     ],
-    "recipe": "brats",
+    "preprocessing": "brats",
     "expected_cases": {"total": 1251},
     "patient_namespace": "brats21",
     "spacing_is_nominal": False,
@@ -42,7 +42,7 @@ def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return BraTS2021_NNNNN with its four sequences in the card's order."""
     labels = find(root, "**/BraTS2021_*_seg.nii.gz")
     if not labels:
-        raise fault(root, found="no BraTS2021_NNNNN_seg.nii.gz", expected=card["title"], mend=card["obtain"])
+        raise input_error(root, found="no BraTS2021_NNNNN_seg.nii.gz", expected=card["title"], fix=card["obtain"])
     cases = []
     for path in labels:
         case_id = path.name.removesuffix("_seg.nii.gz")

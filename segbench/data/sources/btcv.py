@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segbench.core.case import CaseFiles
-from segbench.core.errors import fault
+from segbench.core.errors import input_error
 from segbench.data.layouts import find
 
 CARD = {
@@ -43,7 +43,7 @@ CARD = {
         {"name": "right adrenal gland", "labels": [12], "tolerance_mm": 3.0, "lesion": False},
         {"name": "left adrenal gland", "labels": [13], "tolerance_mm": 3.0, "lesion": False},
     ],
-    "recipe": "ct",
+    "preprocessing": "ct",
     "expected_cases": {"total": 30},
     "patient_namespace": "btcv",
     "spacing_is_nominal": False,
@@ -60,7 +60,7 @@ def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return RawData/Training/img/imgNNNN.nii.gz with label/labelNNNN.nii.gz."""
     images = find(root, "RawData/Training/img/img*.nii.gz")
     if not images:
-        raise fault(root / "RawData", found="no Training/img", expected=card["title"], mend=card["obtain"])
+        raise input_error(root / "RawData", found="no Training/img", expected=card["title"], fix=card["obtain"])
     return [
         CaseFiles(
             path.name.removesuffix(".nii.gz"),

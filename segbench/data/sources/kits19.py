@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segbench.core.case import CaseFiles
-from segbench.core.errors import fault
+from segbench.core.errors import input_error
 from segbench.data.layouts import find
 
 CARD = {
@@ -18,7 +18,7 @@ CARD = {
         {"name": "kidney", "labels": [1], "tolerance_mm": 3.0, "lesion": False},
         {"name": "kidney tumour", "labels": [2], "tolerance_mm": 3.0, "lesion": True},
     ],
-    "recipe": "ct",
+    "preprocessing": "ct",
     "expected_cases": {"total": 210},
     "patient_namespace": "kits19",
     "spacing_is_nominal": False,
@@ -37,5 +37,5 @@ def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return data/case_NNNNN/imaging.nii.gz of every case that has a segmentation."""
     labels = find(root, "data/case_*/segmentation.nii.gz")
     if not labels:
-        raise fault(root / "data", found="no case_NNNNN folder", expected=card["title"], mend=card["obtain"])
+        raise input_error(root / "data", found="no case_NNNNN folder", expected=card["title"], fix=card["obtain"])
     return [CaseFiles(path.parent.name, path.parent.name, (path.with_name("imaging.nii.gz"),), path) for path in labels]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segbench.core.case import CaseFiles
-from segbench.core.errors import fault
+from segbench.core.errors import input_error
 from segbench.data.layouts import find, msd
 
 CARD = {
@@ -23,7 +23,7 @@ CARD = {
         {"name": "liver", "labels": [1], "tolerance_mm": 3.0, "lesion": False},
         {"name": "liver tumour", "labels": [2], "tolerance_mm": 3.0, "lesion": True},
     ],
-    "recipe": "ct",
+    "preprocessing": "ct",
     "expected_cases": {"total": 131},
     "patient_namespace": "lits",
     "spacing_is_nominal": False,
@@ -51,7 +51,7 @@ def discover(root: Path, card: dict) -> list[CaseFiles]:
             return msd(listing.parent, card)
     volumes = sorted(find(root, "**/volume-*.nii*"), key=lambda path: int(_number(path)))
     if not volumes:
-        raise fault(root, found="no volume-N.nii", expected=card["title"], mend=card["obtain"])
+        raise input_error(root, found="no volume-N.nii", expected=card["title"], fix=card["obtain"])
     return [
         CaseFiles(
             f"liver_{_number(path)}",

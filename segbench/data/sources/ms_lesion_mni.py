@@ -12,7 +12,7 @@ CARD = {
     ],
     "classes": {"1": "lesion"},
     "structures": [{"name": "lesion", "labels": [1], "tolerance_mm": 2.0, "lesion": True}],
-    "recipe": "default",
+    "preprocessing": "default",
     "expected_cases": {"total": 3},
     "patient_namespace": "ms_lesion_mni",
     "spacing_is_nominal": False,

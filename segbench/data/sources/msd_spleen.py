@@ -7,7 +7,7 @@ CARD = {
     "channels": [{"name": "CT", "modality": "CT"}],
     "classes": {"1": "spleen"},
     "structures": [{"name": "spleen", "labels": [1], "tolerance_mm": 3.0, "lesion": False}],
-    "recipe": "ct",
+    "preprocessing": "ct",
     "expected_cases": {"total": 41},
     "patient_namespace": "msd_spleen",
     "spacing_is_nominal": False,

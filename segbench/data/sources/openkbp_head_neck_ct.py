@@ -13,7 +13,7 @@ CARD = {
         {"name": "left parotid", "labels": [4], "tolerance_mm": 3.0, "lesion": False},
         {"name": "mandible", "labels": [5], "tolerance_mm": 3.0, "lesion": False},
     ],
-    "recipe": "openkbp",
+    "preprocessing": "openkbp",
     "expected_cases": {"total": 126},
     "patient_namespace": "openkbp",
     "spacing_is_nominal": False,

@@ -1,6 +1,6 @@
 """Card of the synthetic task that mirrors BTCV."""
 
-# Voxels are drawn for recipe phantom_ct at spacing_mm_zyx = [8, 7, 7]; finer prepared voxels show nothing more.
+# Voxels are drawn for recipe phantom_ct at spacing_mm_zyx = [8, 7, 7]; finer preprocessed voxels show nothing more.
 CARD = {
     "title": "Abdomen, 13 organs (synthetic)",
     "layout": "msd",
@@ -36,7 +36,7 @@ CARD = {
         {"name": "right adrenal gland", "labels": [12], "tolerance_mm": 5.0, "lesion": False},
         {"name": "left adrenal gland", "labels": [13], "tolerance_mm": 5.0, "lesion": False},
     ],
-    "recipe": "phantom_ct",
+    "preprocessing": "phantom_ct",
     "expected_cases": {"total": 14},
     "patient_namespace": "phantom",
     "spacing_is_nominal": False,

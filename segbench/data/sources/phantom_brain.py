@@ -1,6 +1,6 @@
 """Card of the synthetic task that mirrors BraTS21."""
 
-# Voxels are drawn for recipe phantom_brain at spacing_mm_zyx = [5, 5, 5]; finer prepared voxels show nothing more.
+# Voxels are drawn for recipe phantom_brain at spacing_mm_zyx = [5, 5, 5]; finer preprocessed voxels show nothing more.
 CARD = {
     "title": "Brain tumour (synthetic)",
     "layout": "msd",
@@ -17,7 +17,7 @@ CARD = {
         {"name": "tumour core", "labels": [2, 3], "tolerance_mm": 4.0, "lesion": True},
         {"name": "enhancing tumour", "labels": [3], "tolerance_mm": 4.0, "lesion": True},
     ],
-    "recipe": "phantom_brain",
+    "preprocessing": "phantom_brain",
     "expected_cases": {"total": 14},
     "patient_namespace": "phantom",
     "spacing_is_nominal": False,

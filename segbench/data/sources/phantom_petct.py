@@ -1,6 +1,6 @@
 """Card of the synthetic task that mirrors AutoPET2022, lesion-free studies kept."""
 
-# Voxels are drawn for recipe phantom_petct at spacing_mm_zyx = [10, 8, 8]; finer prepared voxels show nothing more.
+# Voxels are drawn for recipe phantom_petct at spacing_mm_zyx = [10, 8, 8]; finer preprocessed voxels show nothing more.
 CARD = {
     "title": "Whole-body PET/CT (synthetic)",
     "layout": "msd",
@@ -13,7 +13,7 @@ CARD = {
     "structures": [
         {"name": "lesion", "labels": [1], "tolerance_mm": 6.0, "lesion": True},
     ],
-    "recipe": "phantom_petct",
+    "preprocessing": "phantom_petct",
     "expected_cases": {"total": 14},
     "patient_namespace": "phantom",
     "spacing_is_nominal": False,

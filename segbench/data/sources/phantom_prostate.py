@@ -1,6 +1,6 @@
 """Card of the synthetic task that mirrors the multi-site prostate collection."""
 
-# Voxels are drawn for recipe phantom_mr at spacing_mm_zyx = [5, 4, 4]; finer prepared voxels show nothing more.
+# Voxels are drawn for recipe phantom_mr at spacing_mm_zyx = [5, 4, 4]; finer preprocessed voxels show nothing more.
 CARD = {
     "title": "Prostate (synthetic)",
     "layout": "msd",
@@ -10,7 +10,7 @@ CARD = {
     "structures": [
         {"name": "prostate", "labels": [1], "tolerance_mm": 3.0, "lesion": False},
     ],
-    "recipe": "phantom_mr",
+    "preprocessing": "phantom_mr",
     "expected_cases": {"total": 14},
     "patient_namespace": "phantom",
     "spacing_is_nominal": False,

@@ -1,6 +1,6 @@
 """Card of the synthetic task that mirrors VS (contrast-enhanced T1)."""
 
-# Voxels are drawn for recipe phantom_mr at spacing_mm_zyx = [5, 4, 4]; finer prepared voxels show nothing more.
+# Voxels are drawn for recipe phantom_mr at spacing_mm_zyx = [5, 4, 4]; finer preprocessed voxels show nothing more.
 CARD = {
     "title": "Vestibular schwannoma (synthetic)",
     "layout": "msd",
@@ -10,7 +10,7 @@ CARD = {
     "structures": [
         {"name": "vestibular schwannoma", "labels": [1], "tolerance_mm": 3.0, "lesion": True},
     ],
-    "recipe": "phantom_mr",
+    "preprocessing": "phantom_mr",
     "expected_cases": {"total": 14},
     "patient_namespace": "phantom",
     "spacing_is_nominal": False,

@@ -1,6 +1,6 @@
 """Card of the synthetic task that mirrors MSD Task09."""
 
-# Voxels are drawn for recipe phantom_ct at spacing_mm_zyx = [8, 7, 7]; finer prepared voxels show nothing more.
+# Voxels are drawn for recipe phantom_ct at spacing_mm_zyx = [8, 7, 7]; finer preprocessed voxels show nothing more.
 CARD = {
     "title": "Spleen (synthetic)",
     "layout": "msd",
@@ -10,7 +10,7 @@ CARD = {
     "structures": [
         {"name": "spleen", "labels": [1], "tolerance_mm": 5.0, "lesion": False},
     ],
-    "recipe": "phantom_ct",
+    "preprocessing": "phantom_ct",
     "expected_cases": {"total": 14},
     "patient_namespace": "phantom",
     "spacing_is_nominal": False,

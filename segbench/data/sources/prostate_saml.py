@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segbench.core.case import CaseFiles
-from segbench.core.errors import fault
+from segbench.core.errors import input_error
 from segbench.data.layouts import find
 
 CARD = {
@@ -16,7 +16,7 @@ CARD = {
     "classes": {"1": "prostate"},
     "merge": {2: 1},
     "structures": [{"name": "prostate", "labels": [1], "tolerance_mm": 2.0, "lesion": False}],
-    "recipe": "prostate",
+    "preprocessing": "prostate",
     "expected_cases": {"total": 116},
     "patient_namespace": "prostate_saml",
     "spacing_is_nominal": False,
@@ -35,7 +35,7 @@ def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return SITE/CaseNN.nii.gz with SITE/CaseNN_segmentation.nii.gz; the patient is the site and the number."""
     labels = find(root, "**/*_[sS]egmentation.nii.gz")
     if not labels:
-        raise fault(root, found="no SITE/CaseNN_segmentation.nii.gz", expected=card["title"], mend=card["obtain"])
+        raise input_error(root, found="no SITE/CaseNN_segmentation.nii.gz", expected=card["title"], fix=card["obtain"])
     cases = []
     for path in labels:
         number = path.name[: path.name.lower().index("_segmentation")]

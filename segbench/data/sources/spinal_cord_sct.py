@@ -7,7 +7,7 @@ CARD = {
     "channels": [{"name": "MR", "modality": "MR"}],
     "classes": {"1": "spinal cord"},
     "structures": [{"name": "spinal cord", "labels": [1], "tolerance_mm": 1.0, "lesion": False}],
-    "recipe": "default",
+    "preprocessing": "default",
     "expected_cases": {"total": 5},
     "patient_namespace": "sct",
     "patient_pattern": "(errsm30)_",

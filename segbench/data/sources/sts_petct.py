@@ -7,7 +7,7 @@ CARD = {
     "channels": [{"name": "FDG-PET", "modality": "PET"}, {"name": "CT", "modality": "CT"}],
     "classes": {"1": "gross tumour volume"},
     "structures": [{"name": "gross tumour volume", "labels": [1], "tolerance_mm": 4.0, "lesion": True}],
-    "recipe": "sts_petct",
+    "preprocessing": "sts_petct",
     "expected_cases": {"total": 51},
     "patient_namespace": "sts",
     "spacing_is_nominal": False,

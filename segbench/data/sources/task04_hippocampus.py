@@ -10,7 +10,7 @@ CARD = {
         {"name": "anterior", "labels": [1], "tolerance_mm": 1.0, "lesion": False},
         {"name": "posterior", "labels": [2], "tolerance_mm": 1.0, "lesion": False},
     ],
-    "recipe": "hippocampus",
+    "preprocessing": "hippocampus",
     "expected_cases": {"total": 260},
     "patient_namespace": "msd_hippocampus",
     "spacing_is_nominal": False,

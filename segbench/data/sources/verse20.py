@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segbench.core.case import CaseFiles
-from segbench.core.errors import fault
+from segbench.core.errors import input_error
 from segbench.data.layouts import find
 
 CARD = {
@@ -16,7 +16,7 @@ CARD = {
     "classes": {"1": "vertebrae"},
     "merge": {"1-28": 1},
     "structures": [{"name": "vertebrae", "labels": [1], "tolerance_mm": 2.0, "lesion": False}],
-    "recipe": "verse",
+    "preprocessing": "verse",
     "expected_cases": {"total": 214},
     "patient_namespace": "verse20",
     "spacing_is_nominal": False,
@@ -49,7 +49,7 @@ def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return rawdata/sub-*/*_ct.nii.gz of every challenge folder with its vertebra mask below derivatives."""
     images = find(root, "**/rawdata/sub-*/*_ct.nii.gz")
     if not images:
-        raise fault(root, found="no rawdata/sub-*/*_ct.nii.gz", expected=card["title"], mend=card["obtain"])
+        raise input_error(root, found="no rawdata/sub-*/*_ct.nii.gz", expected=card["title"], fix=card["obtain"])
     cases = []
     for path in images:
         case_id = path.name.removesuffix("_ct.nii.gz")

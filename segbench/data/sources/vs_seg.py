@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from segbench.core.case import CaseFiles
-from segbench.core.errors import Fault, InputFaults, RunFailed, fault, raise_faults
+from segbench.core.errors import InputError, Problem, RunFailed, input_error, raise_problems
 from segbench.core.progress import Progress
 from segbench.data.layouts import find
 
@@ -27,7 +27,7 @@ CARD = {
     "channels": [{"name": "T1", "modality": "MR"}],
     "classes": {"1": "vestibular schwannoma"},
     "structures": [{"name": "vestibular schwannoma", "labels": [1], "tolerance_mm": 1.0, "lesion": True}],
-    "recipe": "default",
+    "preprocessing": "default",
     "expected_cases": {"total": 242},
     "patient_namespace": "vs_seg",
     "spacing_is_nominal": False,
@@ -53,31 +53,31 @@ def discover(root: Path, card: dict) -> list[CaseFiles]:
     """Return vs_gk_N/vs_gk_t1_refT1.nii.gz with vs_gk_seg_refT1.nii.gz."""
     labels = sorted(find(root, f"vs_gk_*/{LABEL}"), key=lambda path: int(path.parent.name.split("_")[2]))
     if not labels:
-        raise fault(root, found=f"no vs_gk_N/{LABEL}", expected=card["title"], mend=card["obtain"])
+        raise input_error(root, found=f"no vs_gk_N/{LABEL}", expected=card["title"], fix=card["obtain"])
     return [CaseFiles(path.parent.name, path.parent.name, (path.with_name(IMAGE),), path) for path in labels]
 
 
 def convert(source: Path, target: Path) -> int:
     """Write vs_gk_N below `target` for every VS-SEG-NNN folder of the DICOM edition; return how many were written.
 
-    A case that is there is left alone, so that a broken run goes on. Every case that cannot be converted is a fault;
+    A case that is there is left alone, so that a broken run goes on. Every case that cannot be converted is a problem;
     the others are written first. A disk that cannot be written raises RunFailed.
     """
     patients = [path for path in find(source, "**/VS-SEG-*") if re.fullmatch(r"VS-SEG-\d+", path.name)]
     if not patients:
-        raise fault(source, found="no VS-SEG-NNN folder", expected="the DICOM edition", mend=CARD["obtain"])
-    faults: list[Fault] = []
+        raise input_error(source, found="no VS-SEG-NNN folder", expected="the DICOM edition", fix=CARD["obtain"])
+    problems: list[Problem] = []
     written = 0
     with Progress(total=len(patients), title="convert vs_seg") as progress:
         for patient in patients:
             try:
                 written += _convert_case(patient, target / f"vs_gk_{int(patient.name.removeprefix('VS-SEG-'))}")
-            except InputFaults as error:
-                faults += error.faults
+            except InputError as error:
+                problems += error.problems
             except OSError as error:
                 raise RunFailed(f"{error.filename or target}: {error.strerror or error}") from error
             progress.advance(patient.name)
-    raise_faults(faults)
+    raise_problems(problems)
     return written
 
 
@@ -85,7 +85,9 @@ def _convert_case(patient: Path, case: Path) -> bool:
     if (case / IMAGE).is_file() and (case / LABEL).is_file():
         return False
     if case.exists():
-        raise fault(case, found="a case without image or label", expected="both files", mend="move the folder away")
+        raise input_error(
+            case, found="a case without image or label", expected="both files", fix="move the folder away"
+        )
     image, mask, affine = _read_case(patient)
     case.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=case.parent) as scratch:
@@ -98,7 +100,7 @@ def _convert_case(patient: Path, case: Path) -> bool:
 
 
 def _read_case(patient: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return images_XYZ, mask_XYZ and the affine of a patient's T1 series; what is missing raises InputFaults."""
+    """Return images_XYZ, mask_XYZ and the affine of a patient's T1 series; what is missing raises InputError."""
     from segbench.data import dicom
 
     try:
@@ -109,11 +111,15 @@ def _read_case(patient: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         drawn = _only(patient, "RTSTRUCT of it", [item for item in sets if uid in dicom.referenced_series(item)])
         contours = _tumour(patient, dicom.contours_by_name(drawn))
         image, affine = dicom.read_series(series[uid])
-    except InputFaults:
+    except InputError:
         raise
     except dicom.UNREADABLE as error:
-        raise fault(patient, found=f"{type(error).__name__}: {error}"[:160], expected="readable DICOM files",
-                    mend="get the patient again") from error  # fmt: skip
+        raise input_error(
+            patient,
+            found=f"{type(error).__name__}: {error}"[:160],
+            expected="readable DICOM files",
+            fix="get the patient again",
+        ) from error
     mask = dicom.mask_of(contours, shape_xyz=image.shape, affine=affine, where=Path(drawn.filename))
     return image, mask, affine
 
@@ -124,7 +130,7 @@ def _is_t1(header) -> bool:
 
 def _only(patient: Path, what: str, found: list):
     if len(found) != 1:
-        raise fault(patient, found=f"{len(found)} x {what}", expected="exactly one", mend="get the patient again")
+        raise input_error(patient, found=f"{len(found)} x {what}", expected="exactly one", fix="get the patient again")
     return found[0]
 
 
@@ -135,8 +141,12 @@ def _tumour(patient: Path, contours: dict[str, list[np.ndarray]]) -> list[np.nda
             if drawn and pattern.fullmatch(name.strip()):
                 return drawn
     names = ", ".join(contours) or "no structure"
-    raise fault(patient, found=f"structures {names}", expected="contours named TV, AN, GTV, ...",
-                mend="convert this case with the authors' script")  # fmt: skip
+    raise input_error(
+        patient,
+        found=f"structures {names}",
+        expected="contours named TV, AN, GTV, ...",
+        fix="convert this case with the authors' script",
+    )
 
 
 def _save(path: Path, data: np.ndarray, affine: np.ndarray) -> None:

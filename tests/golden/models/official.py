@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-GOLDEN = Path(__file__).resolve().parents[3].parent / "shared" / "golden"
+from tests.paths import SHARED
+
+GOLDEN = SHARED / "golden"
 
 
 def load(name: str) -> tuple[dict, dict]:

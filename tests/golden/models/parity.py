@@ -1,13 +1,12 @@
 """Write docs/parity.md: the largest difference from the original networks, per golden output.
 
 Run `python -m tests.golden.models.parity` where the expected outputs lie beside the checkout, then
-`python -m models.pages`.
+`python -m segbench.documentation.models`.
 """
 
 from __future__ import annotations
 
 import platform
-from pathlib import Path
 
 import torch
 
@@ -15,8 +14,9 @@ from models.baselines import clip_driven_original, dodnet_original
 from models.uniseg import weights
 from segbench.core.files import write_text
 from tests.golden.models.official import filled, load, seeded_input
+from tests.paths import ROOT
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "parity.md"
+PAGE = ROOT / "docs" / "parity.md"
 Row = tuple[str, int, str, torch.Tensor, torch.Tensor]
 
 

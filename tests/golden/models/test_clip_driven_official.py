@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from models.baselines.clip_driven_original import from_official
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from tests.golden.models.official import filled, load, seeded_input
 
 TOLERANCE = 1e-4
@@ -126,25 +126,25 @@ def test_running_statistics_are_not_missed_and_not_needed():
     assert from_official(state).organ_embedding.shape == (3, 7)
 
 
-@pytest.mark.parametrize("spoil", ["missing", "reshaped", "unexpected", "not a number"])
-def test_a_damaged_state_dict_is_refused(spoil):
+@pytest.mark.parametrize("corrupt", ["missing", "reshaped", "unexpected", "not a number"])
+def test_a_damaged_state_dict_is_refused(corrupt):
     whole = filled(shapes())
-    for name in sorted(whole.keys() - {"organ_embedding"} if spoil == "reshaped" else whole):
+    for name in sorted(whole.keys() - {"organ_embedding"} if corrupt == "reshaped" else whole):
         state, named = dict(whole), name
-        if spoil == "missing":
+        if corrupt == "missing":
             del state[name]
-        elif spoil == "reshaped":
+        elif corrupt == "reshaped":
             state[name] = state[name][:-1]
-        elif spoil == "unexpected":
+        elif corrupt == "unexpected":
             named = f"{name}_"
             state[named] = state[name]
         else:
             state[name] = state[name] * float("nan")
-        with pytest.raises(InputFaults) as caught:
+        with pytest.raises(InputError) as caught:
             from_official(state)
-        assert any(named in fault.line() for fault in caught.value.faults)
+        assert any(named in problem.line() for problem in caught.value.problems)
 
 
 def test_another_network_is_refused():
-    with pytest.raises(InputFaults, match="down_tr64"):
+    with pytest.raises(InputError, match="down_tr64"):
         from_official({"conv1.weight": torch.zeros(4, 1, 3, 3, 3)})

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from models.baselines.dodnet_original import from_official
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from tests.golden.models.official import filled, load, seeded_input
 
 TOLERANCE = 1e-4
@@ -128,31 +128,31 @@ def test_other_configurations_follow_from_the_shapes(seed):
     assert (answer - expected).abs().max() <= TOLERANCE
 
 
-@pytest.mark.parametrize("spoil", ["missing", "reshaped", "unexpected", "not a number"])
-def test_a_damaged_state_dict_is_refused(spoil):
+@pytest.mark.parametrize("corrupt", ["missing", "reshaped", "unexpected", "not a number"])
+def test_a_damaged_state_dict_is_refused(corrupt):
     whole = filled(shapes(blocks=(1, 1, 2, 1, 1)))
     for name in sorted(whole):
         state, named = dict(whole), name
-        if spoil == "missing":
+        if corrupt == "missing":
             del state[name]
-        elif spoil == "reshaped":
+        elif corrupt == "reshaped":
             state[name] = state[name][:-1]
-        elif spoil == "unexpected":
+        elif corrupt == "unexpected":
             named = f"{name}_"
             state[named] = state[name]
         else:
             state[name] = state[name] * float("nan")
-        with pytest.raises(InputFaults) as caught:
+        with pytest.raises(InputError) as caught:
             from_official(state)
-        assert any(named in fault.line() for fault in caught.value.faults)
+        assert any(named in problem.line() for problem in caught.value.problems)
 
 
 def test_another_network_is_refused():
-    with pytest.raises(InputFaults, match=r"layer0\.0"):
+    with pytest.raises(InputError, match=r"layer0\.0"):
         from_official({"conv1.weight": torch.zeros(4, 1, 3, 3, 3)})
 
 
 @pytest.mark.parametrize("numbers", [3, [0, 1, 2], [-1], 0.5, []], ids=str)
 def test_an_unknown_task_is_refused(numbers):
-    with pytest.raises(InputFaults, match="0 to 2"):
+    with pytest.raises(InputError, match="0 to 2"):
         from_official(filled(shapes())).forward_index(torch.zeros(1, 1, 16, 16, 32), numbers)

@@ -7,7 +7,7 @@ from models.baselines import clip_driven_original, dodnet_original
 from models.interface import NetworkSpec
 from tests.golden.models.official import filled, load
 from tests.unit.models.small import images
-from tests.unit.models.test_formats import plain_unet, take, target
+from tests.unit.models.weights.test_formats import plain_unet, take, target
 
 LEFT = {
     "dodnet": (dodnet_original, {"controller"}),
@@ -22,7 +22,7 @@ def test_the_originals_state_dict_fills_all_but_what_belongs_to_its_tasks(name):
     model = target(f"{name}_original", spec=NetworkSpec())
     report = take(state, model, name=f"{name}_original", source_format=f"{name}_official")
     assert {key.split(".")[0] for key in report.missing} == {key.split(".")[0] for key in report.unused} == left
-    assert report.share > 0.98
+    assert report.fraction > 0.98
     x_BCZYX = images(size_zyx=(16, 16, 32))
     with torch.no_grad():
         for found, expected in zip(model.encode(x_BCZYX), module.from_official(state).encode(x_BCZYX), strict=True):

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from models.uniseg.weights import from_official
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from tests.golden.models.official import filled, load, seeded_input
 
 TOLERANCE = 1e-4
@@ -167,24 +167,24 @@ def as_the_layout_says(state, images_BCZYX, task_index):
     return outputs[::-1]
 
 
-@pytest.mark.parametrize("spoil", ["missing", "reshaped", "unexpected", "not a number"])
-def test_a_damaged_state_dict_is_refused(spoil):
-    """Whichever tensor is hit, it is the one that the fault names, as the file calls it."""
+@pytest.mark.parametrize("corrupt", ["missing", "reshaped", "unexpected", "not a number"])
+def test_a_damaged_state_dict_is_refused(corrupt):
+    """Whichever tensor is hit, it is the one that the problem names, as the file calls it."""
     whole = filled(shapes(tasks=5, pools=((1, 1, 2),) * 3, kernels=((3, 3, 3),) * 4))
     for name in sorted(whole.keys() - {"intermedia_prompt"}):
         state, named = dict(whole), name
-        if spoil == "missing":
+        if corrupt == "missing":
             del state[name]
-        elif spoil == "reshaped":
+        elif corrupt == "reshaped":
             state[name] = state[name][:-1]
-        elif spoil == "unexpected":
+        elif corrupt == "unexpected":
             named = f"{name}_"
             state[named] = state[name]
         else:
             state[name] = state[name] * float("nan")
-        with pytest.raises(InputFaults) as caught:
+        with pytest.raises(InputError) as caught:
             from_official(state)
-        assert any(named in fault.line() for fault in caught.value.faults)
+        assert any(named in problem.line() for problem in caught.value.problems)
 
 
 def test_a_checkpoint_may_wrap_the_state_dict():
@@ -194,15 +194,15 @@ def test_a_checkpoint_may_wrap_the_state_dict():
 
 
 def test_another_network_is_refused():
-    with pytest.raises(InputFaults, match="not among them"):
+    with pytest.raises(InputError, match="not among them"):
         from_official({"conv1.weight": torch.zeros(4, 1, 3, 3, 3)})
 
 
 def test_an_unknown_channel_count_or_task_is_refused():
     model = from_official(filled(shapes()))
-    with pytest.raises(InputFaults, match="2 channel"):
+    with pytest.raises(InputError, match="2 channel"):
         model.forward_index(torch.zeros(1, 2, *model.spec.patch_size_zyx), 0)
-    with pytest.raises(InputFaults, match="0 to 2"):
+    with pytest.raises(InputError, match="0 to 2"):
         model.forward_index(torch.zeros(1, 1, *model.spec.patch_size_zyx), 3)
-    with pytest.raises(InputFaults, match="one task for the batch"):
+    with pytest.raises(InputError, match="one task for the batch"):
         model.forward_index(torch.zeros(2, 1, *model.spec.patch_size_zyx), [0, 1])

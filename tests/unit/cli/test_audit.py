@@ -1,4 +1,4 @@
-"""The verb `audit`: leaks of split files and folders, status 1; files that cannot be read, status 2."""
+"""The command `audit`: leaks of split files and folders, status 1; files that cannot be read, status 2."""
 
 import json
 import pickle
@@ -30,8 +30,16 @@ def dataset(folder, volumes: dict) -> str:
         nib.save(nib.Nifti1Image(image, np.eye(4)), folder / "imagesTr" / f"{case}.nii.gz")
         nib.save(nib.Nifti1Image((image > 0).astype(np.uint8), np.eye(4)), folder / "labelsTr" / f"{case}.nii.gz")
     listed = [{"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"} for case in volumes]
-    write_json(folder / "dataset.json", {"modality": {"0": "MR"}, "labels": {"0": "background", "1": "x"},
-                                         "numTraining": len(listed), "training": listed, "test": []})  # fmt: skip
+    write_json(
+        folder / "dataset.json",
+        {
+            "modality": {"0": "MR"},
+            "labels": {"0": "background", "1": "x"},
+            "numTraining": len(listed),
+            "training": listed,
+            "test": [],
+        },
+    )
     return str(folder)
 
 
@@ -73,22 +81,24 @@ def test_other_content_is_refused(tmp_path, capsys, content):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_json_nested_without_end_is_a_fault(tmp_path):
+def test_json_nested_without_end_is_a_problem(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text("[" * 100_000)
     assert main(["audit", "--splits", str(path)]) == 2
 
 
 @pytest.mark.parametrize("name", ["absent.json", "absent.pkl"])
-def test_an_absent_file_is_a_fault(tmp_path, name):
+def test_an_absent_file_is_a_problem(tmp_path, name):
     assert main(["audit", "--splits", str(tmp_path / name)]) == 2
 
 
 def test_the_same_image_under_another_name_is_found(tmp_path, capsys):
     """The copy is turned, cropped and scaled."""
     copy = 3 * brain(0)[::-1, 4:, :].transpose(1, 0, 2) + 100
-    folders = [dataset(tmp_path / "one", {"a": brain(0), "b": brain(1)}),
-               dataset(tmp_path / "two", {"p": brain(2), "q": np.ascontiguousarray(copy)})]  # fmt: skip
+    folders = [
+        dataset(tmp_path / "one", {"a": brain(0), "b": brain(1)}),
+        dataset(tmp_path / "two", {"p": brain(2), "q": np.ascontiguousarray(copy)}),
+    ]
     out = tmp_path / "findings.csv"
     assert main(["audit", "--data", folders[0], "--data", folders[1], "--out", str(out)]) == 1
     table = pd.read_csv(out)

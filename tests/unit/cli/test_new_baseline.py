@@ -23,7 +23,7 @@ def test_title_follows_the_name(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["My", "2fast", "a-b", "class", "../up"])
-def test_bad_name_is_the_users_fault(name, tmp_path, capsys):
+def test_bad_name_is_the_users_problem(name, tmp_path, capsys):
     assert main(["new-baseline", name, "--folder", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

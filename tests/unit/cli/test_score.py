@@ -1,4 +1,4 @@
-"""The verb `score`: any label maps, every fault in one line, no partial table."""
+"""The command `score`: any label maps, every problem in one line, no partial table."""
 
 import nibabel as nib
 import numpy as np
@@ -34,9 +34,19 @@ def folders(tmp_path):
 
 def score(folder, *extra) -> int:
     return main(
-        ["score", "--reference", str(folder / "reference"), "--prediction", str(folder / "prediction"),
-         "--labels", "1=liver,2=tumour,organ=1+2", "--out", str(folder / "scores.csv"), *extra]
-    )  # fmt: skip
+        [
+            "score",
+            "--reference",
+            str(folder / "reference"),
+            "--prediction",
+            str(folder / "prediction"),
+            "--labels",
+            "1=liver,2=tumour,organ=1+2",
+            "--out",
+            str(folder / "scores.csv"),
+            *extra,
+        ]
+    )
 
 
 def test_a_folder_is_scored_and_a_missing_prediction_counted(folders, capsys):
@@ -108,7 +118,7 @@ def test_nominal_spacing_gives_no_millimetres(folders):
     assert set(table[(table.metric == "hd95") & (table.case == "a")].status) == {"not_defined"}
 
 
-def faults(capsys) -> list[str]:
+def problems(capsys) -> list[str]:
     return [line for line in capsys.readouterr().err.splitlines() if "; expected" in line]
 
 
@@ -126,7 +136,7 @@ def test_names_below_a_folder_with_spaces_and_either_suffix(tmp_path, capsys):
 def test_a_case_stored_twice_is_refused(folders, capsys):
     save(folders / "prediction" / "a.nii", cube())
     assert score(folders) == 2
-    (line,) = faults(capsys)
+    (line,) = problems(capsys)
     assert "a.nii and a.nii.gz; expected one file per case" in line
 
 
@@ -136,10 +146,11 @@ def test_every_faulty_file_has_its_line_and_there_is_no_table(folders, capsys):
     save(folders / "prediction" / "b.nii.gz", cube()[..., None])
     save(folders / "prediction" / "c.nii.gz", np.full((12, 10, 8), np.inf, np.float32))
     assert score(folders, "--workers", "2") == 2
-    lines = faults(capsys)
+    lines = problems(capsys)
     assert len(lines) == 4
-    for line, words in zip(lines, ("[6, 7, 8]", "fractional", "4 axes of lengths (12, 10, 8, 1)", "not finite"),
-                           strict=True):  # fmt: skip
+    for line, words in zip(
+        lines, ("[6, 7, 8]", "fractional", "4 axes of lengths (12, 10, 8, 1)", "not finite"), strict=True
+    ):
         assert words in line
     assert not (folders / "scores.csv").exists()
 
@@ -148,7 +159,7 @@ def test_another_orientation_of_the_same_space_is_refused(folders, capsys):
     flipped = AFFINE @ np.array([[-1, 0, 0, 11], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     save(folders / "prediction" / "a.nii.gz", cube()[::-1], flipped)
     assert score(folders) == 2
-    (line,) = faults(capsys)
+    (line,) = problems(capsys)
     assert "orientation LAS" in line
     assert "expected RAS" in line
 
@@ -176,32 +187,76 @@ def test_a_slightly_wrong_voxel_size_adds_up_over_the_volume(tmp_path):
     data[:, 1:3, 1:3] = 1
     save(tmp_path / "r.nii.gz", data, np.diag([1.0, 1, 1, 1]))
     save(tmp_path / "p.nii.gz", data, np.diag([1.001, 1, 1, 1]))
-    assert main(["score", "--reference", str(tmp_path / "r.nii.gz"), "--prediction", str(tmp_path / "p.nii.gz"),
-                 "--labels", "1=x", "--out", str(tmp_path / "s.csv")]) == 2  # fmt: skip
+    assert (
+        main(
+            [
+                "score",
+                "--reference",
+                str(tmp_path / "r.nii.gz"),
+                "--prediction",
+                str(tmp_path / "p.nii.gz"),
+                "--labels",
+                "1=x",
+                "--out",
+                str(tmp_path / "s.csv"),
+            ]
+        )
+        == 2
+    )
 
 
 def test_two_files_into_a_new_folder(folders, capsys):
     out = folders / "new folder" / "deeper" / "scores.csv"
     files = ["--reference", str(folders / "reference" / "a.nii.gz"), "--prediction"]
-    assert main(["score", *files, str(folders / "prediction" / "b.nii.gz"), "--labels", "1=liver,7=spleen",
-                 "--ignore-labels", "2", "--out", str(out)]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "score",
+                *files,
+                str(folders / "prediction" / "b.nii.gz"),
+                "--labels",
+                "1=liver,7=spleen",
+                "--ignore-labels",
+                "2",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     assert "note: spleen (7) occurs in no file" in capsys.readouterr().out
     assert set(pd.read_csv(out).query("structure == 'spleen'").status) == {"both_empty"}
     assert main(["score", *files, str(folders / "typing error.nii.gz"), "--labels", "1=liver", "--out", str(out)]) == 2
     assert main(["score", *files, str(folders / "prediction"), "--labels", "1=liver", "--out", str(out)]) == 2
-    assert main(["score", *files, str(folders / "prediction" / "a.nii.gz"), "--labels", "1=liver,2=t",
-                 "--out", str(folders)]) == 2  # fmt: skip
-    assert len(faults(capsys)) == 3
+    assert (
+        main(
+            [
+                "score",
+                *files,
+                str(folders / "prediction" / "a.nii.gz"),
+                "--labels",
+                "1=liver,2=t",
+                "--out",
+                str(folders),
+            ]
+        )
+        == 2
+    )
+    assert len(problems(capsys)) == 3
 
 
 def test_an_empty_folder_is_refused(folders, capsys):
     (folders / "none").mkdir()
     arguments = ["--labels", "1=liver", "--out", str(folders / "scores.csv")]
-    assert main(["score", "--reference", str(folders / "reference"), "--prediction", str(folders / "none"),
-                 *arguments]) == 2  # fmt: skip
-    assert main(["score", "--reference", str(folders / "none"), "--prediction", str(folders / "prediction"),
-                 *arguments]) == 2  # fmt: skip
-    assert all("no label map" in line or "without a reference" in line for line in faults(capsys))
+    assert (
+        main(["score", "--reference", str(folders / "reference"), "--prediction", str(folders / "none"), *arguments])
+        == 2
+    )
+    assert (
+        main(["score", "--reference", str(folders / "none"), "--prediction", str(folders / "prediction"), *arguments])
+        == 2
+    )
+    assert all("no label map" in line or "without a reference" in line for line in problems(capsys))
 
 
 def test_a_cut_file_a_sheared_and_an_impossible_grid(folders, capsys):
@@ -211,7 +266,7 @@ def test_a_cut_file_a_sheared_and_an_impossible_grid(folders, capsys):
     colours = np.zeros((12, 10, 8), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     save(folders / "prediction" / "c.nii.gz", colours)
     assert score(folders) == 2
-    lines = faults(capsys)
+    lines = problems(capsys)
     assert len(lines) == 3
     for line, words in zip(lines, ("cannot be read", "right angles", "values of type"), strict=True):
         assert words in line
@@ -220,16 +275,26 @@ def test_a_cut_file_a_sheared_and_an_impossible_grid(folders, capsys):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--tolerance", "liver=-1"], ["--tolerance", "liver=nan"], ["--tolerance", "liver=inf"],
-        ["--tolerance", "liver=1", "--tolerance", "liver=2"], ["--workers", "0"], ["--ignore-labels", "x"],
-        ["--metrics", "dice,"], ["--metrics", "nsd", "--engine", "medpy"], ["--labels", "0=background,1=liver,2=t"],
-        ["--labels", "1=a,2=a"], ["--labels", "²=liver"], ["--labels", "99999999999=liver"], ["--labels", "liver"],
-        ["--labels", ""], ["--labels", "organ=1+"],
+        ["--tolerance", "liver=-1"],
+        ["--tolerance", "liver=nan"],
+        ["--tolerance", "liver=inf"],
+        ["--tolerance", "liver=1", "--tolerance", "liver=2"],
+        ["--workers", "0"],
+        ["--ignore-labels", "x"],
+        ["--metrics", "dice,"],
+        ["--metrics", "nsd", "--engine", "medpy"],
+        ["--labels", "0=background,1=liver,2=t"],
+        ["--labels", "1=a,2=a"],
+        ["--labels", "²=liver"],
+        ["--labels", "99999999999=liver"],
+        ["--labels", "liver"],
+        ["--labels", ""],
+        ["--labels", "organ=1+"],
     ],
-)  # fmt: skip
+)
 def test_wrong_options_are_one_line_each(folders, options, capsys):
     assert score(folders, *options) == 2
-    assert len(faults(capsys)) == 1
+    assert len(problems(capsys)) == 1
     assert not (folders / "scores.csv").exists()
 
 

@@ -1,4 +1,4 @@
-"""DICOM series and RTSTRUCT: volume, affine and mask against what was written, and the faults."""
+"""DICOM series and RTSTRUCT: volume, affine and mask against what was written, and the problems."""
 
 import nibabel as nib
 import numpy as np
@@ -9,7 +9,7 @@ from pydicom.uid import generate_uid
 
 from segbench.cli import main
 from segbench.core import cards
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from segbench.data import dicom
 from segbench.data.ingest import ingest
 from segbench.data.presence import presence
@@ -73,19 +73,19 @@ def test_two_series_in_one_folder_are_kept_apart(volume, tmp_path):
     np.testing.assert_array_equal(dicom.read_series(series[second])[0], volume[:8] + 1)
 
 
-def test_missing_double_and_foreign_slices_are_faults(volume, tmp_path):
+def test_missing_double_and_foreign_slices_are_problems(volume, tmp_path):
     paths = write_series(tmp_path, volume, oblique_affine(SPACING), description="t1_mpr", uid=generate_uid())
     (headers,) = dicom.headers_by_series(tmp_path).values()
-    with pytest.raises(InputFaults, match=r"5 slices with gaps of 1\.5 and 3 mm"):
+    with pytest.raises(InputError, match=r"5 slices with gaps of 1\.5 and 3 mm"):
         dicom.read_series([*headers[:3], *headers[4:]])
-    with pytest.raises(InputFaults, match=r"7 slices with gaps of 1\.5 and 0 mm"):
+    with pytest.raises(InputError, match=r"7 slices with gaps of 1\.5 and 0 mm"):
         dicom.read_series([*headers, headers[2]])
-    with pytest.raises(InputFaults, match="one slice"):
+    with pytest.raises(InputError, match="one slice"):
         dicom.read_series(headers[:1])
     item = pydicom.dcmread(paths[2])
     item.PixelSpacing = ["0.7", "0.41"]
     item.save_as(paths[2])
-    with pytest.raises(InputFaults, match="unlike orientation, spacing or shape"):
+    with pytest.raises(InputError, match="unlike orientation, spacing or shape"):
         read(tmp_path)
 
 
@@ -132,10 +132,10 @@ def test_a_circle_gives_the_voxels_whose_centres_it_holds(structures):
     np.testing.assert_array_equal(structures(circle), expected)
 
 
-def test_a_contour_between_or_beyond_the_slices_is_a_fault_and_none_is_an_empty_mask(structures):
+def test_a_contour_between_or_beyond_the_slices_is_a_problem_and_none_is_an_empty_mask(structures):
     assert structures(rectangle((1.5, 3.5), (1.5, 3.5), 2.2)).sum() == 4, "near a slice is on it"
     for level in (2.5, -1, 6):
-        with pytest.raises(InputFaults, match="a contour at slice"):
+        with pytest.raises(InputError, match="a contour at slice"):
             structures(rectangle((1.5, 3.5), (1.5, 3.5), level))
     assert not structures().any()
 
@@ -160,8 +160,8 @@ def test_the_published_dicom_tree_becomes_cases_of_the_card(volume, tmp_path, ca
     for number in (1, 2, 40):
         write_patient(tmp_path, number, volume + number)
     data_root = tmp_path / "data"
-    verb = ["convert", "vs_seg", "--source", str(tmp_path), "--data-root", str(data_root)]
-    assert main(verb) == 0
+    command = ["convert", "vs_seg", "--source", str(tmp_path), "--data-root", str(data_root)]
+    assert main(command) == 0
     assert "3 case(s) written" in capsys.readouterr().out
     assert presence("vs_seg", CARD, data_root) == "partial (3 of 242 cases)"
     task = cards.task_from_card("vs_seg", CARD)
@@ -186,9 +186,9 @@ def test_a_run_goes_on_where_it_broke_and_names_every_bad_patient(volume, tmp_pa
     next((tree / "VS-SEG-003").rglob("NA-t1_mpr_tra/*.dcm")).unlink()
     broken = next((tree / "VS-SEG-004").rglob("t1_mpr_tra-0/1-007.dcm"))
     broken.write_bytes(broken.read_bytes()[:-50])
-    verb = ["convert", "vs_seg", "--source", str(tmp_path), "--data-root", str(tmp_path / "data")]
+    command = ["convert", "vs_seg", "--source", str(tmp_path), "--data-root", str(tmp_path / "data")]
     for _ in range(2):
-        assert main(verb) == 2
+        assert main(command) == 2
         lines = [line for line in capsys.readouterr().err.splitlines() if "; expected" in line]
         assert len(lines) == 4
         assert "5 slices with gaps of 1.5 and 3 mm" in lines[0]
@@ -200,7 +200,7 @@ def test_a_run_goes_on_where_it_broke_and_names_every_bad_patient(volume, tmp_pa
         changed = (written / "vs_gk_seg_refT1.nii.gz").stat().st_mtime_ns
     assert (written / "vs_gk_seg_refT1.nii.gz").stat().st_mtime_ns == changed
     (written / "vs_gk_seg_refT1.nii.gz").unlink()
-    assert main(verb) == 2
+    assert main(command) == 2
     assert "a case without image or label" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from segbench.cli import main
 from segbench.core import cards
-from segbench.core.errors import InputFaults, RunFailed
+from segbench.core.errors import InputError, RunFailed
 from segbench.data.fetch import CHUNK_BYTES, fetch
 from segbench.data.presence import presence
 from tests.unit.data.file_server import file_server
@@ -109,7 +109,7 @@ def test_a_whole_download_of_an_interrupted_run_is_used(server, content, tmp_pat
 
 def test_a_wrong_checksum_leaves_nothing_and_names_both(server, content, tmp_path):
     expected = "0" * 32
-    with pytest.raises(InputFaults, match=f"found {md5(content).replace(':', ' ')}; expected {expected}"):
+    with pytest.raises(InputError, match=f"found {md5(content).replace(':', ' ')}; expected {expected}"):
         fetch("msd_spleen", spleen(server, content, checksum=f"md5:{expected}"), tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -127,9 +127,9 @@ def test_a_wrong_checksum_leaves_nothing_and_names_both(server, content, tmp_pat
 )
 def test_a_hostile_tar_is_refused_before_anything_is_written(server, tmp_path, bad, words):
     content, root = tar_of(bad), tmp_path / "data"
-    with pytest.raises(InputFaults) as caught:
+    with pytest.raises(InputError) as caught:
         fetch("msd_spleen", spleen(server, content), root)
-    assert words in caught.value.faults[0].line()
+    assert words in caught.value.problems[0].line()
     assert not list(root.iterdir())
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -143,7 +143,7 @@ def test_a_hostile_zip_is_refused_and_a_good_one_unpacked(server, tree, tmp_path
             archive.writestr(name, "/etc/passwd")
         server.files["a.zip"] = stream.getvalue()
         card = spleen(server, b"", url=server.url("a.zip"), checksum=None)
-        with pytest.raises(InputFaults, match=r"leaves the folder|link or device"):
+        with pytest.raises(InputError, match=r"leaves the folder|link or device"):
             fetch("msd_spleen", card, tmp_path)
         assert not list(tmp_path.iterdir())
     stream = io.BytesIO()
@@ -154,19 +154,19 @@ def test_a_hostile_zip_is_refused_and_a_good_one_unpacked(server, tree, tmp_path
     assert fetch("msd_spleen", card, tmp_path) == "present (5 cases)"
 
 
-def test_a_damaged_archive_without_a_checksum_is_a_fault(server, content, tmp_path):
+def test_a_damaged_archive_without_a_checksum_is_a_problem(server, content, tmp_path):
     for damaged in (b"no archive", content[: len(content) // 2], b""):
-        with pytest.raises(InputFaults, match="a damaged archive"):
+        with pytest.raises(InputError, match="a damaged archive"):
             fetch("msd_spleen", spleen(server, damaged, checksum=None), tmp_path)
         assert not list(tmp_path.iterdir())
     server.files["a.tar.gz"] = gzip.compress(content)[:-2000]
-    with pytest.raises(InputFaults, match="a damaged archive"):
+    with pytest.raises(InputError, match="a damaged archive"):
         fetch("msd_spleen", spleen(server, b"", checksum=None, url=server.url("a.tar.gz")), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_archive_with_another_top_folder_is_a_fault(server, content, tmp_path):
-    with pytest.raises(InputFaults, match="found no folder Task10_Colon"):
+def test_an_archive_with_another_top_folder_is_a_problem(server, content, tmp_path):
+    with pytest.raises(InputError, match="found no folder Task10_Colon"):
         fetch("msd_spleen", spleen(server, content, unpacks_to="Task10_Colon"), tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -174,7 +174,7 @@ def test_an_archive_with_another_top_folder_is_a_fault(server, content, tmp_path
 def test_a_folder_that_lacks_cases_is_not_overwritten(server, content, tmp_path):
     card = spleen(server, content)
     write_tree(tmp_path, "msd_spleen", card, cases=3)
-    with pytest.raises(InputFaults, match=r"partial \(3 of 5 cases\).*move the folder away"):
+    with pytest.raises(InputError, match=r"partial \(3 of 5 cases\).*move the folder away"):
         fetch("msd_spleen", card, tmp_path)
     assert server.ranges == []
 
@@ -197,7 +197,9 @@ def test_only_the_archives_that_are_missing_are_fetched(server, tmp_path):
     assert server.ranges == [None]
 
 
-def test_the_verb_fetches_what_it_may_and_names_the_step_for_the_others(server, content, tmp_path, monkeypatch, capsys):
+def test_the_command_fetches_what_it_may_and_names_the_step_for_the_others(
+    server, content, tmp_path, monkeypatch, capsys
+):
     known = CARDS | {"msd_spleen": spleen(server, content)}
     monkeypatch.setattr(cards, "dataset_cards", lambda: known)
     assert main(["fetch", "btcv", "msd_spleen", "kits19", "--data-root", str(tmp_path)]) == 2
@@ -210,7 +212,7 @@ def test_the_verb_fetches_what_it_may_and_names_the_step_for_the_others(server, 
     assert "git clone https://github.com/neheller/kits19" in lines[1]
 
 
-def test_the_verb_suggests_a_name_and_reports_a_failing_server_in_one_line(
+def test_the_command_suggests_a_name_and_reports_a_failing_server_in_one_line(
     server, content, tmp_path, monkeypatch, capsys
 ):
     assert main(["fetch", "msd_splen", "--data-root", str(tmp_path)]) == 2
@@ -275,7 +277,7 @@ def test_decathlon_addresses_and_checksums_are_those_that_monai_publishes():
     ],
 )
 def test_a_card_with_a_bad_download_or_range_is_refused(change):
-    with pytest.raises(InputFaults):
+    with pytest.raises(InputError):
         cards.checked(CARDS["msd_spleen"] | change, cards.DatasetCard, "card")
 
 

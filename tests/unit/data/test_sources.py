@@ -1,4 +1,4 @@
-"""Every data-set card is whole, and every official layout goes from raw to prepared without renaming a file."""
+"""Every data-set card is whole, and every official layout goes from raw to preprocessed without renaming a file."""
 
 import dataclasses
 import re
@@ -8,52 +8,64 @@ import pytest
 import yaml
 
 from segbench.core import cards
-from segbench.core.config import parse_config
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from segbench.data.checks import check_task
 from segbench.data.ingest import discover, ingest
-from segbench.data.preprocess import prepare_case
+from segbench.data.preprocess import preprocess_case
+from segbench.data.preprocessing_recipes import PREPROCESSING_RECIPES, preprocessing_recipe
 from segbench.data.readers import read_label
-from segbench.data.recipes import RECIPES, recipe_for
 from segbench.data.store import open_case
+from segbench.experiment.config import parse_config
 from tests.unit.data.miniature import CASES, write_tree
 
 CARDS = cards.dataset_cards()
 OFFICIAL = (
-    "lits", "kits19", "msd_hepatic_vessel", "msd_pancreas", "msd_colon", "msd_lung", "msd_spleen", "verse20",
-    "prostate_saml", "brats21", "autopet22", "btcv", "btcv_8_organs", "vs_seg",
-)  # fmt: skip
+    "lits",
+    "kits19",
+    "msd_hepatic_vessel",
+    "msd_pancreas",
+    "msd_colon",
+    "msd_lung",
+    "msd_spleen",
+    "verse20",
+    "prostate_saml",
+    "brats21",
+    "autopet22",
+    "btcv",
+    "btcv_8_organs",
+    "vs_seg",
+)
 
 
 @pytest.mark.parametrize("name", CARDS)
 def test_a_card_makes_a_task_with_a_known_recipe(name):
     task = cards.task_from_card(name, CARDS[name])
-    assert recipe_for(task, {}).name in RECIPES
+    assert preprocessing_recipe(task, {}).name in PREPROCESSING_RECIPES
     assert all(value <= len(task.classes) for structure in task.structures for value in structure.labels)
     assert set(CARDS[name]["merge"].values()) <= set(range(task.num_classes))
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
-def test_an_official_layout_goes_from_raw_to_prepared(name, tmp_path):
+def test_an_official_layout_goes_from_raw_to_preprocessed(name, tmp_path):
     card = CARDS[name]
     write_tree(tmp_path, name, card)
     task = cards.task_from_card(name, card)
-    found = check_task(task, card, tmp_path).faults
+    found = check_task(task, card, tmp_path).problems
     assert [item.found for item in found] == [f"{CASES} labelled cases"], "only the number of cases is short"
     cases = ingest(task, card, tmp_path)
     assert len({case.case_id for case in cases}) == CASES
-    coarse = dataclasses.replace(recipe_for(task, {}), spacing_mm_zyx=(6.0, 4.0, 4.0))
-    prepared = open_case(prepare_case(cases[0], task, card, coarse, store_root=tmp_path / "store"))
-    assert prepared.images.shape == (task.num_channels, 12, 18, 20)
+    coarse = dataclasses.replace(preprocessing_recipe(task, {}), spacing_mm_zyx=(6.0, 4.0, 4.0))
+    preprocessed = open_case(preprocess_case(cases[0], task, card, coarse, store_root=tmp_path / "store"))
+    assert preprocessed.images.shape == (task.num_channels, 12, 18, 20)
     assert set(np.unique(read_label(cases[0], card))) == set(range(task.num_classes))
-    assert set(np.unique(prepared.labels[:])) == set(range(task.num_classes))
+    assert set(np.unique(preprocessed.labels[:])) == set(range(task.num_classes))
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_an_absent_data_set_says_how_to_get_it(name, tmp_path):
-    with pytest.raises(InputFaults) as caught:
+    with pytest.raises(InputError) as caught:
         discover(name, CARDS[name], tmp_path)
-    assert CARDS[name]["obtain"].split()[0] in caught.value.faults[0].mend
+    assert CARDS[name]["obtain"].split()[0] in caught.value.problems[0].fix
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -98,7 +110,7 @@ def test_a_users_own_data_set_needs_a_card_and_no_code(tmp_path):
 def test_a_card_with_an_unknown_key_is_refused(tmp_path):
     card = {key: value for key, value in CARDS["msd_spleen"].items() if value not in ({}, None)}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(card | {"licens": "CC0"}))
-    with pytest.raises(InputFaults, match="did you mean 'licence'"):
+    with pytest.raises(InputError, match="did you mean 'licence'"):
         cards.dataset_cards([tmp_path])
 
 
@@ -112,6 +124,6 @@ def test_the_documented_card_and_config_lines_are_enough(tmp_path, monkeypatch):
     config = parse_config({key: value for part in parts for key, value in yaml.safe_load(part).items()}, where="docs")
     found = config.dataset_cards["my_liver"]
     write_tree(tmp_path, "my_liver", found)
-    assert not check_task(config.task("my_liver"), found, tmp_path).faults
+    assert not check_task(config.task("my_liver"), found, tmp_path).problems
     assert config.task("my_liver").structures[2].labels == (1, 2)
     assert config.task("lits").structures[0].labels == (1, 2)

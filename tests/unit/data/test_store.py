@@ -1,4 +1,4 @@
-"""The store: content addresses, staleness, resuming, parallel preparation, patches."""
+"""The store: content addresses, staleness, resuming, parallel preprocessing, patches."""
 
 import os
 from dataclasses import replace
@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from segbench.core import cards
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from segbench.data import preprocess, store
 from segbench.data.ingest import ingest
-from segbench.data.preprocess import prepare_task, store_folder
-from segbench.data.recipes import Recipe
+from segbench.data.preprocess import preprocess_task, store_folder
+from segbench.data.preprocessing_recipes import PreprocessingRecipe
 from segbench.data.sampling import read_patch
 from segbench.data.store import open_case, write_case
 from tests.unit.data.miniature import write_tree
 
 NAME = "kits19"
-RECIPE = Recipe("coarse", (6.0, 6.0, 6.0))
+RECIPE = PreprocessingRecipe("coarse", (6.0, 6.0, 6.0))
 
 
 @pytest.fixture
@@ -37,22 +37,22 @@ def contents(folders: dict) -> dict:
 
 def test_two_workers_write_what_one_writes(world, tmp_path):
     cases, task, card, root = world
-    one = prepare_task(cases, task, card, RECIPE, store_root=root)
-    two = prepare_task(cases, task, card, RECIPE, store_root=tmp_path / "other", workers=2)
+    one = preprocess_task(cases, task, card, RECIPE, store_root=root)
+    two = preprocess_task(cases, task, card, RECIPE, store_root=tmp_path / "other", workers=2)
     assert list(one) == list(two) == [case.case_id for case in cases]
     assert contents(one) == contents(two)
 
 
-def test_prepared_cases_are_kept_and_the_missing_one_is_made(world):
+def test_preprocessed_cases_are_kept_and_the_missing_one_is_made(world):
     cases, task, card, root = world
-    folders = prepare_task(cases, task, card, RECIPE, store_root=root)
+    folders = preprocess_task(cases, task, card, RECIPE, store_root=root)
     times = {case: folder.stat().st_mtime_ns for case, folder in folders.items()}
     lost = folders[cases[0].case_id]
     (lost / "meta.json").unlink()
     for path in lost.iterdir():
         path.unlink()
     lost.rmdir()
-    assert prepare_task(cases, task, card, RECIPE, store_root=root) == folders
+    assert preprocess_task(cases, task, card, RECIPE, store_root=root) == folders
     kept = {case for case, folder in folders.items() if folder.stat().st_mtime_ns == times[case]}
     assert kept == {case.case_id for case in cases[1:]}
 
@@ -61,7 +61,7 @@ def test_a_case_that_fails_leaves_nothing_half_written(world, monkeypatch):
     cases, task, card, root = world
     monkeypatch.setattr(store, "_foreground", lambda labels: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        prepare_task(cases, task, card, RECIPE, store_root=root)
+        preprocess_task(cases, task, card, RECIPE, store_root=root)
     assert list((root / RECIPE.name).iterdir()) == []
 
 
@@ -74,20 +74,20 @@ def test_a_file_that_changed_after_ingest_is_refused_with_all_its_like(world, si
         data = np.asarray(image.dataobj).copy()
         data[0, 0, 0] = 1 - data[0, 0, 0]
         nib.save(nib.Nifti1Image(data, image.affine), path)
-    with pytest.raises(InputFaults) as caught:
-        prepare_task(cases, task, card, RECIPE, store_root=root)
-    lines = [fault.line() for fault in caught.value.faults]
+    with pytest.raises(InputError) as caught:
+        preprocess_task(cases, task, card, RECIPE, store_root=root)
+    lines = [problem.line() for problem in caught.value.problems]
     assert len(lines) == 2
     assert "changed since ingest" in lines[0]
     assert f"{NAME}/{cases[1].case_id}" in lines[0]
-    assert len(list((root / RECIPE.name).iterdir())) == 3  # the others are prepared
+    assert len(list((root / RECIPE.name).iterdir())) == 3  # the others are preprocessed
 
 
 def test_a_file_that_is_gone_is_named(world):
     cases, task, card, root = world
     os.remove(cases[0].label_path)
-    with pytest.raises(InputFaults, match="No such file"):
-        prepare_task(cases, task, card, RECIPE, store_root=root)
+    with pytest.raises(InputError, match="No such file"):
+        preprocess_task(cases, task, card, RECIPE, store_root=root)
 
 
 def test_the_address_depends_on_what_shapes_the_bytes_and_on_nothing_else(world, monkeypatch):

@@ -1,4 +1,4 @@
-"""Images of the user: label maps on their own grid, one encoding for tasks that are prepared alike, faults first."""
+"""Images of the user: label maps on their own grid, one encoding for tasks preprocessed alike, problems first."""
 
 import copy
 
@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from segbench.cli import main
-from segbench.core.config import load_config
 from segbench.core.paths import RunPaths
 from segbench.evaluation import predict
+from segbench.experiment.config import load_config
 from segbench.training import checkpoint
 from segbench.training.loop import new_model
 from tests.workflow.tiny import CONFIG
@@ -38,12 +38,12 @@ def write_image(path, shape=(22, 17, 9), affine=None):
     nib.save(nib.Nifti1Image(values, affine), path)
 
 
-def verb(*arguments):
+def command(*arguments):
     return main(["predict", "--config", "config.yaml", "--output", "out", *arguments])
 
 
 def test_label_maps_lie_on_the_image_s_grid(folder, capsys):
-    assert verb("--job", JOB, "--images", "ct.nii.gz", "--tasks", "phantom_spleen", "phantom_liver") == 0
+    assert command("--job", JOB, "--images", "ct.nii.gz", "--tasks", "phantom_spleen", "phantom_liver") == 0
     assert sorted(capsys.readouterr().out.split()) == [f"out/phantom_{task}/ct.nii.gz" for task in ("liver", "spleen")]
     image, found = nib.load("ct.nii.gz"), nib.load("out/phantom_liver/ct.nii.gz")
     assert found.shape == image.shape
@@ -51,7 +51,7 @@ def test_label_maps_lie_on_the_image_s_grid(folder, capsys):
     assert 1 < len(np.unique(np.asarray(found.dataobj))) <= 3  # an untrained network calls something
 
 
-def test_tasks_prepared_alike_share_one_encoding(folder, monkeypatch):
+def test_tasks_preprocessed_alike_share_one_encoding(folder, monkeypatch):
     config = load_config(folder / "config.yaml")
     job = predict.trained_job(config, JOB)
     model = predict.trained_network(config, job, device="cpu")
@@ -71,7 +71,7 @@ def test_several_channels_are_several_files_or_one(folder):
     parts = [nib.load(name) for name in ("ct.nii.gz", "pet.nii.gz")]
     nib.save(nib.Nifti1Image(np.stack([part.get_fdata() + 350 for part in parts], axis=-1), parts[0].affine), "4d.nii")
     nib.save(nib.Nifti1Image(parts[1].get_fdata() + 350, parts[1].affine), "pet.nii.gz")
-    assert verb("--job", JOB, "--images", "ct.nii.gz,pet.nii.gz", "4d.nii", "--tasks", "phantom_petct") == 0
+    assert command("--job", JOB, "--images", "ct.nii.gz,pet.nii.gz", "4d.nii", "--tasks", "phantom_petct") == 0
     assert sorted(path.name for path in (folder / "out" / "phantom_petct").iterdir()) == ["4d.nii.gz", "ct.nii.gz"]
 
 
@@ -89,21 +89,21 @@ def test_several_channels_are_several_files_or_one(folder):
 )
 def test_bad_input_is_named_and_nothing_is_written(folder, capsys, arguments, message):
     write_image("small.nii.gz", shape=(5, 5, 5))
-    assert verb(*arguments) == 2
+    assert command(*arguments) == 2
     assert message in capsys.readouterr().err
     assert not (folder / "out").exists()
 
 
-@pytest.mark.parametrize("spoil", ["absent", "truncated", "another model"])
-def test_weights_that_do_not_fit_are_refused(folder, capsys, spoil):
+@pytest.mark.parametrize("corrupt", ["absent", "truncated", "another model"])
+def test_weights_that_do_not_fit_are_refused(folder, capsys, corrupt):
     path = RunPaths("tiny").train(JOB) / "weights.pt"
-    if spoil == "absent":
+    if corrupt == "absent":
         path.unlink()
-    elif spoil == "truncated":
+    elif corrupt == "truncated":
         path.write_bytes(path.read_bytes()[:100])
     else:
         state = checkpoint.load_weights(path)
         checkpoint.save(path, {f"other.{name}": tensor for name, tensor in state.items()})
-    assert verb("--job", JOB, "--images", "ct.nii.gz", "--tasks", "phantom_liver") == 2
+    assert command("--job", JOB, "--images", "ct.nii.gz", "--tasks", "phantom_liver") == 2
     assert str(path) in capsys.readouterr().err
     assert not (folder / "out").exists()

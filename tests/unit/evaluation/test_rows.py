@@ -1,17 +1,14 @@
 """Rows are complete or the run fails; a missing row is never a smaller n."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
-from segbench.core.config import parse_config
 from segbench.core.errors import RunFailed
-from segbench.core.jobs import evaluation_jobs, expected_keys
 from segbench.core.vocabulary import KEY_COLUMNS
 from segbench.evaluation.rows import check_complete, read_rows, unscored_rows, write_rows
-
-ROOT = Path(__file__).resolve().parents[3]
+from segbench.experiment.config import parse_config
+from segbench.experiment.jobs import evaluation_jobs, expected_keys
+from tests.paths import ROOT
 
 
 @pytest.fixture
@@ -54,10 +51,10 @@ def test_the_order_of_rows_changes_no_byte(config, tmp_path):
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
-@pytest.mark.parametrize("spoil", [lambda rows: rows[1:], lambda rows: [*rows, rows[0]]])
-def test_a_missing_or_repeated_row_fails_the_run(config, spoil):
+@pytest.mark.parametrize("corrupt", [lambda rows: rows[1:], lambda rows: [*rows, rows[0]]])
+def test_a_missing_or_repeated_row_fails_the_run(config, corrupt):
     with pytest.raises(RunFailed, match="rows"):
-        check_complete(config, SPLITS, spoil(all_rows(config)))
+        check_complete(config, SPLITS, corrupt(all_rows(config)))
 
 
 def test_an_unexpected_row_fails_the_run(config):

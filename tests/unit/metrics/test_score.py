@@ -1,4 +1,4 @@
-"""`score_pair`: inputs of any layout, many structures, statuses, and faults in words."""
+"""`score_pair`: inputs of any layout, many structures, statuses, and problems in words."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from segbench.core.task import Structure
 from segbench.core.vocabulary import METRIC_NAMES, STATUSES
 from segbench.metrics import METRICS, score_pair
@@ -41,8 +41,9 @@ def test_every_structure_and_metric_once_in_order():
 
 def test_memory_layout_and_integer_type_do_not_matter():
     plain = score_pair(label_map(0), label_map(1), SPACING, STRUCTURES)
-    other = score_pair(np.asfortranarray(label_map(0).astype(np.int64)), label_map(1).astype(np.int16), SPACING,
-                       STRUCTURES, threads=2)  # fmt: skip
+    other = score_pair(
+        np.asfortranarray(label_map(0).astype(np.int64)), label_map(1).astype(np.int16), SPACING, STRUCTURES, threads=2
+    )
     assert plain == other
 
 
@@ -56,8 +57,13 @@ def test_lesion_metrics_and_tolerance_are_refused_with_a_reason():
     found = score_pair(label_map(0), label_map(1), SPACING, [Structure("organ", (1,), float("nan"))])
     reasons = {item.metric: item.reason for item in found if item.status == "not_defined"}
     assert set(reasons) == {
-        "nsd", "nsd_voxel", "lesion_f1", "lesion_precision", "lesion_recall", "false_positive_volume_ml",
-    }  # fmt: skip
+        "nsd",
+        "nsd_voxel",
+        "lesion_f1",
+        "lesion_precision",
+        "lesion_recall",
+        "false_positive_volume_ml",
+    }
     assert "tolerance" in reasons["nsd"]
     assert "lesion" in reasons["lesion_f1"]
 
@@ -99,9 +105,9 @@ def test_bool_masks_are_label_maps_of_one_label():
         ({"metrics": ["hd59"]}, "did you mean 'hd95'?"),
     ],
 )
-def test_faults_are_named(change, words):
+def test_problems_are_named(change, words):
     given = {"reference_XYZ": label_map(0), "prediction_XYZ": label_map(1), "spacing_mm_xyz": SPACING} | change
-    with pytest.raises(InputFaults) as error:
+    with pytest.raises(InputError) as error:
         score_pair(**given, structures=STRUCTURES)
     assert words in str(error.value)
 

@@ -11,8 +11,8 @@ from segbench.metrics.surface import corner_surface, distances, voxel_surface
 from segbench.metrics.surfels import surfel_areas
 
 
-def noise(seed: int, share: float) -> np.ndarray:
-    return np.random.default_rng(seed).random((14, 12, 10)) < share
+def noise(seed: int, fraction: float) -> np.ndarray:
+    return np.random.default_rng(seed).random((14, 12, 10)) < fraction
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 5.0)])

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models.dynamic_head import dynamic_head, dynamic_heads, head_outputs, head_sizes
+from models.blocks.dynamic_head import dynamic_head, dynamic_heads, head_outputs, head_sizes
 from models.loader import build_model
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from segbench.core.task import TaskSet
 from tests.unit.models.small import LIVER, LUNG, SPEC, SPLEEN, TASKS, make_task
 
@@ -62,5 +62,5 @@ def test_a_lesion_alone_uses_the_tumour_channel():
 
 def test_three_classes_are_too_many_for_two_channels():
     brain = make_task("brain", ["oedema", "core", "enhancing"])
-    with pytest.raises(InputFaults, match="2 foreground class"):
+    with pytest.raises(InputError, match="2 foreground class"):
         build_model("dodnet_original", TaskSet([brain]), SPEC)

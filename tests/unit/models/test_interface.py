@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from models.interface import NetworkSpec, load_strictly, read_state_dict
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 
 
 class Trap:
@@ -25,7 +25,7 @@ def test_a_malicious_file_is_refused_and_not_run(tmp_path):
     for number, save in enumerate((torch.save, lambda content, path: path.write_bytes(pickle.dumps(content)))):
         path, victim = tmp_path / f"trap{number}.pt", tmp_path / f"victim{number}"
         save({"weight": Trap(victim)}, path)
-        with pytest.raises(InputFaults, match="does not load safely"):
+        with pytest.raises(InputError, match="does not load safely"):
             read_state_dict(path)
         assert not victim.exists()
 
@@ -35,7 +35,7 @@ def test_truncated_absent_and_foreign_files_are_refused(tmp_path):
     (tmp_path / "half.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:1500])
     (tmp_path / "text.pt").write_text("not weights")
     for name in ("half.pt", "text.pt", "absent.pt"):
-        with pytest.raises(InputFaults, match="does not load safely"):
+        with pytest.raises(InputError, match="does not load safely"):
             read_state_dict(tmp_path / name)
 
 
@@ -50,7 +50,7 @@ def test_truncated_absent_and_foreign_files_are_refused(tmp_path):
 )
 def test_what_is_no_state_dict_is_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "a.pt")
-    with pytest.raises(InputFaults, match=message):
+    with pytest.raises(InputError, match=message):
         read_state_dict(tmp_path / "a.pt")
 
 
@@ -62,7 +62,7 @@ def test_checkpoints_of_other_trainers_are_unwrapped(tmp_path):
     assert torch.equal(read_state_dict(tmp_path / "a.pt")["a"], weight)
 
 
-def test_every_fault_is_named_and_nothing_is_loaded():
+def test_every_problem_is_named_and_nothing_is_loaded():
     model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     before = [parameter.clone() for parameter in model.parameters()]
     state = {
@@ -71,9 +71,9 @@ def test_every_fault_is_named_and_nothing_is_loaded():
         "1.bias": torch.zeros(1),
         "2.bias": torch.zeros(1),
     }
-    with pytest.raises(InputFaults) as caught:
+    with pytest.raises(InputError) as caught:
         load_strictly(model, state, "a.pt")
-    found = [fault.found for fault in caught.value.faults]
+    found = [problem.found for problem in caught.value.problems]
     assert found == ["tensor 0.bias of shape (4,)", "no tensor 1.weight", "unexpected tensor 2.bias"]
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
 
@@ -82,7 +82,7 @@ def test_names_of_another_layout():
     model = nn.Linear(1, 1)
     load_strictly(model, {"w": torch.ones(1, 1), "b": torch.ones(1)}, "a.pt", names={"weight": "w", "bias": "b"})
     assert model.weight.item() == model.bias.item() == 1
-    with pytest.raises(InputFaults, match="no tensor w"):
+    with pytest.raises(InputError, match="no tensor w"):
         load_strictly(model, {"b": torch.ones(1)}, "a.pt", names={"weight": "w", "bias": "b"})
 
 

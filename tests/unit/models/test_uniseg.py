@@ -1,18 +1,16 @@
-"""UniSeg's prompt, its variants and the page that maps idea to code."""
+"""UniSeg's prompt, its variants and the page that maps concept to code."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
 from models.loader import build_model
 from models.uniseg.prompt import UniversalPrompt
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from segbench.core.task import TaskSet
+from tests.paths import ROOT
 from tests.unit.models.small import LIVER, LUNG, SPEC, SPLEEN, TASKS, images
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def built(**options):
@@ -68,24 +66,24 @@ def test_a_prompt_follows_another_grid():
 
 
 @pytest.mark.parametrize("options", [{}, {"position": 1}, {"prompt": "none"}], ids=str)
-def test_prepared_skips_change_rounding_only(options):
+def test_preprocessed_skips_change_rounding_only(options):
     model = built(**options)
     with torch.no_grad():
-        prepared = model(images(batch=2), LIVER)
+        preprocessed = model(images(batch=2), LIVER)
         plain = model.train()(images(batch=2), LIVER)
-    for found, expected in zip(prepared, plain, strict=True):
+    for found, expected in zip(preprocessed, plain, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{"prompt": "univrsal"}, {"position": 2}, {"position": -1}, {"position": "deep"}])
 def test_unknown_variants_are_refused(options):
-    with pytest.raises(InputFaults, match=next(iter(options))):
+    with pytest.raises(InputError, match=next(iter(options))):
         built(**options)
 
 
 @pytest.mark.parametrize("size_zyx", [(7, 16, 16), SPEC.downsampling_zyx])
 def test_forward_index_needs_sizes_that_can_be_halved(size_zyx):
-    with pytest.raises(InputFaults, match="multiples of"):
+    with pytest.raises(InputError, match="multiples of"):
         built().forward_index(images(size_zyx=size_zyx), 0)
 
 

@@ -31,15 +31,21 @@ UPSTREAM = [
     ("toy_petct", "Whole-body tumour (PET and CT)", "PET+CT", [("tumour", True)], 0.6, False),
 ]
 DOWNSTREAM = [
-    ("toy_abdomen", "Thirteen abdominal organs (CT)", "CT",
-     [(organ, False) for organ in ("spleen", "kidney", "gallbladder", "liver", "aorta")], 0.35, False),
+    (
+        "toy_abdomen",
+        "Thirteen abdominal organs (CT)",
+        "CT",
+        [(organ, False) for organ in ("spleen", "kidney", "gallbladder", "liver", "aorta")],
+        0.35,
+        False,
+    ),
     ("toy_schwannoma", "Vestibular schwannoma (MR)", "MR", [("schwannoma", True)], 0.5, False),
-]  # fmt: skip
+]
 # model, initialisation, title, kind, fidelity, skill
 UPSTREAM_METHODS = [
     ("uniseg", "random", "UniSeg", "universal", "description", 0.93),
     ("dodnet", "random", "DoDNet (dynamic head)", "universal", "description", 0.9),
-    ("multi_head", "random", "Multi-head U-Net", "universal", "idea", 0.88),
+    ("multi_head", "random", "Multi-head U-Net", "universal", "concept", 0.88),
     ("single_task", "random", "Single-task U-Net", "single_task", "description", 0.91),
     ("nnformer", "random", "nnFormer", "single_task", "description", 0.8),
     ("swin_unetr", "random", "Swin UNETR", "single_task", "numerical", 0.84),
@@ -59,16 +65,31 @@ DOWNSTREAM_METHODS = [
     ("empty", "none", "Empty prediction", "control", "control", 0.0),
 ]
 PRETEXT = {
-    "experiment": "upstream", "model": "restoration", "initialisation": "random",
+    "experiment": "upstream",
+    "model": "restoration",
+    "initialisation": "random",
     "title": "Self-supervised: Restoration",
-    "kind": "self_supervised", "fidelity": "idea", "options_text": "", "citation": "The paper of restoration",
+    "kind": "self_supervised",
+    "fidelity": "concept",
+    "options_text": "",
+    "citation": "The paper of restoration",
     "url": "https://example.org/restoration",
-}  # fmt: skip
+}
 PRETEXT_JOB = {
-    "job": "upstream.restoration.random.joint.f0.s0", "experiment": "upstream", "model": "restoration",
-    "initialisation": "random", "unit": "joint", "fold": 0, "seed": 0, "status": "ok", "reason": "",
-    "train_seconds": 77.0, "predict_seconds": 0.0, "iterations": 150, "parameters": 400_000,
-}  # fmt: skip
+    "job": "upstream.restoration.random.joint.f0.s0",
+    "experiment": "upstream",
+    "model": "restoration",
+    "initialisation": "random",
+    "scope": "joint",
+    "fold": 0,
+    "seed": 0,
+    "status": "ok",
+    "reason": "",
+    "train_seconds": 77.0,
+    "predict_seconds": 0.0,
+    "iterations": 150,
+    "parameters": 400_000,
+}
 METRICS = {"dice": "1", "hd95": "mm", "hd95_max": "mm"}
 MISSES = ("reference_empty", "prediction_empty", "prediction_missing", "failed")
 POLICIES = {
@@ -82,8 +103,10 @@ def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, c
     """Write scores.csv, run.json below `folder` and return it; same arguments, same bytes."""
     rng = np.random.default_rng(rng_seed)
     folder.mkdir(parents=True, exist_ok=True)
-    worlds = [("upstream", UPSTREAM[:upstream], UPSTREAM_METHODS[:methods]),
-              ("downstream", DOWNSTREAM, DOWNSTREAM_METHODS)]  # fmt: skip
+    worlds = [
+        ("upstream", UPSTREAM[:upstream], UPSTREAM_METHODS[:methods]),
+        ("downstream", DOWNSTREAM, DOWNSTREAM_METHODS),
+    ]
     rows, jobs = [], []
     for experiment, tasks, listed in worlds:
         for method in listed:
@@ -122,16 +145,37 @@ def _rows(experiment, method, task, seed, cases, rng):
             level = 2.2 * skill - 2.2 * difficulty + 0.5 * case_level - 0.5 * lesion + rng.normal(0, 0.35)
             quality = 1.0 if model == "oracle" else 1 / (1 + math.exp(-1.6 * level - 0.4))
             status, reason, dice, distance = _status(model, lesion, state, quality, case, rng)
-            for metric, unit in METRICS.items():
+            for metric, scope in METRICS.items():
                 value, cell, why = (dice if metric == "dice" else distance), status, reason
                 if metric != "dice" and nominal and status not in ("failed", "skipped"):
                     value, cell, why = None, "not_defined", "the spacing of this data set is nominal"
-                yield dict(zip(SCORE_COLUMNS, (
-                    experiment, model, initialisation, "joint" if kind in ("universal", "control") else name, 0, seed,
-                    "seeded", name, name, f"{name}_{case:03d}", structure, metric, f"{name}_{case:03d}",
-                    "" if value is None else f"{value:.9g}", unit, cell, why,
-                    "" if status in ("failed", "skipped") else "1000", "" if status != "ok" else "900",
-                ), strict=True))  # fmt: skip
+                yield dict(
+                    zip(
+                        SCORE_COLUMNS,
+                        (
+                            experiment,
+                            model,
+                            initialisation,
+                            "joint" if kind in ("universal", "control") else name,
+                            0,
+                            seed,
+                            "seeded",
+                            name,
+                            name,
+                            f"{name}_{case:03d}",
+                            structure,
+                            metric,
+                            f"{name}_{case:03d}",
+                            "" if value is None else f"{value:.9g}",
+                            scope,
+                            cell,
+                            why,
+                            "" if status in ("failed", "skipped") else "1000",
+                            "" if status != "ok" else "900",
+                        ),
+                        strict=True,
+                    )
+                )
 
 
 def _status(model, lesion, state, quality, case, rng):
@@ -154,34 +198,46 @@ def _status(model, lesion, state, quality, case, rng):
 def _jobs(experiment, method, tasks, seeds, rng):
     model, initialisation, _, kind, _, _ = method
     units = ["joint"] if kind in ("universal", "control") else [task[0] for task in tasks]
-    for unit in units:
+    for scope in units:
         for seed in seeds if kind != "control" else seeds[:1]:
-            state = cell_status(model, unit, seed)
+            state = cell_status(model, scope, seed)
             if state == "skipped":
                 continue
-            control, ok, per_task = kind == "control", state == "ok", len(tasks) if unit == "joint" else 1
-            job = f"{experiment}.{model}.{initialisation}.{unit}.f0.s{seed}"
+            control, ok, per_task = kind == "control", state == "ok", len(tasks) if scope == "joint" else 1
+            job = f"{experiment}.{model}.{initialisation}.{scope}.f0.s{seed}"
             yield {
-                "job": job, "experiment": experiment, "model": model, "initialisation": initialisation, "unit": unit,
-                "fold": 0, "seed": seed, "status": state,
+                "job": job,
+                "experiment": experiment,
+                "model": model,
+                "initialisation": initialisation,
+                "scope": scope,
+                "fold": 0,
+                "seed": seed,
+                "status": state,
                 "reason": "" if ok else "RunFailed: the loss is nan at step 40",
                 "train_seconds": 0.0 if control or not ok else round(float(rng.uniform(9, 14)) * per_task, 1),
                 "predict_seconds": round(float(rng.uniform(1, 3)), 1),
-                "iterations": 0 if control or not ok else (150 * len(tasks) if unit == "joint" else 150),
+                "iterations": 0 if control or not ok else (150 * len(tasks) if scope == "joint" else 150),
                 "parameters": 0 if control or not ok else int(rng.integers(300_000, 900_000)),
                 "match": _match(initialisation) if initialisation in ("uniseg", "dodnet", "multi_head") else None,
-            }  # fmt: skip
+            }
 
 
 def _match(source):
     """A match report as a training job stores it; one with a prompt lost inputs."""
     resized = ["decoder.up.0.weight"] if source == "uniseg" else []
     return {
-        "source": f"upstream.{source}.random.joint.f0.s0", "format": "segbench", "sha256": "0" * 64, "share": 0.98,
-        "matched": [f"encoder.{number}" for number in range(40)], "resized": resized, "missing": ["heads.0", "heads.1"],
-        "unused": ["heads.2"], "reasons": dict.fromkeys(resized, "8 of its 9 inputs taken"),
+        "source": f"upstream.{source}.random.joint.f0.s0",
+        "format": "segbench",
+        "sha256": "0" * 64,
+        "fraction": 0.98,
+        "matched": [f"encoder.{number}" for number in range(40)],
+        "resized": resized,
+        "missing": ["heads.0", "heads.1"],
+        "unused": ["heads.2"],
+        "reasons": dict.fromkeys(resized, "8 of its 9 inputs taken"),
         "probe": [0.1, 1.2, -3.4, 5.6],
-    }  # fmt: skip
+    }
 
 
 def _curve(rng, iterations, *, known):
@@ -192,46 +248,102 @@ def _curve(rng, iterations, *, known):
 
 def _record(worlds, jobs, cases):
     return {
-        "run": "toy", "description": "Made-up scores for the tests of the report.", "synthetic": True,
-        "protocol": "seeded", "config_sha256": "0" * 64,
-        "provenance": {"commit": "0123456789abcdef0123456789abcdef01234567",
-                       "versions": {"python": "3.11.9", "torch": "2.13.0"}, "host": "Linux x86_64",
-                       "started": "2026-01-01 10:00:00 UTC", "finished": "2026-01-01 10:11:00 UTC"},
+        "run": "toy",
+        "description": "Made-up scores for the tests of the report.",
+        "synthetic": True,
+        "protocol": "seeded",
+        "config_sha256": "0" * 64,
+        "provenance": {
+            "commit": "0123456789abcdef0123456789abcdef01234567",
+            "versions": {"python": "3.11.9", "torch": "2.13.0"},
+            "host": "Linux x86_64",
+            "started": "2026-01-01 10:00:00 UTC",
+            "finished": "2026-01-01 10:11:00 UTC",
+        },
         "methods": [
-            {"experiment": experiment, "model": model, "initialisation": start, "title": title, "kind": kind,
-             "fidelity": fidelity, "options_text": "", "citation": f"The paper of {title}",
-             "url": "https://example.org"}
-            for experiment, _, listed in worlds for model, start, title, kind, fidelity, _ in listed
+            {
+                "experiment": experiment,
+                "model": model,
+                "initialisation": start,
+                "title": title,
+                "kind": kind,
+                "fidelity": fidelity,
+                "options_text": "",
+                "citation": f"The paper of {title}",
+                "url": "https://example.org",
+            }
+            for experiment, _, listed in worlds
+            for model, start, title, kind, fidelity, _ in listed
         ],
         "tasks": [
-            {"name": name, "title": title, "experiment": experiment, "modality": modality,
-             "structures": [{"name": s, "lesion": lesion, "tolerance_mm": 2.0} for s, lesion in structures],
-             "n_test": cases, "n_train": 10, "spacing_is_nominal": nominal, "synthetic": True,
-             "licence": "CC0", "citation": "made up"}
-            for experiment, tasks, _ in worlds for name, title, modality, structures, _, nominal in tasks
+            {
+                "name": name,
+                "title": title,
+                "experiment": experiment,
+                "modality": modality,
+                "structures": [{"name": s, "lesion": lesion, "tolerance_mm": 2.0} for s, lesion in structures],
+                "n_test": cases,
+                "n_train": 10,
+                "spacing_is_nominal": nominal,
+                "synthetic": True,
+                "licence": "CC0",
+                "citation": "made up",
+            }
+            for experiment, tasks, _ in worlds
+            for name, title, modality, structures, _, nominal in tasks
         ],
-        "pretext": [PRETEXT], "jobs": jobs, "policies": POLICIES,
+        "self_supervised": [PRETEXT],
+        "jobs": jobs,
+        "policies": POLICIES,
         "skipped": [
-            {"experiment": experiment, "model": method[0], "initialisation": method[1], "task": task[0],
-             "reason": "accepts 1 input channel, the task has 4"}
-            for experiment, tasks, listed in worlds for method in listed for task in tasks
+            {
+                "experiment": experiment,
+                "model": method[0],
+                "initialisation": method[1],
+                "task": task[0],
+                "reason": "accepts 1 input channel, the task has 4",
+            }
+            for experiment, tasks, listed in worlds
+            for method in listed
+            for task in tasks
             if cell_status(method[0], task[0], 0) == "skipped"
         ],
-        "phases": {"training": 520.4, "inference": 61.0, "scoring": 12.5, "prepare": 31.0, "phantom": 9.1,
-                   "start-up of training and evaluation": 55.2},
-        "wall_seconds": 660.0, "inference": {"step": 0.5, "mirror_axes": []},
-        "budget": {"iterations_per_task": 150, "downstream_iterations_per_task": 150, "batch_size": 2,
-                   "patch_size_zyx": [32, 32, 32]},
+        "phases": {
+            "training": 520.4,
+            "inference": 61.0,
+            "scoring": 12.5,
+            "preprocess": 31.0,
+            "phantom": 9.1,
+            "start-up of training and evaluation": 55.2,
+        },
+        "wall_seconds": 660.0,
+        "inference": {"step": 0.5, "mirror_axes": []},
+        "budget": {
+            "iterations_per_task": 150,
+            "downstream_iterations_per_task": 150,
+            "batch_size": 2,
+            "patch_size_zyx": [32, 32, 32],
+        },
         "notices": ["Synthetic data: the volumes were generated; no figure here says anything about patients."],
         "audit": {
-            "cases": 70, "changes": ["T: c1: on both sides, kept in training, removed from test"],
+            "cases": 70,
+            "changes": ["T: c1: on both sides, kept in training, removed from test"],
             "findings": [
-                {"name": "patient:n/p7", "kind": "same patient", "relation": "across tasks", "fold": "0",
-                 "train_task": worlds[0][1][0][0], "train_cases": "c7", "test_task": worlds[0][1][1][0],
-                 "test_cases": "c8", "evidence": "patient p7", "accepted": "True"},
+                {
+                    "name": "patient:n/p7",
+                    "kind": "same patient",
+                    "relation": "across tasks",
+                    "fold": "0",
+                    "train_task": worlds[0][1][0][0],
+                    "train_cases": "c7",
+                    "test_task": worlds[0][1][1][0],
+                    "test_cases": "c8",
+                    "evidence": "patient p7",
+                    "accepted": "True",
+                },
             ],
         },
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

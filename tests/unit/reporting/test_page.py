@@ -19,6 +19,7 @@ from segbench.reporting import rank_figures, sentences, statistics
 from segbench.reporting.page import render
 from segbench.reporting.run import Run
 from segbench.reporting.tables import build_table
+from tests.paths import ROOT
 from tests.unit.reporting.synthetic_run import write_run
 
 SMALL = {"seeds": (0,), "cases": 4, "upstream": 3, "methods": 12}
@@ -61,8 +62,8 @@ def test_every_promised_file_is_there(report):
 
 def test_a_self_supervised_objective_has_a_cost_a_curve_and_a_citation_but_no_row(results, report, page):
     title = "Self-supervised: Restoration"
-    assert (report / "figures" / "upstream_pretext.svg").exists()
-    assert not (report / "figures" / "downstream_pretext.svg").exists()
+    assert (report / "figures" / "upstream_self_supervised.svg").exists()
+    assert not (report / "figures" / "downstream_self_supervised.svg").exists()
     assert f"{title},77,150,400000" in (report / "tables" / "upstream_dice_cost.csv").read_text()
     assert "The paper of restoration" in page
     assert "Self-supervised training" in page
@@ -80,12 +81,14 @@ def test_the_page_needs_nothing_from_elsewhere(report, page):
 
 
 def test_starting_weights_are_shown_with_what_matched(report, page):
-    table = page[page.index("<h3>Starting weights</h3>") :]
+    table = page[page.index("<h3>Pre-trained weights</h3>") :]
     row = re.search(r"<tr><td[^>]*>Pre-trained: UniSeg</td>(.*?)</tr>", table).group(1)
     source = "upstream.uniseg.random.joint.f0.s0"
     assert re.findall(r">([^<]+)<", row) == [source, "segbench", "98.0 %", "40", "1", "2", "1", "0.1 1.2 -3.4 5.6"]
     lines = (report / "tables" / "transfers.csv").read_text().splitlines()
-    assert lines[0].startswith("data,experiment,model,initialisation,unit,fold,seed,source,format,sha256,share,matched")
+    assert lines[0].startswith(
+        "data,experiment,model,initialisation,scope,fold,seed,source,format,sha256,fraction,matched"
+    )
     assert len(lines) == 1 + 3 * 2  # three initialisations, two downstream tasks, one seed
 
 
@@ -142,7 +145,7 @@ def test_a_report_is_rebuilt_from_itself_and_what_differs_is_named(tmp_path, cap
     render(write_run(tmp_path / "tiny", seeds=(0,), cases=3, upstream=2, methods=4), tmp_path / "report")
     report = tmp_path / "report"
     command = [sys.executable, "-m", "segbench", "verify", str(report)]
-    root = Path(__file__).resolve().parents[3]
+    root = ROOT
     other = {**os.environ, "PYTHONHASHSEED": "4242", "PYTHONPATH": str(root)}
     subprocess.run(command, check=True, cwd=root, env=other, capture_output=True)
 
@@ -157,7 +160,7 @@ def test_a_report_is_rebuilt_from_itself_and_what_differs_is_named(tmp_path, cap
     assert main(["verify", str(tmp_path)]) == 2
 
 
-def test_the_verb_prints_the_page_and_refuses_an_empty_folder(tmp_path, capsys):
+def test_the_command_prints_the_page_and_refuses_an_empty_folder(tmp_path, capsys):
     assert main(["report", "--results", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 2
     assert "run.json" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

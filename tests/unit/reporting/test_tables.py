@@ -8,7 +8,7 @@ import io
 import numpy as np
 import pytest
 
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from segbench.reporting.run import Run
 from segbench.reporting.tables import build_table, interval_text, shown, table_csv, table_markdown, table_tex
 from tests.unit.reporting.synthetic_run import write_run
@@ -87,8 +87,17 @@ def test_an_undefined_task_does_not_make_every_mean_partial(run):
 
 
 def test_caption_states_everything_a_reader_needs(dice):
-    for words in ("Synthetic data", "Dice in %", "higher is better", "95 % interval", "n scored / n expected",
-                  "Protocol: seeded", "failed counts as 0", "between 2 seeds", "patients"):  # fmt: skip
+    for words in (
+        "Synthetic data",
+        "Dice in %",
+        "higher is better",
+        "95 % interval",
+        "n scored / n expected",
+        "Protocol: seeded",
+        "failed counts as 0",
+        "between 2 seeds",
+        "patients",
+    ):
         assert words in dice.caption
 
 
@@ -130,9 +139,9 @@ def test_values_are_shown_in_the_unit_of_the_table():
     assert interval_text("dice", np.nan, 0.2) == "\u2013"
 
 
-def test_a_folder_without_a_run_is_the_users_fault(tmp_path):
-    with pytest.raises(InputFaults, match=r"run\.json"):
+def test_a_folder_without_a_run_is_the_users_problem(tmp_path):
+    with pytest.raises(InputError, match=r"run\.json"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text('{"run": "x"}')
-    with pytest.raises(InputFaults, match="methods"):
+    with pytest.raises(InputError, match="methods"):
         Run(tmp_path)

@@ -11,11 +11,26 @@ from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.scores import validate_rows
 
 ROW = {
-    "experiment": "upstream", "model": "a", "initialisation": "random", "unit": "joint", "fold": 0, "seed": 0,
-    "protocol": "seeded", "dataset": "T", "task": "T", "case": "c", "structure": "organ", "metric": "dice",
-    "patient": "", "value": 0.5, "unit_of_value": "1", "status": "ok", "reason": "", "reference_volume_mm3": 1.0,
+    "experiment": "upstream",
+    "model": "a",
+    "initialisation": "random",
+    "scope": "joint",
+    "fold": 0,
+    "seed": 0,
+    "protocol": "seeded",
+    "dataset": "T",
+    "task": "T",
+    "case": "c",
+    "structure": "organ",
+    "metric": "dice",
+    "patient": "",
+    "value": 0.5,
+    "unit_of_value": "1",
+    "status": "ok",
+    "reason": "",
+    "reference_volume_mm3": 1.0,
     "prediction_volume_mm3": 1.0,
-}  # fmt: skip
+}
 
 
 def table(*rows: dict, **common: object) -> pd.DataFrame:

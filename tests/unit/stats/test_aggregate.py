@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from segbench.core.vocabulary import METRIC_NAMES
 from segbench.stats.aggregate import apply_policies, cells, mean_over_tasks, policy_text, structure_cells
-from segbench.stats.policies import DEFAULT_POLICIES, lower_is_better, scale_of
+from segbench.stats.missing_masks import DEFAULT_POLICIES, lower_is_better, scale_of
 
 from .score_tables import by_case, methods, table
 
@@ -67,7 +67,7 @@ def test_every_metric_has_a_direction_and_a_printable_policy():
     assert set(DEFAULT_POLICIES) <= set(METRIC_NAMES)
     assert "prediction missing counts as 0" in policy_text("dice", None)
     assert "both empty excluded" in policy_text("dice", {"dice": {"both_empty": "exclude"}})
-    with pytest.raises(InputFaults, match="unknown direction"):
+    with pytest.raises(InputError, match="unknown direction"):
         lower_is_better("HD95 of somebody")
 
 
@@ -122,7 +122,7 @@ def test_seeds_widen_the_interval_by_their_spread():
 
 def test_protocols_are_never_mixed():
     rows = table({}, {"case": "d", "protocol": "as_published"})
-    with pytest.raises(InputFaults, match="several protocols"):
+    with pytest.raises(InputError, match="several protocols"):
         cells(rows, metric="dice")
 
 
@@ -135,12 +135,23 @@ def test_structures_apart():
 
 
 def test_mean_over_tasks_adds_limits_in_squares():
-    columns = {"experiment": "e", "model": "m", "initialisation": "i", "metric": "hd95", "n_scored": 2, "n_expected": 3,
-               "n_failed": 1, "n_skipped": 0, "seed_noise": 0.0}  # fmt: skip
-    parts = pd.DataFrame([
-        columns | {"task": "A", "mean": 10.0, "patient_low": 7.0, "patient_high": 14.0, "seed_means": {0: 10.0}},
-        columns | {"task": "B", "mean": 20.0, "patient_low": 16.0, "patient_high": 23.0, "seed_means": {0: 20.0}},
-    ])  # fmt: skip
+    columns = {
+        "experiment": "e",
+        "model": "m",
+        "initialisation": "i",
+        "metric": "hd95",
+        "n_scored": 2,
+        "n_expected": 3,
+        "n_failed": 1,
+        "n_skipped": 0,
+        "seed_noise": 0.0,
+    }
+    parts = pd.DataFrame(
+        [
+            columns | {"task": "A", "mean": 10.0, "patient_low": 7.0, "patient_high": 14.0, "seed_means": {0: 10.0}},
+            columns | {"task": "B", "mean": 20.0, "patient_low": 16.0, "patient_high": 23.0, "seed_means": {0: 20.0}},
+        ]
+    )
     found = mean_over_tasks(parts).iloc[0]
     assert (found["mean"], found["low"], found["high"]) == pytest.approx((15.0, 15 - 5 / 2, 15 + 5 / 2))
     assert (found["n_tasks"], found["n_scored"], found["n_expected"], found["n_failed"]) == (2, 4, 6, 2)

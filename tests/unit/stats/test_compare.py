@@ -1,24 +1,33 @@
-"""The verb `compare` on tables of other origin: everything or nothing is written, faults are one line each."""
+"""The command `compare` on tables of other origin: everything or nothing is written, problems are one line each."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from segbench.cli import main
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from segbench.stats.comparison import TITLES
 from segbench.stats.longtable import read_long
-from segbench.stats.policies import lower_is_better
+from segbench.stats.missing_masks import lower_is_better
 
 
 def long_rows(metric="dice", tasks=("T", "U"), models=("a", "b", "c"), cases=6):
     rng = np.random.default_rng(51)
     level = {(task, case): rng.uniform(0.6, 0.9) for task in tasks for case in range(cases)}
-    return pd.DataFrame([
-        {"model": model, "task": task, "case": f"{case}", "structure": "organ", "metric": metric,
-         "value": round(value + 0.02 * i + rng.normal(0, 0.01), 4)}
-        for i, model in enumerate(models) for (task, case), value in level.items()
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                "model": model,
+                "task": task,
+                "case": f"{case}",
+                "structure": "organ",
+                "metric": metric,
+                "value": round(value + 0.02 * i + rng.normal(0, 0.01), 4),
+            }
+            for i, model in enumerate(models)
+            for (task, case), value in level.items()
+        ]
+    )
 
 
 def written(tmp_path, frame, name="long.csv"):
@@ -28,13 +37,31 @@ def written(tmp_path, frame, name="long.csv"):
 
 def test_a_table_with_six_columns_gives_every_statistic(tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["compare", written(tmp_path, long_rows()), "--out", str(out), "--resamples", "200", "--universal", "c",
-                 "--single", "a"]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "compare",
+                written(tmp_path, long_rows()),
+                "--out",
+                str(out),
+                "--resamples",
+                "200",
+                "--universal",
+                "c",
+                "--single",
+                "a",
+            ]
+        )
+        == 0
+    )
     names = {path.name for path in out.iterdir()}
     assert {f"{name}.csv" for name in TITLES if name != "published"} <= names
     figures = {name for name in names if name.endswith((".png", ".svg"))}
-    assert figures == {f"comparison_dice_{part}.{kind}" for kind in ("png", "svg")
-                       for part in ("all_tasks_critical_difference", "rank_stability")}  # fmt: skip
+    assert figures == {
+        f"comparison_dice_{part}.{kind}"
+        for kind in ("png", "svg")
+        for part in ("all_tasks_critical_difference", "rank_stability")
+    }
     page = (out / "index.md").read_text(encoding="utf-8")
     assert "Policy for dice: both empty counts as 1" in page
     assert "coverage" in page
@@ -81,9 +108,9 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "options", "words"), FAULTS)
-def test_bad_input_leaves_with_2_and_writes_nothing(tmp_path, capsys, spoil, options, words):
-    path = written(tmp_path, spoil(long_rows()))
+@pytest.mark.parametrize(("corrupt", "options", "words"), FAULTS)
+def test_bad_input_leaves_with_2_and_writes_nothing(tmp_path, capsys, corrupt, options, words):
+    path = written(tmp_path, corrupt(long_rows()))
     assert main(["compare", path, "--out", str(tmp_path / "out"), *options]) == 2
     err = capsys.readouterr().err
     assert words in err
@@ -125,7 +152,7 @@ def test_unreadable_and_absent_tables(tmp_path, capsys):
 
 def test_metrics_of_others_need_a_direction(tmp_path):
     path = written(tmp_path, long_rows("Surface distance"))
-    with pytest.raises(InputFaults, match="--lower-is-better"):
+    with pytest.raises(InputError, match="--lower-is-better"):
         read_long(path)
     rows = read_long(path, lower_is_better=["Surface distance"])
     assert set(rows["metric"]) == {"Surface distance"}

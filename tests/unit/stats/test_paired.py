@@ -40,7 +40,7 @@ def test_lower_is_better_turns_the_winner_not_the_sign():
     assert row["difference"] < 0
     assert row["better"] == "a"
     assert row["p_a_better"] > 0.95
-    assert row["verdict"] == "a better"
+    assert row["status"] == "a better"
 
 
 def test_holm_over_all_pairs_and_tasks():
@@ -56,7 +56,7 @@ def test_holm_over_all_pairs_and_tasks():
 def test_equal_methods_are_practically_equivalent():
     row = paired_table(methods({"a": A, "b": [v + 0.0005 for v in A]}), metric="dice").iloc[0]
     assert row["p_equivalent"] > 0.95
-    assert row["verdict"] == "practically equivalent"
+    assert row["status"] == "practically equivalent"
     same = paired_table(methods({"a": A, "b": A}), metric="dice").iloc[0]
     assert same["p_value"] == 1
     assert (same["low"], same["high"]) == (0, 0)
@@ -82,9 +82,10 @@ def test_skipped_cells_have_no_pair():
 def test_seeds_widen_the_difference():
     low = table(*by_case(A, model="a", seed=0), *by_case(A, model="a", seed=1), *by_case(B, model="b"))
     shifted = table(
-        *by_case([v - 0.05 for v in A], model="a", seed=0), *by_case([v + 0.05 for v in A], model="a", seed=1),
+        *by_case([v - 0.05 for v in A], model="a", seed=0),
+        *by_case([v + 0.05 for v in A], model="a", seed=1),
         *by_case(B, model="b"),
-    )  # fmt: skip
+    )
     narrow, wide = (paired_table(rows, metric="dice").iloc[0] for rows in (low, shifted))
     assert narrow["difference"] == pytest.approx(wide["difference"])
     assert wide["high"] - wide["low"] > 5 * (narrow["high"] - narrow["low"])
@@ -154,7 +155,7 @@ def test_variance_split_by_hand():
     assert (found["var_cases"], found["var_seeds"], found["var_residual"]) == pytest.approx(
         (0.01, 0.02, 0.0), abs=1e-12
     )
-    assert found["share_seeds"] == pytest.approx(2 / 3)
+    assert found["fraction_seeds"] == pytest.approx(2 / 3)
     single = variance_split(table(*by_case(patients)), metric="dice").iloc[0]
     assert single["var_cases"] == pytest.approx(0.01)
-    assert np.isnan(single["share_seeds"])
+    assert np.isnan(single["fraction_seeds"])

@@ -1,5 +1,4 @@
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -7,10 +6,11 @@ import pytest
 
 from segbench.stats.published import FOLDER, check_published, published_cells
 from segbench.stats.scores import read_csv_text
+from tests.paths import SHARED
 
 from .score_tables import by_case, table
 
-SHARED = Path(__file__).resolve().parents[3] / ".." / "shared" / "reference" / "published"
+PUBLISHED = SHARED / "reference" / "published"
 
 
 def prostate(values, **common):
@@ -22,7 +22,7 @@ def prostate(values, **common):
 def verdict(rows, **options):
     found = check_published(rows, **({"budgets": {"upstream": 50000}} | options))
     row = found[(found["published_method"] == "UniSeg") & (found["published_task"] == "Prostate")].iloc[0]
-    return row["verdict"], row["reason"]
+    return row["status"], row["reason"]
 
 
 def around(mean, spread=0.03):
@@ -66,7 +66,7 @@ def test_another_number_of_cases_is_another_protocol():
 def test_reasons_add_up_and_unknown_budgets_are_said():
     rows = table(*by_case([0.9] * 9), model="dodnet", task="phantom_spleen", metric="dice", protocol="seeded")
     found = check_published(rows, synthetic=["phantom_spleen"])
-    assert set(found["verdict"]) == {"not comparable"}
+    assert set(found["status"]) == {"not comparable"}
     own = found[found["paper"] == "DoDNet"].iloc[0]
     assert own["reason"].startswith("synthetic data; protocol: seeded")
     assert own["reason"].endswith("budget: that of the publication is not known")
@@ -81,7 +81,7 @@ def test_downstream_methods_are_initialisations():
     base = {"experiment": "downstream", "model": "single_task", "initialisation": "uniseg", "task": "btcv"}
     rows = table(*by_case([0.85] * 9), **base, metric="uniseg_dice", protocol="as_published")
     row = check_published(rows, budgets={"downstream": 25000}).iloc[0]
-    assert (row["published_method"], row["published"], row["verdict"]) == ("UniSeg", 0.846, "reproduced")
+    assert (row["published_method"], row["published"], row["status"]) == ("UniSeg", 0.846, "reproduced")
 
 
 def test_an_empty_published_cell_stays_empty(tmp_path):
@@ -95,7 +95,7 @@ def test_an_empty_published_cell_stays_empty(tmp_path):
     row = found[(found["published_method"] == "UniSeg") & (found["table"].str.startswith("Table 2"))].iloc[0]
     assert np.isnan(row["published"])
     assert np.isnan(row["difference"])
-    assert row["verdict"] == "not seen"
+    assert row["status"] == "not seen"
 
 
 def test_names_and_tables_point_at_what_exists():

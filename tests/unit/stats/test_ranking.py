@@ -47,9 +47,11 @@ def test_significance_counts_beaten_methods():
 CHALLENGER = [
     ({"T1": {"A1": [0.6], "A2": [0.8]}}, {"T1": {"A1": 1, "A2": 2}}),
     ({"T1": {"A1": [0.6, 0.4], "A2": [0.8, 1.0]}}, {"T1": {"A1": 1, "A2": 2}}),
-    ({"T1": {"A1": [0.6], "A2": [0.8]}, "T2": {"A1": [0.5], "A2": [0.4]}},
-     {"T1": {"A1": 1, "A2": 2}, "T2": {"A1": 2, "A2": 1}}),
-]  # fmt: skip
+    (
+        {"T1": {"A1": [0.6], "A2": [0.8]}, "T2": {"A1": [0.5], "A2": [0.4]}},
+        {"T1": {"A1": 1, "A2": 2}, "T2": {"A1": 2, "A2": 1}},
+    ),
+]
 
 
 @pytest.mark.parametrize(("values", "expected"), CHALLENGER)
@@ -104,7 +106,7 @@ def test_rank_distribution_knows_what_is_certain_and_what_is_not():
     noisy = {"b": base + rng.normal(0, 0.02, 12), "c": base + rng.normal(0, 0.02, 12)}
     rows = methods({"a": base + 0.2, **noisy, "d": base - 0.2})
     found = rank_distribution(rows, metric="dice", resamples=400)
-    assert found.groupby(["task", "method"])["share"].sum().to_numpy() == pytest.approx(1)
+    assert found.groupby(["task", "method"])["fraction"].sum().to_numpy() == pytest.approx(1)
     stability = rank_stability(found).set_index(["task", "method"])
     assert stability.loc[(ALL_TASKS, "a"), "p_first"] == 1
     assert stability.loc[("T", "d"), ["rank_low", "rank_median", "rank_high"]].tolist() == [4, 4, 4]
@@ -124,8 +126,11 @@ def test_bootstrap_spread_is_the_standard_error():
 
 def test_seeds_are_resampled_within_a_method():
     """Constant patients, seeds 0.6 and 0.8: a draw is 0.6, 0.7 or 0.8 in the ratio 1 : 2 : 1; b has one seed."""
-    rows = table(*by_case([0.6] * 5, model="a", seed=0), *by_case([0.8] * 5, model="a", seed=1),
-                 *by_case([0.5] * 5, model="b", seed=0))  # fmt: skip
+    rows = table(
+        *by_case([0.6] * 5, model="a", seed=0),
+        *by_case([0.8] * 5, model="a", seed=1),
+        *by_case([0.5] * 5, model="b", seed=0),
+    )
     draws = bootstrap_means(board(rows, metric="dice"), resamples=2000, rng=np.random.default_rng(24))
     values, counts = np.unique(draws[:, 0, 0].round(6), return_counts=True)
     assert values.tolist() == [0.6, 0.7, 0.8]
@@ -134,11 +139,14 @@ def test_seeds_are_resampled_within_a_method():
 
 
 def test_consensus_leaves_out_who_is_not_everywhere():
-    parts = pd.concat([
-        methods({"a": [0.9, 0.8], "b": [0.7, 0.6], "c": [0.5, 0.4]}, task="S"),
-        methods({"a": [0.6, 0.5], "b": [0.9, 0.8]}, task="T"),
-        methods({"a": [0.9, 0.9], "b": [0.8, 0.8]}, task="U"),
-    ], ignore_index=True)  # fmt: skip
+    parts = pd.concat(
+        [
+            methods({"a": [0.9, 0.8], "b": [0.7, 0.6], "c": [0.5, 0.4]}, task="S"),
+            methods({"a": [0.6, 0.5], "b": [0.9, 0.8]}, task="T"),
+            methods({"a": [0.9, 0.9], "b": [0.8, 0.8]}, task="U"),
+        ],
+        ignore_index=True,
+    )
     found = consensus(rank_table(parts, metric="dice")).set_index("method")
     assert sorted(found.index) == ["a", "b"]
     assert found["mean_rank_by_mean"].to_dict() == pytest.approx({"a": 4 / 3, "b": 5 / 3})

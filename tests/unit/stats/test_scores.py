@@ -2,9 +2,9 @@ import csv
 
 import pytest
 
-from segbench.core.errors import InputFaults
+from segbench.core.errors import InputError
 from segbench.core.vocabulary import SCORE_COLUMNS
-from segbench.stats.scores import MOST_FAULTS, read_scores
+from segbench.stats.scores import MOST_PROBLEMS, read_scores
 
 from .score_tables import ROW
 
@@ -19,10 +19,10 @@ def write(path, *rows, columns=SCORE_COLUMNS):
     return path
 
 
-def faults_of(path):
-    with pytest.raises(InputFaults) as caught:
+def problems_of(path):
+    with pytest.raises(InputError) as caught:
         read_scores(path)
-    return [fault.line() for fault in caught.value.faults]
+    return [problem.line() for problem in caught.value.problems]
 
 
 def test_rows_are_typed_and_blank_patients_become_cases(tmp_path):
@@ -39,7 +39,7 @@ def test_rows_are_typed_and_blank_patients_become_cases(tmp_path):
     [
         ({"value": "much"}, ["line 2: value", "'much'", "finite number"]),
         ({"value": "inf"}, ["line 2: value", "'inf'"]),
-        ({"value": 87.3}, ["87.3", "share in 0..1", "divide per cent by 100"]),
+        ({"value": 87.3}, ["87.3", "fraction in 0..1", "divide per cent by 100"]),
         ({"value": ""}, ["line 2: value", "beside status ok"]),
         ({"status": "oke"}, ["'oke'", "did you mean 'ok'?"]),
         ({"metric": "dise"}, ["'dise'", "did you mean 'dice'?"]),
@@ -48,38 +48,38 @@ def test_rows_are_typed_and_blank_patients_become_cases(tmp_path):
     ],
 )
 def test_a_bad_cell_is_one_line_with_its_place(tmp_path, row, words):
-    (line,) = faults_of(write(tmp_path / "s.csv", row))
+    (line,) = problems_of(write(tmp_path / "s.csv", row))
     assert all(word in line for word in [str(tmp_path / "s.csv"), *words])
 
 
-def test_a_key_twice_is_a_fault(tmp_path):
-    (line,) = faults_of(write(tmp_path / "s.csv", {"value": 0.1}, {"case": "other"}, {"value": 0.2}))
+def test_a_key_twice_is_a_problem(tmp_path):
+    (line,) = problems_of(write(tmp_path / "s.csv", {"value": 0.1}, {"case": "other"}, {"value": 0.2}))
     assert "line 4" in line
     assert "seen before" in line
 
 
-def test_all_faults_come_at_once_up_to_a_limit(tmp_path):
-    lines = faults_of(write(tmp_path / "s.csv", {"value": "x", "status": "y"}, {"case": "d", "metric": "z"}))
+def test_all_problems_come_at_once_up_to_a_limit(tmp_path):
+    lines = problems_of(write(tmp_path / "s.csv", {"value": "x", "status": "y"}, {"case": "d", "metric": "z"}))
     assert len(lines) == 3
-    many = faults_of(write(tmp_path / "t.csv", *({"case": f"c{i}", "value": "x"} for i in range(30))))
-    assert len(many) == MOST_FAULTS + 1
-    assert "10 further faults" in many[-1]
+    many = problems_of(write(tmp_path / "t.csv", *({"case": f"c{i}", "value": "x"} for i in range(30))))
+    assert len(many) == MOST_PROBLEMS + 1
+    assert "10 further problems" in many[-1]
 
 
 def test_columns_must_be_exact(tmp_path):
-    missing = faults_of(write(tmp_path / "s.csv", {}, columns=SCORE_COLUMNS[:-1]))
+    missing = problems_of(write(tmp_path / "s.csv", {}, columns=SCORE_COLUMNS[:-1]))
     assert any("no column 'prediction_volume_mm3'" in line for line in missing)
-    shuffled = faults_of(write(tmp_path / "t.csv", {}, columns=SCORE_COLUMNS[::-1]))
+    shuffled = problems_of(write(tmp_path / "t.csv", {}, columns=SCORE_COLUMNS[::-1]))
     assert any("another order" in line for line in shuffled)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'a,b\n"1,2\n3'])
-def test_an_unreadable_file_is_one_fault(tmp_path, content):
+def test_an_unreadable_file_is_one_problem(tmp_path, content):
     path = tmp_path / "s.csv"
     path.write_bytes(content)
-    assert str(path) in faults_of(path)[0]
+    assert str(path) in problems_of(path)[0]
 
 
-def test_no_file_and_no_rows_are_faults(tmp_path):
-    assert "No such file" in faults_of(tmp_path / "none.csv")[0]
-    assert "no rows" in faults_of(write(tmp_path / "s.csv"))[0]
+def test_no_file_and_no_rows_are_problems(tmp_path):
+    assert "No such file" in problems_of(tmp_path / "none.csv")[0]
+    assert "no rows" in problems_of(write(tmp_path / "s.csv"))[0]

@@ -1,4 +1,4 @@
-"""A run with prepared cases in a folder of its own, small enough to train in a second."""
+"""A run with preprocessed cases in a folder of its own, small enough to train in a second."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from segbench.core.config import Config, parse_config
 from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.data.store import write_case
+from segbench.experiment.config import Config, parse_config
 
 OBJECTIVES = ["restoration", "masked_autoencoder", "volume_contrast", "deep_self_distillation"]
 CONTENT = {
@@ -27,7 +27,7 @@ CONTENT = {
     "upstream": {
         "tasks": ["phantom_spleen", "phantom_petct"],
         "models": ["uniseg", "cond_decoder", "dodnet_original"],
-        "pretext": OBJECTIVES,
+        "self_supervised": OBJECTIVES,
     },
     "downstream": {
         "tasks": ["phantom_schwannoma"],
@@ -46,15 +46,15 @@ def config(**changes: dict) -> Config:
 
 
 def write_data(folder: Path, *, label: int = 1) -> None:
-    """Write splits and prepared cases below `folder`; labels are a block of one value, images do not depend on it."""
+    """Write splits and preprocessed cases below `folder`; labels are a block of one value, images the same for all."""
     paths = RunPaths("small")
     for task, channels in CHANNELS.items():
-        places = {case: folder / "prepared" / task / case for case in ("a", "b", "c")}
+        places = {case: folder / "preprocessed" / task / case for case in ("a", "b", "c")}
         for number, (case, place) in enumerate(places.items()):
             rng = np.random.default_rng(number)
             labels_ZYX = np.zeros((20, 18, 16), dtype=np.uint8)
             labels_ZYX[4:9, 5:9, 3:8] = label
             write_case(place, rng.normal(size=(channels, 20, 18, 16)), labels_ZYX, {"case_id": case})
-        write_json(folder / paths.prepared(task), {"cases": {case: str(place) for case, place in places.items()}})
+        write_json(folder / paths.preprocessed(task), {"cases": {case: str(place) for case, place in places.items()}})
     sides = {"train": ["a", "b"], "test": ["c"]}
     write_json(folder / paths.splits, {"folds": {"0": dict.fromkeys(CHANNELS, sides)}})

@@ -1,0 +1,15 @@
+"""Control predictors: they walk the same path as networks and bound the scale. They need numpy only.
+
+A control is a file of models/baselines/ whose card says kind `control` and which defines
+`fit(cases, task) -> fitted` from the preprocessed training cases and `predict(fitted, case, task) -> labels_ZYX`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+def load_control(name: str) -> ModuleType:
+    """Import the control's module; the config has already checked that the name is a control's."""
+    return importlib.import_module(f"models.controls.{name}")

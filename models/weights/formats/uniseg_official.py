@@ -1,0 +1,36 @@
+"""The released UniSeg checkpoint: its whole architecture is read from shapes, then renamed to our modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+CARD = {
+    "title": "UniSeg (released)",
+    "citation": "Ye et al., UniSeg: A Prompt-driven Universal Segmentation Model as well as A Strong Representation "
+    "Learner, MICCAI 2023",
+    "url": "https://github.com/yeerwen/UniSeg",
+    "licence": "non-commercial, all rights reserved",
+    "obtain": "the links in the README of the repository",
+    "layout": "facts of the released network; agreement with its outputs is under test (tests/golden)",
+    "loaded": "encoder and decoder; the up-sampling behind the prompt loses the prompt's inputs where the target has "
+    "no prompt",
+    "left_out": "prompt, fusion, heads, stems of channel counts that the target lacks",
+    "targets": {"shared": ["encoder.", "decoder."]},
+    "strict": False,
+    "stems": {},
+    "minimum_fraction": 0.5,
+}
+
+
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state dict under our names; one that is not the released network's raises InputError."""
+    from models.uniseg.weights import from_official  # only where it is asked for: most runs never need it
+
+    return from_official(state).state_dict()
+
+
+def file_name(own: str) -> str:
+    """Return a tensor's name in the renamed state dict."""
+    return own

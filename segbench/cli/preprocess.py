@@ -1,0 +1,40 @@
+"""Preprocess the cases of one task into the shared store and write the index of the run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EXAMPLE = "python -m segbench preprocess --config results/demo/config.json --task phantom_liver --workers 2"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
+    parser.add_argument("--task", required=True, help="name of the task")
+    parser.add_argument("--workers", type=int, default=1, help="cases preprocessed at once")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Preprocess every case that is not in the store yet."""
+    from segbench.core.case import read_manifest
+    from segbench.core.files import write_json
+    from segbench.core.paths import PREPROCESSED_ROOT, RunPaths
+    from segbench.data.preprocess import preprocess_task
+    from segbench.data.preprocessing_recipes import preprocessing_recipe
+    from segbench.experiment.config import load_config
+
+    config = load_config(args.config)
+    paths, task = RunPaths(config.run), config.task(args.task)
+    recipe = preprocessing_recipe(task, config.preprocessing_recipes)
+    folders = preprocess_task(
+        read_manifest(paths.manifest(task.name)),
+        task,
+        config.dataset_cards[task.name],
+        recipe,
+        store_root=PREPROCESSED_ROOT,
+        workers=args.workers,
+    )
+    cases = {case: folder.as_posix() for case, folder in folders.items()}
+    write_json(paths.preprocessed(task.name), {"task": task.name, "recipe": recipe.name, "cases": cases})
+    return 0

@@ -1,0 +1,147 @@
+"""What the leak audit compares: the cases of a run, of split files alone, or of folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from segbench.core import cards
+from segbench.core.case import Case, CaseFiles, read_manifest
+from segbench.core.errors import InputError, input_error
+from segbench.core.paths import RunPaths
+from segbench.data.audit.leaks import Member, members_of_split
+from segbench.data.ingest import card_of, discover, ingest, known_cards, manifest_row
+from segbench.data.layouts import dataset_json, folder_cases
+from segbench.data.splitting.folds import make_splits
+from segbench.data.splitting.pickled_lists import load_lists
+from segbench.data.splitting.protocols import RELEASED, patient_of_released, rule_of, sides_of
+from segbench.experiment.config import Config
+
+SPLIT_FORMS = (
+    "a list of folds or one fold with train and val (or test), {task: such a list or fold}, or splits.json of a run"
+)
+
+
+def members_of_run(config: Config) -> tuple[list[Member], list[Case]]:
+    """Return the members and cases of a run: of its own manifests and split where it has made them, else made now."""
+    paths = RunPaths(config.run)
+    names = [task.name for task in config.tasks]
+    made = [paths.splits, *(paths.manifest(name) for name in names)]
+    if _is_of(config, paths) and all(path.exists() for path in made):
+        cases = {name: read_manifest(paths.manifest(name)) for name in names}
+        splits = json.loads(paths.splits.read_text(encoding="utf-8"))
+    else:
+        cases = {name: ingest(config.task(name), config.dataset_cards[name], config.data_root) for name in names}
+        namespaces = {name: config.dataset_cards[name]["patient_namespace"] for name in names}
+        splits = make_splits(cases, namespaces, config.data, lists=config.split_paths)
+    patients = {
+        (name, row.case_id): (config.dataset_cards[name]["patient_namespace"], row.patient_id)
+        for name, rows in cases.items()
+        for row in rows
+    }
+    stages: dict[str, list[str]] = {}
+    for stage, part in (("upstream", config.upstream), ("downstream", config.downstream)):
+        for name in part.tasks if part else ():
+            stages.setdefault(name, []).append(stage)
+    return members_of_split(splits, patients, stages), [row for rows in cases.values() for row in rows]
+
+
+def _is_of(config: Config, paths: RunPaths) -> bool:
+    """Tell whether the run's folder was made by this very config."""
+    try:
+        return json.loads(paths.config.read_text(encoding="utf-8")) == config.model_dump(mode="json")
+    except (OSError, ValueError):
+        return False
+
+
+def members_of_file(path: Path) -> list[Member]:
+    """Return the members of a split file (*.pkl or *.json); names alone are known, no image.
+
+    Released names are told by their form. Other cases belong to the task that the file names, or to one with the
+    file's own name; a task that is a data-set card, by its name or its folder's, brings its patients and namespace.
+    """
+    if path.suffix == ".pkl":
+        content = load_lists(path)
+    else:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise input_error(path, found=f"{error}", expected=SPLIT_FORMS, fix="name another file") from error
+    if isinstance(content, dict) and isinstance(content.get("folds"), dict):
+        folds = content["folds"]
+    else:
+        folds = _by_fold(path, content)
+    members = [
+        _member(task, name, side, fold)
+        for fold, tasks in folds.items()
+        for task, sides in _mapping(path, tasks).items()
+        for side, names in sides_of(path, _mapping(path, sides), SPLIT_FORMS).items()
+        for name in names
+    ]
+    if not members:
+        raise input_error(path, found="no case", expected=SPLIT_FORMS, fix="name another file")
+    return members
+
+
+def _by_fold(path: Path, content: object) -> dict[str, dict[str, dict]]:
+    """Return fold -> task -> sides, whatever the form."""
+    if isinstance(content, list) or _is_one_fold(content):
+        content = {path.stem: content}
+    folds: dict[str, dict[str, dict]] = {}
+    for task, listed in _mapping(path, content).items():
+        for number, sides in enumerate(listed if isinstance(listed, list) else [listed]):
+            folds.setdefault(str(number), {})[str(task)] = sides
+    return folds
+
+
+def _is_one_fold(content: object) -> bool:
+    return isinstance(content, dict) and bool(content) and set(content) <= {"train", "val", "test"}
+
+
+def _mapping(path: Path, content: object) -> dict:
+    if not isinstance(content, dict):
+        raise input_error(path, found=type(content).__name__, expected=SPLIT_FORMS, fix="fix the file")
+    return content
+
+
+def _member(task: str, name: str, side: str, fold: str) -> Member:
+    rule = rule_of(name)
+    card_name = card_of(task)
+    if rule is not None and card_name in (None, rule.task):
+        namespace = known_cards()[rule.task]["patient_namespace"]
+        return Member(rule.task, name, patient_of_released(rule, name), namespace, side, rule.stage, fold)
+    if card_name is None:
+        return Member(task, name, name, task, side, "upstream", fold)
+    card = known_cards()[card_name]
+    stage = next((item.stage for item in RELEASED if item.task == card_name), "upstream")
+    return Member(card_name, name, cards.patient_of(card, name), card["patient_namespace"], side, stage, fold)
+
+
+def members_of_folders(folders: Sequence[Path]) -> tuple[list[Member], list[Case]]:
+    """Return the members and cases of folders: data sets with a card, or any in Decathlon or nnU-Net layout."""
+    members, cases = [], []
+    for task, folder in _names(folders).items():
+        namespace, found = _folder(folder, task)
+        for files in found:
+            cases.append(manifest_row(task, files))
+            members.append(Member(task, files.case_id, files.patient_id, namespace))
+    return members, cases
+
+
+def _names(folders: Sequence[Path]) -> Mapping[str, Path]:
+    """Return a name for each folder: its own, or the whole path where two share it."""
+    names = [folder.resolve().name for folder in folders]
+    return {str(folder) if names.count(name) > 1 else name: folder for name, folder in zip(names, folders, strict=True)}
+
+
+def _folder(folder: Path, task: str) -> tuple[str, list[CaseFiles]]:
+    card_name = card_of(folder.resolve().name)
+    if card_name is not None:
+        card = known_cards()[card_name]
+        try:
+            return card["patient_namespace"], discover(card_name, {**card, "folder": folder.name}, folder.parent)
+        except InputError:
+            if not (folder / "dataset.json").exists():
+                raise
+    return task, folder_cases(folder, dataset_json(folder), patient_of=lambda case: case)

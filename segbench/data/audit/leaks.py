@@ -1,0 +1,256 @@
+"""Leak audit: the same case, patient or image on both sides of a split, across tasks and from upstream to downstream.
+
+A test case of the upstream experiment must be unknown to all upstream training; a test case of the downstream
+experiment must be unknown to upstream and downstream training. Folders without a split are compared as a whole: there
+a finding says what would leak if the folders were split apart from each other.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from segbench.core.case import Case
+from segbench.core.errors import Problem, raise_problems, short
+from segbench.core.files import atomic_path, write_text
+from segbench.core.progress import Progress
+from segbench.data.audit.fingerprint import SAME_LANDMARKS, Fingerprint, Match, fingerprints_of, same_images
+from segbench.data.checks import UNREADABLE
+
+CaseKey = tuple[str, str]
+UNSPLIT = "unsplit"
+FORM = 1  # of stored fingerprints; a change of segbench/data/audit/fingerprint.py that changes them raises it
+
+
+@dataclass(frozen=True)
+class Member:
+    """A case's place in a split. stage: upstream or downstream; side: train, test or unsplit (a bare folder).
+
+    Patient ids are comparable only within a namespace.
+    """
+
+    task: str
+    case_id: str
+    patient_id: str
+    namespace: str
+    side: str = UNSPLIT
+    stage: str = "upstream"
+    fold: str = "0"
+
+    @property
+    def key(self) -> CaseKey:
+        """Task and case id."""
+        return self.task, self.case_id
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One leak; `name` is what a person lists to accept it. Lists of cases are separated by spaces."""
+
+    name: str
+    kind: str
+    relation: str
+    fold: str
+    train_task: str
+    train_cases: str
+    test_task: str
+    test_cases: str
+    evidence: str
+    accepted: bool = False
+
+
+def audit(members: Sequence[Member], images: Mapping[tuple[CaseKey, CaseKey], str] | None = None) -> list[Finding]:
+    """Return every leak of a split, cases first, then patients, then images; an empty list when there is none.
+
+    images: pairs of cases that show the same image, with the evidence (`same_image_pairs`).
+    """
+    found = []
+    for fold in dict.fromkeys(member.fold for member in members):
+        inside = [member for member in members if member.fold == fold]
+        found += [*_same_cases(inside), *_same_patients(inside), *_same_images(inside, images or {})]
+    order = {"same case": 0, "same patient": 1, "same image": 2}
+    return sorted(found, key=lambda item: (item.fold, order[item.kind], item.name, item.train_task, item.test_task))
+
+
+def _leaks(first: Member, second: Member) -> bool:
+    """Tell whether knowledge of the first case reaches a model that is tested on the second."""
+    if first.side == second.side == UNSPLIT:
+        return first.key != second.key
+    return first.side == "train" and second.side == "test" and (first.stage, second.stage) != ("downstream", "upstream")
+
+
+def _relation(first: Member, second: Member) -> str:
+    if first.stage != second.stage:
+        return "upstream to downstream"
+    return "within a task" if first.task == second.task else "across tasks"
+
+
+def _groups(members: Iterable[Member], key) -> Iterable[list[Member]]:
+    groups = defaultdict(list)
+    for member in members:
+        groups[key(member)].append(member)
+    return (group for group in groups.values() if len(group) > 1)
+
+
+def _pairs(group: Sequence[Member]) -> Iterable[tuple[Member, Member]]:
+    for place, first in enumerate(group):
+        for second in group[place + 1 :]:
+            if _leaks(first, second):
+                yield first, second
+            elif _leaks(second, first):
+                yield second, first
+
+
+def _same_cases(members: Sequence[Member]) -> Iterable[Finding]:
+    for group in _groups(members, lambda item: item.key):
+        for first, second in _pairs(group):
+            name = f"case:{first.task}/{first.case_id}"
+            yield _finding(name, "same case", [first], [second], "listed on both sides")
+
+
+def _same_patients(members: Sequence[Member]) -> Iterable[Finding]:
+    """One finding per patient and pair of tasks; a case on both sides is not told twice."""
+    for group in _groups(members, lambda item: (item.namespace, item.patient_id)):
+        between = defaultdict(list)
+        for first, second in _pairs(group):
+            apart = first.task != second.task if first.side == UNSPLIT else first.key != second.key
+            if apart:
+                between[first.task, first.stage, second.task, second.stage].append((first, second))
+        for pairs in between.values():
+            trained, tested = zip(*pairs, strict=True)
+            name = f"patient:{trained[0].namespace}/{trained[0].patient_id}"
+            yield _finding(name, "same patient", trained, tested, f"patient {trained[0].patient_id}")
+
+
+def _same_images(members: Sequence[Member], images: Mapping[tuple[CaseKey, CaseKey], str]) -> Iterable[Finding]:
+    places = defaultdict(list)
+    for member in members:
+        places[member.key].append(member)
+    for (one, other), evidence in images.items():
+        name = f"image:{'='.join('/'.join(key) for key in sorted((one, other)))}"
+        for first in places[one]:
+            for second in places[other]:
+                for trained, tested in _pairs([first, second]):
+                    yield _finding(name, "same image", [trained], [tested], evidence)
+
+
+def _finding(name: str, kind: str, trained: Sequence[Member], tested: Sequence[Member], evidence: str) -> Finding:
+    first, second = trained[0], tested[0]
+    listed = [" ".join(sorted({item.case_id for item in side})) for side in (trained, tested)]
+    return Finding(
+        name, kind, _relation(first, second), first.fold, first.task, listed[0], second.task, listed[1], evidence
+    )
+
+
+def accept(findings: Iterable[Finding], names: Iterable[str]) -> list[Finding]:
+    """Return the findings with those of the given names marked as accepted."""
+    names = set(names)
+    return [replace(item, accepted=item.name in names) for item in findings]
+
+
+def members_of_split(split: Mapping, patients: Mapping[CaseKey, tuple[str, str]], stages: Mapping) -> list[Member]:
+    """Return the members of a splits file. patients: (task, case) -> (namespace, patient); stages: task -> stages.
+
+    A case without an entry is its own patient in a namespace of its task.
+    """
+    return [
+        Member(task, case_id, patient, namespace, side, stage, fold)
+        for fold, tasks in split["folds"].items()
+        for task, sides in tasks.items()
+        for stage in stages.get(task, ("upstream",))
+        for side in ("train", "test")
+        for case_id in sides[side]
+        for namespace, patient in [patients.get((task, case_id), (task, case_id))]
+    ]
+
+
+def same_image_pairs(
+    cases: Sequence[Case], *, cache_root: Path | None = None, workers: int = 1
+) -> dict[tuple[CaseKey, CaseKey], str]:
+    """Return the pairs of cases with the same image content and the evidence for each.
+
+    Fingerprints are kept below `cache_root` under the hash of the image files, so that a second audit reads no image.
+    All images that cannot be read come in one InputError.
+    """
+    work = partial(_prints_or_problem, cache_root=cache_root)
+    with Progress(total=len(cases), title="fingerprint") as progress:
+        found = []
+        for prints in _mapped(work, cases, workers):
+            found.append(prints)
+            progress.advance()
+    raise_problems(item for item in found if isinstance(item, Problem))
+    owners = [number for number, prints in enumerate(found) for _ in prints]
+    matches: dict[tuple[int, int], list[Match]] = defaultdict(list)
+    for match in same_images([item for prints in found for item in prints], owners):
+        matches[owners[match.first], owners[match.second]].append(match)
+    return {
+        (_key(cases[first]), _key(cases[second])): _evidence(group)
+        for (first, second), group in matches.items()
+        if _convinces(group, channels=min(len(found[first]), len(found[second])))
+    }
+
+
+def _key(case: Case) -> CaseKey:
+    return case.task, case.case_id
+
+
+def _convinces(matches: Sequence[Match], *, channels: int) -> bool:
+    """Landmarks of one channel suffice; thumbnails must agree in every channel, as registered brains look alike."""
+    agreeing = min(len({match.first for match in matches}), len({match.second for match in matches}))
+    return agreeing >= channels or any(match.shared_landmarks >= SAME_LANDMARKS for match in matches)
+
+
+def _evidence(matches: Sequence[Match]) -> str:
+    likeness = max(match.correlation for match in matches)
+    shared = max(match.shared_landmarks for match in matches)
+    return f"thumbnails correlate at {likeness:.3f}, {shared} shared landmarks"
+
+
+def _mapped(work, cases: Sequence[Case], workers: int) -> Iterable[list[Fingerprint] | Problem]:
+    if workers == 1:
+        yield from map(work, cases)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(work, cases, chunksize=4)
+
+
+def _prints_or_problem(case: Case, cache_root: Path | None) -> list[Fingerprint] | Problem:
+    """A problem is returned, not raised, so that all problems come at once."""
+    try:
+        return case_fingerprints(case, cache_root)
+    except UNREADABLE as error:
+        found = f"an image that cannot be read ({short(error, most=120)})"
+        return Problem(f"{case.task}/{case.case_id}: {case.image_paths[0]}", found, "an image", "get the file again")
+
+
+def case_fingerprints(case: Case, cache_root: Path | None = None) -> list[Fingerprint]:
+    """Return the fingerprints of a case, one per channel, from the cache when they are there."""
+    path = cache_root / f"{case.image_sha256}.v{FORM}.npz" if cache_root and case.image_sha256 else None
+    if path is not None and path.exists():
+        with np.load(path, allow_pickle=False) as stored:
+            count = len(stored.files) // 2
+            return [Fingerprint(stored[f"thumbnail{k}"], stored[f"landmarks{k}"]) for k in range(count)]
+    prints = fingerprints_of(case.image_paths)
+    if path is not None:
+        arrays = {f"thumbnail{k}": item.thumbnail_XYZ for k, item in enumerate(prints)}
+        arrays |= {f"landmarks{k}": item.landmarks for k, item in enumerate(prints)}
+        with atomic_path(path) as temporary:
+            np.savez(temporary, **arrays)
+    return prints
+
+
+def write_findings(path: Path | str, findings: Iterable[Finding]) -> None:
+    """Write the findings as CSV; without findings the file holds the header alone."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, [field.name for field in fields(Finding)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(item) for item in findings)
+    write_text(path, stream.getvalue())

@@ -1,0 +1,214 @@
+"""Propose spacing, patch and poolings from the cases of a task, as nnU-Net's planner does, as a piece of config.
+
+The rules are those of nnU-Net v2's default planner (Isensee et al., Nature Methods 2021, and its code): the median
+spacing over cases, but the 10th percentile along an axis that is more than 3 times coarser than the others and has
+less than a third of their voxels; a patch in the aspect of the field of view, no larger than the median shape; an axis
+is halved while at least 4 voxels remain and its spacing is within a factor 2 of the finest; convolutions get a kernel
+of 3 along an axis once that holds. We differ in the budget, which counts the voxels of a patch and not an estimate of
+memory, and in that one network serves all tasks of a run: it is fitted to the medians over tasks.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+
+from segbench.core.case import CaseFiles
+from segbench.core.errors import Problem, raise_problems, short
+from segbench.core.progress import Progress
+from segbench.data.checks import UNREADABLE
+from segbench.data.parallel import mapped
+from segbench.data.readers import read_channels
+from segbench.data.resampling import new_shape_zyx, nonzero_box, ras_spacing_mm_zyx
+
+ANISOTROPY = 3.0
+LEAST_EDGE = 4
+LARGEST_VOLUME = 256**3
+PERCENTILES = (0.5, 99.5)
+SAMPLES = 10_000
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one case tells. Spacing and shape: RAS+ order, after the crop; samples: foreground values by channel."""
+
+    case_id: str
+    spacing_mm_zyx: Triple
+    shape_zyx: tuple[int, int, int]
+    samples: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """Spacing of one task and the figures it came from; clip_hu is None without a CT channel or foreground."""
+
+    spacing_mm_zyx: Triple
+    spacing_reason: str
+    median_shape_zyx: tuple[int, int, int]
+    clip_hu: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class NetworkPlan:
+    """Patch and kernels in the terms of the config's section `network`."""
+
+    patch_size_zyx: tuple[int, int, int]
+    pool_kernels_zyx: tuple[tuple[int, int, int], ...]
+    conv_kernels_zyx: tuple[tuple[int, int, int], ...]
+
+
+def measure(cases: Sequence[CaseFiles], *, title: str, workers: int = 1) -> list[Measured]:
+    """Return the measures of every case; those that cannot be read come in one InputError."""
+    found: list[Measured] = []
+    problems: list[Problem] = []
+    with Progress(total=len(cases), title=f"plan {title}") as progress:
+        for case, item in zip(cases, mapped(_measured_or_problem, cases, workers=workers), strict=True):
+            (problems if isinstance(item, Problem) else found).append(item)
+            progress.advance(case.case_id)
+    raise_problems(problems)
+    return found
+
+
+def _measured_or_problem(case: CaseFiles) -> Measured | Problem:
+    try:
+        images_CXYZ, affine = read_channels(case.image_paths)
+        foreground_XYZ = np.asarray(nib.load(case.label_path).dataobj) > 0
+    except UNREADABLE as error:
+        found = f"a file that cannot be read ({short(error)})"
+        return Problem(f"{case.case_id}: {case.image_paths[0]} or its label", found, "volumes", "get the files again")
+    if images_CXYZ.shape[1:] != foreground_XYZ.shape:
+        return Problem(
+            str(case.label_path),
+            f"shape {foreground_XYZ.shape}",
+            f"the image's {images_CXYZ.shape[1:]}",
+            "python -m segbench check names all problems",
+        )
+    place = np.argsort(orientations.io_orientation(affine)[:, 0])[::-1]
+    box = nonzero_box(images_CXYZ)
+    rng = np.random.default_rng(zlib.crc32(case.case_id.encode()))
+    samples = [image[foreground_XYZ] for image in images_CXYZ]
+    samples = [values if len(values) <= SAMPLES else rng.choice(values, SAMPLES, replace=False) for values in samples]
+    shape = tuple(int(box[axis].stop - box[axis].start) for axis in place)
+    return Measured(case.case_id, ras_spacing_mm_zyx(affine), shape, tuple(samples))
+
+
+def plan_task(measured: Sequence[Measured], modalities: Sequence[str]) -> TaskPlan:
+    """Return the spacing of a task, why, the median shape at that spacing and the window of its first CT channel."""
+    spacings = np.array([item.spacing_mm_zyx for item in measured])
+    shapes = np.array([item.shape_zyx for item in measured])
+    spacing, reason = target_spacing(spacings, shapes)
+    resampled = [new_shape_zyx(item.shape_zyx, item.spacing_mm_zyx, spacing) for item in measured]
+    median = tuple(round(size) for size in np.median(resampled, axis=0))
+    clip = None
+    if "CT" in modalities:
+        values = np.concatenate([item.samples[modalities.index("CT")] for item in measured])
+        clip = tuple(round(value) for value in np.percentile(values, PERCENTILES)) if len(values) else None
+    return TaskPlan(spacing, reason, median, clip)
+
+
+def target_spacing(spacings_mm: np.ndarray, shapes: np.ndarray) -> tuple[Triple, str]:
+    """Return the spacing (mm) and where it comes from. spacings_mm and shapes: one row z,y,x per case."""
+    target = np.median(spacings_mm, axis=0)
+    low, high = spacings_mm.min(axis=0), spacings_mm.max(axis=0)
+    reason = f"median over {len(spacings_mm)} cases; smallest {_listed(low)}, largest {_listed(high)}"
+    worst = int(np.argmax(target))
+    finer = float(np.delete(target, worst).max())
+    voxels = np.median(shapes, axis=0)
+    if target[worst] > ANISOTROPY * finer and voxels[worst] * ANISOTROPY < np.delete(voxels, worst).min():
+        target[worst] = max(np.percentile(spacings_mm[:, worst], 10), finer)
+        reason += f"; {'zyx'[worst]} is coarse with few voxels, so its 10th percentile"
+    return tuple(round(float(value), 4) for value in target), reason
+
+
+def _listed(values: Iterable[float]) -> str:
+    return "x".join(f"{value:.4g}" for value in values)
+
+
+def fit_network(spacing_mm: Sequence[float], median_shape: Sequence[int], *, patch_voxels: int) -> NetworkPlan:
+    """Return the largest patch within the budget in the aspect of the field of view, and its kernels."""
+    finest = 1 / np.asarray(spacing_mm, dtype=float)
+    size = np.round(finest * (LARGEST_VOLUME / finest.prod()) ** (1 / 3))
+    plan = topology(spacing_mm, np.maximum(1, np.minimum(size, median_shape)).astype(int))
+    while np.prod(plan.patch_size_zyx) > patch_voxels:
+        size = np.array(plan.patch_size_zyx)
+        for axis in np.argsort(-size / np.asarray(median_shape), kind="stable"):
+            smaller = size.copy()
+            smaller[axis] -= np.prod([kernel[axis] for kernel in plan.pool_kernels_zyx], dtype=int)
+            if smaller[axis] >= LEAST_EDGE:
+                break
+        else:
+            return plan
+        plan, before = topology(spacing_mm, smaller), plan
+        if np.prod(plan.patch_size_zyx) >= np.prod(before.patch_size_zyx):
+            return before
+    return plan
+
+
+def topology(spacing_mm: Sequence[float], size: Sequence[int]) -> NetworkPlan:
+    """Return poolings and kernels for a patch size, which grows to a multiple of what the poolings need."""
+    spacing, edge, kernel = list(map(float, spacing_mm)), list(map(int, size)), [1, 1, 1]
+    pools, convs = [], []
+    while True:
+        able = [axis for axis in range(3) if edge[axis] >= 2 * LEAST_EDGE]
+        able = [axis for axis in able if spacing[axis] < 2 * min(spacing[other] for other in able)]
+        if not able or (len(able) == 1 and edge[able[0]] < 3 * LEAST_EDGE):
+            break
+        kernel = [3 if kernel[axis] == 3 or spacing[axis] < 2 * min(spacing) else 1 for axis in range(3)]
+        convs.append(tuple(kernel))
+        pools.append(tuple(2 if axis in able else 1 for axis in range(3)))
+        for axis in able:
+            spacing[axis] *= 2
+            edge[axis] = -(-edge[axis] // 2)
+    factors = np.prod(pools, axis=0, dtype=int) if pools else np.ones(3, dtype=int)
+    patch = tuple(int(-(-edge // factor) * factor) for edge, factor in zip(size, factors, strict=True))
+    return NetworkPlan(patch, tuple(pools), (*convs, (3, 3, 3)))
+
+
+def plan_network(plans: Sequence[TaskPlan], *, patch_voxels: int) -> NetworkPlan:
+    """Return the one network of all tasks, fitted to the medians of their spacings and of their median shapes."""
+    spacing = np.median([plan.spacing_mm_zyx for plan in plans], axis=0)
+    shape = np.round(np.median([plan.median_shape_zyx for plan in plans], axis=0)).astype(int)
+    return fit_network(spacing, shape, patch_voxels=patch_voxels)
+
+
+def as_yaml(plans: dict[str, TaskPlan], *, head: Sequence[str], tasks: bool, patch_voxels: int) -> str:
+    """Return the plan as a piece of config with a comment per value; head: lines that say what was looked at.
+
+    tasks: whether the names are tasks of a config, which then get their recipe by `task_preprocessing`.
+    """
+    lines = [f"# {line}" for line in head]
+    lines.append("preprocessing_recipes:")
+    for name, plan in plans.items():
+        lines += [
+            f"  plan_{name}:",
+            f"    # {plan.spacing_reason}",
+            f"    spacing_mm_zyx: {list(plan.spacing_mm_zyx)}",
+        ]
+        if plan.clip_hu:
+            low, high = PERCENTILES
+            lines += [
+                f"    # a suggestion instead of -325..325: {low} and {high} percentiles of foreground voxels",
+                f"    # clip_hu: {[float(value) for value in plan.clip_hu]}",
+            ]
+    if tasks:
+        lines.append("task_preprocessing:")
+        lines += [f"  {name}: plan_{name}" for name in plans]
+    network = plan_network(list(plans.values()), patch_voxels=patch_voxels)
+    lines.append("network:")
+    lines += [f"  # median shape of {name}: {_listed(plan.median_shape_zyx)}" for name, plan in plans.items()]
+    over = f"the medians over {len(plans)} tasks" if len(plans) > 1 else "these"
+    lines += [
+        f"  # fitted to {over}, at most {patch_voxels} voxels",
+        f"  patch_size_zyx: {list(network.patch_size_zyx)}",
+        f"  # an axis is halved while at least {LEAST_EDGE} voxels remain and it is within a factor 2 of the finest",
+        f"  pool_kernels_zyx: {[list(kernel) for kernel in network.pool_kernels_zyx]}",
+        "  # a kernel of 1 along an axis that is still more than a factor 2 coarser than the finest",
+        f"  conv_kernels_zyx: {[list(kernel) for kernel in network.conv_kernels_zyx]}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,181 @@
+"""From the native grid to the preprocessed one: orient, crop, resample, normalise.
+
+Axis legend: C channel, X Y Z native, Z Y X preprocessed. Order of the steps: RAS+ orientation, crop to the box of
+voxels that are non-zero in any channel, resampling to the recipe's spacing, normalisation.
+
+Resampling keeps the field of view (voxel edges aligned, edge values continued). An interpolating spline on a grid of
+other spacing is a linear map along one axis after the other, so each axis is one matrix product; the matrices are
+`scipy.ndimage.zoom` of the unit vectors, and the result is that of `zoom` up to float32 rounding at a fraction of its
+time. Labels and anisotropic volumes have rules of their own: `resample_labels`, `coarse_axis`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+from scipy import ndimage
+
+from segbench.data.preprocessing_recipes import PreprocessingRecipe
+
+
+def to_grid(
+    images_CXYZ: np.ndarray, labels_XYZ: np.ndarray, affine: np.ndarray, recipe: PreprocessingRecipe
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Orient to RAS+, crop and resample; return images_CZYX, labels_ZYX and the geometry that leads back."""
+    to_ras = orientations.io_orientation(affine)
+    ras_images = np.stack([orientations.apply_orientation(image, to_ras) for image in images_CXYZ])
+    ras_labels = orientations.apply_orientation(labels_XYZ, to_ras)
+    box = nonzero_box(ras_images) if recipe.crop_to_nonzero else tuple(slice(0, size) for size in ras_labels.shape)
+    images_CZYX = ras_images[(slice(None), *box)].transpose(0, 3, 2, 1)
+    labels_ZYX = ras_labels[box].transpose(2, 1, 0)
+    native_mm_zyx = ras_spacing_mm_zyx(affine)
+    target_mm_zyx = recipe.spacing_mm_zyx or native_mm_zyx
+    shape_zyx = new_shape_zyx(labels_ZYX.shape, native_mm_zyx, target_mm_zyx)
+    geometry = {
+        "native_shape_xyz": list(labels_XYZ.shape),
+        "native_affine": affine.tolist(),
+        "orientation": to_ras.tolist(),
+        "box_ras": [[part.start, part.stop] for part in box],
+        "cropped_shape_zyx": list(labels_ZYX.shape),
+        "preprocessed_shape_zyx": list(shape_zyx),
+        "preprocessed_spacing_mm_zyx": [
+            size * old / new for size, old, new in zip(labels_ZYX.shape, native_mm_zyx, shape_zyx, strict=True)
+        ],
+    }
+    coarse = coarse_axis(native_mm_zyx, target_mm_zyx, anisotropy=recipe.anisotropy)
+    images = [resample(image, shape_zyx, order=recipe.image_order, coarse_axis=coarse) for image in images_CZYX]
+    return np.stack(images), resample_labels(labels_ZYX, shape_zyx), geometry
+
+
+def ras_spacing_mm_zyx(affine: np.ndarray) -> tuple[float, float, float]:
+    """Return the voxel sizes along z, y, x of the volume once it is oriented to RAS+."""
+    place = np.argsort(orientations.io_orientation(affine)[:, 0])
+    return tuple(float(value) for value in nib.affines.voxel_sizes(affine)[place][::-1])
+
+
+def new_shape_zyx(
+    shape_zyx: Sequence[int], spacing_mm_zyx: Sequence[float], target_mm_zyx: Sequence[float]
+) -> tuple[int, int, int]:
+    """Return the voxels that cover the same field of view at another spacing, at least one along each axis."""
+    return tuple(
+        max(1, round(size * old / new)) for size, old, new in zip(shape_zyx, spacing_mm_zyx, target_mm_zyx, strict=True)
+    )
+
+
+def coarse_axis(native_mm_zyx: Sequence[float], target_mm_zyx: Sequence[float], *, anisotropy: float) -> int | None:
+    """Return the axis that is resampled with order 0 apart from the others, or None; the rule of nnU-Net v2.
+
+    It is the axis of the largest spacing where that is more than `anisotropy` times the smallest, in the native
+    spacing or else in the target; two equally coarse axes are not kept apart.
+    """
+    for spacing_mm in (native_mm_zyx, target_mm_zyx):
+        if max(spacing_mm) / min(spacing_mm) > anisotropy:
+            largest = np.flatnonzero(np.isclose(spacing_mm, max(spacing_mm), rtol=1e-6))
+            return int(largest[0]) if len(largest) == 1 else None
+    return None
+
+
+def resample(
+    image_ZYX: np.ndarray, shape_zyx: Sequence[int], *, order: int, coarse_axis: int | None = None
+) -> np.ndarray:
+    """Return the image on another grid over the same field of view, float32; `coarse_axis` with order 0."""
+    orders = [0 if axis == coarse_axis else order for axis in range(3)]
+    return zoom(np.array(image_ZYX, dtype=np.float32, order="C"), shape_zyx, orders)
+
+
+def resample_labels(labels_ZYX: np.ndarray, shape_zyx: Sequence[int]) -> np.ndarray:
+    """Return labels on another grid over the same field of view (uint8).
+
+    Along axes that get finer by nearest neighbour, which loses nothing; along axes that get coarser each class
+    linearly, and the largest fraction wins.
+    """
+    finer = [max(new, old) for new, old in zip(shape_zyx, labels_ZYX.shape, strict=True)]
+    return largest_fraction(nearest(labels_ZYX, finer), shape_zyx)
+
+
+def nearest(labels_ZYX: np.ndarray, shape_zyx: Sequence[int]) -> np.ndarray:
+    """Return labels on another grid, each voxel that of the old voxel in which its centre lies (uint8)."""
+    indices = [_inside_of(old, new) for old, new in zip(labels_ZYX.shape, shape_zyx, strict=True)]
+    return labels_ZYX[np.ix_(*indices)].astype(np.uint8)
+
+
+def largest_fraction(labels_ZYX: np.ndarray, shape_zyx: Sequence[int]) -> np.ndarray:
+    """Return labels on another grid, each class resampled linearly and the largest fraction winning (uint8)."""
+    if tuple(shape_zyx) == labels_ZYX.shape:
+        return labels_ZYX.astype(np.uint8)
+    best = np.full(tuple(shape_zyx), -1.0, dtype=np.float32)
+    result = np.zeros(tuple(shape_zyx), dtype=np.uint8)
+    for value in np.unique(labels_ZYX):
+        fraction = zoom((labels_ZYX == value).astype(np.float32), shape_zyx, (1, 1, 1))
+        closer = fraction > best
+        result[closer], best[closer] = value, fraction[closer]
+    return result
+
+
+def zoom(image_ZYX: np.ndarray, shape_zyx: Sequence[int], orders: Sequence[int]) -> np.ndarray:
+    """Return a float32 image on another grid with a spline order per axis; without a change, the image itself.
+
+    Equal to `ndimage.zoom(..., mode="nearest", grid_mode=True)` up to rounding. Axes that shrink most go first, as
+    that leaves the least to do for the others.
+    """
+    for axis in sorted(range(3), key=lambda axis: shape_zyx[axis] / image_ZYX.shape[axis]):
+        old, new = image_ZYX.shape[axis], int(shape_zyx[axis])
+        if old == new:
+            continue
+        if orders[axis] == 0:
+            image_ZYX = image_ZYX.take(_inside_of(old, new), axis=axis)
+        else:
+            image_ZYX = _along(axis, _spline_matrix(old, new, orders[axis]), image_ZYX)
+    return image_ZYX
+
+
+def _inside_of(old: int, new: int) -> np.ndarray:
+    """Return, for each new voxel, the old voxel in which its centre lies."""
+    return ((np.arange(new) + 0.5) * old / new).astype(int)
+
+
+@lru_cache(maxsize=64)
+def _spline_matrix(old: int, new: int, order: int) -> np.ndarray:
+    """Return the float32 matrix (new, old) that resamples a line of `old` voxels to `new`."""
+    units = np.eye(old)
+    lines = [ndimage.zoom(unit, new / old, order=order, mode="nearest", grid_mode=True) for unit in units]
+    return np.ascontiguousarray(np.stack(lines, axis=1), dtype=np.float32)
+
+
+def _along(axis: int, matrix: np.ndarray, image_ZYX: np.ndarray) -> np.ndarray:
+    """Multiply every line of an axis by a matrix."""
+    shape = list(image_ZYX.shape)
+    shape[axis] = len(matrix)
+    if axis == 2:
+        return (image_ZYX.reshape(-1, image_ZYX.shape[2]) @ matrix.T).reshape(shape)
+    inner = int(np.prod(image_ZYX.shape[axis + 1 :]))
+    return np.matmul(matrix, image_ZYX.reshape(-1, image_ZYX.shape[axis], inner)).reshape(shape)
+
+
+def normalise(image_ZYX: np.ndarray, modality: str, recipe: PreprocessingRecipe) -> None:
+    """Normalise in place: CT is clipped and scaled to 0..1, other modalities get a z-score over all voxels.
+
+    A constant image becomes zero.
+    """
+    if modality == "CT":
+        low, high = recipe.clip_hu
+        np.clip(image_ZYX, low, high, out=image_ZYX)
+        image_ZYX -= low
+        image_ZYX /= high - low
+        return
+    image_ZYX -= image_ZYX.mean()
+    image_ZYX /= max(float(image_ZYX.std()), 1e-8)
+
+
+def nonzero_box(images_CXYZ: np.ndarray) -> tuple[slice, slice, slice]:
+    """Return the box of voxels that are non-zero in any channel; the whole volume when all are zero."""
+    mask = images_CXYZ.any(axis=0)
+    box = []
+    for axis in range(3):
+        filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1) if len(filled) else slice(0, mask.shape[axis]))
+    return tuple(box)

@@ -1,0 +1,149 @@
+"""Pages generated from cards: `python -m segbench.documentation.models` writes docs/models.md and the formats."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from segbench.core.cards import format_cards, model_cards, objective_cards, target_names
+from segbench.core.files import write_text
+from segbench.core.provenance import ROOT
+
+PAGE = ROOT / "docs" / "models.md"
+WEIGHTS_PAGE = ROOT / "docs" / "pretrained_weights.md"
+FORMATS_HEADING = "## Formats"
+MEASURED = [
+    PAGE.with_name("parity.md"),
+    PAGE.with_name("cost.md"),
+]  # by tests.golden.models.parity and segbench.documentation.cost
+KINDS = {
+    "universal": "Universal models: one network for all tasks",
+    "single_task": "Per-task models: one network per task",
+    "control": "Controls: predictors that bound the scale",
+}
+FIDELITY = {
+    "numerical": "agrees with the outputs of the original network, shown by the tests in tests/golden",
+    "description": "built as the paper or its released configuration describes it, or by the library that the original "
+    "authors keep; outputs are not compared with the original's",
+    "concept": "the concept of the paper, re-implemented on our own network",
+}
+
+
+OBJECTIVES = """\
+## Self-supervised objectives: starts for downstream tasks
+
+Listed in `upstream.self_supervised` and named in `downstream.initialisations`, an objective (one file below
+`segbench/training/self_supervised/`) is trained on the images of the training cases of all upstream tasks, one job per
+fold and seed, with the steps, batch size, schedule, augmentation and optimiser of `training`, as a universal model is.
+Labels are never read: patches lie anywhere in a volume (`foreground_fraction` needs labels and is not used). It
+trains the shared backbone with one input stem per channel count of the upstream tasks; a downstream network takes the
+tensors that the card names, the stem of its own channel count among them, and prints and stores what matched.
+Objectives are not scored and so fill no row of their own; the tables show the downstream runs that start from them,
+the cost table what they cost. All are re-implemented concepts of their paper on our network: read for that are
+abstracts, released settings and public descriptions."""
+
+
+def models_page(cards: dict[str, dict[str, Any]] | None = None) -> str:
+    """Return docs/models.md as text: what fidelity means, one table per kind, a section per model, the citations."""
+    cards = model_cards() if cards is None else cards
+    parts = [
+        "# Models",
+        "Generated from the cards of the model files by `python -m segbench.documentation.models`; do not edit.",
+        "**Fidelity** says what a row of a table stands for:",
+        "\n".join(f"- `{name}`: {meaning}." for name, meaning in FIDELITY.items()),
+    ]
+    for kind, heading in KINDS.items():
+        members = {name: card for name, card in sorted(cards.items()) if card["kind"] == kind}
+        if members:
+            parts += [f"## {heading}", *_members(kind, members)]
+    objectives = objective_cards()
+    parts += [OBJECTIVES, *(_section(name, card) for name, card in objectives.items())]
+    parts += [path.read_text(encoding="utf-8").strip() for path in MEASURED if path.exists()]
+    parts += ["## Citations", "\n".join(f"- {line}" for line in citations([*cards.values(), *objectives.values()]))]
+    return "\n\n".join(parts) + "\n"
+
+
+def citations(cards: Iterable[dict[str, Any]]) -> list[str]:
+    """Return 'title: citation, url' of each network's card, sorted and without repetition."""
+    cited = (card for card in cards if card.get("kind") != "control")
+    return sorted({f"{card['title']}: {card['citation']}. {card['url']}".strip() for card in cited})
+
+
+def _members(kind: str, cards: dict[str, dict[str, Any]]) -> list[str]:
+    if kind != "control":
+        return [_table(cards), *(_section(name, card) for name, card in cards.items())]
+    rows = [f"| `{name}` | {card['title']} | {card['predicts']} |" for name, card in cards.items()]
+    return ["\n".join(["| control | shown as | what it predicts |", "|---|---|---|", *rows])]
+
+
+def _table(cards: dict[str, dict[str, Any]]) -> str:
+    rows = [
+        "| model | shown as | fidelity | network | channels | sizes are multiples of (z, y, x) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, card in cards.items():
+        multiple = card["patch_multiple"]
+        sizes = "the poolings' product" if multiple == "spec" else _joined(multiple)
+        link = f"[`{name}`](#{name})"
+        cells = (link, card["title"], card["fidelity"], card["backbone"], _joined(card["channels"]), sizes)
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _section(name: str, card: dict[str, Any]) -> str:
+    lines = [f"### {name}", ""]
+    facts = {
+        "Shown as": card["title"],
+        "Cites": card["citation"],
+        "Original": card.get("url"),
+        "Licence of the original": card.get("original_licence"),
+        "Version of our file": card.get("version"),
+        "Encoder's tensors": ", ".join(f"`{key}`" for key in card.get("encoder_keys", ())),
+    }
+    lines += [f"- {title}: {value}" for title, value in facts.items() if value]
+    if "does" in card:
+        lines += ["- What is trained:", *(f"  - {text}" for text in card["does"])]
+    lines += ["- Deviations:", *(f"  - {text}" for text in card["deviations"] or ["none known"])]
+    if card["options"]:
+        lines += ["- Options:"]
+        lines += [
+            f"  - `{key}` (default `{item['default']!r}`): {item['help']}" for key, item in card["options"].items()
+        ]
+    return "\n".join(lines)
+
+
+def _joined(value: Any) -> str:
+    return value if isinstance(value, str) else ", ".join(str(part) for part in value)
+
+
+def weights_page() -> str:
+    """Return docs/pretrained_weights.md: its written part as it stands, then what the cards of the formats say."""
+    written = WEIGHTS_PAGE.read_text(encoding="utf-8").partition(f"{FORMATS_HEADING}\n")[0].rstrip()
+    cards = format_cards()
+    rows = ["| format | from | fits | loaded | stays new or is left out | licence |", "|---|---|---|---|---|---|"]
+    for name, card in cards.items():
+        cells = (f"`{name}`", card["title"], ", ".join(target_names(card)), card["loaded"], card["left_out"])
+        rows.append(f"| {' | '.join([*cells, card['licence']])} |")
+    sources = [
+        f"- `{name}`: {card['citation']}. {card['url']}\n  - where to get it: {card['obtain']}\n"
+        f"  - source of the layout's facts: {card['layout']}"
+        for name, card in cards.items()
+        if card["url"]
+    ]
+    note = (
+        "Generated from the cards in models/weights/formats by `python -m segbench.documentation.models`; "
+        "do not edit below this line."
+    )
+    return "\n\n".join([written, FORMATS_HEADING, note, "\n".join(rows), "\n".join(sources)]) + "\n"
+
+
+def main() -> int:
+    """Write both pages."""
+    write_text(PAGE, models_page())
+    write_text(WEIGHTS_PAGE, weights_page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,292 @@
+"""Which jobs a config asks for, and which score rows they expect.
+
+One training job is one (model, scope, fold, seed): scope is `joint` for universal models, a task for per-task ones, and
+a downstream task for transfer. A self-supervised objective is a training job in the place of a model, over all upstream
+tasks, whose weights start downstream jobs; it predicts nothing. Every other training job and every control has one
+evaluation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from segbench.core import cards
+from segbench.core.paths import RunPaths
+from segbench.core.task import Task, TaskSet
+from segbench.experiment.config import Config, Initialisation, ModelEntry
+
+JOINT = "joint"
+RANDOM = "random"
+NOT_TRAINED = "none"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One (experiment, model, initialisation, scope, fold, seed).
+
+    `control` jobs are evaluated without training, `self_supervised` jobs trained without evaluation.
+    """
+
+    experiment: str
+    model: str
+    initialisation: str
+    scope: str
+    fold: int
+    seed: int
+    control: bool = False
+    external: bool = False
+    self_supervised: bool = False
+
+    @property
+    def id(self) -> str:
+        """Folder name of the job."""
+        return f"{self.experiment}.{self.model}.{self.initialisation}.{self.scope}.f{self.fold}.s{self.seed}"
+
+    def tasks(self, config: Config) -> TaskSet:
+        """Tasks that the job trains on and is scored on: those of its scope that the model supports."""
+        asked = [task for task in config.tasks_of(self.experiment) if self.scope in (JOINT, task.name)]
+        if self.control or self.self_supervised:
+            return TaskSet(asked)
+        return TaskSet(task for task in asked if skip_reason(config, self.model, task) is None)
+
+    def source(self, config: Config) -> Job | None:
+        """The upstream job whose weights start this one, if any."""
+        if self.experiment != "downstream" or self.control:
+            return None
+        item = self.weights(config)
+        if item.name == "scratch" or item.file is not None:
+            return None
+        return Job(
+            "upstream",
+            item.name,
+            RANDOM,
+            JOINT,
+            self.fold,
+            self.seed,
+            self_supervised=config.is_self_supervised(item.name),
+        )
+
+    def weights(self, config: Config) -> Initialisation:
+        """The entry of downstream.initialisations that starts this job."""
+        return next(item for item in config.downstream.initialisations if item.name == self.initialisation)
+
+
+def skip_reason(config: Config, model: str, task: Task) -> str | None:
+    """Return why a model cannot serve a task, from its card or its entry as an external one, or None."""
+    outside = next((entry for entry in config.upstream.external if entry.name == model), None)
+    if outside is not None:
+        return None if task.name in (outside.tasks or config.upstream.tasks) else "not among the tasks it is given for"
+    return cards.supports(config.model_cards[config.model_entry(model).name], task)
+
+
+def _scopes(config: Config, entry: ModelEntry) -> list[str]:
+    tasks = config.tasks_of("upstream")
+    if config.model_cards[entry.name]["kind"] == "universal":
+        return [JOINT]
+    return [task.name for task in tasks if skip_reason(config, entry.key, task) is None]
+
+
+def external_jobs(config: Config) -> list[Job]:
+    """Return the jobs of external models; masks that are given serve one seed unless they name it."""
+    return [
+        Job("upstream", entry.name, NOT_TRAINED, scope, fold, seed, external=True)
+        for entry in config.upstream.external
+        for fold in config.data.folds
+        for seed in (config.seeds if entry.predict or "{seed}" in entry.predictions else config.seeds[:1])
+        for scope in ([JOINT] if entry.scope == "joint" else entry.tasks or config.upstream.tasks)
+    ]
+
+
+def mask_folders(config: Config, job: Job) -> dict[str, Path]:
+    """Return task -> folder of the masks that were given for a job."""
+    text = config.external(job.model).predictions
+    return {task.name: Path(text.format(task=task.name, fold=job.fold, seed=job.seed)) for task in job.tasks(config)}
+
+
+def is_trained(config: Config, job: Job) -> bool:
+    """Tell whether a training job comes before the evaluation."""
+    return not job.control and not (job.external and config.external(job.model).train is None)
+
+
+def training_jobs(config: Config) -> list[Job]:
+    """Return every training job: per fold and seed objectives, upstream models, downstream; then external ones."""
+    jobs = []
+    for fold in config.data.folds:
+        for seed in config.seeds:
+            jobs += [
+                Job("upstream", entry.key, RANDOM, JOINT, fold, seed, self_supervised=True)
+                for entry in config.upstream.self_supervised
+            ]
+            jobs += [
+                Job("upstream", entry.key, RANDOM, scope, fold, seed)
+                for entry in config.upstream.models
+                for scope in _scopes(config, entry)
+            ]
+            if config.downstream:
+                jobs += [
+                    Job("downstream", config.downstream.model.key, item.name, task.name, fold, seed)
+                    for item in config.downstream.initialisations
+                    for task in config.tasks_of("downstream")
+                    if skip_reason(config, config.downstream.model.key, task) is None
+                ]
+    return jobs + [job for job in external_jobs(config) if is_trained(config, job)]
+
+
+def control_jobs(config: Config) -> list[Job]:
+    """Return one evaluation per control and experiment; controls have no seed of their own."""
+    sections = {"upstream": config.upstream, "downstream": config.downstream}
+    return [
+        Job(experiment, name, NOT_TRAINED, JOINT, fold, config.seeds[0], control=True)
+        for experiment, section in sections.items()
+        if section
+        for name in section.controls
+        for fold in config.data.folds
+    ]
+
+
+def evaluation_jobs(config: Config) -> list[Job]:
+    """Return every evaluation: trained models, those with given masks, then controls."""
+    return [job for job in all_jobs(config) if not job.self_supervised]
+
+
+def all_jobs(config: Config) -> list[Job]:
+    """Return every job: those trained, those with given masks, then controls."""
+    given = [job for job in external_jobs(config) if not is_trained(config, job)]
+    return training_jobs(config) + given + control_jobs(config)
+
+
+def find_job(config: Config, job_id: str) -> Job:
+    """Return the job with this id; the graph and the commands use the same ids."""
+    return next(job for job in all_jobs(config) if job.id == job_id)
+
+
+def skipped_cells(config: Config) -> Iterator[tuple[Job, Task, str]]:
+    """Yield (job, task, reason) for every cell that a model cannot fill, by its card."""
+    yield from _skipped_external(config)
+    for fold in config.data.folds:
+        for seed in config.seeds:
+            for entry in config.upstream.models:
+                universal = config.model_cards[entry.name]["kind"] == "universal"
+                for task in config.tasks_of("upstream"):
+                    reason = skip_reason(config, entry.key, task)
+                    if reason:
+                        scope = JOINT if universal else task.name
+                        yield Job("upstream", entry.key, RANDOM, scope, fold, seed), task, reason
+            if config.downstream:
+                for item in config.downstream.initialisations:
+                    for task in config.tasks_of("downstream"):
+                        reason = skip_reason(config, config.downstream.model.key, task)
+                        if reason:
+                            key = config.downstream.model.key
+                            yield Job("downstream", key, item.name, task.name, fold, seed), task, reason
+
+
+def _skipped_external(config: Config) -> Iterator[tuple[Job, Task, str]]:
+    places = {(job.model, job.fold, job.seed, job.scope == JOINT): job for job in external_jobs(config)}
+    for (name, _, _, joint), job in places.items():
+        for task in config.tasks_of("upstream"):
+            reason = skip_reason(config, name, task)
+            if reason:
+                yield replace(job, scope=JOINT if joint else task.name), task, reason
+
+
+def test_cases(splits: dict, fold: int, task: str) -> list[str]:
+    """Return the test cases of a task in a fold of a splits file."""
+    return splits["folds"][str(fold)][task]["test"]
+
+
+def expected_keys(config: Config, splits: dict) -> Iterator[tuple[str, ...]]:
+    """Yield the key of every score row that the config expects, as strings in the order of the table."""
+    for job in evaluation_jobs(config):
+        for task in job.tasks(config):
+            yield from row_keys(config, splits, job, task)
+    for job, task, _ in skipped_cells(config):
+        yield from row_keys(config, splits, job, task)
+
+
+def row_keys(config: Config, splits: dict, job: Job, task: Task) -> Iterator[tuple[str, ...]]:
+    """Yield the keys of one cell: test cases x structures x metrics."""
+    for case in test_cases(splits, job.fold, task.name):
+        for structure in task.structures:
+            for metric in config.metrics:
+                yield (
+                    job.experiment,
+                    job.model,
+                    job.initialisation,
+                    job.scope,
+                    str(job.fold),
+                    str(job.seed),
+                    config.data.protocol_of(task.name),
+                    task.name,
+                    task.name,
+                    case,
+                    structure.name,
+                    metric,
+                )
+
+
+def settings_hash(config: Config, job: Job, *, scoring: bool) -> str:
+    """Return a hash of the settings that change a job's result; `scoring` adds inference and metrics.
+
+    The graph uses it as a parameter, so that an unrelated edit of the config reruns nothing.
+    """
+    dump = config.model_dump(mode="json")
+    facts = {
+        "job": job.id,
+        "data": {key: value for key, value in dump["data"].items() if not key.startswith("accept_")},
+        "tasks": [repr(task) for task in job.tasks(config)],
+    }
+    facts |= _outside_facts(config, job, scoring) if job.external else _inside_facts(config, job, dump)
+    if scoring:
+        facts |= {"inference": dump["inference"], "metrics": dump["metrics"]}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _inside_facts(config: Config, job: Job, dump: dict) -> dict:
+    training = config.training_of(job.experiment).model_dump(mode="json")
+    training.pop("save_every_seconds")
+    return {
+        "preprocessing_recipes": {
+            task.preprocessing: dump["preprocessing_recipes"].get(task.preprocessing, {}) for task in job.tasks(config)
+        },
+        "network": dump["network"],
+        "training": training,
+        "model": None if job.control else config.model_entry(job.model).model_dump(mode="json"),
+        "weights": job.weights(config).model_dump(mode="json") if _has_weights(config, job) else None,
+    }
+
+
+def _outside_facts(config: Config, job: Job, scoring: bool) -> dict:
+    """What an external model depends on: its commands, not how it is titled nor how our own networks are trained."""
+    keys = {"train", "environment"} | ({"predict", "predictions"} if scoring else set())
+    return {"model": config.external(job.model).model_dump(mode="json", include=keys)}
+
+
+def _has_weights(config: Config, job: Job) -> bool:
+    return job.experiment == "downstream" and not job.control
+
+
+def attempt(outcome: Path) -> int:
+    """Return the number of the attempt that an outcome file asks for.
+
+    A finished job keeps its number, so nothing reruns; a failed one asks for the next, which Snakemake sees as a
+    changed parameter and so retries just that job.
+    """
+    try:
+        record = json.loads(outcome.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 1
+    return record["attempt"] + (record["status"] == "failed")
+
+
+def failed_outcomes(config: Config) -> list[dict]:
+    """Return the outcome records of all failed training and evaluation jobs."""
+    paths = RunPaths(config.run)
+    candidates: Iterable[Path] = [paths.train(job.id) / "outcome.json" for job in training_jobs(config)]
+    candidates = [*candidates, *(paths.evaluate(job.id) / "outcome.json" for job in evaluation_jobs(config))]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in candidates if path.exists()]
+    return [record for record in records if record["status"] == "failed"]

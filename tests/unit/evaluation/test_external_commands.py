@@ -1,0 +1,250 @@
+"""External models: masks are checked one by one, commands end with all that they started."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import psutil
+import pytest
+import yaml
+
+from segbench.cli import recover
+from segbench.core.case import Case, write_manifest
+from segbench.core.errors import InputError, RunFailed
+from segbench.core.files import sha256_of, write_json
+from segbench.core.paths import RunPaths
+from segbench.evaluation.evaluate import evaluate
+from segbench.evaluation.external_commands import find_masks, run_command, train, write_job_file
+from segbench.experiment.config import parse_config
+from segbench.experiment.jobs import external_jobs, settings_hash
+from tests.paths import ROOT
+
+TASK = "phantom_spleen"
+AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
+SHAPE = (6, 7, 8)
+MASKS = {"predictions": "masks/{task}"}
+
+
+def content(**entry) -> dict:
+    found = yaml.safe_load((ROOT / "config" / "config.yaml").read_text())
+    external = [{"name": "elsewhere", "title": "Elsewhere"} | entry]
+    found["upstream"] |= {"tasks": [TASK], "models": ["uniseg"], "controls": ["empty"], "external": external}
+    found["metrics"] = ["dice"]
+    del found["downstream"]
+    return found
+
+
+def parsed(**entry):
+    config = parse_config(content(**entry), where="test")
+    return config, external_jobs(config)[0]
+
+
+def write_map(path: Path, labels_XYZ: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(labels_XYZ.astype(np.uint8), affine), path)
+    return path
+
+
+def block(shape=SHAPE) -> np.ndarray:
+    labels_XYZ = np.zeros(shape, np.uint8)
+    labels_XYZ[1:4, 1:4, 1:4] = 1
+    return labels_XYZ
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Three cases, a to train and b and c to test, in the folder where the run lives."""
+    monkeypatch.chdir(tmp_path)
+    cases = []
+    for name in "abc":
+        label = write_map(tmp_path / "labels" / f"{name}.nii.gz", block())
+        image = write_map(tmp_path / "images" / f"{name}.nii.gz", 100 * block())
+        hashes = sha256_of(image), sha256_of(label)
+        cases.append(Case(TASK, name, name, (str(image),), str(label), *hashes, SHAPE, (2.0, 2.0, 3.0), "RAS"))
+    paths = RunPaths(parsed(**MASKS)[0].run)
+    write_manifest(paths.manifest(TASK), cases)
+    write_json(paths.splits, {"folds": {"0": {TASK: {"train": ["a"], "test": ["b", "c"]}}}})
+    return paths
+
+
+def give(name: str, labels_XYZ: np.ndarray | None = None, affine: np.ndarray = AFFINE) -> Path:
+    return write_map(Path("masks") / TASK / f"{name}.nii.gz", block() if labels_XYZ is None else labels_XYZ, affine)
+
+
+def scored(run, job) -> dict[str, dict]:
+    lines = (run.evaluate(job.id) / "scores.csv").read_text().splitlines()
+    rows = [dict(zip(lines[0].split(","), line.split(","), strict=False)) for line in lines[1:]]
+    return {row["case"]: row for row in rows}
+
+
+def test_masks_are_scored_and_a_missing_one_is_a_row(run):
+    give("b")
+    config, job = parsed(**MASKS)
+    outcome = evaluate(config, job)
+    rows = scored(run, job)
+    assert (rows["b"]["status"], float(rows["b"]["value"])) == ("ok", 1.0)
+    assert (rows["c"]["status"], rows["c"]["value"]) == ("prediction_missing", "")
+    assert outcome["masks_missing"] == 1
+    assert list(outcome["masks"][TASK]) == ["b"]
+    assert outcome["predictions"] == MASKS["predictions"]
+
+
+@pytest.mark.parametrize(
+    ("labels_XYZ", "affine", "text"),
+    [
+        (block((6, 7, 9)), AFFINE, "shape"),
+        (block(), AFFINE + np.array([[0, 0, 0, 1.0]] + [[0.0] * 4] * 3), "affine that differs"),
+        (block(), np.diag([-2.0, 2.0, 3.0, 1.0]), "orientation"),
+        (block() * 7, AFFINE, "labels [7]"),
+    ],
+)
+def test_a_mask_on_another_grid_or_with_other_values_fails_its_case(run, labels_XYZ, affine, text):
+    give("b", labels_XYZ, affine)
+    give("c")
+    config, job = parsed(**MASKS)
+    outcome = evaluate(config, job)
+    rows = scored(run, job)
+    assert outcome["status"] == "failed"
+    assert text in outcome["reason"]
+    assert (rows["b"]["status"], rows["c"]["status"]) == ("failed", "ok")
+
+
+def test_a_rounding_of_the_affine_is_no_problem(run):
+    give("b", affine=AFFINE + 1e-5)
+    give("c")
+    assert "status" not in evaluate(*parsed(**MASKS))
+
+
+def test_a_mask_of_a_training_case_and_a_folder_that_is_not_there_are_refused(run):
+    with pytest.raises(InputError, match="no such folder"):
+        find_masks(*parsed(**MASKS))
+    give("a")
+    with pytest.raises(InputError, match="a mask of no test case"):
+        find_masks(*parsed(**MASKS))
+
+
+def test_other_masks_have_another_hash(run):
+    give("b")
+    first = find_masks(*parsed(**MASKS))
+    give("b", np.zeros(SHAPE))
+    second = find_masks(*parsed(**MASKS))
+    assert first.digest != second.digest
+    assert first.sha256[TASK]["b"] != second.sha256[TASK]["b"]
+
+
+def test_the_job_file_holds_no_label_of_a_test_case(run):
+    path = write_job_file(*parsed(predict="true"))
+    (task,) = json.loads(path.read_text())["tasks"]
+    assert [case["case"] for case in task["training"]] == ["a"]
+    assert all(set(case) == {"case", "patient", "images"} for case in task["test"])
+    assert "labels/b" not in path.read_text()
+
+
+def test_a_command_is_recorded_and_its_failure_names_log_and_status(run):
+    config, job = parsed(train="echo ready", predict="echo no memory; exit 9")
+    assert train(config, job)["command"] == "echo ready"
+    assert (run.external(job.id) / "train.log").read_text() == "ready\n"
+    with pytest.raises(RunFailed, match=r"predict\.log: the command left with status 9: no memory"):
+        find_masks(config, job)
+
+
+STUBBORN = "(trap '' TERM; echo $BASHPID > {work}/pid; while true; do sleep 0.1; done) & wait"
+
+
+def wait_for_pid(path: Path) -> psutil.Process:
+    for _ in range(100):
+        if path.exists() and path.read_text().strip():
+            return psutil.Process(int(path.read_text()))
+        time.sleep(0.1)
+    raise AssertionError("the command did not start")
+
+
+def is_gone(number: int) -> bool:
+    for _ in range(100):
+        try:
+            if psutil.Process(number).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_the_limit_ends_children_that_ignore_the_signal(run):
+    config, job = parsed(predict=STUBBORN, limit_minutes=0.02)
+    run.external(job.id).mkdir(parents=True)
+    with pytest.raises(RunFailed, match=r"longer than 0\.02 minutes"):
+        run_command(config, job, "predict")
+    assert is_gone(int((run.external(job.id) / "pid").read_text()))
+    assert not list((run.root / "state" / "running").glob("*.json"))
+
+
+@pytest.fixture
+def outside(run):
+    """A process of the harness that waits for a command, and a process that the command started."""
+    config, job = parsed(predict=STUBBORN)
+    work = run.external(job.id)
+    work.mkdir(parents=True)
+    Path("config.json").write_text(json.dumps(config.model_dump(mode="json")))
+    code = (
+        "from segbench.experiment.config import load_config; from segbench.experiment.jobs import external_jobs;"
+        "from segbench.evaluation.external_commands import run_command;"
+        "config = load_config('config.json'); run_command(config, external_jobs(config)[0], 'predict')"
+    )
+    harness = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    child = wait_for_pid(work / "pid")
+    yield harness, child
+    for process in (harness, child):
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    harness.wait()
+
+
+def test_a_job_that_is_told_to_end_ends_its_command(outside):
+    harness, child = outside
+    harness.terminate()
+    assert harness.wait(20) == 128 + signal.SIGTERM
+    assert is_gone(child.pid)
+
+
+def test_recover_ends_the_command_of_a_job_that_was_killed(outside):
+    harness, child = outside
+    harness.kill()
+    harness.wait()
+    assert child.is_running()
+    recover.run(None)
+    assert is_gone(child.pid)
+
+
+def changed(change) -> list[bool]:
+    """Tell whether a change of the config asks for training and for scoring anew."""
+    base, other = (content(train="train", predict="predict") for _ in range(2))
+    change(other, other["upstream"]["external"][0])
+    configs = [parse_config(item, where="test") for item in (base, other)]
+    return [
+        len({settings_hash(config, external_jobs(config)[0], scoring=scoring) for config in configs}) == 2
+        for scoring in (False, True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda config, entry: entry.update(title="Another", citation="Somebody", limit_minutes=3), [False, False]),
+        (lambda config, entry: config["training"].update(iterations_per_task=7), [False, False]),
+        (lambda config, entry: entry.update(predict="other"), [False, True]),
+        (lambda config, entry: entry.update(train="other"), [True, True]),
+        (lambda config, entry: entry.update(environment={"SIZE": "2"}), [True, True]),
+        (lambda config, entry: config["data"].update(split_seed=99), [True, True]),
+    ],
+)
+def test_only_what_matters_asks_for_training_anew(change, expected):
+    assert changed(change) == expected
