@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         for name, item in planned.items()
     }
     about = [f"looked at {item.looked_at}" for item in planned.values()]
-    head = ["A proposal to edit; merge it into your config (docs/preprocess.md).", *about]
+    head = ["A proposal to edit; merge it into your config (docs/preprocessing.md).", *about]
     write_text(args.out, as_yaml(plans, head=head, tasks=bool(args.config), patch_voxels=args.patch_voxels))
     print(*about, f"wrote {args.out}", sep="\n")
     return 0
