@@ -8,6 +8,8 @@ import time
 
 STEPS = {
     "style": ["ruff", "check", "."],
+    "format": ["ruff", "format", "--check", "."],
+    "types": ["mypy"],
     "format of the workflow": ["snakefmt", "--check", "--line-length", "120", "workflow"],
     "import directions": ["lint-imports"],
     "tests": [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile"],
