@@ -289,8 +289,8 @@ def cost_page(rows: Sequence[Sequence[str]]) -> str:
         "prints. Parameters and FLOPs (two per multiply-add, forward, first task) are those of the paper's size: base "
         "32, 11 tasks or those of them that a network can serve, one task for a per-task network. Parameters of the "
         "originals are those of the networks in the table of agreement: 11 tasks and a prompt for a 32x64x64 "
-        "patch, 7 tasks, 32 classes. Time and memory are those of batch 1 at the largest patch whose training step stays "
-        f"within {SECONDS_LIMIT:g} s and {MEMORY_SHARE:.0%} of the free memory of the device.",
+        "patch, 7 tasks, 32 classes. Time and memory are those of batch 1 at the largest patch whose training step "
+        f"stays within {SECONDS_LIMIT:g} s and {MEMORY_SHARE:.0%} of the free memory of the device.",
         "",
         _line(rows[0]),
         "|---" * len(rows[0]) + "|",
