@@ -38,13 +38,16 @@ def _render_once(results: Path, out: Path, record: Path) -> None:
     from segbench.core.errors import input_error
     from segbench.core.files import sha256_of, write_json
     from segbench.experiment import requests
-    from segbench.experiment.graph import REPORTING_CODE, REPORTING_FILES
+    from segbench.experiment.graph import REPORTING_CODE, REPORTING_FILES, REPORTING_FOLDERS
     from segbench.experiment.identity import Identity
 
     missing = [str(results / name) for name in ("scores.csv", "run.json") if not (results / name).is_file()]
     if missing:
         raise input_error(", ".join(missing), found="no file", expected="a finished run", fix="run the workflow")
-    code = {"code": code_digest(*REPORTING_CODE), "templates": files_digest(*REPORTING_CODE, suffixes=REPORTING_FILES)}
+    code = {
+        "code": code_digest(*REPORTING_CODE),
+        "templates": files_digest(*REPORTING_FOLDERS, suffixes=REPORTING_FILES),
+    }
     inputs = {name: sha256_of(results / name) for name in ("scores.csv", "run.json")}
     identity = Identity(code | inputs | {"folder": out.as_posix()})
     kept = record.with_name(f"{record.stem}.kept.json")

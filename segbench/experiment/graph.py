@@ -32,7 +32,9 @@ __all__ = ["Run", "forget_owner", "write_owner"]
 PHANTOM_CODE = ("segbench/data/phantoms/world.py",)
 AUDIT_CODE = ("segbench/data/audit",)
 PREPROCESS_CODE = ("segbench/data/preprocess.py",)
+GATHER_CODE = ("segbench/evaluation/record.py", "segbench/evaluation/rows.py")
 REPORTING_CODE = ("segbench/reporting", "segbench/stats")
+REPORTING_FOLDERS = (*REPORTING_CODE, "data/published")
 REPORTING_FILES = (".j2", ".css", ".js", ".csv", ".html", ".json")
 INGEST_KEYS = ("layout", "folder", "channels", "classes", "merge", "patient_pattern", "patient_namespace")
 """Keys of a data-set card that change a manifest; titles, citations and what is scored do not."""
@@ -175,12 +177,17 @@ class Run:
         return sorted(item for item in identity.parts.items() if code_counts or item[0] not in CODE_PARTS)
 
     def request_gather(self) -> Path:
-        """Request for the score table and the record of the run: the whole config."""
-        return self._ask("gather", "scores", self.config.model_dump(mode="json"))
+        """Request for the score table and the record of the run: the whole config, and the cards that it names."""
+        config = self.config
+        names = [job.model for job in self.job_of.values() if not job.external and not job.control]
+        models = {name: config.card(name) for name in dict.fromkeys(names)}
+        tasks = {task: config.dataset_cards[task] for task in self.task_names}
+        code = code_digest(*GATHER_CODE)
+        return self._ask("gather", "scores", [config.model_dump(mode="json"), models, tasks, code])
 
     def request_report(self) -> Path:
         """Request for the report: the code, templates and styles that render it; a deleted file asks again."""
-        code = [code_digest(*REPORTING_CODE), files_digest(*REPORTING_CODE, suffixes=REPORTING_FILES)]
+        code = [code_digest(*REPORTING_CODE), files_digest(*REPORTING_FOLDERS, suffixes=REPORTING_FILES)]
         return self._ask("report", "page", code, self.paths.rendered, self._rendered_files())
 
     def _rendered_files(self) -> list[Path]:
