@@ -1,4 +1,4 @@
-"""Where every file of a run lives; nothing else spells a path of results/ or reports/."""
+"""Where every file of a run is, and which names are parts of these paths; nothing else spells them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PREPROCESSED_ROOT = Path("data/preprocessed")
+NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9_]*"
+"""Names of runs, tasks, models and weights: a file name on every system, and the workflow's wildcard `task`."""
+JOB_PATTERN = "[A-Za-z0-9_.]+"
+"""Ids of jobs, which are names and numbers joined by dots: the workflow's wildcard `job`."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def run_record(config: Config) -> dict:
         "self_supervised": [_objective(config, entry.key) for entry in config.upstream.self_supervised],
         "tasks": _tasks(config, splits),
         "jobs": job_records,
-        "policies": {**DEFAULT_POLICIES, **dump["policies"]},
+        "policies": {**DEFAULT_POLICIES, **dump["missing_masks"]},
         "skipped": [
             {
                 "experiment": job.experiment,
