@@ -47,7 +47,12 @@ PHANTOM_CODE = (
     "segbench/data/phantoms/mr.py",
 )
 AUDIT_CODE = ("segbench/data/audit/leaks.py", "segbench/data/audit/inputs.py", "segbench/data/audit/fingerprint.py")
-PREPROCESSED_CODE = ("segbench/data/resampling.py", "segbench/data/readers.py", "segbench/data/store.py")
+PREPROCESSED_CODE = (
+    "segbench/data/geometry.py",
+    "segbench/data/resampling.py",
+    "segbench/data/readers.py",
+    "segbench/data/store.py",
+)
 PREPROCESS_CODE = (*PREPROCESSED_CODE, "segbench/data/preprocess.py", "segbench/data/preprocessing_recipes.py")
 PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "batchgeneratorsv2", "edt", "snakemake")
 

@@ -19,7 +19,7 @@ from segbench.core.paths import RunPaths
 from segbench.core.progress import Progress
 from segbench.core.provenance import SCORING_CODE, code_fingerprint
 from segbench.core.task import Task
-from segbench.data.geometry import to_native, write_prediction
+from segbench.data.geometry import write_prediction
 from segbench.data.readers import read_label
 from segbench.data.store import PreprocessedCase, open_case
 from segbench.evaluation import rows as score_rows
@@ -29,8 +29,8 @@ from segbench.experiment.jobs import Job, is_trained, settings_hash, test_cases
 from segbench.metrics import ScoreValue, score_pair
 
 log = logging.getLogger(__name__)
-Prediction = tuple[np.ndarray, np.ndarray]
-"""labels_XYZ on the native grid, and its affine."""
+Prediction = np.ndarray
+"""labels_XYZ on the native grid."""
 Predictor = Callable[[Case, Task], Prediction | None]
 """None where an external model has left no mask."""
 
@@ -134,12 +134,13 @@ class _Worker:
     def _mask(self, case: Case, task: Task) -> Prediction | None:
         path = self.masks.paths[task.name][case.case_id]
         mask = None if path is None else read_mask(path, case, task)
-        return None if mask is None else (mask.labels_XYZ.astype(np.uint8), mask.affine)
+        return None if mask is None else mask.labels_XYZ.astype(np.uint8)
 
     def _restored(self, predict: Callable[[PreprocessedCase, Task], np.ndarray], case: Case, task: Task) -> Prediction:
         index = json.loads(self.paths.preprocessed(task.name).read_text(encoding="utf-8"))
         preprocessed = open_case(Path(index["cases"][case.case_id]))
-        return to_native(predict(preprocessed, task), preprocessed.meta)
+        found, geometry = predict(preprocessed, task), preprocessed.geometry
+        return geometry.probabilities_to_native(found) if found.ndim == 4 else geometry.labels_to_native(found)
 
     def _score(self, task: Task, case: Case, predictor: Predictor) -> list[score_rows.Row]:
         key = {"task": task, "case": case.case_id, "patient": case.patient_id}
@@ -159,12 +160,12 @@ class _Worker:
 
     def _predict_and_score(self, task: Task, case: Case, predictor: Predictor) -> list[ScoreValue] | None:
         began = time.monotonic()
-        prediction = predictor(case, task)
-        if prediction is None:
+        labels_XYZ = predictor(case, task)
+        if labels_XYZ is None:
             return None
-        labels_XYZ, affine = prediction
         if self.config.inference.keep_predictions and self.job.model != "oracle":
-            write_prediction(self.paths.prediction(self.job.id, task.name, case.case_id), labels_XYZ, affine)
+            path = self.paths.prediction(self.job.id, task.name, case.case_id)
+            write_prediction(path, labels_XYZ, like=case.image_paths[0])
         predicted = time.monotonic()
         self.predict_seconds += predicted - began
         reference_XYZ = read_label(case, self.config.dataset_cards[task.name])
