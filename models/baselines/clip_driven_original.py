@@ -17,10 +17,11 @@ from models.blocks.classes import class_channels
 from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_heads, head_sizes
 from models.blocks.embeddings import class_names, embeddings_of
 from models.blocks.own_network import padded_size_zyx
-from models.interface import NetworkSpec, SegmentationModel, load_strictly, tensors_of
+from models.interface import NetworkSpec, SegmentationModel
 from models.weights.official import inputs as inputs_of
 from models.weights.official import majority, shapes_of
 from models.weights.official import outputs as outputs_of
+from models.weights.reading import load_strictly, tensors_of
 from segbench.core.errors import input_error
 from segbench.core.task import Task, TaskSet
 

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_head, head_outputs, head_sizes
-from models.interface import NetworkSpec, SegmentationModel, load_strictly, tensors_of
+from models.interface import NetworkSpec, SegmentationModel
 from models.weights.official import inputs as inputs_of
 from models.weights.official import majority, shapes_of, task_numbers
 from models.weights.official import outputs as outputs_of
+from models.weights.reading import load_strictly, tensors_of
 from segbench.core.errors import input_error
 from segbench.core.task import Task, TaskSet
 

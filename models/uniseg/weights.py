@@ -13,10 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from models.interface import NetworkSpec, load_strictly, stem_key, tensors_of
+from models.interface import NetworkSpec, stem_key
 from models.uniseg.network import UniSeg
 from models.uniseg.prompt import UniversalPrompt
 from models.weights.official import kernel_zyx, majority, outputs, shapes_of
+from models.weights.reading import load_strictly, tensors_of
 from segbench.core.errors import input_error
 from segbench.core.task import TaskSet
 

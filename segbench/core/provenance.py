@@ -24,6 +24,7 @@ TRAINING_CODE = (  # of every training job; the file of its model or objective c
     "models/weights/official.py",
     "models/blocks/own_network.py",
     "models/weights/probe.py",
+    "models/weights/reading.py",
     "models/weights/transfer.py",
     "segbench/core/seeds.py",
     "segbench/data/sampling.py",

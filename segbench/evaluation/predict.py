@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.interface import SegmentationModel, load_strictly, read_state_dict
+from models.interface import SegmentationModel
+from models.weights.reading import load_strictly, read_state_dict
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
 from segbench.core.paths import RunPaths
 from segbench.core.task import Task

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from models.interface import read_state_dict
+from models.weights.reading import read_state_dict
 from segbench.core.files import atomic_path
 
 

@@ -11,7 +11,7 @@ from importlib import import_module
 import pytest
 import torch
 
-from models.interface import load_strictly, read_state_dict
+from models.weights.reading import load_strictly, read_state_dict
 from segbench.core.errors import InputError
 from tests.contract import subjects
 from tests.contract.subjects import CARDS, NAMES, ODD_SIZE_ZYX, SHARED_GRID_SIZE_ZYX, SPEC
