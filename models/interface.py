@@ -63,10 +63,14 @@ class SegmentationModel(nn.Module):
     Class attributes: `activation` ('softmax' or 'sigmoid') tells the loss what the logits are. A sigmoid model
     returns channel 0 (background) as zeros and overrides `targets` when its channels are not the exclusive classes.
     `task_conditioned` says whether the answer must differ between tasks with equal channels and classes.
+    `class_loss`: 'mean' for the loss of all models, 'sum' for MultiTalent's (`segbench.training.losses.summed_loss`).
+    `trains_coarsest`: whether the coarsest of several scales is in the loss; in nnU-Net it is not.
     """
 
     activation: str = "softmax"
     task_conditioned: bool = True
+    class_loss: str = "mean"
+    trains_coarsest: bool = False
 
     def __init__(self, tasks: TaskSet, spec: NetworkSpec):
         super().__init__()

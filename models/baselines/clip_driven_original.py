@@ -58,6 +58,7 @@ CARD = {
     "encoder_keys": ["backbone.down_"],
     "backbone": "own",
 }
+OFFICIAL = "clip_driven_official"
 WHERE = "official CLIP-driven weights"
 GROUPS = 16
 DOWN = ("down_tr64", "down_tr128", "down_tr256", "down_tr512")
@@ -186,6 +187,10 @@ class ClipDrivenOriginal(SegmentationModel):
         """Return the logit of every class (B, K, Z, Y, X), to be read through a sigmoid each."""
         return self._heads(self.encode(images_BCZYX), self.organ_embedding)
 
+    def official_outputs(self, images_BCZYX: Tensor) -> Tensor:
+        """Return what the released network returns."""
+        return self.forward_all(images_BCZYX)
+
     def _heads(self, features: tuple[Tensor, Tensor], vectors_KE: Tensor) -> Tensor:
         image_BC, x_BCZYX = features
         text_KC = self.text_to_vision(vectors_KE).relu()
@@ -195,11 +200,12 @@ class ClipDrivenOriginal(SegmentationModel):
         return dynamic_heads(x_BCZYX, parameters_NP.unflatten(0, (batch, classes)), 1)[:, :, 0]
 
 
-def from_official(state_dict: Mapping[str, Tensor]) -> ClipDrivenOriginal:
+def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> ClipDrivenOriginal:
     """Return the network with these weights, in evaluation mode; `forward_all` answers for its classes.
 
-    `state_dict` may be wrapped in a checkpoint; running statistics of the batch norms, which the network never reads,
-    may be in it or not. A missing, unexpected or reshaped tensor raises InputError and nothing is loaded.
+    `state_dict` may be wrapped in a checkpoint; shapes tell all that `arch` could. Running statistics of the batch
+    norms, which the network never reads, may be in it or not. A missing, unexpected or reshaped tensor raises
+    InputError and nothing is loaded.
     """
     state = {name: tensor for name, tensor in tensors_of(state_dict, WHERE).items() if not name.endswith(UNUSED)}
     shapes = shapes_of(state)

@@ -19,6 +19,7 @@ TRAINING_CODE = (  # of every training job; the file of its model or objective c
     "models/blocks/classes.py",
     "models/blocks/dynamic_head.py",
     "models/blocks/embeddings.py",
+    "models/blocks/medformer.py",
     "models/interface.py",
     "models/loader.py",
     "models/weights/official.py",
