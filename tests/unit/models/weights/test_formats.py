@@ -211,6 +211,15 @@ def test_the_plain_unet_is_filled_whole(source_format, checkpoint):
     assert report.fraction > 0.9
 
 
+def test_models_genesis_fills_its_own_network_but_for_the_output():
+    model = target("models_genesis")
+    report = take(genesis(), model, name="models_genesis", source_format="models_genesis")
+    own, original = model.network.state_dict(), plain_unet()
+    assert report.missing == ["network.out_tr.final_conv.bias", "network.out_tr.final_conv.weight"]
+    assert {f"network.{name}" for name in own if "out_tr" not in name} == set(report.matched)
+    assert all(torch.equal(tensor, original[name]) for name, tensor in own.items() if "out_tr" not in name)
+
+
 def test_the_released_clip_driven_model_leaves_its_classes_behind():
     released, model = target("clip_driven_original", seed=5, classes=("a", "b", "c")), target("clip_driven_original")
     checkpoint = {"net": {f"module.{name}": tensor for name, tensor in released.state_dict().items()}}
