@@ -220,6 +220,22 @@ def test_models_genesis_fills_its_own_network_but_for_the_output():
     assert all(torch.equal(tensor, original[name]) for name, tensor in own.items() if "out_tr" not in name)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_desd_fills_the_encoder_from_its_teacher_and_repeats_the_stem(channels):
+    own = target("desd_resnet", seed=8).network.encoder.state_dict()
+    wrapped = {f"backbone.{name}": tensor for name, tensor in own.items()} | {"head.mlp.0.weight": torch.zeros(4, 9)}
+    student = {f"module.{name}": torch.zeros_like(tensor) for name, tensor in wrapped.items()}
+    model = target("desd_resnet", channels=channels)
+    checkpoint = {"student": student, "teacher": wrapped, "epoch": 300}
+    report = take(checkpoint, model, name="desd_resnet", source_format="desd")
+    assert report.resized == ([] if channels == 1 else ["network.encoder.conv1.weight"])
+    assert report.unused == ["head.mlp.0.weight"]
+    assert not [name for name in report.missing if name.startswith("network.encoder.")]
+    loaded = model.network.encoder.state_dict()
+    torch.testing.assert_close(loaded["conv1.weight"].sum(dim=1, keepdim=True), own["conv1.weight"])
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in own.items() if name != "conv1.weight")
+
+
 def test_the_released_clip_driven_model_leaves_its_classes_behind():
     released, model = target("clip_driven_original", seed=5, classes=("a", "b", "c")), target("clip_driven_original")
     checkpoint = {"net": {f"module.{name}": tensor for name, tensor in released.state_dict().items()}}
