@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.interface import SegmentationModel, load_strictly, read_state_dict
+from models.interface import SegmentationModel
+from models.weights.reading import load_strictly, read_state_dict
 from segbench.core.case import Case
 from segbench.core.task import Task
 from segbench.data.store import open_case
