@@ -13,7 +13,7 @@ import pkgutil
 import sys
 
 from segbench import __version__
-from segbench.core.errors import InputError, RunFailed
+from segbench.core.errors import InputError, RunFailed, is_machine_failure, short
 
 
 def commands() -> dict[str, str]:
@@ -59,4 +59,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"segbench {args.command}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        print(f"segbench {args.command}: interrupted", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if not is_machine_failure(error):
+            raise
+        print(f"segbench {args.command}: {short(error)}", file=sys.stderr)
         return 1
