@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: run test clean
 run: $(STAMP)
-	$(BIN)/python -m segbench recover
+	$(BIN)/python -m segbench recover --config $(CONFIG)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores all --workflow-profile workflow/profiles/default --configfile $(CONFIG)
 	@$(BIN)/python -m segbench status --config $(CONFIG)
 

@@ -55,11 +55,13 @@ def _weights_problems(config) -> list:
     for job in training_jobs(config):
         if job.experiment != "downstream" or job.weights(config).file is None or (job.fold, job.seed) != (fold, seed):
             continue
+        from segbench.experiment.context import JobContext
         from segbench.training.initialise import initialise
         from segbench.training.loop import new_model
 
         try:
-            match = initialise(config, job, new_model(config, job))
+            context = JobContext(config, job)
+            match = initialise(context, new_model(context))
             print(f"{job.initialisation} for {job.scope}: {100 * match['fraction']:.1f} % of the parameters loaded")
         except InputError as error:
             problems |= dict.fromkeys(error.problems)

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from segbench.core.code import ROOT
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
 from segbench.core.task import MODALITIES, Channel, Structure, Task
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL_FOLDER = ROOT / "models" / "baselines"
 UNISEG_FILE = ROOT / "models" / "uniseg" / "__init__.py"
 OBJECTIVE_FOLDER = ROOT / "segbench" / "training" / "self_supervised"

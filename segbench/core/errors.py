@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -57,6 +58,18 @@ def raise_problems(problems: Iterable[Problem]) -> None:
     listed = tuple(problems)
     if listed:
         raise InputError(listed)
+
+
+MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EROFS})
+DEVICE_ERRORS = frozenset({"OutOfMemoryError", "AcceleratorError"})
+"""Names of errors of PyTorch, which is not imported here."""
+
+
+def is_machine_failure(error: BaseException) -> bool:
+    """Tell whether memory, a disk or a device failed, so that another try may succeed; anything else is a result."""
+    if isinstance(error, OSError):
+        return error.errno in MACHINE_ERRORS
+    return isinstance(error, MemoryError) or type(error).__name__ in DEVICE_ERRORS
 
 
 def short(error: Exception, *, most: int = 80) -> str:

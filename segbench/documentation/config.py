@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from segbench.core.code import ROOT
 from segbench.core.files import write_text
-from segbench.core.provenance import ROOT
 from segbench.experiment.config import Config, schema, section_of
 
 HEAD = """\

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from segbench.core.cards import format_cards, model_cards, objective_cards, target_names
+from segbench.core.code import ROOT
 from segbench.core.files import write_text
-from segbench.core.provenance import ROOT
 
 PAGE = ROOT / "docs" / "models.md"
 WEIGHTS_PAGE = ROOT / "docs" / "pretrained_weights.md"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from models.interface import read_state_dict
+from segbench.core.errors import short
 from segbench.core.files import atomic_path
+from segbench.experiment.identity import Identity
+
+log = logging.getLogger(__name__)
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -22,9 +27,30 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     return read_state_dict(path)
 
 
-def load_state(path: Path, identity: str) -> dict[str, Any] | None:
-    """Return the resumable state at `path` when it belongs to the same settings and code, otherwise None."""
+def load_state(path: Path, identity: Identity) -> dict[str, Any] | None:
+    """Return the resumable state at `path` when it belongs to the same identity, otherwise None.
+
+    A state of another identity, or one that cannot be read, is kept aside under another name, and the log says why.
+    """
+    if not path.exists() and _aside(path, identity.digest).exists():
+        _aside(path, identity.digest).replace(path)  # settings went back to what they were
     if not path.exists():
         return None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return state if state["identity"] == identity else None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = Identity.from_dict(state["identity"], path)
+    except Exception as error:  # torch raises many kinds here; all mean that there is nothing to continue from
+        aside = path.replace(_aside(path, "unreadable"))
+        log.warning("%s: not used, it cannot be read (%s); kept as %s", path, short(error), aside.name)
+        return None
+    different = found.differences(identity)
+    if not different:
+        return state
+    own = _aside(path, identity.digest)
+    aside = path.replace(_aside(path, found.digest))
+    log.warning("%s: not used, made from other inputs (%s); kept as %s", path, ", ".join(different), aside.name)
+    return load_state(own.replace(path), identity) if own.exists() else None
+
+
+def _aside(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}.{name}{path.suffix}")
