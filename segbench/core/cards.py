@@ -30,7 +30,7 @@ ANY_MODEL, SHARED_BACKBONE = "any", "shared"  # targets of a format beside the n
 
 
 class _Schema(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class _Channel(_Schema):
@@ -91,7 +91,7 @@ class DatasetCard(_Schema):
     def _ranges(cls, merge: object) -> object:
         if not isinstance(merge, dict):
             return merge
-        expanded = {}
+        expanded: dict[int, object] = {}
         for key, target in merge.items():
             first, _, last = str(key).partition("-")
             expanded |= dict.fromkeys(range(int(first), int(last or first) + 1), target)
@@ -193,7 +193,7 @@ def checked(card: object, schema: type[BaseModel], where: str) -> dict:
         raise AssertionError("unreachable") from error
 
 
-def _as_problem(where: str, item: dict, schema: type[BaseModel]) -> Problem:
+def _as_problem(where: str, item: Mapping[str, Any], schema: type[BaseModel]) -> Problem:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return Problem(where, f"unknown key {key}", "a key of the card", suggestion(key, schema.model_fields))
@@ -215,10 +215,9 @@ def dataset_cards(extra_folders: Sequence[Path] = ()) -> dict[str, dict]:
         if not folder.is_dir():
             raise input_error(folder, found="no folder", expected="a folder with cards", fix="fix data.cards")
         for path in sorted(item for item in folder.iterdir() if item.suffix in (".yaml", ".yml", ".json")):
-            if path.stem in cards:
-                raise input_error(
-                    path, found=f"the name {path.stem} again", expected="a new name", fix="rename the card"
-                )
+            same = next((name for name in cards if name.casefold() == path.stem.casefold()), None)
+            if same is not None:
+                raise input_error(path, found=f"the name {same} again", expected="a new name", fix="rename the card")
             cards[path.stem] = checked(_read_text_card(path), DatasetCard, str(path))
     return cards
 

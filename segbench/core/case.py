@@ -71,6 +71,7 @@ def read_manifest(path: Path | str) -> list[Case]:
 
 
 def _from_row(row: dict[str, str]) -> Case:
+    shape, spacing = row["shape_xyz"].split(LIST_SEPARATOR), row["spacing_mm_xyz"].split(LIST_SEPARATOR)
     return Case(
         task=row["task"],
         case_id=row["case_id"],
@@ -79,7 +80,7 @@ def _from_row(row: dict[str, str]) -> Case:
         label_path=row["label_path"],
         image_sha256=row["image_sha256"],
         label_sha256=row["label_sha256"],
-        shape_xyz=tuple(int(value) for value in row["shape_xyz"].split(LIST_SEPARATOR)),
-        spacing_mm_xyz=tuple(float(value) for value in row["spacing_mm_xyz"].split(LIST_SEPARATOR)),
+        shape_xyz=(int(shape[0]), int(shape[1]), int(shape[2])),
+        spacing_mm_xyz=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
         orientation=row["orientation"],
     )
