@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_head, head_outputs, head_sizes
-from models.interface import NetworkSpec, SegmentationModel, load_strictly, tensors_of
+from models.interface import NetworkSpec, SegmentationModel
 from models.weights.official import inputs as inputs_of
 from models.weights.official import majority, shapes_of, task_numbers
 from models.weights.official import outputs as outputs_of
+from models.weights.reading import load_strictly, tensors_of
 from segbench.core.errors import input_error
 from segbench.core.task import Task, TaskSet
 
@@ -46,6 +47,7 @@ CARD = {
     "encoder_keys": ["conv1.", "layer"],
     "backbone": "own",
 }
+OFFICIAL = "dodnet_official"
 WHERE = "official DoDNet state dict"
 GROUPS = 16
 STRIDE = 16
@@ -172,6 +174,10 @@ class DoDNetOriginal(SegmentationModel):
         indices = task_numbers(task_indices, batch=len(images_BCZYX), tasks=self.task_count).to(images_BCZYX.device)
         return self._head(self.encode(images_BCZYX), indices)
 
+    def official_outputs(self, images_BCZYX: Tensor, task_id: int | Sequence[int]) -> Tensor:
+        """Return what the released network returns for task numbers."""
+        return self.forward_index(images_BCZYX, task_id)
+
     def _head(self, features: tuple[Tensor, Tensor], indices: Tensor) -> Tensor:
         pooled_BC111, x_BCZYX = features
         code_BT = functional.one_hot(indices, self.task_count).to(pooled_BC111.dtype)
@@ -193,11 +199,11 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def from_official(state_dict: Mapping[str, Tensor]) -> DoDNetOriginal:
+def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> DoDNetOriginal:
     """Return the network with these weights, in evaluation mode; sizes and task count come from the shapes.
 
-    `state_dict` may be wrapped in a checkpoint. A missing, unexpected or reshaped tensor raises InputError and nothing
-    is loaded.
+    `state_dict` may be wrapped in a checkpoint; shapes tell all that `arch` could. A missing, unexpected or reshaped
+    tensor raises InputError and nothing is loaded.
     """
     state = tensors_of(state_dict, WHERE)
     shapes = shapes_of(state)

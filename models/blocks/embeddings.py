@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from models.blocks.classes import class_channels
-from models.interface import read_state_dict
+from models.weights.reading import read_state_dict
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
 from segbench.core.task import TaskSet
 

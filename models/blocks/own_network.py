@@ -6,6 +6,7 @@ Axis legend: B batch, C channel, K class, Z Y X space. The network sees one task
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -43,16 +44,20 @@ def padded_size_zyx(size_zyx: Sequence[int], multiple_zyx: Sequence[int], *, sam
 class PerTaskModel(SegmentationModel):
     """Serves one task with any network that maps `images_BCZYX` to logits (or a list, full resolution first).
 
-    multiple_zyx: what input sizes must be multiples of. Padding is at the end of each axis, so that coarser logits
-    still lie on the grid of the labels wherever their stride divides the input; the others are left out.
+    multiple_zyx: three whole numbers that input sizes must be multiples of, as a card states them. Padding is at the
+    end of each axis, so that coarser logits still lie on the grid of the labels wherever their stride divides the
+    input; the others are left out. coarsest: whether the coarsest scale is trained, as not in nnU-Net.
     """
 
     task_conditioned = False
 
-    def __init__(self, tasks: TaskSet, spec: NetworkSpec, *, network: nn.Module, multiple_zyx: Sequence[int]):
+    def __init__(
+        self, tasks: TaskSet, spec: NetworkSpec, *, network: nn.Module, multiple_zyx: Any, coarsest: bool = False
+    ):
         super().__init__(tasks, spec)
         the_task(tasks)
         self.network = network
+        self.trains_coarsest = coarsest
         self.multiple_zyx = tuple(int(value) for value in multiple_zyx)
 
     def encode(self, images_BCZYX: Tensor) -> list[Tensor]:

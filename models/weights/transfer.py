@@ -10,8 +10,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from models.interface import SegmentationModel, tensors_of
+from models.interface import SegmentationModel
 from models.weights.probe import check_probe, probe
+from models.weights.reading import tensors_of
 from segbench.core.cards import format_cards
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
 

@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     predict.raise_image_problems(list(images.values()), tasks)
     model = trained_network(context, device=computing_device(args.threads))
     for name, paths in images.items():
-        for task, labels_XYZ, affine in predict.predict_image(model, config, paths, tasks):
+        for task, labels_XYZ in predict.predict_image(model, config, paths, tasks):
             path = args.output / task.name / targets[name]
-            write_prediction(path, labels_XYZ, affine)
+            write_prediction(path, labels_XYZ, like=paths[0])
             print(path, flush=True)
     return 0
 

@@ -1,4 +1,4 @@
-"""Preprocess cases: read, bring onto the recipe's grid (`segbench.data.resampling`), store.
+"""Preprocess cases: read, bring onto the recipe's grid (`segbench.data.geometry`), store.
 
 The address of a preprocessed case is a hash of its input files, its label merges, its recipe and the code of these
 steps, so a stale file cannot be used and equal cases are shared between runs.
@@ -16,10 +16,11 @@ from segbench.core.errors import InputError, Problem, raise_problems
 from segbench.core.progress import Progress
 from segbench.core.provenance import content_hash
 from segbench.core.task import Task
+from segbench.data.geometry import Geometry
 from segbench.data.parallel import mapped
 from segbench.data.preprocessing_recipes import PreprocessingRecipe
 from segbench.data.readers import read_image, read_label
-from segbench.data.resampling import normalise, to_grid
+from segbench.data.resampling import normalise
 from segbench.data.store import is_stored, write_case
 
 NOT_IN_ADDRESS = ("segbench/data/parallel.py", "segbench/data/preprocessing_recipes.py")
@@ -48,10 +49,12 @@ def preprocess_case(case: Case, task: Task, card: dict, recipe: PreprocessingRec
         return folder
     images_CXYZ, affine = read_image(case)
     labels_XYZ = read_label(case, card)
-    images_CZYX, labels_ZYX, geometry = to_grid(images_CXYZ, labels_XYZ, affine, recipe)
+    geometry = Geometry.of(images_CXYZ, affine, recipe)
+    images_CZYX = geometry.to_grid(images_CXYZ, recipe)
     for channel, image_ZYX in zip(task.channels, images_CZYX, strict=True):
         normalise(image_ZYX, channel.modality, recipe)
-    write_case(folder, images_CZYX, labels_ZYX, geometry | {"case_id": case.case_id, "task": task.name})
+    about = {"case_id": case.case_id, "task": task.name, "geometry": geometry.to_dict()}
+    write_case(folder, images_CZYX, geometry.labels_to_grid(labels_XYZ), about)
     return folder
 
 

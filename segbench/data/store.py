@@ -24,6 +24,7 @@ import blosc2
 import numpy as np
 
 from segbench.core.files import part_prefix, write_json
+from segbench.data.geometry import Geometry
 
 CHUNK = 64
 IMAGE_FORM = {"block": 16, "filters": [blosc2.Filter.SHUFFLE]}
@@ -54,6 +55,11 @@ class PreprocessedCase:
     def shape_zyx(self) -> tuple[int, int, int]:
         """Preprocessed size in voxels."""
         return tuple(self.images.shape[1:])
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The native grid and the way back to it."""
+        return Geometry.from_dict(self.meta["geometry"])
 
     def foreground(self, value: int) -> list[list[int]]:
         """Return sampled voxel positions z,y,x of a class; empty when the case has none."""

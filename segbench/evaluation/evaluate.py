@@ -24,7 +24,7 @@ from segbench.data.geometry import write_prediction
 from segbench.data.readers import read_label
 from segbench.evaluation import rows as score_rows
 from segbench.evaluation.external_commands import external_facts, find_masks
-from segbench.evaluation.predictors import Prediction, Predictor
+from segbench.evaluation.predictors import Predictor
 from segbench.experiment.context import JobContext
 from segbench.experiment.identity import Identity
 from segbench.metrics import ScoreValue, score_pair
@@ -129,19 +129,19 @@ class _Evaluation:
 
     def _predict_and_score(self, task: Task, case: Case, identity: Identity) -> list[ScoreValue] | None:
         began = time.monotonic()
-        prediction = self._kept(task, case, identity)
-        if prediction is None:
-            prediction = self.predictor.predict(task, case)
-            if prediction is None:
+        labels_XYZ = self._kept(task, case, identity)
+        if labels_XYZ is None:
+            labels_XYZ = self.predictor.predict(task, case)
+            if labels_XYZ is None:
                 return None
             self.predicted += 1
-            self._keep(task, case, identity, prediction)
+            self._keep(task, case, identity, labels_XYZ)
         predicted = time.monotonic()
         self.predict_seconds += predicted - began
         reference_XYZ = read_label(case, self.context.config.dataset_cards[task.name])
         values = score_pair(
             reference_XYZ,
-            prediction.labels_XYZ,
+            labels_XYZ,
             case.spacing_mm_xyz,
             task.structures,
             metrics=self.context.config.metrics,
@@ -160,15 +160,15 @@ class _Evaluation:
         paths, key = self.context.paths, (self.context.job.id, task.name, case.case_id)
         return paths.prediction(*key), paths.prediction_identity(*key)
 
-    def _keep(self, task: Task, case: Case, identity: Identity, prediction: Prediction) -> None:
+    def _keep(self, task: Task, case: Case, identity: Identity, labels_XYZ: np.ndarray) -> None:
         if not self._keeps:
             return
         path, beside = self._places(task, case)
         beside.unlink(missing_ok=True)  # a label map without its identity is never used
-        write_prediction(path, prediction.labels_XYZ, prediction.affine)
+        write_prediction(path, labels_XYZ, like=case.image_paths[0])
         write_json(beside, {"identity": identity.digest, "sha256": sha256_of(path)})
 
-    def _kept(self, task: Task, case: Case, identity: Identity) -> Prediction | None:
+    def _kept(self, task: Task, case: Case, identity: Identity) -> np.ndarray | None:
         """Return the kept label map of this very identity, or None."""
         path, beside = self._places(task, case)
         if not self._keeps or not path.is_file() or not beside.is_file():
@@ -176,8 +176,7 @@ class _Evaluation:
         content = json.loads(beside.read_text(encoding="utf-8"))
         if content.get("identity") != identity.digest or content.get("sha256") != sha256_of(path):
             return None
-        image = nib.load(path)
-        return Prediction(np.asarray(image.dataobj), image.affine)
+        return np.asarray(nib.load(path).dataobj)
 
 
 def _cached_rows(path: Path, identity: Identity) -> list[score_rows.Row] | None:

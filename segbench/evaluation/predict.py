@@ -15,10 +15,10 @@ from models.interface import SegmentationModel
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
 from segbench.core.task import Task
 from segbench.data.checks import check_image
-from segbench.data.geometry import to_native
+from segbench.data.geometry import Geometry
 from segbench.data.preprocessing_recipes import preprocessing_recipe
 from segbench.data.readers import read_channels
-from segbench.data.resampling import normalise, to_grid
+from segbench.data.resampling import normalise
 from segbench.evaluation.predictors.network import probabilities
 from segbench.experiment.config import Config
 from segbench.experiment.context import JobContext
@@ -60,22 +60,22 @@ def raise_image_problems(images: Sequence[Paths], tasks: Sequence[Task]) -> None
 
 def predict_image(
     model: SegmentationModel, config: Config, paths: Paths, tasks: Sequence[Task]
-) -> Iterator[tuple[Task, np.ndarray, np.ndarray]]:
-    """Yield (task, labels_XYZ on the native grid, affine) for every task, classes numbered as in its card.
+) -> Iterator[tuple[Task, np.ndarray]]:
+    """Yield (task, labels_XYZ on the native grid) for every task, classes numbered as in its card.
 
     Tasks with the same recipe and modalities are predicted from one encoding of every window.
     """
     images_CXYZ, affine = read_channels(paths)
-    unlabelled_XYZ = np.zeros(images_CXYZ.shape[1:], dtype=np.uint8)
     for _, group in groupby(sorted(tasks, key=_preprocessing), key=_preprocessing):
         alike = list(group)
         recipe = preprocessing_recipe(alike[0], config.preprocessing_recipes)
-        images_CZYX, _, geometry = to_grid(images_CXYZ, unlabelled_XYZ, affine, recipe)
+        geometry = Geometry.of(images_CXYZ, affine, recipe)
+        images_CZYX = geometry.to_grid(images_CXYZ, recipe)
         for channel, image_ZYX in zip(alike[0].channels, images_CZYX, strict=True):
             normalise(image_ZYX, channel.modality, recipe)
         found = probabilities(model, config, images_CZYX, alike)
         for task in alike:
-            yield task, *to_native(found[task.name], geometry)
+            yield task, geometry.probabilities_to_native(found[task.name])
 
 
 def _preprocessing(task: Task) -> tuple[str, ...]:

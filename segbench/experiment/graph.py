@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from segbench.core.code import code_digest, files_digest
-from segbench.core.errors import InputError, RunFailed
+from segbench.core.errors import InputError, Problem, RunFailed
 from segbench.core.files import sha256_of, write_json
 from segbench.core.paths import RunPaths
 from segbench.core.provenance import content_hash
@@ -46,10 +46,12 @@ def read_or_exit(content: Mapping, where: str) -> Config:
     try:
         return parse_config(content, where=where)
     except InputError as error:
-        for item in error.problems:
-            print(item.line(), file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(2)  # Snakemake turns every exception of a Snakefile into status 1
+        _exit([item.line() for item in error.problems])
+
+
+def _exit(lines: list[str]) -> NoReturn:
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+    os._exit(2)  # Snakemake turns every exception of a Snakefile into status 1
 
 
 class Run:
@@ -58,8 +60,8 @@ class Run:
     def __init__(self, content: Mapping, warn: Callable[[str], object]):
         self.config = read_or_exit(content, "config")
         self.paths = RunPaths(self.config.run)
-        for line in self.missing_data():
-            warn(line)
+        for problem in self.absent_data():
+            warn(problem.line())
 
     @cached_property
     def job_of(self) -> dict[str, jobs.Job]:
@@ -98,20 +100,33 @@ class Run:
         """All descriptions that the generator of the synthetic world writes."""
         return [name for task in self.task_names for name in self.data_files(task)]
 
-    def missing_data(self) -> list[str]:
-        """Return one line for each task whose folder is absent, and each list, with the step to get it."""
+    def absent_data(self) -> list[Problem]:
+        """Return one problem for each task whose folder is absent, and each list, with the step to get it."""
         if self.config.data.phantom is not None:
             return []
-        cards = self.config.dataset_cards
-        return [
-            f"{task}: absent, no folder {self.config.data_root / cards[task]['folder']}; {cards[task]['obtain']}"
-            for task in self.task_names
-            if not (self.config.data_root / cards[task]["folder"]).is_dir()
-        ] + [
-            f"{path}: absent; docs/protocols.md says where from"
+        cards, root = self.config.dataset_cards, self.config.data_root
+        folders = {task: root / cards[task]["folder"] for task in self.task_names}
+        found = [
+            Problem(f"{task}: {folder}", "no folder", "the data set, below data.root", cards[task]["obtain"])
+            for task, folder in folders.items()
+            if not folder.is_dir()
+        ]
+        return found + [
+            Problem(str(path), "no file", "a list of data.split_files", "docs/protocols.md says where it is from")
             for path in self.config.split_paths
             if not path.exists()
         ]
+
+    def exit_if_data_are_absent(self, unlock: Callable[[], object]) -> None:
+        """End the process with status 2 before any job starts: no result is removed for data that are not there.
+
+        A task that was ingested may do without its folder: nothing of it is made anew.
+        """
+        ingested = {task for task in self.task_names if self.paths.manifest(task).exists()}
+        needed = [problem for problem in self.absent_data() if problem.where.partition(":")[0] not in ingested]
+        if needed:
+            unlock()
+            _exit([problem.line() for problem in needed])
 
     def preprocessed_of(self, job_id: str) -> list[Path]:
         """Indices of the preprocessed cases that a job reads."""
@@ -136,9 +151,12 @@ class Run:
     def request_ingest(self, task: str) -> Path:
         """Request for a manifest: what of the card changes it, where the data are, and which raw files."""
         card = self.config.dataset_cards[task]
-        root, raw = str(self.config.data_root), 0
+        root, raw, former = str(self.config.data_root), 0, self.paths.request("ingest", task)
         if self.config.data.phantom is None:
-            raw = generation(self.config.data_root / card["folder"], self.paths.sources(task))
+            folder = self.config.data_root / card["folder"]
+            if not folder.is_dir() and former.exists() and self.paths.manifest(task).exists():
+                return former
+            raw = generation(folder, self.paths.sources(task))
         return self._ask("ingest", task, [{key: card[key] for key in INGEST_KEYS}, root, raw])
 
     def request_split(self) -> Path:

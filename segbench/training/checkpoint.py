@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from models.interface import read_state_dict
+from models.weights.reading import read_state_dict
 from segbench.core.errors import short
 from segbench.core.files import atomic_path
 from segbench.experiment.identity import Identity

@@ -2,7 +2,8 @@
 
 The form is nnU-Net's (Isensee et al. 2021), as in the released UniSeg trainer: soft Dice over the foreground classes
 per sample plus cross-entropy, summed over scales with weights 1, 1/2, 1/4, ... normalised to one, the coarsest scale
-left out. A sigmoid model is trained with Dice + binary cross-entropy over its foreground channels.
+left out. A sigmoid model is trained with Dice + binary cross-entropy over its foreground channels. A model may ask for
+MultiTalent's sums over classes instead, or for the coarsest scale to count.
 """
 
 from __future__ import annotations
@@ -41,9 +42,24 @@ def scale_loss(logits_BKZYX: Tensor, targets_BKZYX: Tensor, activation: str) -> 
     return cross_entropy + soft_dice_loss(logits_BKZYX.sigmoid(), targets_BKZYX)
 
 
-def scale_weights(count: int) -> list[float]:
-    """Return the weight of each scale, full resolution first; they sum to one."""
-    used = max(1, count - 1)
+def summed_loss(logits_BKZYX: Tensor, targets_BKZYX: Tensor) -> Tensor:
+    """Return MultiTalent's loss at one scale (Ulrich et al., MICCAI 2023); channel 0 does not enter it.
+
+    The sum over samples and classes of the mean binary cross-entropy, minus the sum over classes of the soft Dice of
+    the batch, 2 TP / max(2 TP + FP + FN, 1e-7). An empty class that is predicted empty has Dice 0.
+    """
+    logits_BKZYX, targets_BKZYX = logits_BKZYX[:, 1:].float(), targets_BKZYX[:, 1:]
+    entropy_BKZYX = functional.binary_cross_entropy_with_logits(logits_BKZYX, targets_BKZYX, reduction="none")
+    probabilities_BKZYX = logits_BKZYX.sigmoid()
+    axes = (0, 2, 3, 4)
+    overlap_K = (probabilities_BKZYX * targets_BKZYX).sum(axes)
+    size_K = probabilities_BKZYX.sum(axes) + targets_BKZYX.sum(axes)  # 2 TP + FP + FN
+    return entropy_BKZYX.mean((2, 3, 4)).sum() - (2 * overlap_K / size_K.clamp(min=1e-7)).sum()
+
+
+def scale_weights(count: int, *, coarsest: bool = False) -> list[float]:
+    """Return the weight of each scale, full resolution first; they sum to one, and the coarsest has none by default."""
+    used = count if coarsest else max(1, count - 1)
     weights = [0.5**scale if scale < used else 0.0 for scale in range(count)]
     return [weight / sum(weights) for weight in weights]
 
@@ -55,11 +71,15 @@ def training_loss(model: SegmentationModel, outputs: Sequence[Tensor], labels_BZ
     """
     targets_BKZYX = model.targets(labels_BZYX, task)
     total = outputs[0].new_zeros((), dtype=torch.float32)
-    for weight, logits_BKZYX in zip(scale_weights(len(outputs)), outputs, strict=True):
+    weights = scale_weights(len(outputs), coarsest=model.trains_coarsest)
+    for weight, logits_BKZYX in zip(weights, outputs, strict=True):
         if weight == 0:
             continue
         scaled_BKZYX = targets_BKZYX
         if logits_BKZYX.shape[2:] != targets_BKZYX.shape[2:]:
             scaled_BKZYX = functional.interpolate(targets_BKZYX, size=logits_BKZYX.shape[2:], mode="nearest")
-        total = total + weight * scale_loss(logits_BKZYX, scaled_BKZYX, model.activation)
+        if model.class_loss == "sum":
+            total = total + weight * summed_loss(logits_BKZYX, scaled_BKZYX)
+        else:
+            total = total + weight * scale_loss(logits_BKZYX, scaled_BKZYX, model.activation)
     return total

@@ -443,9 +443,9 @@ HEAD = """\
 # What an edit costs
 
 Written by `python -m tests.workflow.reruns`, which makes each edit in a copy of a finished tiny run (two upstream
-tasks, one downstream, UniSeg and single-task networks, {jobs} trained jobs; synthetic) and runs the workflow again. A job
-that Snakemake starts although nothing changed compares identities and ends in about a second; it is not counted. Cases
-are counted over all jobs, controls included. No edit trains a job whose result would be the same.
+tasks, one downstream, UniSeg and single-task networks, {jobs} trained jobs; synthetic) and runs the workflow again. A
+job that Snakemake starts although nothing changed compares identities and ends in about a second; it is not counted.
+Cases are counted over all jobs, controls included. No edit trains a job whose result would be the same.
 
 | edit | trained again | cases predicted | cases scored | page rendered | seconds | why that is right |
 |---|---|---|---|---|---|---|

@@ -1,4 +1,4 @@
-"""One case walks through the whole house: complete rows, nothing to do twice, failures as data, kills survived."""
+"""One case through the whole workflow: complete rows, nothing to do twice, failures as data, kills survived."""
 
 import copy
 import json

@@ -6,7 +6,7 @@ if run.config.data.phantom:
     rule phantom:
         """Write the synthetic world."""
         input:
-            request=run.request_phantom(),
+            request=lambda wildcards: run.request_phantom(),
         output:
             run.phantom_files(),
         log:
@@ -48,7 +48,7 @@ rule ingest:
 rule split:
     """Split all tasks by patient; training waits for every task's check."""
     input:
-        request=run.request_split(),
+        request=lambda wildcards: run.request_split(),
         manifests=[run.paths.manifest(task) for task in run.task_names],
     output:
         run.paths.splits,

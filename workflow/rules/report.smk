@@ -4,7 +4,7 @@
 rule report:
     """Render the report of a run."""
     input:
-        request=run.request_report(),
+        request=lambda wildcards: run.request_report(),
         scores=run.paths.scores,
         record=run.paths.run_record,
     output:

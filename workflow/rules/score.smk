@@ -30,7 +30,7 @@ rule evaluate:
 rule gather:
     """Gather the rows, check that they are exactly those expected, and describe the run."""
     input:
-        request=run.request_gather(),
+        request=lambda wildcards: run.request_gather(),
         trained=[run.paths.train(job) / "outcome.json" for job in run.training_ids],
         evaluated=[run.paths.evaluate(job) / "outcome.json" for job in run.evaluation_ids],
         audit=run.paths.audit,

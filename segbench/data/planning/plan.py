@@ -22,9 +22,10 @@ from segbench.core.case import CaseFiles
 from segbench.core.errors import Problem, raise_problems, short
 from segbench.core.progress import Progress
 from segbench.data.checks import UNREADABLE
+from segbench.data.geometry import ras_spacing_mm_zyx
 from segbench.data.parallel import mapped
 from segbench.data.readers import read_channels
-from segbench.data.resampling import new_shape_zyx, nonzero_box, ras_spacing_mm_zyx
+from segbench.data.resampling import new_shape_zyx, nonzero_box
 
 ANISOTROPY = 3.0
 LEAST_EDGE = 4

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from segbench.core.case import Case
 from segbench.core.task import Task
-
-
-class Prediction(NamedTuple):
-    """A label map on the native grid of its case, in the class values of the task's card."""
-
-    labels_XYZ: np.ndarray
-    """Class values, uint8."""
-    affine: np.ndarray
-    """4x4, voxel indices to mm."""
 
 
 class Predictor(Protocol):
@@ -29,6 +20,6 @@ class Predictor(Protocol):
         """Return the SHA-256 of what predicts this case: weights or a given mask; empty for a control."""
         ...
 
-    def predict(self, task: Task, case: Case) -> Prediction | None:
-        """Return the prediction of a case, None where an external model has left no mask."""
+    def predict(self, task: Task, case: Case) -> np.ndarray | None:
+        """Return labels_XYZ (uint8, class values of the card) on the case's grid; None where there is no mask."""
         ...

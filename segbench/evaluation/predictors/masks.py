@@ -7,7 +7,6 @@ import numpy as np
 from segbench.core.case import Case
 from segbench.core.task import Task
 from segbench.evaluation.external_commands import Masks, read_mask
-from segbench.evaluation.predictors import Prediction
 
 
 class MaskPredictor:
@@ -21,10 +20,9 @@ class MaskPredictor:
         """Return the SHA-256 of the mask, empty where there is none."""
         return self.masks.sha256[task.name].get(case.case_id, "")
 
-    def predict(self, task: Task, case: Case) -> Prediction | None:
+    def predict(self, task: Task, case: Case) -> np.ndarray | None:
         """Return the mask; another grid or an undeclared value raises `InputError`."""
         path = self.masks.paths[task.name][case.case_id]
         if path is None:
             return None
-        mask = read_mask(path, case, task)
-        return Prediction(mask.labels_XYZ.astype(np.uint8), mask.affine)
+        return read_mask(path, case, task).labels_XYZ.astype(np.uint8)

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from models.interface import SegmentationModel, load_strictly, read_state_dict
+from models.interface import SegmentationModel
+from models.weights.reading import load_strictly, read_state_dict
 from segbench.core.case import Case
 from segbench.core.task import Task
-from segbench.data.geometry import to_native
 from segbench.data.store import open_case
-from segbench.evaluation.predictors import Prediction
 from segbench.evaluation.trained import check_identity, weights_digest
 from segbench.experiment.config import Config
 from segbench.experiment.context import JobContext
@@ -38,11 +37,11 @@ class NetworkPredictor:
         """Return the SHA-256 of the weights."""
         return self._digest
 
-    def predict(self, task: Task, case: Case) -> Prediction:
+    def predict(self, task: Task, case: Case) -> np.ndarray:
         """Return the label map of the largest probability, interpolated to the native grid."""
         preprocessed = open_case(self.context.folder(task.name, case.case_id))
         found = probabilities(self.model, self.context.config, preprocessed.images[:], [task])[task.name]
-        return Prediction(*to_native(found, preprocessed.meta))
+        return preprocessed.geometry.probabilities_to_native(found)
 
 
 def trained_network(context: JobContext, *, device: str) -> SegmentationModel:

@@ -58,7 +58,7 @@ def test_tasks_preprocessed_alike_share_one_encoding(folder, monkeypatch):
     encode, count = model.encode, []
     monkeypatch.setattr(model, "encode", lambda images: count.append(1) or encode(images))
     both = predict.asked_tasks(config, job, ["phantom_liver", "phantom_spleen"])
-    answers = {task.name: labels for task, labels, _ in predict.predict_image(model, config, ["ct.nii.gz"], both)}
+    answers = {task.name: labels for task, labels in predict.predict_image(model, config, ["ct.nii.gz"], both)}
     windows = len(count)
     for task in both:
         ((_, alone, _),) = predict.predict_image(model, config, ["ct.nii.gz"], [task])
