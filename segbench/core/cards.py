@@ -46,7 +46,6 @@ class _Structure(_Schema):
 
 
 class _Permits(_Schema):
-    redistribute: bool
     commercial: bool
     show_images: bool
 
@@ -103,7 +102,6 @@ class _MethodCard(_Schema):
     citation: str
     url: str
     licence: str
-    version: str
     fidelity: Literal["numerical", "description", "concept"]
     deviations: list[str]
     options: dict[str, dict[str, Any]]

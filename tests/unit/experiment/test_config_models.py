@@ -78,7 +78,7 @@ preprocessing: default
 patient_namespace: mine
 synthetic: true
 licence: none
-permits: {redistribute: false, commercial: false, show_images: false}
+permits: {commercial: false, show_images: false}
 citation: none
 url: ""
 obtain: ask
