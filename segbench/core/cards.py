@@ -165,7 +165,8 @@ class ObjectiveCard(_MethodCard):
 def read_card(path: Path) -> dict:
     """Return the literal assigned to CARD in a Python file, without importing it.
 
-    Raises InputError when the file has no CARD or its value is not a literal.
+    Raises:
+        InputError: the file cannot be parsed, has no CARD, or its value is not a literal.
     """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -183,7 +184,11 @@ def read_card(path: Path) -> dict:
 
 
 def checked(card: object, schema: type[BaseModel], where: str) -> dict:
-    """Return a card with defaults filled in; every departure from the schema is one problem."""
+    """Return a card with defaults filled in.
+
+    Raises:
+        InputError: with one problem for every departure from the schema.
+    """
     try:
         return schema.model_validate(card).model_dump()
     except ValidationError as error:
@@ -207,7 +212,12 @@ def _cards_of(paths: Mapping[str, Path], schema: type[BaseModel]) -> dict[str, d
 
 
 def dataset_cards(extra_folders: Sequence[Path] = ()) -> dict[str, dict]:
-    """Return name -> card of every data set, the user's folders included; a name used twice is a problem."""
+    """Return name -> card of every data set, the user's folders included.
+
+    Raises:
+        InputError: a folder is absent, a card departs from the schema, or two names differ in nothing but upper and
+            lower case, because they would be one folder on some file systems.
+    """
     cards = _cards_of(_modules(DATASET_FOLDER), DatasetCard)
     for folder in extra_folders:
         if not folder.is_dir():
@@ -284,7 +294,12 @@ def code_of(name: str, *, objective: bool) -> str:
 
 
 def task_from_card(name: str, card: dict) -> Task:
-    """Return the task of a data-set card; class values must be 1..K and structures use only these."""
+    """Return the task of a data-set card.
+
+    Raises:
+        InputError: class values are not 1, 2, ..., a structure uses another value or comes twice, or the pattern of
+            patients is no regular expression with one group.
+    """
     problems = list(_meaning_problems(name, card))
     values = sorted(int(value) for value in card["classes"] if value.isdigit())
     if values != list(range(1, len(values) + 1)):
