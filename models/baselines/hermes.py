@@ -20,7 +20,6 @@ CARD = {
     "url": "https://github.com/yhygao/universal-medical-image-segmentation",
     "licence": "Apache-2.0",
     "original_licence": "none",
-    "version": "1",
     "fidelity": "concept",
     "deviations": [
         "on the shared backbone; tokens meet the features at the bottleneck only, not at several scales",

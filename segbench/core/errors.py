@@ -1,7 +1,7 @@
 """Errors that a user can act on: each says where, what was found, what was expected and the fix.
 
-`InputError` carries all problems of one input at once and leaves the command line with status 2;
-`RunFailed` says that the run itself failed (status 1). Neither is shown with a traceback.
+`InputError` carries all problems of one input at once; the command that raises it exits with status 2. `RunFailed` says
+that the run itself failed (status 1). Neither is shown with a traceback.
 """
 
 from __future__ import annotations

@@ -98,7 +98,6 @@ def _section(name: str, card: dict[str, Any]) -> str:
         "Cites": card["citation"],
         "Original": card.get("url"),
         "Licence of the original": card.get("original_licence"),
-        "Version of our file": card.get("version"),
         "Encoder's tensors": ", ".join(f"`{key}`" for key in card.get("encoder_keys", ())),
     }
     lines += [f"- {title}: {value}" for title, value in facts.items() if value]

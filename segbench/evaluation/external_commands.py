@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,20 +107,25 @@ def find_masks(context: JobContext) -> Masks:
         seconds = run_command(context, "predict")
     else:
         folders = mask_folders(context.config, context.job)
-    found = {task: _files(folder) for task, folder in folders.items()}
+    found = {task: mask_files(folder) for task, folder in folders.items()}
     wanted = {task: context.sides(task).test for task in folders}
-    raise_problems(
-        Problem(str(path), "a mask of no test case", f"names such as {wanted[task][0]}.nii.gz", "remove or rename it")
-        for task, files in found.items()
-        for case, path in sorted(files.items())
-        if case not in wanted[task]
-    )
+    raise_problems(problem for task, files in found.items() for problem in unexpected_masks(files, wanted[task]))
     paths = {task: {case: files.get(case) for case in wanted[task]} for task, files in found.items()}
     sha256 = {task: {case: sha256_of(path) for case, path in sorted(files.items())} for task, files in found.items()}
     return Masks(paths, sha256, seconds)
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def unexpected_masks(files: Mapping[str, Path], wanted: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem for each mask that belongs to none of the wanted test cases."""
+    for case, path in sorted(files.items()):
+        if case not in wanted:
+            yield Problem(
+                str(path), "a mask of no test case", f"names such as {wanted[0]}.nii.gz", "remove or rename it"
+            )
+
+
+def mask_files(folder: Path) -> dict[str, Path]:
+    """Return case -> mask of a folder; raises `InputError` when there is no folder, or two masks of one case."""
     if not folder.is_dir():
         raise_problems([Problem(str(folder), "no such folder", "a folder of masks", "fix predictions in the config")])
     named = [(name, path) for path in sorted(folder.iterdir()) if (name := case_name(path.name))]

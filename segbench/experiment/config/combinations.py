@@ -56,15 +56,13 @@ def _task_cards(config: Config) -> Iterator[Problem]:
 
 
 def _tasks_named(config: Config) -> Iterator[Problem]:
-    """Keys that name tasks of this run."""
-    named: dict[str, Iterable[str]] = {
-        "task_preprocessing": config.task_preprocessing,
-        "structures": config.structures,
-        "data.task_protocols": config.data.task_protocols,
-        "data.accept_partial": config.data.accept_partial,
-    }
-    for key, names in named.items():
-        yield from unknown_names(key, names, config.all_task_names, "a task of this run")
+    """Keys that name tasks of this run, or any card where a config is kept for several runs."""
+    known = config.known_dataset_cards
+    yield from unknown_names("task_preprocessing", config.task_preprocessing, known, "the name of a data-set card")
+    yield from unknown_names("structures", config.structures, known, "the name of a data-set card")
+    for key in ("task_protocols", "accept_partial"):
+        names: Iterable[str] = getattr(config.data, key)
+        yield from unknown_names(f"data.{key}", names, config.all_task_names, "a task of this run")
 
 
 def _model_ids(config: Config) -> Iterator[Problem]:

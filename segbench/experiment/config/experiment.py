@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field
 
@@ -15,8 +15,8 @@ from segbench.experiment.config.downstream import Downstream
 from segbench.experiment.config.external import External
 from segbench.experiment.config.inference import Inference
 from segbench.experiment.config.network import Network
-from segbench.experiment.config.section import Distinct, ModelEntry, Name, Numbers, Section, Text
-from segbench.experiment.config.statistics import Handling, Statistics
+from segbench.experiment.config.section import ModelEntry, Name, Numbers, Section, Text
+from segbench.experiment.config.statistics import Metrics, MissingMasks, Statistics
 from segbench.experiment.config.training import Training
 from segbench.experiment.config.upstream import Upstream
 
@@ -24,7 +24,7 @@ from segbench.experiment.config.upstream import Upstream
 class Config(Section):
     """The whole experiment. Holds facts of the experiment only; threads and devices are set in workflow/profiles."""
 
-    run: Name = Field(description="Name of the run: results/<run>/ and reports/<run>/.")
+    run: Name = Field(description="Name of the run: results/RUN/ and reports/RUN/.")
     description: str = Field("", description="What the run is for, its expected time and results.")
     seeds: Numbers = Field((0,), min_length=1, description="Repetitions; every model sees the same data order.")
     data: Data = Field(Data(), description=Data.__doc__)
@@ -32,7 +32,8 @@ class Config(Section):
         default_factory=dict, description="Own preprocessing recipes, or changed keys of a named one."
     )
     task_preprocessing: dict[str, Text] = Field(
-        default_factory=dict, description="Preprocessing recipe of a task, instead of its card's."
+        default_factory=dict,
+        description="Preprocessing recipe of a task, instead of its card's (docs/preprocessing.md).",
     )
     structures: dict[str, list[dict[str, Any]]] = Field(
         default_factory=dict,
@@ -44,10 +45,10 @@ class Config(Section):
     inference: Inference = Field(Inference(), description=Inference.__doc__)
     upstream: Upstream = Field(description=Upstream.__doc__)
     downstream: Downstream | None = Field(None, description=Downstream.__doc__)
-    metrics: Annotated[tuple[Text, ...], *Distinct] = Field(
-        ("dice", "hd95", "hd95_max"), min_length=1, description="Metrics to compute."
+    metrics: Metrics = Field(
+        ("dice", "hd95", "hd95_max"), min_length=1, description="Metrics to compute (docs/metrics.md)."
     )
-    missing_masks: dict[str, dict[str, Handling]] = Field(
+    missing_masks: MissingMasks = Field(
         default_factory=dict,
         description="Handling of empty or missing masks: per metric, what a status counts as, a number or `exclude`.",
     )

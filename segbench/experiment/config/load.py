@@ -74,9 +74,10 @@ def parse_config(content: Any, *, where: str) -> Config:
     try:
         config = Config.model_validate(content)
     except ValidationError as error:
-        problems = [as_problem("", item, Config) for item in error.errors()]
-        wrong = {_key(item["loc"]) for item in error.errors() if item["type"] != "extra_forbidden"}
-        config = Config.model_validate(_without(content, error.errors()))
+        errors = [item for item in error.errors() if not _follows(item, error.errors())]
+        problems = [as_problem("", item, Config) for item in errors]
+        wrong = {_key(item["loc"]) for item in errors if item["type"] != "extra_forbidden"}
+        config = Config.model_validate(_without(content, errors))
     problems += run_checks(config, CHECKS, wrong=wrong)
     raise_problems(Problem(f"{where}: {item.where}", item.found, item.expected, item.fix) for item in problems)
     return config
@@ -103,6 +104,13 @@ def _with_data_root(content: Mapping[str, Any]) -> dict[str, Any]:
     if not root or not (section is None or isinstance(section, Mapping)) or (section or {}).get("root") is not None:
         return dict(content)
     return {**content, "data": {**(section or {}), "root": root}}
+
+
+def _follows(item: Mapping[str, Any], errors: Iterable[Mapping[str, Any]]) -> bool:
+    """Tell whether a list is too short only because one of its items is wrong, which has an error of its own."""
+    size, location = len(item["loc"]), item["loc"]
+    inside = (other["loc"] for other in errors if len(other["loc"]) > size)
+    return item["type"] == "too_short" and any(other[:size] == location for other in inside)
 
 
 def _touches(key: str, other: str) -> bool:

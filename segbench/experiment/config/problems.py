@@ -31,8 +31,9 @@ def as_problem(where: str, item: Mapping[str, Any], schema: Any = None) -> Probl
         return Problem(
             key, "an unknown key", "a known key", suggestion(location[-1], _known_keys(schema, location[:-1]))
         )
-    found = "nothing" if item["type"] == "missing" else repr(item["input"])
-    return Problem(key, found[:120], item["msg"], "see config/README.md")
+    if item["type"] == "missing":
+        return Problem(key, "nothing", "a value", "see config/README.md")
+    return Problem(key, repr(item["input"])[:120], item["msg"].removeprefix("Input should be "), "see config/README.md")
 
 
 def _known_keys(section: Any, location: list[str]) -> list[str]:

@@ -109,7 +109,8 @@ def _with_ceiling(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 CONTROLS = (
-    "Control predictors that bound the scale; `oracle`, the ceiling that preprocessing sets, is always among them."
+    "Control predictors that bound the scale (docs/models.md); `oracle`, the ceiling that preprocessing sets, is "
+    "always among them."
 )
 Controls = Annotated[Texts, AfterValidator(_with_ceiling)]
 Model = Annotated[ModelEntry, BeforeValidator(as_entry)]

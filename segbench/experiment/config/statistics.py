@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapV
 from segbench.core.errors import Problem
 from segbench.core.vocabulary import METRIC_NAMES
 from segbench.core.vocabulary import POLICY_STATUSES as HANDLED_STATUSES
-from segbench.experiment.config.section import Check, Section, problem_of_value, unknown_names
+from segbench.experiment.config.section import Check, Distinct, Section, Text, problem_of_value, unknown_names
 
 if TYPE_CHECKING:
     from segbench.experiment.config.experiment import Config
@@ -34,6 +34,24 @@ def _one_problem(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 
 Handling = Annotated[float | Literal["exclude"], WrapValidator(_one_problem)]
 """What a case without a score counts as: a number in the unit of the metric, or `exclude`."""
+MissingMasks = Annotated[
+    dict[str, dict[str, Handling]],
+    Field(
+        json_schema_extra={
+            "propertyNames": {"title": "metric", "enum": list(METRIC_NAMES)},
+            "additionalProperties": {
+                "type": "object",
+                "propertyNames": {"enum": list(HANDLED_STATUSES)},
+                "additionalProperties": {"anyOf": [{"type": "number"}, {"const": "exclude", "type": "string"}]},
+            },
+        }
+    ),
+]
+Metrics = Annotated[
+    tuple[Text, ...],
+    *Distinct,
+    Field(json_schema_extra={"uniqueItems": True, "items": {"type": "string", "enum": list(METRIC_NAMES)}}),
+]
 
 
 def _metrics(config: Config) -> Iterator[Problem]:

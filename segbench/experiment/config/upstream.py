@@ -20,9 +20,9 @@ class Upstream(Section):
     """The tasks that universal models learn together and single-task models one by one."""
 
     tasks: Annotated[tuple[Text, ...], *Distinct] = Field(
-        min_length=1, description="Names of data-set cards, in prompt order."
+        min_length=1, description="Names of data-set cards (`python -m segbench list datasets`), in prompt order."
     )
-    models: tuple[Model, ...] = Field(description="Models to compare.")
+    models: tuple[Model, ...] = Field(description="Models to compare (docs/models.md), as names or as entries.")
     external: tuple[External, ...] = Field((), description="External models (docs/external_baselines.md).")
     self_supervised: tuple[Model, ...] = Field(
         (), description="Self-supervised objectives for `downstream.initialisations` (docs/models.md)."
