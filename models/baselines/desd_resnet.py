@@ -41,7 +41,7 @@ CARD = {
     ],
     "channels": "any",
     "patch_multiple": [16, 32, 32],
-    "options": {"depth": {"default": 50, "help": "18 or 50 layers", "label": "{value} layers"}},
+    "options": {"depth": {"default": 50, "help": "18 or 50 layers", "label": "{value} layers", "always_named": True}},
     "encoder_keys": ["network.encoder."],
     "backbone": "own",
 }
