@@ -24,7 +24,7 @@ from segbench.core.errors import input_error
 from segbench.core.task import TaskSet
 
 CARD = {
-    "title": "3D ResNet (DeSD)",
+    "title": "DeSD ResNet",
     "kind": "single_task",
     "citation": "Ye et al., DeSD: Self-Supervised Learning with Deep Self-Distillation for 3D Medical Image "
     "Segmentation, MICCAI 2022",
