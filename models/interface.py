@@ -64,13 +64,13 @@ class SegmentationModel(nn.Module):
     returns channel 0 (background) as zeros and overrides `targets` when its channels are not the exclusive classes.
     `task_conditioned` says whether the answer must differ between tasks with equal channels and classes.
     `class_loss`: 'mean' for the loss of all models, 'sum' for MultiTalent's (`segbench.training.losses.summed_loss`).
-    `trains_coarsest`: whether the coarsest of several scales is in the loss; in nnU-Net it is not.
+    `scale_rule`: how several scales weigh in the loss, see `segbench.training.losses.scale_weights`.
     """
 
     activation: str = "softmax"
     task_conditioned: bool = True
     class_loss: str = "mean"
-    trains_coarsest: bool = False
+    scale_rule: str = "nnunet"
 
     def __init__(self, tasks: TaskSet, spec: NetworkSpec):
         super().__init__()

@@ -480,4 +480,4 @@ def build(tasks: TaskSet, spec: NetworkSpec, *, drop_path: float = 0.2) -> PerTa
         crop_zyx=spec.patch_size_zyx,
         drop_path=drop_path,
     )
-    return PerTaskModel(tasks, spec, network=network, multiple_zyx=CARD["patch_multiple"], coarsest=True)
+    return PerTaskModel(tasks, spec, network=network, multiple_zyx=CARD["patch_multiple"], scale_rule="halving")

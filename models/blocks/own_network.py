@@ -46,18 +46,18 @@ class PerTaskModel(SegmentationModel):
 
     multiple_zyx: three whole numbers that input sizes must be multiples of, as a card states them. Padding is at the
     end of each axis, so that coarser logits still lie on the grid of the labels wherever their stride divides the
-    input; the others are left out. coarsest: whether the coarsest scale is trained, as not in nnU-Net.
+    input; the others are left out. scale_rule: how the scales weigh in the loss.
     """
 
     task_conditioned = False
 
     def __init__(
-        self, tasks: TaskSet, spec: NetworkSpec, *, network: nn.Module, multiple_zyx: Any, coarsest: bool = False
+        self, tasks: TaskSet, spec: NetworkSpec, *, network: nn.Module, multiple_zyx: Any, scale_rule: str = "nnunet"
     ):
         super().__init__(tasks, spec)
         the_task(tasks)
         self.network = network
-        self.trains_coarsest = coarsest
+        self.scale_rule = scale_rule
         self.multiple_zyx = tuple(int(value) for value in multiple_zyx)
 
     def encode(self, images_BCZYX: Tensor) -> list[Tensor]:
