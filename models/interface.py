@@ -101,11 +101,12 @@ class SegmentationModel(nn.Module):
                 fix="give one channel per entry of the card's channels",
             )
 
-    def probabilities(self, logits_BKZYX: Tensor) -> Tensor:
+    def probabilities(self, logits_BKZYX: Tensor, task: Task | None = None) -> Tensor:
         """Return probabilities over K channels (float32) whose argmax over K is the label map.
 
         softmax: the softmax. sigmoid: each foreground channel's own probability beside a constant 0.5 for
-        background, so that a voxel is foreground where some class exceeds one half.
+        background, so that a voxel is foreground where some class exceeds one half. `task` matters only to networks
+        whose channels are not the exclusive classes.
         """
         logits_BKZYX = logits_BKZYX.float()
         if self.activation == "softmax":
