@@ -23,8 +23,8 @@ CARD = {
         "on the shared backbone; the paper trains larger networks on other data",
         "the sigmoids of one task answer for its exclusive classes, not for overlapping regions",
         "batches hold one data set, so classes of others, which add nothing to the original's loss, are left out of it",
-        "data sets are drawn by the schedule of the experiment; the original's is `sqrt`: each case by 1/sqrt(n) of its "
-        "data set",
+        "data sets are drawn by the schedule of the experiment; the original's is `sqrt`, each case by 1/sqrt(n) of "
+        "its data set",
     ],
     "channels": "any",
     "patch_multiple": "spec",

@@ -18,9 +18,14 @@ PLAIN_GLOBALS = [numpy.dtype, numpy._core.multiarray.scalar, type(numpy.dtype("f
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
     """Load a state dict without executing code; a truncated, malicious or foreign file raises `InputError`."""
+    return tensors_of(load_safely(path), path)
+
+
+def load_safely(path: Path | str) -> object:
+    """Return what torch.save wrote, without executing code; a file that does not load so raises `InputError`."""
     try:
         with torch.serialization.safe_globals(PLAIN_GLOBALS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here; all mean that the file cannot be trusted
         raise input_error(
             path,
@@ -28,7 +33,6 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
             expected="a state dict saved by torch.save",
             fix="save it again with torch.save(model.state_dict(), path)",
         ) from error
-    return tensors_of(content, path)
 
 
 def tensors_of(content: object, where: object) -> dict[str, Tensor]:
