@@ -25,8 +25,8 @@ CARD = {
         "the shared backbone instead of the plain U-Net or Swin UNETR",
         "pooled features and text vectors are projected to the bottleneck's width instead of 256",
         "the generated heads serve every decoder stage, for deep supervision as the other models have it",
-        "without a file or an encoder of the user's the class vectors are random and say nothing of the classes, as the "
-        "title tells; the original's are those of CLIP's text encoder",
+        "without a file or an encoder of the user's the class vectors are random and say nothing of the classes, as "
+        "the title tells; the original's are those of CLIP's text encoder",
         "class vectors are scaled to one length",
         "the sigmoids of one task answer for its exclusive classes; classes of other tasks get no loss",
     ],
@@ -35,9 +35,9 @@ CARD = {
     "options": {
         "embeddings": {
             "default": "random",
-            "help": "where the class vectors come from: file:PATH (the txt_encoding.pth of the original's repository, or "
-            ".npz or .pt with one vector per class name), encoder:MODULE:FUNCTION (texts -> vectors), or random (seeded "
-            "by the class name)",
+            "help": "where the class vectors come from: file:PATH (the txt_encoding.pth of the original's repository, "
+            "or .npz or .pt with one vector per class name), encoder:MODULE:FUNCTION (texts -> vectors), or random "
+            "(seeded by the class name)",
             "labels": {"random": "random class vectors"},
             "label": "class vectors from {value}",
             "always_named": True,

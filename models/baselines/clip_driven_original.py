@@ -37,8 +37,8 @@ CARD = {
     "deviations": [
         "widths follow the config's base in steps of 8; with base 32 they are the original's",
         "one class per class name of the tasks at hand instead of the original's 32",
-        "without a file or an encoder of the user's the class vectors are random and say nothing of the classes, as the "
-        "title tells; the original's are those of CLIP's text encoder",
+        "without a file or an encoder of the user's the class vectors are random and say nothing of the classes, as "
+        "the title tells; the original's are those of CLIP's text encoder",
         "class vectors are scaled to one length, unless they are loaded with the released weights",
         "under the equal recipe SGD replaces the published AdamW of learning rate 1e-4 with warm-up and cosine",
         "input sizes that are no multiple of 8 are padded with zeros and cropped back",
@@ -50,9 +50,9 @@ CARD = {
     "options": {
         "embeddings": {
             "default": "random",
-            "help": "where the class vectors come from: file:PATH (the txt_encoding.pth of the original's repository, or "
-            ".npz or .pt with one vector per class name), encoder:MODULE:FUNCTION (texts -> vectors), or random (seeded "
-            "by the class name)",
+            "help": "where the class vectors come from: file:PATH (the txt_encoding.pth of the original's repository, "
+            "or .npz or .pt with one vector per class name), encoder:MODULE:FUNCTION (texts -> vectors), or random "
+            "(seeded by the class name)",
             "labels": {"random": "random class vectors"},
             "label": "class vectors from {value}",
             "always_named": True,

@@ -45,9 +45,10 @@ def embeddings_of(names: Sequence[str], source: str, *, template: str = "{}") ->
     """Return `vectors_KE` (float32), one row per name, each of unit length times sqrt(E).
 
     source: 'random' (each name seeds its own vector, N(0, 1)); 'file:PATH', an .npz or .pt file with one vector per
-    class name, or the txt_encoding.pth of the CLIP-driven universal model (`RELEASED_CLASSES`); or 'encoder:MODULE:FUNCTION', a function of the user's that takes a list of texts, here `template`
-    filled with each name, and returns one vector per text. Raises InputError for another source, and for a vector
-    that is missing, not finite, zero or of another length than the rest.
+    class name, or the txt_encoding.pth of the CLIP-driven universal model (`RELEASED_CLASSES`); or
+    'encoder:MODULE:FUNCTION', a function of the user's that takes a list of texts, here `template` filled with each
+    name, and returns one vector per text. Raises InputError for another source, and for a vector that is missing, not
+    finite, zero or of another length than the rest.
     """
     kind, _, rest = source.partition(":")
     vectors: Mapping[str, Tensor]
