@@ -49,12 +49,14 @@ class NetworkSpec:
     @property
     def downsampling_zyx(self) -> tuple[int, int, int]:
         """Product of the pool kernels per axis: input sizes must be multiples of it."""
-        return tuple(math.prod(kernel[axis] for kernel in self.pool_kernels_zyx) for axis in range(3))
+        z, y, x = (math.prod(kernel[axis] for kernel in self.pool_kernels_zyx) for axis in range(3))
+        return z, y, x
 
     @property
     def bottleneck_grid_zyx(self) -> tuple[int, int, int]:
         """Patch size divided by the total down-sampling."""
-        return tuple(size // factor for size, factor in zip(self.patch_size_zyx, self.downsampling_zyx, strict=True))
+        z, y, x = (size // factor for size, factor in zip(self.patch_size_zyx, self.downsampling_zyx, strict=True))
+        return z, y, x
 
 
 class SegmentationModel(nn.Module):

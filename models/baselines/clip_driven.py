@@ -54,6 +54,7 @@ class TextDriven(SegmentationModel):
     """The decoder runs once for all tasks; one generated 8-8-1 head per class of the task makes its logits."""
 
     activation = "sigmoid"
+    class_vectors: Tensor
 
     def __init__(self, tasks: TaskSet, spec: NetworkSpec, *, vectors_KE: Tensor, share_names: bool):
         super().__init__(tasks, spec)

@@ -148,6 +148,7 @@ class ClipDrivenOriginal(SegmentationModel):
     """Plain U-Net; pooled features and a class's text vector generate that class's head."""
 
     activation = "sigmoid"
+    organ_embedding: Tensor
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -204,7 +205,7 @@ class HermesMedFormer(HermesNetwork):
 
     def finish(self, features: Sequence[Tensor], tasks: Tensor, modalities: Tensor) -> tuple[list[Tensor], Tensor]:
         def priors(level: Down | Up) -> Tensor:
-            return level.prior_selection(tasks, modalities)
+            return level.get_submodule("prior_selection")(tasks, modalities)
 
         x0, x1 = features
         x2, map2, posterior2 = self.down2(x1, priors(self.down2))
@@ -395,7 +396,11 @@ class HermesOriginal(SegmentationModel):
         super().__init__(tasks, spec)
         self.channels_of, classes = class_channels(tasks, share_names=share_names)
         self.modalities = sorted({task.modality for task in tasks})
-        known = {"channel_counts": tasks.channel_counts, "tasks": classes, "modalities": len(self.modalities)}
+        known: dict[str, Any] = {
+            "channel_counts": tasks.channel_counts,
+            "tasks": classes,
+            "modalities": len(self.modalities),
+        }
         self.network: HermesNetwork
         if form == "unet":
             self.network = HermesUNet(base=spec.base_features, modality_head=False, **known)
@@ -456,7 +461,7 @@ def from_official(
     shapes = shapes_of(state)
     priors = [name for name in shapes if name.endswith(".task_prior")]
     modality_priors = [name for name in shapes if name.endswith(".modality_prior")]
-    known = {
+    known: dict[str, Any] = {
         "channel_counts": [majority(shapes, ["inc.conv1.weight"], inputs_of, where=WHERE)],
         "tasks": majority(shapes, priors or ["task_prior"], outputs_of, where=WHERE) - 1,
         "modalities": majority(shapes, modality_priors or ["modality_prior"], outputs_of, where=WHERE),

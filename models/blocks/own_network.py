@@ -38,7 +38,8 @@ def padded_size_zyx(size_zyx: Sequence[int], multiple_zyx: Sequence[int], *, sam
     padded = [-(-size // multiple) * multiple for size, multiple in zip(size_zyx, multiple_zyx, strict=True)]
     if padded == list(multiple_zyx) and samples == 1:
         padded[-1] *= 2
-    return tuple(padded)
+    z, y, x = padded
+    return z, y, x
 
 
 class PerTaskModel(SegmentationModel):
@@ -81,7 +82,7 @@ def _as_list(logits: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [logits] if isinstance(logits, Tensor) else list(logits)
 
 
-def _cropped(logits: list[Tensor], padded_zyx: Triple, size_zyx: Triple) -> list[Tensor]:
+def _cropped(logits: list[Tensor], padded_zyx: Sequence[int], size_zyx: Sequence[int]) -> list[Tensor]:
     cropped = []
     for logits_BKZYX in logits:
         strides = [padded // size for padded, size in zip(padded_zyx, logits_BKZYX.shape[2:], strict=True)]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
+from numpy._core.multiarray import scalar
 from torch import Tensor, nn
 
 from segbench.core.errors import Problem, input_error, raise_problems
 
 WRAPPERS = ("state_dict", "network_weights", "model", "net")  # keys under which other trainers keep their weights
 # numbers that old trainers store beside the weights; building them runs no code of the file
-PLAIN_GLOBALS = [numpy.dtype, numpy._core.multiarray.scalar, type(numpy.dtype("f8")), type(numpy.dtype("f4"))]
+PLAIN_GLOBALS: list[Any] = [numpy.dtype, scalar, type(numpy.dtype("f8")), type(numpy.dtype("f4"))]
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
