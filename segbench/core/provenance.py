@@ -52,6 +52,7 @@ PREPROCESSED_CODE = (
     "segbench/data/resampling.py",
     "segbench/data/readers.py",
     "segbench/data/store.py",
+    "segbench/data/volumes.py",
 )
 PREPROCESS_CODE = (*PREPROCESSED_CODE, "segbench/data/preprocess.py", "segbench/data/preprocessing_recipes.py")
 PACKAGES = ("torch", "monai", "numpy", "scipy", "pandas", "nibabel", "batchgeneratorsv2", "edt", "snakemake")

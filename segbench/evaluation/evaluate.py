@@ -18,12 +18,13 @@ from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.core.progress import Progress
 from segbench.core.provenance import SCORING_CODE, code_fingerprint
-from segbench.core.task import Task
+from segbench.core.task import IGNORED, Task
 from segbench.data.geometry import write_prediction
 from segbench.data.readers import read_label
 from segbench.data.store import PreprocessedCase, open_case
 from segbench.evaluation import rows as score_rows
 from segbench.evaluation.external_commands import Masks, external_facts, find_masks, read_mask
+from segbench.evaluation.label_maps import without_ignored
 from segbench.experiment.config import Config
 from segbench.experiment.jobs import Job, is_trained, settings_hash, test_cases
 from segbench.metrics import ScoreValue, score_pair
@@ -169,6 +170,7 @@ class _Worker:
         predicted = time.monotonic()
         self.predict_seconds += predicted - began
         reference_XYZ = read_label(case, self.config.dataset_cards[task.name])
+        labels_XYZ = without_ignored(labels_XYZ, reference_XYZ, (IGNORED,))
         values = score_pair(
             reference_XYZ,
             labels_XYZ,

@@ -31,6 +31,7 @@ from segbench.core.paths import RunPaths
 from segbench.core.provenance import content_hash
 from segbench.core.task import Task
 from segbench.data.readers import read_label
+from segbench.data.volumes import open_volume
 from segbench.evaluation.label_maps import LabelMap, case_name, grid_problems, read_label_map
 from segbench.experiment.config import Config
 from segbench.experiment.jobs import Job, mask_folders, test_cases
@@ -126,7 +127,7 @@ def _files(folder: Path) -> dict[str, Path]:
 def read_mask(path: Path, case: Case, task: Task) -> LabelMap:
     """Return a mask on the case's native grid; another grid or an undeclared value raises InputError."""
     mask = read_label_map(path, frozenset(range(len(task.classes) + 1)))
-    label = nib.load(case.label_path)
+    label = open_volume(case.label_path)
     raise_problems(grid_problems(LabelMap(Path(case.label_path), np.broadcast_to(0, label.shape), label.affine), mask))
     return mask
 
@@ -176,7 +177,7 @@ def _class_values(case: Case, card: dict, folder: Path) -> str:
     path = folder / f"{case.case_id}.nii.gz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(read_label(case, card), nib.load(case.label_path).affine), path)
+        nib.save(nib.Nifti1Image(read_label(case, card), open_volume(case.label_path).affine), path)
     return str(path)
 
 

@@ -5,7 +5,9 @@ Every defect is a `Problem` that names the file; nothing is resampled, reoriente
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +15,18 @@ import nibabel as nib
 import numpy as np
 
 from segbench.core.errors import InputError, Problem, input_error, raise_problems, short
-from segbench.data.checks import MAX_VOXELS, UNREADABLE
+from segbench.data.checks import MAX_VOXELS
+from segbench.data.volumes import (
+    FORMATS,
+    SUFFIXES,
+    UNREADABLE,
+    Volume,
+    grid_difference,
+    readable_volume,
+    whole_numbers,
+)
 
-SUFFIXES = (".nii.gz", ".nii")
 LARGEST_LABEL = 65_535
-GRID_TOLERANCE = 0.05
-"""Largest shift between two grids, at their worst corner, as a fraction of the smallest voxel side."""
 SHEAR_TOLERANCE = 1e-3
 Pair = tuple[str, Path, Path | None]
 """Case, reference, prediction; None for a missing prediction."""
@@ -26,11 +34,15 @@ Pair = tuple[str, Path, Path | None]
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Whole-numbered labels with their affine; `path` is for messages."""
+    """Whole-numbered labels with their affine (mm); `path` is for messages.
+
+    is_oriented: whether the header says how the axes lie in the patient.
+    """
 
     path: Path
     labels_XYZ: np.ndarray
     affine: np.ndarray
+    is_oriented: bool = True
 
     @property
     def spacing_mm_xyz(self) -> tuple[float, float, float]:
@@ -92,7 +104,9 @@ def _volumes(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
         if (name := case_name(path.name)) and path.is_file() and not _hidden(path.relative_to(folder))
     ]
     if not found:
-        return {}, [Problem(str(folder), "no label map", "*.nii or *.nii.gz files", "name the folder of label maps")]
+        return {}, [
+            Problem(str(folder), "no label map", f"files *{', *'.join(SUFFIXES)}", "name the folder of label maps")
+        ]
     twice = [case for case, count in Counter(case for case, _ in found).items() if count > 1]
     return dict(found), [
         Problem(
@@ -110,30 +124,27 @@ def _hidden(path: Path) -> bool:
 
 
 def case_name(file_name: str) -> str | None:
-    """Return a file name without `.nii` or `.nii.gz` in any case of letters, None for other files."""
+    """Return a file name without the suffix of an image format in any case of letters, None for other files."""
     low = file_name.lower()
     return next((file_name[: -len(suffix)] for suffix in SUFFIXES if low.endswith(suffix) and low != suffix), None)
 
 
 def read_label_map(path: Path, allowed: frozenset[int]) -> LabelMap:
     """Return a label map with the allowed values only; raises `InputError` with the problem that stopped reading."""
+    volume = readable_volume(path)
     try:
-        image = nib.load(path)
-        if (
-            not isinstance(image, nib.spatialimages.SpatialImage)
-            or int(np.prod(image.shape, dtype=object)) > MAX_VOXELS
-        ):
-            raise OSError(f"a header of shape {image.shape}")
-        data = np.asarray(image.dataobj)
-    except (*UNREADABLE, MemoryError) as error:
+        if math.prod(volume.shape) > MAX_VOXELS:
+            raise OSError(f"a header of shape {volume.shape}")
+        data = whole_numbers(volume.voxels())
+    except UNREADABLE as error:
         found = f"a file that cannot be read ({short(error)})"
-        raise input_error(path, found=found, expected="a NIfTI label map", fix="write the file again") from error
+        raise input_error(path, found=found, expected=f"a label map, {FORMATS}", fix="write the file again") from error
     problem = _shape_problem(data)
     labels_XYZ, problem = (data, problem) if problem else _whole_labels(data)
-    problem = problem or _value_problem(labels_XYZ, allowed) or _affine_problem(image.affine)
+    problem = problem or _value_problem(labels_XYZ, allowed) or _affine_problem(volume)
     if problem:
         raise InputError([Problem(str(path), *problem)])
-    return LabelMap(path, labels_XYZ, image.affine)
+    return LabelMap(path, labels_XYZ, volume.affine, volume.is_oriented)
 
 
 Deviation = tuple[str, str, str] | None
@@ -168,7 +179,11 @@ def _value_problem(labels_XYZ: np.ndarray, allowed: frozenset[int]) -> Deviation
     if not unknown:
         return None
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-    return (f"labels {unknown[:5]}{more}", f"one of {sorted(allowed)}", "name them in --labels or --ignore-labels")
+    return (
+        f"labels {unknown[:5]}{more}",
+        f"one of {sorted(allowed)}",
+        "name them in --labels, --other-labels (background) or --ignore-labels (voxels that count nowhere)",
+    )
 
 
 def present_labels(labels_XYZ: np.ndarray) -> list[int]:
@@ -179,7 +194,8 @@ def present_labels(labels_XYZ: np.ndarray) -> list[int]:
     return np.flatnonzero(np.bincount(labels_XYZ.ravel(order="K"))).tolist()
 
 
-def _affine_problem(affine: np.ndarray) -> Deviation:
+def _affine_problem(volume: Volume) -> Deviation:
+    affine = volume.affine
     if affine is None or not np.isfinite(affine).all() or not (nib.affines.voxel_sizes(affine) > 0).all():
         return ("an affine without three positive voxel sizes", "a grid in mm", "write the header again")
     directions = affine[:3, :3] / nib.affines.voxel_sizes(affine)
@@ -193,38 +209,18 @@ def _affine_problem(affine: np.ndarray) -> Deviation:
 
 
 def grid_problems(reference: LabelMap, prediction: LabelMap) -> list[Problem]:
-    """Return why a prediction is not on the reference's grid, or nothing.
+    """Return why a prediction is not on the reference's grid, or nothing; the rule is that of `grid_difference`."""
+    difference = grid_difference(
+        (reference.labels_XYZ.shape, reference.affine), (prediction.labels_XYZ.shape, prediction.affine)
+    )
+    return [Problem(str(prediction.path), *difference)] if difference else []
 
-    Grids agree when no corner of the volume moves by more than `GRID_TOLERANCE` of the smallest voxel side.
+
+def without_ignored(prediction_XYZ: np.ndarray, reference_XYZ: np.ndarray, ignored: Collection[int]) -> np.ndarray:
+    """Return the prediction with background where the reference has an ignored value.
+
+    No structure has an ignored value, so such voxels are background on both sides and count in no metric: structures
+    end at the border of the ignored region in both.
     """
-    shapes = [label_map.labels_XYZ.shape for label_map in (reference, prediction)]
-    turns = ["".join(nib.aff2axcodes(label_map.affine)) for label_map in (reference, prediction)]
-    where, fix = str(prediction.path), "write predictions on the reference's grid, with its header"
-    if turns[0] != turns[1]:
-        return [
-            Problem(
-                where,
-                f"orientation {turns[1]} and shape {shapes[1]}",
-                f"{turns[0]} and {shapes[0]} as in the reference",
-                "reorient the prediction to the reference",
-            )
-        ]
-    if shapes[0] != shapes[1]:
-        return [Problem(where, f"shape {shapes[1]}", f"{shapes[0]}", "resample to the reference")]
-    shift_mm = _largest_shift_mm(reference.affine, prediction.affine, shapes[0])
-    limit_mm = GRID_TOLERANCE * min(reference.spacing_mm_xyz)
-    if shift_mm <= limit_mm:
-        return []
-    return [
-        Problem(
-            where,
-            f"an affine that differs: corners lie up to {shift_mm:.3g} mm apart",
-            f"the reference's grid within {limit_mm:.3g} mm",
-            fix,
-        )
-    ]
-
-
-def _largest_shift_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], [1], indexing="ij")).reshape(4, -1)
-    return float(np.linalg.norm(((first - second) @ corners)[:3], axis=0).max())
+    hidden_XYZ = np.isin(reference_XYZ, list(ignored)) if ignored else None
+    return prediction_XYZ if hidden_XYZ is None else np.where(hidden_XYZ, 0, prediction_XYZ)
