@@ -231,7 +231,7 @@ def check_image(paths: Sequence[Path], modalities: list[str]) -> tuple[list[Prob
         problems = [*_channel_count(images, modalities), *_off_grid(images[0], images[1:])]
     if problems:
         return problems, []
-    notices = [f"{image.path}: {oddity}" for image in images for oddity in _oddities(image)]
+    notices = [f"{image.path}: {oddity}" for image in images for oddity in header_notices(image)]
     try:
         return list(_all_channel_problems(images, _ranges(_channels(images)), modalities)), notices
     except UNREADABLE as error:
@@ -304,8 +304,8 @@ def _most_bytes(path: Path) -> int:
     return path.stat().st_size * (1 if path.name.lower().endswith(".nii") else DEFLATE_LIMIT)
 
 
-def _oddities(volume: Volume) -> Iterator[str]:
-    """Tell what programs read differently, or what a copy of the voxels would lose."""
+def header_notices(volume: Volume) -> Iterator[str]:
+    """Yield what programs read differently, what was converted, and what a copy of the voxels would lose."""
     if not volume.is_oriented:
         yield (
             "the header does not say how the axes lie in the patient (no sform, qform or space): programs show such a "
@@ -381,7 +381,7 @@ def _voxel_problems(
     for channel in channels:
         checksum = zlib.crc32(np.ascontiguousarray(channel).tobytes(), checksum)
     kept = frozenset() if problems else frozenset(int(value) for value in present)
-    oddities = tuple(dict.fromkeys(odd for volume in opened for odd in _oddities(volume)))
+    oddities = tuple(dict.fromkeys(odd for volume in opened for odd in header_notices(volume)))
     seen = Seen(case, ranges, kept - set(ignored), checksum, oddities, frozenset(kept & set(ignored)), not problems)
     return problems, seen
 

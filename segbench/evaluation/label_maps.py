@@ -6,16 +6,17 @@ Every defect is a `Problem` that names the file; nothing is resampled, reoriente
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Collection
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import nibabel as nib
 import numpy as np
 
 from segbench.core.errors import InputError, Problem, input_error, raise_problems, short
-from segbench.data.checks import MAX_VOXELS
+from segbench.core.names import matched
+from segbench.data.checks import MAX_VOXELS, header_notices, implausible_spacing
 from segbench.data.volumes import (
     FORMATS,
     SUFFIXES,
@@ -28,21 +29,30 @@ from segbench.data.volumes import (
 
 LARGEST_LABEL = 65_535
 SHEAR_TOLERANCE = 1e-3
-Pair = tuple[str, Path, Path | None]
-"""Case, reference, prediction; None for a missing prediction."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A reference and its prediction, None where it is missing; structure: the one in these files, None for all."""
+
+    case: str
+    reference: Path
+    prediction: Path | None
+    patient: str
+    structure: str | None = None
 
 
 @dataclass(frozen=True)
 class LabelMap:
     """Whole-numbered labels with their affine (mm); `path` is for messages.
 
-    is_oriented: whether the header says how the axes lie in the patient.
+    notices: what the header leaves open, or what programs read differently.
     """
 
     path: Path
     labels_XYZ: np.ndarray
     affine: np.ndarray
-    is_oriented: bool = True
+    notices: tuple[str, ...] = ()
 
     @property
     def spacing_mm_xyz(self) -> tuple[float, float, float]:
@@ -50,11 +60,21 @@ class LabelMap:
         return tuple(float(size) for size in nib.affines.voxel_sizes(self.affine))
 
 
-def pairs(reference: Path, prediction: Path) -> list[Pair]:
+def pairs(
+    reference: Path, prediction: Path, *, patient: str | None = None, structures_from_files: bool = False
+) -> list[Pair]:
     """Return the cases of two files or two folders, sorted by name.
 
     Files of folders belong together by their path below the folder without the suffix. A reference without prediction
-    is a case with None. Raises `InputError` for a missing file or folder, a file beside a folder, a case stored twice,
+    is a pair with None.
+
+    Args:
+        reference: a label map, or a folder of them.
+        prediction: the same for predictions.
+        patient: "file" or "folder" says what one patient is, where files lie in folders; None asks the names.
+        structures_from_files: a folder is a case, and each of its files holds the structure that its name says.
+
+    Raises `InputError` for a missing file or folder, a file beside a folder, a case stored twice,
     a prediction without a reference, a folder without a label map and predictions of which none fits.
     """
     absent = [path for path in (reference, prediction) if not path.exists()]
@@ -67,21 +87,65 @@ def pairs(reference: Path, prediction: Path) -> list[Pair]:
             prediction, found=kinds[0], expected=f"{kinds[1]}, like the reference", fix="give two files or two folders"
         )
     if reference.is_file():
-        return [(case_name(reference.name) or reference.name, reference, prediction)]
-    return _folder_pairs(reference, prediction)
+        name = case_name(reference.name) or reference.name
+        return [Pair(name, reference, prediction, name)]
+    found = _folder_pairs(reference, prediction)
+    if structures_from_files:
+        return _structure_pairs(reference, found)
+    by_folder = patient == "folder" or (
+        patient is None and _folders_are_patients(reference, [case for case, *_ in found])
+    )
+    return [Pair(case, *paths, _folder_of(case) or case if by_folder else case) for case, *paths in found]
 
 
-def _folder_pairs(reference: Path, prediction: Path) -> list[Pair]:
+def _structure_pairs(folder: Path, found: list[tuple[str, Path, Path | None]]) -> list[Pair]:
+    """Return pairs of which each holds one structure: `s1/liver` is the structure liver of the case s1."""
+    loose = [case for case, *_ in found if not _folder_of(case)]
+    if loose:
+        expected, fix = (
+            "a folder per case with a file per structure",
+            "put the files of a case into a folder of its own",
+        )
+        raise input_error(folder, found=f"the file {loose[0]} in no folder", expected=expected, fix=fix)
+    return [Pair(_folder_of(case), *paths, _folder_of(case), PurePosixPath(case).name) for case, *paths in found]
+
+
+def _folders_are_patients(where: Path, cases: Sequence[str]) -> bool:
+    """Tell from the names whether folders are patients: their files then have the same names (liver, spleen, ...).
+
+    Several files of other names in a folder can be studies of one patient or patients of one site: only the user knows.
+    """
+    inside = defaultdict(list)
+    for case in cases:
+        inside[_folder_of(case)].append(PurePosixPath(case).name)
+    inside.pop("", None)
+    repeated = Counter(name for names in inside.values() for name in names)
+    unclear = [folder for folder, names in inside.items() if len(names) > 1 and max(map(repeated.get, names)) == 1]
+    if unclear:
+        found = f"{len(inside[unclear[0]])} files in {unclear[0]}, each under a name of its own"
+        fix = "add `--patient folder` when a folder is a patient, or `--patient file` when a file is one"
+        raise input_error(where, found=found, expected="to know what one patient is", fix=fix)
+    return any(len(names) > 1 for names in inside.values())
+
+
+def _folder_of(case: str) -> str:
+    parent = PurePosixPath(case).parent.as_posix()
+    return "" if parent == "." else parent
+
+
+def _folder_pairs(reference: Path, prediction: Path) -> list[tuple[str, Path, Path | None]]:
     (references, problems), (predictions, more) = _volumes(reference), _volumes(prediction)
     problems += more
+    extra = sorted(predictions.keys() - references.keys())
+    spelled = matched(extra, references)
     problems += [
         Problem(
             str(predictions[case]),
             "a prediction without a reference",
-            "one of the references",
-            "remove it, or add its reference",
+            f"the name {spelled[case]}, as its reference" if case in spelled else "one of the references",
+            "rename it" if case in spelled else "remove it, or add its reference",
         )
-        for case in sorted(predictions.keys() - references.keys())
+        for case in extra
     ]
     if references and predictions and not references.keys() & predictions.keys():
         problems.append(
@@ -144,7 +208,13 @@ def read_label_map(path: Path, allowed: frozenset[int]) -> LabelMap:
     problem = problem or _value_problem(labels_XYZ, allowed) or _affine_problem(volume)
     if problem:
         raise InputError([Problem(str(path), *problem)])
-    return LabelMap(path, labels_XYZ, volume.affine, volume.is_oriented)
+    return LabelMap(path, labels_XYZ, volume.affine, _notices(volume))
+
+
+def _notices(volume: Volume) -> tuple[str, ...]:
+    implausible = implausible_spacing(volume, volume.spacing_mm_xyz)
+    sizes = [f"{implausible.found}, not {implausible.expected}: {implausible.fix}"] if implausible else []
+    return (*header_notices(volume), *sizes)
 
 
 Deviation = tuple[str, str, str] | None

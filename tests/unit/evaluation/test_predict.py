@@ -82,9 +82,9 @@ def test_several_channels_are_several_files_or_one(folder):
         (["--job", JOB, "--images", "ct.nii.gz", "--tasks", "phantom_livre"], "did you mean 'phantom_liver'"),
         (["--job", JOB, "--images", "ct.nii.gz"], "expected 2"),
         (["--job", JOB, "--images", "absent.nii.gz", "--tasks", "phantom_liver"], "no file"),
-        (["--job", JOB, "--images", "config.yaml", "--tasks", "phantom_liver"], "cannot be opened"),
+        (["--job", JOB, "--images", "config.yaml", "--tasks", "phantom_liver"], "cannot be read"),
         (["--job", JOB, "--images", "ct.nii.gz", "./ct.nii.gz", "--tasks", "phantom_liver"], "again"),
-        (["--job", JOB, "--images", "ct.nii.gz,small.nii.gz", "--tasks", "phantom_petct"], "same grid within"),
+        (["--job", JOB, "--images", "ct.nii.gz,small.nii.gz", "--tasks", "phantom_petct"], "as ct.nii.gz; resample"),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(folder, capsys, arguments, message):
