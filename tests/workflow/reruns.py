@@ -342,7 +342,13 @@ EDITS = (
         "applied when rows are aggregated",
         rendered=True,
     ),
-    Edit("`accept_leaks`", _config(data__accept_leaks=["image:none"]), NONE, "a decision, not a number", rendered=True),
+    Edit(
+        "`accept_partial`",
+        _config(data__accept_partial=["phantom_spleen"]),
+        NONE,
+        "a decision, not a number",
+        rendered=True,
+    ),
     Edit("data root moved", _moved_data, NONE, "the volumes have the same content", rendered=True),
     Edit("a raw file touched", lambda place: os.utime(place.case("phantom_spleen")), NONE, "same content", quick=True),
     Edit(
