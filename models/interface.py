@@ -49,12 +49,14 @@ class NetworkSpec:
     @property
     def downsampling_zyx(self) -> tuple[int, int, int]:
         """Product of the pool kernels per axis: input sizes must be multiples of it."""
-        return tuple(math.prod(kernel[axis] for kernel in self.pool_kernels_zyx) for axis in range(3))
+        z, y, x = (math.prod(kernel[axis] for kernel in self.pool_kernels_zyx) for axis in range(3))
+        return z, y, x
 
     @property
     def bottleneck_grid_zyx(self) -> tuple[int, int, int]:
         """Patch size divided by the total down-sampling."""
-        return tuple(size // factor for size, factor in zip(self.patch_size_zyx, self.downsampling_zyx, strict=True))
+        z, y, x = (size // factor for size, factor in zip(self.patch_size_zyx, self.downsampling_zyx, strict=True))
+        return z, y, x
 
 
 class SegmentationModel(nn.Module):
@@ -64,13 +66,13 @@ class SegmentationModel(nn.Module):
     returns channel 0 (background) as zeros and overrides `targets` when its channels are not the exclusive classes.
     `task_conditioned` says whether the answer must differ between tasks with equal channels and classes.
     `class_loss`: 'mean' for the loss of all models, 'sum' for MultiTalent's (`segbench.training.losses.summed_loss`).
-    `trains_coarsest`: whether the coarsest of several scales is in the loss; in nnU-Net it is not.
+    `scale_rule`: how several scales weigh in the loss, see `segbench.training.losses.scale_weights`.
     """
 
     activation: str = "softmax"
     task_conditioned: bool = True
     class_loss: str = "mean"
-    trains_coarsest: bool = False
+    scale_rule: str = "nnunet"
 
     def __init__(self, tasks: TaskSet, spec: NetworkSpec):
         super().__init__()
@@ -101,11 +103,12 @@ class SegmentationModel(nn.Module):
                 fix="give one channel per entry of the card's channels",
             )
 
-    def probabilities(self, logits_BKZYX: Tensor) -> Tensor:
+    def probabilities(self, logits_BKZYX: Tensor, task: Task | None = None) -> Tensor:
         """Return probabilities over K channels (float32) whose argmax over K is the label map.
 
         softmax: the softmax. sigmoid: each foreground channel's own probability beside a constant 0.5 for
-        background, so that a voxel is foreground where some class exceeds one half.
+        background, so that a voxel is foreground where some class exceeds one half. `task` matters only to networks
+        whose channels are not the exclusive classes.
         """
         logits_BKZYX = logits_BKZYX.float()
         if self.activation == "softmax":

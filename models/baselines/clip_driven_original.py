@@ -37,6 +37,10 @@ CARD = {
     "deviations": [
         "widths follow the config's base in steps of 8; with base 32 they are the original's",
         "one class per class name of the tasks at hand instead of the original's 32",
+        "without a file or an encoder of the user's the class vectors are random and say nothing of the classes, as "
+        "the title tells; the original's are those of CLIP's text encoder",
+        "class vectors are scaled to one length, unless they are loaded with the released weights",
+        "under the equal recipe SGD replaces the published AdamW of learning rate 1e-4 with warm-up and cosine",
         "input sizes that are no multiple of 8 are padded with zeros and cropped back",
         "the sigmoids of one task answer for its exclusive classes; the original's post-processing is left out",
         "weights start from PyTorch's own values",
@@ -46,8 +50,9 @@ CARD = {
     "options": {
         "embeddings": {
             "default": "random",
-            "help": "where the class vectors come from: random (seeded by the class name), file:PATH (.npz or .pt, one "
-            "vector per class name) or encoder:MODULE:FUNCTION (texts -> vectors)",
+            "help": "where the class vectors come from: file:PATH (the txt_encoding.pth of the original's repository, "
+            "or .npz or .pt with one vector per class name), encoder:MODULE:FUNCTION (texts -> vectors), or random "
+            "(seeded by the class name)",
             "labels": {"random": "random class vectors"},
             "label": "class vectors from {value}",
             "always_named": True,
@@ -67,6 +72,7 @@ class ClipDrivenOriginal(SegmentationModel):
     """Plain U-Net; pooled features and a class's text vector generate that class's head."""
 
     activation = "sigmoid"
+    organ_embedding: Tensor
 
     def __init__(
         self,

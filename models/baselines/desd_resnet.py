@@ -24,7 +24,7 @@ from segbench.core.errors import input_error
 from segbench.core.task import TaskSet
 
 CARD = {
-    "title": "3D ResNet (DeSD)",
+    "title": "DeSD ResNet",
     "kind": "single_task",
     "citation": "Ye et al., DeSD: Self-Supervised Learning with Deep Self-Distillation for 3D Medical Image "
     "Segmentation, MICCAI 2022",
@@ -40,7 +40,7 @@ CARD = {
     ],
     "channels": "any",
     "patch_multiple": [16, 32, 32],
-    "options": {"depth": {"default": 50, "help": "18 or 50 layers", "label": "{value} layers"}},
+    "options": {"depth": {"default": 50, "help": "18 or 50 layers", "label": "{value} layers", "always_named": True}},
     "encoder_keys": ["network.encoder."],
     "backbone": "own",
 }

@@ -43,8 +43,8 @@ CARD = {
     "deviations": [
         "widths follow the config's base; with base 32 they are those of the original's AMOS setting",
         "input sizes that are no multiple of 16 are padded by their border and cropped back",
-        "the auxiliary output weighs half as much as the main one, as a second scale of deep supervision does",
-        "under the equal recipe SGD replaces the published optimiser",
+        "no exponential moving average of the weights; under the equal recipe SGD replaces the published AdamW of "
+        "learning rate 6e-4",
     ],
     "channels": "any",
     "patch_multiple": [16, 16, 16],
@@ -123,4 +123,4 @@ def build(tasks: TaskSet, spec: NetworkSpec) -> PerTaskModel:
     """Return the network for the only task of `tasks`; first width 32 at the base width 32."""
     task = the_task(tasks)
     network = MedFormer(sizes_for(spec), channels=task.num_channels, classes=task.num_classes)
-    return PerTaskModel(tasks, spec, network=network, multiple_zyx=CARD["patch_multiple"], coarsest=True)
+    return PerTaskModel(tasks, spec, network=network, multiple_zyx=CARD["patch_multiple"], scale_rule="equal")

@@ -188,9 +188,8 @@ class MedNeXt(nn.Module):
         residual: whether the blocks that keep the grid have a shortcut; resampling_residual: the others.
         norm: group or layer; grn: whether the blocks have a global response normalisation.
         deep_supervision: whether the coarser decoder stages and the bottleneck answer too.
+        released: whether to hold the tensor of the released weights that nothing reads.
     """
-
-    dummy_tensor: Tensor
 
     def __init__(
         self,
@@ -207,6 +206,7 @@ class MedNeXt(nn.Module):
         norm: str = "group",
         grn: bool = False,
         deep_supervision: bool = True,
+        released: bool = False,
     ):
         super().__init__()
         kind = {"norm": norm, "grn": grn}
@@ -244,7 +244,8 @@ class MedNeXt(nn.Module):
         self.heads = POOLINGS + 1 if deep_supervision else 1
         for level in range(self.heads):
             self.add_module(f"out_{level}", Head(widths[level], classes))
-        self.register_buffer("dummy_tensor", torch.ones(1))  # in the released weights; nothing reads it
+        if released:
+            self.dummy_tensor = nn.Parameter(torch.ones(1), requires_grad=False)
 
     def forward(self, images_BCZYX: Tensor) -> list[Tensor]:
         """Return `logits_BKZYX`, full resolution first, the bottleneck's last."""
@@ -299,6 +300,7 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> MedNeXt:
         norm=str(arch.get("norm_type", "group")),
         grn=any(name.endswith(".grn_gamma") for name in shapes),
         deep_supervision=any(re.match(r"out_[1-9]\.", name) for name in shapes),
+        released=True,
     )
     load_strictly(network, state, WHERE)
     return network.eval()

@@ -259,6 +259,11 @@ class EncoderStage(nn.Module):
         )
         self.downsample = None if last else Merge(width)
 
+    def forward(self, x_BZYXC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the stage's result and what the next stage starts from."""
+        x_BZYXC = self.blocks(x_BZYXC)
+        return x_BZYXC, x_BZYXC if self.downsample is None else self.downsample(x_BZYXC)
+
 
 class Encoder(nn.Module):
     """Embedding and stages; returns their normalised results."""
@@ -274,10 +279,8 @@ class Encoder(nn.Module):
         """Return the features of every stage with channels last, finest first."""
         x_BZYXC, features = self.patch_embed(images_BCZYX), []
         for number, stage in enumerate(self.layers):
-            x_BZYXC = stage.blocks(x_BZYXC)
-            features.append(self.get_submodule(f"norm{number}")(x_BZYXC))
-            if stage.downsample is not None:
-                x_BZYXC = stage.downsample(x_BZYXC)
+            result_BZYXC, x_BZYXC = stage(x_BZYXC)
+            features.append(self.get_submodule(f"norm{number}")(result_BZYXC))
         return features
 
 
@@ -479,4 +482,4 @@ def build(tasks: TaskSet, spec: NetworkSpec, *, drop_path: float = 0.2) -> PerTa
         crop_zyx=spec.patch_size_zyx,
         drop_path=drop_path,
     )
-    return PerTaskModel(tasks, spec, network=network, multiple_zyx=CARD["patch_multiple"], coarsest=True)
+    return PerTaskModel(tasks, spec, network=network, multiple_zyx=CARD["patch_multiple"], scale_rule="halving")

@@ -43,6 +43,8 @@ CARD = {
         "size": {
             "default": "B",
             "help": "S, B, L or H, the sizes of the paper: 15, 58, 440 and 1457 million parameters",
+            "label": "{value}",
+            "always_named": True,
         }
     },
     "encoder_keys": ["network.conv_blocks_context."],

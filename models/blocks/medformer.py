@@ -124,9 +124,7 @@ def measured(
 
 def _check(sizes: Sizes, shapes: Mapping[str, Shape], where: str) -> None:
     fix = "state num_heads, fusion_heads and scale as the network was built with"
-    if sizes.activation not in ACTIVATIONS:
-        known = " or ".join(ACTIVATIONS)
-        raise input_error(where, found=f"act = {sizes.activation!r}", expected=known, fix="use such weights")
+    check_activation(sizes.activation, where)
     if len(sizes.heads) != len(LEVELS) or len(sizes.scales_zyx) != len(DOWN):
         found = f"{len(sizes.heads)} numbers of heads, {len(sizes.scales_zyx)} scales"
         raise input_error(where, found=found, expected=f"{len(LEVELS)} and {len(DOWN)}", fix=fix)
@@ -139,6 +137,13 @@ def _check(sizes: Sizes, shapes: Mapping[str, Shape], where: str) -> None:
         if merged and merged[0] != before * math.prod(scale):
             found, expected = f"scale {list(scale)} of {level}", f"sub-grids that give {merged[0]} of {before} channels"
             raise input_error(where, found=found, expected=expected, fix=fix)
+
+
+def check_activation(name: str, where: str) -> None:
+    """Raise InputError for an activation that is not re-implemented."""
+    if name not in ACTIVATIONS:
+        known = " or ".join(ACTIVATIONS)
+        raise input_error(where, found=f"act = {name!r}", expected=known, fix="use weights of such a network")
 
 
 def has_auxiliary(shapes: Mapping[str, Shape]) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy
 import torch
+from numpy._core.multiarray import scalar
 from torch import Tensor, nn
 
 from segbench.core.errors import Problem, input_error, raise_problems
@@ -15,20 +17,19 @@ from segbench.core.errors import Problem, input_error, raise_problems
 # keys under which other trainers keep their weights; of a teacher and a student, self-distillation keeps the teacher
 WRAPPERS = ("state_dict", "network_weights", "model", "net", "teacher")
 # numbers and settings that other trainers store beside the weights; building them runs no code of the file
-PLAIN_GLOBALS = [
-    numpy.dtype,
-    numpy._core.multiarray.scalar,
-    type(numpy.dtype("f8")),
-    type(numpy.dtype("f4")),
-    argparse.Namespace,
-]
+PLAIN_GLOBALS: list[Any] = [numpy.dtype, scalar, type(numpy.dtype("f8")), type(numpy.dtype("f4")), argparse.Namespace]
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
     """Load a state dict without executing code; a truncated, malicious or foreign file raises `InputError`."""
+    return tensors_of(load_safely(path), path)
+
+
+def load_safely(path: Path | str) -> object:
+    """Return what torch.save wrote, without executing code; a file that does not load so raises `InputError`."""
     try:
         with torch.serialization.safe_globals(PLAIN_GLOBALS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here; all mean that the file cannot be trusted
         raise input_error(
             path,
@@ -36,7 +37,6 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
             expected="a state dict saved by torch.save",
             fix="save it again with torch.save(model.state_dict(), path)",
         ) from error
-    return tensors_of(content, path)
 
 
 def tensors_of(content: object, where: object) -> dict[str, Tensor]:

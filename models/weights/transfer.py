@@ -119,7 +119,8 @@ def _choose(
     wanted: Mapping[str, str], own: Mapping[str, Tensor], state: Mapping[str, Tensor], stems: Mapping[str, str]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors to load by the target's names, and by name what was changed or hinders one."""
-    chosen, reasons = {}, {}
+    chosen: dict[str, Tensor] = {}
+    reasons: dict[str, str] = {}
     for name, file_name in wanted.items():
         if file_name in state:
             tensor, reason = _fitted(name, state[file_name], own[name].shape, stems)

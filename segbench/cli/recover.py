@@ -26,7 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """End orphans, clear locks; status 1 when a workflow of the run is running or the owner of a lock is not known."""
+    """End orphans, clear locks; status 1 when a workflow of the run is running or the owner of a lock is not known.
+
+    Raises:
+        RunFailed: a workflow of the run is running, here or on another host, or nothing is known of a lock's owner.
+    """
     from segbench.core.errors import RunFailed
     from segbench.core.files import remove_abandoned_parts
     from segbench.experiment.config import load_config
@@ -40,17 +44,23 @@ def run(args: argparse.Namespace) -> int:
         raise RunFailed(_refusal(same[0]))
     for path in sorted(Path("results").glob("*/state/running/*.json")):
         _end_orphan(path, known, living)
-    if locks and not known:
-        raise RunFailed("the folder is locked by a workflow whose owner is unknown; if none runs: snakemake --unlock")
+    dead = {key: record for key, record in known.items() if key not in living}
+    unknown = []
     for path in locks:
-        if not _is_of(path, living):
-            path.unlink()
-            log.info("cleared the stale lock %s", path)
-    for dead in known.keys() - living.keys():
-        (OWNERS / f"{dead}.json").unlink(missing_ok=True)
+        if _is_of(path, living):
+            continue
+        if not _is_of(path, dead):
+            unknown.append(path)
+            continue
+        path.unlink()
+        log.info("cleared the stale lock %s", path)
+    for key in dead:
+        (OWNERS / f"{key}.json").unlink(missing_ok=True)
     for folder in (Path("results"), Path("reports"), Path("data/preprocessed")):
         for path in remove_abandoned_parts(folder):
             log.info("removed the half-written %s of a dead process", path)
+    if unknown:
+        raise RunFailed("the folder is locked by a workflow whose owner is unknown; if none runs: snakemake --unlock")
     return 0
 
 
@@ -63,10 +73,10 @@ def _refusal(record: ProcessRecord) -> str:
     )
 
 
-def _is_of(lock: Path, living: dict[str, ProcessRecord]) -> bool:
-    """Tell whether a lock, which lists files, lists one of a living workflow's run."""
+def _is_of(lock: Path, workflows: dict[str, ProcessRecord]) -> bool:
+    """Tell whether a lock, which lists files, lists one of the run of any of these workflows."""
     text = lock.read_text(encoding="utf-8", errors="replace")
-    return any(f"results/{record.about}/" in text for record in living.values())
+    return any(f"results/{record.about}/" in text for record in workflows.values())
 
 
 def _end_orphan(path: Path, known: dict[str, ProcessRecord], living: dict[str, ProcessRecord]) -> None:
@@ -80,13 +90,25 @@ def _end_orphan(path: Path, known: dict[str, ProcessRecord], living: dict[str, P
         if record.owner not in known or record.owner in living:
             log.info("left alone: %s of %s, whose workflow is not known to be dead", path.stem, record.text())
             return
-        process = psutil.Process(record.pid)
         log.info("ending the orphaned job %s (process %d)", path.stem, record.pid)
-        family = [process, *process.children(recursive=True)]  # a command of an external model has children
+        try:
+            _end(record.pid)
+        except psutil.AccessDenied:
+            log.info("left alone: %s of %s, which belongs to another user", path.stem, record.text())
+            return
+    path.unlink(missing_ok=True)
+
+
+def _end(pid: int) -> None:
+    """End a process gently, then it and its children, such as those of a command of an external model, for good."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
         process.terminate()
         psutil.wait_procs([process], timeout=10)
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
         psutil.wait_procs(family, timeout=10)
-    path.unlink(missing_ok=True)

@@ -12,7 +12,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--results", type=Path, required=True, help="folder with scores.csv and run.json")
     parser.add_argument("--out", type=Path, required=True, help="folder that receives index.html, tables/ and figures/")
-
     parser.add_argument("--record", type=Path, help="write the rendered files with their hashes, for the workflow")
 
 
@@ -52,8 +51,9 @@ def _render_once(results: Path, out: Path, record: Path) -> None:
     identity = Identity(code | inputs | {"folder": out.as_posix()})
     kept = record.with_name(f"{record.stem}.kept.json")
     content = requests.read(kept)
+    rendered = content.get("files", {})
     done = content.get("identity") == identity.to_dict() and all(
-        (out / name).is_file() and sha256_of(out / name) == digest for name, digest in content["files"].items()
+        (out / name).is_file() and sha256_of(out / name) == digest for name, digest in rendered.items()
     )
     if not done:
         _render(results, out)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
 from segbench.cli._job import add_job_arguments, computing_device, run_job
+
+if TYPE_CHECKING:
+    from segbench.experiment.context import JobContext
 
 EXAMPLE = "python -m segbench train --config results/demo/config.json --job upstream.uniseg.random.joint.f0.s0"
 
@@ -20,9 +24,9 @@ def run(args: argparse.Namespace) -> int:
     from segbench.experiment.context import JobContext
 
     context = JobContext.of(args.config, args.job)
-    products = [] if context.job.external else ["weights.pt", "log.csv"]
+    products = [] if context.job.external else ["weights.pt"]  # a deleted log trains nothing again
 
-    def work() -> dict:
+    def work() -> dict[str, Any]:
         if context.job.external:
             from segbench.evaluation import external_commands
 
@@ -40,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     )
 
 
-def _train_here(context, args: argparse.Namespace) -> dict:
+def _train_here(context: JobContext, args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from segbench.training.loop import train

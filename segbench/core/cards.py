@@ -63,7 +63,10 @@ class _Download(_Schema):
 
 
 class DatasetCard(_Schema):
-    """Schema of a data-set card; a key `"1-28"` of `merge` stands for every value of the range."""
+    """Schema of a data-set card; a key `"1-28"` of `merge` stands for every value of the range.
+
+    tumours: class value of each tumour or lesion -> class value of the organ that counts it as its own, or null.
+    """
 
     title: str
     layout: Literal["msd", "nnunet_raw", "table", "custom"]
@@ -72,6 +75,7 @@ class DatasetCard(_Schema):
     classes: dict[str, str] = Field(min_length=1)
     merge: dict[int, int] = Field(default_factory=dict)
     structures: list[_Structure] = Field(min_length=1)
+    tumours: dict[int, int | None] = Field(default_factory=dict)
     preprocessing: str
     expected_cases: dict[str, int] = Field(default_factory=dict)
     patient_namespace: str
@@ -309,6 +313,11 @@ def task_from_card(name: str, card: dict) -> Task:
         if unknown:
             where = f"card {name}, structure {structure['name']}"
             problems.append(Problem(where, f"labels {unknown}", f"values of {values}", "fix the structure"))
+    tumours = {int(tumour): organ for tumour, organ in card.get("tumours", {}).items()}
+    unknown = sorted({*tumours, *(organ for organ in tumours.values() if organ is not None)} - set(values))
+    if unknown or any(organ == tumour for tumour, organ in tumours.items()):
+        expected = f"tumours and their organs, different values of {values}"
+        problems.append(Problem(f"card {name}, tumours", f"{tumours}", expected, "fix the values"))
     raise_problems(problems)
     return Task(
         name=name,
@@ -319,6 +328,7 @@ def task_from_card(name: str, card: dict) -> Task:
         preprocessing=card["preprocessing"],
         spacing_is_nominal=card.get("spacing_is_nominal", False),
         synthetic=card.get("synthetic", False),
+        tumours=tuple(tumours.items()),
     )
 
 

@@ -88,18 +88,20 @@ def _files_of(entry: str, pattern: str = "*.py") -> list[str]:
 @cache
 def imports_of(path: str) -> tuple[str, ...]:
     """Return the files of this repository that a file imports, at its top or inside a function, settings left out."""
-    names = dict.fromkeys(_imported_names(_tree(path)))
+    names = dict.fromkeys(_imported_names(_tree(path), path))
     files = (_file_of(name) for name in names if name == SEEDS or not _within(name, SETTINGS))
     return tuple(file for file in files if file is not None)
 
 
-def _imported_names(tree: ast.Module) -> Iterator[str]:
+def _imported_names(tree: ast.Module, path: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = Path(path).parts[: -node.level] if node.level else ()  # `from . import x` starts in the own folder
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def _within(name: str, packages: Iterable[str]) -> bool:
@@ -129,21 +131,24 @@ def _meaning(path: str) -> str:
 
 def _without_card(tree: ast.Module) -> ast.Module:
     """Leave out the card: what of it changes a result is part of the settings."""
-    kept = [
-        node
-        for node in tree.body
-        if not (isinstance(node, ast.Assign) and any(getattr(target, "id", "") == "CARD" for target in node.targets))
-    ]
-    return ast.Module(body=kept, type_ignores=[])
+    return ast.Module(body=[node for node in tree.body if not _is_card(node)], type_ignores=[])
+
+
+def _is_card(node: ast.stmt) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return any(getattr(target, "id", "") == "CARD" for target in targets)
 
 
 def _written(node: object) -> Iterator[str]:
-    """Write a syntax tree without positions, docstrings and empty fields, which differ between versions of Python."""
+    """Write a syntax tree without positions, docstrings and empty fields, which differ between versions of Python.
+
+    A statement that is only a text is a docstring, of a module, class or function, or of the attribute above it.
+    """
     if isinstance(node, ast.AST):
         yield f"({type(node).__name__}"
         for name, value in ast.iter_fields(node):
-            if name == "body" and isinstance(value, list) and value and _is_text(value[0]):
-                value = value[1:]
+            if isinstance(value, list):
+                value = [item for item in value if not _is_text(item)]
             if value is None or value == [] or name in ("kind", "type_comment"):
                 continue
             yield f" {name}="
@@ -156,5 +161,5 @@ def _written(node: object) -> Iterator[str]:
         yield repr(node)
 
 
-def _is_text(node: ast.AST) -> bool:
+def _is_text(node: object) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -38,8 +38,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def part_prefix() -> str:
-    """Return how names of half-written files and folders of this process begin."""
-    return f"{PART}{platform.node()}-{os.getpid()}-"
+    """Return how names of half-written files and folders of this process begin.
+
+    No name of a host holds an '@', so that the host and the process are read back without doubt.
+    """
+    return f"{PART}{platform.node()}@{os.getpid()}-"
 
 
 def remove_abandoned_parts(folder: Path) -> list[Path]:
@@ -50,7 +53,7 @@ def remove_abandoned_parts(folder: Path) -> list[Path]:
     """
     import psutil
 
-    removed, own = [], f"{PART}{platform.node()}-"
+    removed, own = [], f"{PART}{platform.node()}@"
     for root, folders, names in os.walk(folder):
         for name in [name for name in folders + names if name.startswith(own)]:
             writer = name.removeprefix(own).partition("-")[0]

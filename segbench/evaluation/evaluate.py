@@ -6,10 +6,11 @@ identity is scored without predicting again, so that another metric costs no inf
 
 from __future__ import annotations
 
-import json
 import logging
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -25,20 +26,30 @@ from segbench.data.readers import read_label
 from segbench.evaluation import rows as score_rows
 from segbench.evaluation.external_commands import external_facts, find_masks
 from segbench.evaluation.predictors import Predictor
+from segbench.experiment import requests
 from segbench.experiment.context import JobContext
 from segbench.experiment.identity import Identity
+from segbench.experiment.result_record import forget_result
 from segbench.metrics import ScoreValue, score_pair
 
 log = logging.getLogger(__name__)
 
 
-def evaluate(context: JobContext, *, device: str = "cpu") -> dict:
-    """Score one job, write its scores.csv and return facts for its outcome.
+def evaluate(context: JobContext, *, device: str = "cpu") -> dict[str, Any]:
+    """Score one job and write its scores.csv.
 
     A case that fails is a row with status `failed` and its reason, and the outcome is failed, so that the next run
     tries again; the cases that went well are kept.
+
+    Args:
+        context: the job.
+        device: where a network predicts.
+
+    Returns:
+        Facts for the outcome. Seconds are those of the work that the scores rest on, kept label maps included;
+        `predicted` and `scored` count the cases of this call.
     """
-    facts: dict = {}
+    facts: dict[str, Any] = {}
     if context.job.external:
         try:
             masks = find_masks(context)
@@ -58,7 +69,7 @@ def evaluate(context: JobContext, *, device: str = "cpu") -> dict:
 
         predictor = NetworkPredictor(context, device=device)
     evaluation = _Evaluation(context, predictor)
-    score_rows.write_rows(context.evaluate_folder / "scores.csv", evaluation.run())
+    _write_rows(context, evaluation.run())
     facts |= {
         "predict_seconds": round(evaluation.predict_seconds, 3),
         "score_seconds": round(evaluation.score_seconds, 3),
@@ -70,7 +81,12 @@ def evaluate(context: JobContext, *, device: str = "cpu") -> dict:
     return facts
 
 
-def write_unscored(context: JobContext, reason: str) -> dict:
+def _write_rows(context: JobContext, rows: list[score_rows.Row]) -> None:
+    forget_result(context.evaluate_folder)
+    score_rows.write_rows(context.evaluate_folder / "scores.csv", rows)
+
+
+def write_unscored(context: JobContext, reason: str) -> dict[str, Any]:
     """Write a failed row for every expected score of a job, and return the facts of an evaluation that did nothing."""
     rows = [
         row
@@ -80,8 +96,16 @@ def write_unscored(context: JobContext, reason: str) -> dict:
             context, task=task, case=case.case_id, patient=case.patient_id, status="failed", reason=reason
         )
     ]
-    score_rows.write_rows(context.evaluate_folder / "scores.csv", rows)
-    return {"predict_seconds": 0.0, "score_seconds": 0.0}
+    _write_rows(context, rows)
+    return {"predict_seconds": 0.0, "score_seconds": 0.0, "predicted": 0, "scored": 0}
+
+
+class _Scored(NamedTuple):
+    """Scores of one case, and what they cost."""
+
+    values: list[ScoreValue]
+    predict_seconds: float
+    score_seconds: float
 
 
 class _Evaluation:
@@ -103,41 +127,53 @@ class _Evaluation:
         return rows
 
     def _rows(self, task: Task, case: Case) -> list[score_rows.Row]:
-        key = {"task": task, "case": case.case_id, "patient": case.patient_id}
+        unscored = partial(
+            score_rows.unscored_rows, self.context, task=task, case=case.case_id, patient=case.patient_id
+        )
         made_by = self.predictor.made_by(task, case)
         prediction = self.context.prediction_identity(task, case, made_by)
         scores = self.context.score_identity(task, case, prediction.digest)
         cache = self.context.paths.state("evaluate", self.context.job.id) / task.name / f"{case.case_id}.json"
-        cached = _cached_rows(cache, scores)
-        if cached is not None:
-            return cached
+        cached = requests.read(cache)
+        if cached.get("identity") == scores.digest:
+            self.predict_seconds += cached["predict_seconds"]
+            self.score_seconds += cached["score_seconds"]
+            return cached["rows"]
         try:
-            values = self._predict_and_score(task, case, prediction)
+            found = self._predict_and_score(task, case, prediction)
         except Exception as error:  # a failure is data: the row says so, the outcome is failed, the rest goes on
             if is_machine_failure(error):
                 raise
             log.exception("case %s of %s failed", case.case_id, task.name)
-            reason = portable(f"{type(error).__name__}: {error}", self.context.config.data_root)
+            text = " ".join(str(error).split())
+            reason = portable(f"{type(error).__name__}: {text}", self.context.config.data_root)
             self.failures.append(f"{task.name}/{case.case_id}: {reason}")
-            return score_rows.unscored_rows(self.context, **key, status="failed", reason=reason)
-        if values is None:
-            return score_rows.unscored_rows(self.context, **key, status="prediction_missing", reason="no mask")
+            return unscored(status="failed", reason=reason)
+        if found is None:
+            return unscored(status="prediction_missing", reason="no mask")
         self.scored += 1
-        rows = score_rows.case_rows(self.context, **key, values=values)
-        write_json(cache, {"identity": scores.digest, "rows": rows})
+        self.predict_seconds += found.predict_seconds
+        self.score_seconds += found.score_seconds
+        rows = score_rows.case_rows(
+            self.context, task=task, case=case.case_id, patient=case.patient_id, values=found.values
+        )
+        seconds = {"predict_seconds": found.predict_seconds, "score_seconds": found.score_seconds}
+        write_json(cache, seconds | {"identity": scores.digest, "rows": rows})
         return rows
 
-    def _predict_and_score(self, task: Task, case: Case, identity: Identity) -> list[ScoreValue] | None:
-        began = time.monotonic()
-        labels_XYZ = self._kept(task, case, identity)
-        if labels_XYZ is None:
+    def _predict_and_score(self, task: Task, case: Case, identity: Identity) -> _Scored | None:
+        kept = self._kept(task, case, identity)
+        if kept is None:
+            began = time.monotonic()
             labels_XYZ = self.predictor.predict(task, case)
             if labels_XYZ is None:
                 return None
             self.predicted += 1
-            self._keep(task, case, identity, labels_XYZ)
-        predicted = time.monotonic()
-        self.predict_seconds += predicted - began
+            predict_seconds = time.monotonic() - began
+            self._keep(task, case, identity, labels_XYZ, predict_seconds)
+        else:
+            labels_XYZ, predict_seconds = kept
+        began = time.monotonic()
         reference_XYZ = read_label(case, self.context.config.dataset_cards[task.name])
         values = score_pair(
             reference_XYZ,
@@ -147,40 +183,33 @@ class _Evaluation:
             metrics=self.context.config.metrics,
             spacing_is_nominal=task.spacing_is_nominal,
         )
-        self.score_seconds += time.monotonic() - predicted
-        return values
+        return _Scored(values, predict_seconds, time.monotonic() - began)
 
     @property
     def _keeps(self) -> bool:
         """Whether label maps are kept: not those of the oracle, which are the reference, nor copies of given masks."""
         job = self.context.job
-        return self.context.config.inference.keep_predictions and job.model != "oracle"
+        return self.context.config.inference.keep_predictions and not job.external and job.model != "oracle"
 
     def _places(self, task: Task, case: Case) -> tuple[Path, Path]:
         paths, key = self.context.paths, (self.context.job.id, task.name, case.case_id)
         return paths.prediction(*key), paths.prediction_identity(*key)
 
-    def _keep(self, task: Task, case: Case, identity: Identity, labels_XYZ: np.ndarray) -> None:
+    def _keep(self, task: Task, case: Case, identity: Identity, labels_XYZ: np.ndarray, seconds: float) -> None:
         if not self._keeps:
             return
         path, beside = self._places(task, case)
         beside.unlink(missing_ok=True)  # a label map without its identity is never used
         write_prediction(path, labels_XYZ, like=case.image_paths[0])
-        write_json(beside, {"identity": identity.digest, "sha256": sha256_of(path)})
+        write_json(beside, {"identity": identity.digest, "sha256": sha256_of(path), "seconds": seconds})
 
-    def _kept(self, task: Task, case: Case, identity: Identity) -> np.ndarray | None:
-        """Return the kept label map of this very identity, or None."""
+    def _kept(self, task: Task, case: Case, identity: Identity) -> tuple[np.ndarray, float] | None:
+        """Return the kept label map of this very identity and the seconds that it cost, or None."""
         path, beside = self._places(task, case)
         if not self._keeps or not path.is_file() or not beside.is_file():
             return None
-        content = json.loads(beside.read_text(encoding="utf-8"))
+        content = requests.read(beside)
         if content.get("identity") != identity.digest or content.get("sha256") != sha256_of(path):
             return None
-        return np.asarray(nib.load(path).dataobj)
-
-
-def _cached_rows(path: Path, identity: Identity) -> list[score_rows.Row] | None:
-    if not path.exists():
-        return None
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return record["rows"] if record.get("identity") == identity.digest else None
+        image: Any = nib.load(path)
+        return np.asarray(image.dataobj), float(content["seconds"])

@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
-import numpy as np
 
 from segbench.core.case import Case
 from segbench.core.errors import Problem, RunFailed, raise_problems
@@ -28,7 +28,7 @@ from segbench.core.files import sha256_of, write_json
 from segbench.core.provenance import content_hash
 from segbench.core.task import Task
 from segbench.data.readers import read_label
-from segbench.evaluation.label_maps import LabelMap, case_name, grid_problems, read_label_map
+from segbench.evaluation.label_maps import case_name
 from segbench.experiment.config import External
 from segbench.experiment.context import JobContext
 from segbench.experiment.jobs import mask_folders
@@ -91,8 +91,11 @@ def external_facts(context: JobContext, masks: Masks) -> dict:
 def find_masks(context: JobContext) -> Masks:
     """Return the masks of a job, after the prediction command where there is one.
 
-    Raises RunFailed when the command fails or runs too long, and InputError for a folder that is not there and for
-    masks of cases that are no test cases. A test case without a mask is counted, not forgiven.
+    A test case without a mask is counted, not forgiven.
+
+    Raises:
+        RunFailed: the command fails or runs too long.
+        InputError: a folder is absent, or holds masks of cases that are no test cases.
     """
     seconds = 0.0
     if _entry(context).predict:
@@ -125,21 +128,13 @@ def mask_files(folder: Path) -> dict[str, Path]:
     """Return case -> mask of a folder; raises `InputError` when there is no folder, or two masks of one case."""
     if not folder.is_dir():
         raise_problems([Problem(str(folder), "no such folder", "a folder of masks", "fix predictions in the config")])
-    paths = [path for path in sorted(folder.iterdir()) if case_name(path.name)]
-    names = [case_name(path.name) for path in paths]
+    named = [(name, path) for path in sorted(folder.iterdir()) if (name := case_name(path.name))]
+    names = [name for name, _ in named]
     raise_problems(
         Problem(str(folder / name), "stored twice", "one file per case", "remove the stale one")
         for name in sorted({name for name in names if names.count(name) > 1})
     )
-    return dict(zip(names, paths, strict=True))
-
-
-def read_mask(path: Path, case: Case, task: Task) -> LabelMap:
-    """Return a mask on the case's native grid; another grid or an undeclared value raises InputError."""
-    mask = read_label_map(path, frozenset(range(len(task.classes) + 1)))
-    label = nib.load(case.label_path)
-    raise_problems(grid_problems(LabelMap(Path(case.label_path), np.broadcast_to(0, label.shape), label.affine), mask))
-    return mask
+    return dict(named)
 
 
 def write_job_file(context: JobContext) -> Path:
@@ -182,7 +177,8 @@ def _class_values(case: Case, card: dict, folder: Path) -> str:
     path = folder / f"{case.case_id}.nii.gz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(read_label(case, card), nib.load(case.label_path).affine), path)
+        stored: Any = nib.load(case.label_path)
+        nib.save(nib.Nifti1Image(read_label(case, card), stored.affine), path)
     return str(path)
 
 

@@ -5,6 +5,7 @@ Everything is read when it is asked for, and only JSON and tables: no numerical 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +21,15 @@ from segbench.experiment.identity import (
     Identity,
     part,
     prediction_settings_identity,
-    read_identity,
     scoring_parts,
     training_settings_identity,
 )
 from segbench.experiment.jobs import Job, all_jobs, is_trained
 from segbench.experiment.preprocessed_index import PreprocessedIndex, read_index
+from segbench.experiment.result_record import read_result
 from segbench.experiment.splits import Sides, Splits, read_splits
+
+RETRAIN = "train the job again (the workflow does), or name the config that the weights were trained with"
 
 
 @dataclass(frozen=True)
@@ -127,15 +130,29 @@ class JobContext:
         """Identity of the job's training: config, code, training cases in order, and the weights it starts from."""
         parts = dict(training_settings_identity(self.config, self.job).parts)
         if self.job.external:
-            cases = [[self.case(task.name, name) for name in self.sides(task.name).train] for task in self.tasks]
-            content = [[[case.case_id, case.image_sha256, case.label_sha256] for case in of_task] for of_task in cases]
-            return Identity(parts | {"training cases": part(content)})
+            sides = {task.name: self.sides(task.name).train for task in self.tasks}
+            return Identity(parts | {"training cases": part(self._raw_cases(sides))})
         addresses = {
             task.name: [self._address(task, name) for name in self.sides(task.name).train] for task in self.tasks
         }
         parts["training cases"] = part(addresses)
         weights = self._weights_part()
         return Identity(parts | ({"weights it starts from": weights} if weights else {}))
+
+    def _raw_cases(self, cases: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Return task -> merges of its labels, and what names the files of each case, its patient and its spacing."""
+        found = {name: [self.case(name, case) for case in of_task] for name, of_task in cases.items()}
+        return {
+            name: [
+                self.config.dataset_cards[name].get("merge", {}),
+                [[c.case_id, c.patient_id, c.image_sha256, c.label_sha256, c.spacing_mm_xyz] for c in of_task],
+            ]
+            for name, of_task in found.items()
+        }
+
+    def test_case_part(self) -> str:
+        """Return the digest of the test cases, in order, as they are scored: files, patients, spacing, merges."""
+        return part(self._raw_cases({task.name: self.sides(task.name).test for task in self.tasks}))
 
     def _address(self, task: Task, case: str) -> list[str]:
         return [case, self.preprocessed[task.name].address(case)]
@@ -150,8 +167,30 @@ class JobContext:
             return sha256_of(path) if path.is_file() else "absent"
         if self.source is None:
             return None
-        found = read_identity(self.source.train_folder / "record.json")
-        return found.digest if found else "absent"
+        found = read_result(self.source.train_folder)
+        return found.identity.digest if found else "absent"
+
+    def trained_weights(self) -> Path:
+        """Return the path of the job's weights, or where they would be for an external model.
+
+        Raises:
+            InputError: there are none, they were made from other inputs than the config asks for (which are named), or
+                the file is not the one that the training wrote.
+        """
+        record = read_result(self.train_folder)
+        if record is None:
+            expected = "a finished training job"
+            raise input_error(self.train_folder, found="no record.json", expected=expected, fix=RETRAIN)
+        different = record.identity.differences(self.identity, code_counts=not self.config.allow_mixed_training_code)
+        if different:
+            raise input_error(
+                self.train_folder,
+                found=f"weights of another identity; what differs: {', '.join(different)}",
+                expected=f"identity {self.identity.digest}",
+                fix=RETRAIN,
+            )
+        weights = self.train_folder / "weights.pt"
+        return weights if self.job.external else record.check_file(self.train_folder, weights.name)
 
     def prediction_identity(self, task: Task, case: Case, made_by: str) -> Identity:
         """Return the identity of a predicted label map.
@@ -160,6 +199,9 @@ class JobContext:
             task: task of the case.
             case: test case.
             made_by: SHA-256 of the weights or of the given mask; empty for a control.
+
+        Returns:
+            The identity; its digest stands beside the kept label map.
         """
         parts = dict(prediction_settings_identity(self.config, self.job).parts) | {"made by": made_by}
         if self.job.external:

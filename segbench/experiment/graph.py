@@ -20,7 +20,7 @@ from segbench.core.provenance import content_hash
 from segbench.experiment import jobs, requests
 from segbench.experiment.config import Config, parse_config
 from segbench.experiment.identity import (
-    CODE_PARTS,
+    TRAINING_CODE_PARTS,
     Identity,
     evaluation_settings_identity,
     training_settings_identity,
@@ -144,9 +144,10 @@ class Run:
 
     def request_phantom(self) -> Path:
         """Request for the synthetic world."""
-        phantom = self.config.data.phantom
+        phantom, cards = self.config.data.phantom, self.config.dataset_cards
         assert phantom is not None
-        return self._ask("phantom", "world", [phantom.model_dump(), self.task_names, code_digest(*PHANTOM_CODE)])
+        tasks = {task: {key: cards[task][key] for key in INGEST_KEYS} for task in self.task_names}
+        return self._ask("phantom", "world", [phantom.model_dump(), tasks, code_digest(*PHANTOM_CODE)])
 
     def request_ingest(self, task: str) -> Path:
         """Request for a manifest: what of the card changes it, where the data are, and which raw files."""
@@ -180,19 +181,22 @@ class Run:
     def request_train(self, job_id: str) -> Path:
         """Request for a training: its settings and code, and the next attempt when weights are absent."""
         job, folder = self.job_of[job_id], self.paths.train(job_id)
-        products = [] if job.external else [folder / "weights.pt", folder / "record.json"]
+        products = [folder / "record.json", *([] if job.external else [folder / "weights.pt"])]
         identity = training_settings_identity(self.config, job)
         return self._ask("train", job_id, self._counted(identity), folder / "outcome.json", products)
 
     def request_evaluate(self, job_id: str) -> Path:
         """Request for an evaluation: its settings and code, and the next attempt when scores are absent."""
         folder = self.paths.evaluate(job_id)
+        outcome = folder / "outcome.json"
         identity = evaluation_settings_identity(self.config, self.job_of[job_id])
-        return self._ask("evaluate", job_id, self._counted(identity), folder / "outcome.json", [folder / "scores.csv"])
+        went_well = requests.read(outcome).get("status") == "ok"
+        products = [folder / "scores.csv", *([folder / "record.json"] if went_well else [])]
+        return self._ask("evaluate", job_id, self._counted(identity), outcome, products)
 
     def _counted(self, identity: Identity) -> list[tuple[str, str]]:
         code_counts = not self.config.allow_mixed_training_code
-        return sorted(item for item in identity.parts.items() if code_counts or item[0] not in CODE_PARTS)
+        return sorted(item for item in identity.parts.items() if code_counts or item[0] not in TRAINING_CODE_PARTS)
 
     def request_gather(self) -> Path:
         """Request for the score table and the record of the run: the whole config, and the cards that it names."""

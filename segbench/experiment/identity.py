@@ -6,7 +6,6 @@ titles, citations, tolerances, other tasks and folds, `accept_*`, where the data
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import Any
 from segbench.core import cards
 from segbench.core.code import ROOT, code_digest, mentions
 from segbench.core.errors import InputError, input_error
+from segbench.core.files import sha256_of
 from segbench.core.provenance import content_hash
 from segbench.core.task import Task
 from segbench.experiment.config import Config
-from segbench.experiment.jobs import Job, is_trained, mask_folders
+from segbench.experiment.jobs import Job, mask_folders
 
 INITIALISE = "segbench/training/initialise.py"
 TRAINED = "segbench/evaluation/trained.py"
@@ -29,8 +29,12 @@ PREDICTION = {
     "control": "segbench/evaluation/predictors/control.py",
     "masks": "segbench/evaluation/predictors/masks.py",
 }
-SCORING = ("segbench/metrics", "segbench/evaluation/rows.py")
-CODE_PARTS = ("training code", "model code", "initialisation code", "prediction code", "scoring code")
+EXTERNAL = "segbench/evaluation/external_commands.py"
+SCORING = ("segbench/metrics", "segbench/evaluation/rows.py", "segbench/data/readers.py")
+TRAINING_CODE_PARTS = ("training code", "model code", "initialisation code")
+"""What `allow_mixed_training_code` leaves out of comparisons; code that predicts and scores always counts."""
+NETWORK_KEYS = ("patch_multiple",)
+"""Keys of a card that the network is built from."""
 ONLY_FOR_SAVING = ("save_every_seconds",)
 DIGITS = 16
 
@@ -51,10 +55,13 @@ class Identity:
 
         Args:
             other: the identity to compare with.
-            code_counts: whether other code is a difference (`allow_mixed_training_code` says that it is none).
+            code_counts: whether other training code is a difference (`allow_mixed_training_code` says that it is none).
+
+        Returns:
+            Names of parts; empty when the identities are equal.
         """
         names = self.parts.keys() | other.parts.keys()
-        kept = (name for name in names if code_counts or name not in CODE_PARTS)
+        kept = (name for name in names if code_counts or name not in TRAINING_CODE_PARTS)
         return sorted(name for name in kept if self.parts.get(name) != other.parts.get(name))
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,15 +94,15 @@ def training_settings_identity(config: Config, job: Job) -> Identity:
     """Return what config and code say of a training; `JobContext.identity` adds the cases and the source's identity."""
     if job.external:
         external = config.external(job.model)
-        return Identity(
-            {"commands": part([external.train, external.environment]), "tasks": _task_parts(config, job, ())}
-        )
+        commands = {"commands": part([external.train, external.environment])}
+        return Identity(commands | {"tasks": _task_parts(config, job, ()), "fold and seed": f"{job.fold}, {job.seed}"})
     own = cards.code_of(config.model_entry(job.model).name, objective=job.self_supervised)
     entry, card = config.model_entry(job.model), config.card(job.model)
     options = {name: item["default"] for name, item in card["options"].items()} | entry.options
+    facts = {key: card[key] for key in NETWORK_KEYS if key in card}
     training = config.training_of(job.experiment).model_dump(mode="json", exclude=set(ONLY_FOR_SAVING))
     parts = {
-        "model": part([entry.name, options]),
+        "model": part([entry.name, {name: _option(value) for name, value in options.items()}, facts]),
         "model code": code_digest(own, *([OBJECTIVE] if job.self_supervised else [])),
         "training": part(training),
         "training code": code_digest(TRAINING, without=(INITIALISE, OBJECTIVE)),
@@ -104,6 +111,11 @@ def training_settings_identity(config: Config, job: Job) -> Identity:
         "fold and seed": f"{job.fold}, {job.seed}",
     }
     return Identity(parts | _initialisation_parts(config, job))
+
+
+def _option(value: Any) -> Any:
+    """Return the value of an option, with the digest of the file that it names, if it names one."""
+    return [value, sha256_of(value)] if isinstance(value, str) and value and Path(value).is_file() else value
 
 
 def _initialisation_parts(config: Config, job: Job) -> dict[str, str]:
@@ -135,8 +147,10 @@ def _told(task: Task, *, scored: bool) -> list[Any]:
 
 
 def evaluation_settings_identity(config: Config, job: Job) -> Identity:
-    """Return what config and code say of an evaluation; `JobContext` adds weights and test cases."""
+    """Return what config and code say of an evaluation; `evaluation.trained` adds weights and test cases."""
     parts = dict(prediction_settings_identity(config, job).parts)
+    if job.external and config.external(job.model).predict is None:
+        parts["masks"] = part({task: _state_of(folder) for task, folder in mask_folders(config, job).items()})
     return Identity(parts | scoring_parts(config, job.tasks(config)))
 
 
@@ -145,10 +159,9 @@ def prediction_settings_identity(config: Config, job: Job) -> Identity:
     tasks = _task_parts(config, job, ())
     if job.external:
         entry = config.external(job.model)
-        folders = {} if is_trained(config, job) or entry.predict else mask_folders(config, job)
-        given = {task: _state_of(folder) for task, folder in folders.items()}
         commands = part([entry.train, entry.environment, entry.predict, entry.predictions])
-        return Identity({"commands": commands, "tasks": tasks, "masks": part(given)})
+        code = code_digest(PREDICTION["masks"], without=(EXTERNAL,))
+        return Identity({"commands": commands, "tasks": tasks, "prediction code": code})
     if job.control:
         code = code_digest(PREDICTION["control"], f"models/controls/{job.model}.py")
         return Identity({"model": job.model, "tasks": tasks, "prediction code": code})
@@ -177,24 +190,7 @@ def scoring_parts(config: Config, tasks: Iterable[Task]) -> dict[str, str]:
 
 
 def _state_of(folder: Path) -> list[list[Any]]:
-    """Return names, sizes and times of the files of a folder, so that other masks are scored anew."""
+    """Return names, sizes and times of the files of a folder: a request sees other masks without reading them."""
     if not folder.is_dir():
         return []
     return [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(folder.iterdir())]
-
-
-def read_identity(path: Path) -> Identity | None:
-    """Return the identity that a record or identity file holds, None when there is no file.
-
-    Raises:
-        InputError: the file is not what segbench wrote.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise _damaged(path, f"a file that cannot be read ({type(error).__name__})") from error
-    if not isinstance(content, dict):
-        raise _damaged(path, type(content).__name__)
-    return Identity.from_dict(content.get("identity", content), path)

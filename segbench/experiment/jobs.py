@@ -8,14 +8,15 @@ evaluation.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segbench.core import cards
+from segbench.core.errors import Problem, raise_problems
 from segbench.core.paths import RunPaths
 from segbench.core.task import Task, TaskSet
+from segbench.experiment import requests
 from segbench.experiment.config import Config, Data, Initialisation, ModelEntry
 from segbench.experiment.splits import Splits
 
@@ -227,9 +228,18 @@ def folds_to_split(data: Data) -> tuple[int, ...]:
 
 
 def failed_outcomes(config: Config) -> list[dict]:
-    """Return the outcome records of all failed training and evaluation jobs."""
+    """Return the outcome records of all failed training and evaluation jobs; a damaged one is a problem.
+
+    Raises:
+        InputError: an outcome is not what segbench wrote.
+    """
     paths = RunPaths(config.run)
     candidates: Iterable[Path] = [paths.train(job.id) / "outcome.json" for job in training_jobs(config)]
     candidates = [*candidates, *(paths.evaluate(job.id) / "outcome.json" for job in evaluation_jobs(config))]
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in candidates if path.exists()]
-    return [record for record in records if record["status"] == "failed"]
+    records = {path: requests.read(path) for path in candidates if path.exists()}
+    raise_problems(
+        Problem(str(path), "no outcome", "an outcome as segbench wrote it", "run again: the job is done anew")
+        for path, record in records.items()
+        if not {"status", "job", "command", "reason"} <= record.keys()
+    )
+    return [record for record in records.values() if record["status"] == "failed"]

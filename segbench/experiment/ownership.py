@@ -16,10 +16,12 @@ from pathlib import Path
 
 from segbench.core.errors import RunFailed
 from segbench.core.files import write_json
+from segbench.core.paths import RunPaths
 
 OWNERS = Path(".snakemake/segbench-owners")
 OWNER_VARIABLE = "SEGBENCH_OWNER"
-START_TOLERANCE_SECONDS = 1.0
+START_TOLERANCE_SECONDS = 5.0
+"""A correction of the clock shifts start times; a number is not given to another process within seconds."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,13 @@ def write_owner(run: str) -> None:
 
 
 def forget_owner() -> None:
-    """Remove the record of this process."""
-    (OWNERS / f"{platform.node()}-{os.getpid()}.json").unlink(missing_ok=True)
+    """Remove the record of this process, unless a process of its jobs lives on: `recover` then knows whose it is."""
+    name = f"{platform.node()}-{os.getpid()}"
+    path = OWNERS / f"{name}.json"
+    own = read_record(path)
+    jobs = [] if own is None else [read_record(job) for job in RunPaths(own.about).running.glob("*.json")]
+    if not any(job is not None and job.owner == name and job.here and job.alive for job in jobs):
+        path.unlink(missing_ok=True)
 
 
 def owners() -> dict[str, ProcessRecord]:
@@ -107,7 +114,8 @@ def running(folder: Path, name: str, *, pid: int | None = None) -> Iterator[None
     other = read_record(path)
     own = ProcessRecord.of(pid or os.getpid(), name)
     if other is not None and other.alive and (other.host, other.pid) != (own.host, own.pid):
-        raise RunFailed(f"{name} is being run by {other.text()}; wait for it, or end it there, then run again")
+        gone = "" if other.here else f"; if that host is gone, delete {path}"
+        raise RunFailed(f"{name} is being run by {other.text()}; wait for it, or end it there, then run again{gone}")
     write_json(path, asdict(own))
     try:
         yield

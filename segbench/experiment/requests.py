@@ -21,12 +21,15 @@ def ask(path: Path, settings: str, *, outcome: Path | None = None, products: Ite
     Args:
         path: the request.
         settings: digest of what the job depends on beside its other input files.
-        outcome: the job's declared output; a failed one asks for the next attempt.
-        products: what the job leaves beside its outcome; when one is absent although the outcome is there, the next
-            attempt is asked for.
+        outcome: the job's declared output; a failed or damaged one asks for the next attempt.
+        products: what the job leaves beside its outcome unless it failed; when one is absent although the outcome is
+            there, the next attempt is asked for.
+
+    Returns:
+        The path, for the rule's input.
     """
     former = read(path)
-    content = {"settings": settings, "attempt": _attempt(former.get("attempt", 1), outcome, products)}
+    content = {"settings": settings, "attempt": _attempt(_number(former), outcome, products)}
     if former != content:
         write_json(path, content)
     return path
@@ -34,17 +37,23 @@ def ask(path: Path, settings: str, *, outcome: Path | None = None, products: Ite
 
 def attempt_of(path: Path) -> int:
     """Return the number of the attempt that a request asks for; 1 without a request."""
-    return int(read(path).get("attempt", 1))
+    return _number(read(path))
+
+
+def _number(request: dict[str, Any]) -> int:
+    attempt = request.get("attempt", 1)
+    return attempt if isinstance(attempt, int) else 1
 
 
 def _attempt(asked: int, outcome: Path | None, products: Iterable[Path]) -> int:
-    record = read(outcome) if outcome else {}
-    if not record:  # not run yet, or running: Snakemake removes the outcome when a job starts
+    if outcome is None or not outcome.exists():  # not run yet, or running: Snakemake removes it when a job starts
         return asked
-    made = int(record.get("attempt", asked))
-    status = record.get("status", "ok")
-    absent = status == "ok" and any(not product.exists() for product in products)
-    return made + 1 if status == "failed" or absent else max(made, asked)
+    record = read(outcome)
+    made, status = record.get("attempt"), record.get("status")
+    if not isinstance(made, int) or status is None:
+        return asked + 1
+    again = status == "failed" or any(not product.exists() for product in products)
+    return made + 1 if again else max(made, asked)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -20,7 +20,8 @@ DATA_SUFFIXES = (
 def generation(folder: Path, record: Path) -> int:
     """Return 1 before the first ingest, the record's number while the files are those of the record, else the next.
 
-    A file whose size and time are as recorded is not read again; one with another time is compared by content.
+    A file whose size and time are as recorded is not read again; one with another time is compared by content, once:
+    the record then gets its new time.
 
     Args:
         folder: folder of a data set.
@@ -28,17 +29,20 @@ def generation(folder: Path, record: Path) -> int:
     """
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
-        number, known = int(content["generation"]), dict(content["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        number = int(content["generation"])
+        known = {name: (int(size), int(time), str(digest)) for name, (size, time, digest) in content["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return 1
     found = dict(_states(folder))
-    if found.keys() != known.keys():
+    if any(name not in known or size != known[name][0] for name, (size, _) in found.items()) or len(found) < len(known):
         return number + 1
-    same = all(
-        state == known[name][:2] or (state[0] == known[name][0] and sha256_of(folder / name) == known[name][2])
-        for name, state in found.items()
-    )
-    return number if same else number + 1
+    touched = [name for name, (_, time) in found.items() if time != known[name][1]]
+    if any(sha256_of(folder / name) != known[name][2] for name in touched):
+        return number + 1
+    if touched:
+        files = {name: [*state, known[name][2]] for name, state in found.items()}
+        write_json(record, {"generation": number, "files": files})
+    return number
 
 
 def write_record(folder: Path, record: Path, cases: Iterable[Case]) -> None:

@@ -58,8 +58,8 @@ class BatchStream(Dataset):
         axes = (self.tasks.names[position], self.job.fold, self.job.seed, self.visit[step])
         rng = np.random.default_rng(seed_for("batch", *axes))
         sampler = self.samplers[position]
-        images_BCZYX, labels_BZYX = sampler.sample(rng, self.settings.batch_size)
-        images_BCZYX, labels_BZYX = augment(self.augmentations[position], images_BCZYX, labels_BZYX, rng)
+        patches = sampler.sample(rng, self.settings.batch_size)
+        images_BCZYX, labels_BZYX = augment(self.augmentations[position], *patches, rng)
         return position, torch.as_tensor(images_BCZYX), torch.as_tensor(labels_BZYX), list(sampler.last_case_ids)
 
     def loader(self, start: int, workers: int) -> DataLoader:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from models.interface import SegmentationModel
 from segbench.core.cards import loaded_prefixes
 from segbench.core.errors import RunFailed, input_error
 from segbench.core.files import sha256_of
 from segbench.experiment.context import JobContext
-from segbench.experiment.identity import read_identity
+from segbench.experiment.result_record import read_result
 from segbench.training.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
 
 
-def initialise(context: JobContext, model: SegmentationModel) -> dict | None:
+def initialise(context: JobContext, model: SegmentationModel) -> dict[str, Any] | None:
     """Load the pre-trained weights that the config names into `model` in place.
 
     Returns:
@@ -24,8 +25,8 @@ def initialise(context: JobContext, model: SegmentationModel) -> dict | None:
 
     Raises:
         RunFailed: the source job has no weights.
-        InputError: the source's weights are of another identity, or the file or what it holds is not as expected; then
-            nothing was loaded.
+        InputError: the source's weights are of another identity or were changed, or the file or what it holds is not as
+            expected; then nothing was loaded.
     """
     job, config = context.job, context.config
     if job.experiment != "downstream":
@@ -35,7 +36,9 @@ def initialise(context: JobContext, model: SegmentationModel) -> dict | None:
     item = job.weights(config)
     if item.file is not None:
         path, entry, source = Path(item.file), config.model_entry(job.model), Path(item.file).name
-        prefixes = loaded_prefixes(config.format_cards[item.format], entry.name, config.model_cards[entry.name])
+        known = loaded_prefixes(config.format_cards[item.format], entry.name, config.model_cards[entry.name])
+        assert known is not None, "the config is refused when a format fits another network"
+        prefixes = known
     elif context.source is not None:
         path, source = _weights_of(context, context.source), context.source.job.id
         prefixes = context.source.card["encoder_keys"]
@@ -67,15 +70,6 @@ def checked_sha256(path: Path, expected: str | None) -> str:
 
 
 def _weights_of(context: JobContext, source: JobContext) -> Path:
-    path, record = source.train_folder / "weights.pt", read_identity(source.train_folder / "record.json")
-    if not path.exists() or record is None:
+    if not (source.train_folder / "weights.pt").exists() or read_result(source.train_folder) is None:
         raise RunFailed(f"{context.job.id} starts from {source.job.id}, which has no weights because it failed")
-    different = record.differences(source.identity, code_counts=not context.config.allow_mixed_training_code)
-    if different:
-        raise input_error(
-            path,
-            found=f"weights of another identity; what differs: {', '.join(different)}",
-            expected=f"identity {source.identity.digest}",
-            fix=f"train {source.job.id} again",
-        )
-    return path
+    return source.trained_weights()

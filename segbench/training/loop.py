@@ -2,8 +2,8 @@
 
 SGD with Nesterov momentum, polynomial decay and gradient clipping, as in the released UniSeg trainer. Test cases never
 select anything: there is no validation and no early stopping. A state is kept beside the declared outputs, so that a
-killed job continues and ends with the same weights. Self-supervised objectives walk the same loop, without labels and
-with losses of their own.
+killed job continues and ends with the same weights. Self-supervised objectives go through the same loop, without labels
+and with losses of their own.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.interface import NetworkSpec, SegmentationModel
 from models.loader import build_model
@@ -25,9 +27,12 @@ from segbench.core.errors import RunFailed
 from segbench.core.files import sha256_of, write_text
 from segbench.core.progress import Progress
 from segbench.core.seeds import seed_for
-from segbench.experiment.config import Config
+from segbench.core.task import Task
+from segbench.experiment.config import Config, Training
 from segbench.experiment.context import JobContext
 from segbench.experiment.identity import Identity
+from segbench.experiment.jobs import Job
+from segbench.experiment.result_record import forget_result
 from segbench.training import checkpoint
 from segbench.training.data import BatchStream
 from segbench.training.initialise import initialise
@@ -45,7 +50,7 @@ class Progression:
 
     step: int = 0
     seconds: float = 0.0
-    rows: list[list] = field(default_factory=list)
+    rows: list[list[Any]] = field(default_factory=list)
     window: list[float] = field(default_factory=list)
 
 
@@ -64,21 +69,29 @@ def new_model(context: JobContext) -> SegmentationModel | Objective:
 
 
 def learning_rate(initial: float, step: int, total: int, exponent: float) -> float:
-    """Return the polynomial decay initial * (1 - step / total) ** exponent."""
+    """Return the polynomial decay initial * (1 - step / total) ** exponent; the first step has the initial rate."""
     return initial * (1 - step / total) ** exponent
 
 
-def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dict:
-    """Train one job to its end, write weights.pt and log.csv, and return facts for its outcome.
+def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dict[str, Any]:
+    """Train one job to its end and write weights.pt and log.csv.
 
     The resumable state stays where it is: whoever writes the outcome removes it afterwards.
 
+    Args:
+        context: the job.
+        device: where the network is.
+        workers: processes that load and augment patches; 0 for this one.
+
+    Returns:
+        Facts for the outcome.
+
     Raises:
-        RunFailed: the loss is not finite; the message names the step and the cases.
+        RunFailed: the loss, or the norm of its gradient, is not finite; the message names the step and the cases.
     """
     model = new_model(context)
-    match = initialise(context, model)
-    model.to(device=device, memory_format=MEMORY_FORMAT).train()
+    match = initialise(context, model) if isinstance(model, SegmentationModel) else None
+    model.to(device=device, memory_format=MEMORY_FORMAT).train()  # type: ignore[call-overload]
     settings = context.training
     optimiser = torch.optim.SGD(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -92,6 +105,7 @@ def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dic
     stream = BatchStream(context)
     _run_steps(context, model, optimiser, stream, progression, state_path, device, workers)
     folder = context.train_folder
+    forget_result(folder)
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     checkpoint.save(folder / "weights.pt", weights)
     _write_log(folder / "log.csv", progression.rows)
@@ -107,7 +121,9 @@ def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dic
     }
 
 
-def _resume(path: Path, identity: Identity, model: SegmentationModel | Objective, optimiser) -> Progression:
+def _resume(
+    path: Path, identity: Identity, model: SegmentationModel | Objective, optimiser: torch.optim.Optimizer
+) -> Progression:
     state = checkpoint.load_state(path, identity)
     if state is None:
         return Progression()
@@ -118,7 +134,14 @@ def _resume(path: Path, identity: Identity, model: SegmentationModel | Objective
 
 
 def _run_steps(
-    context, model, optimiser, stream, progression, state_path, device, workers
+    context: JobContext,
+    model: SegmentationModel | Objective,
+    optimiser: torch.optim.Optimizer,
+    stream: BatchStream,
+    progression: Progression,
+    state_path: Path,
+    device: torch.device,
+    workers: int,
 ) -> None:  # one flat loop, so that every quantity of a step is seen in one place
     settings, job = context.training, context.job
     total = len(stream)
@@ -131,9 +154,10 @@ def _run_steps(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             images_BCZYX = images_BCZYX.to(device, memory_format=MEMORY_FORMAT)
-            loss = _step(model, optimiser, images_BCZYX, labels_BZYX.to(device), task, settings, job, step)
-            if not math.isfinite(loss):
-                raise RunFailed(f"the loss is {loss} at step {step} of {job.id}, cases {', '.join(case_ids)}")
+            loss, norm = _step(model, optimiser, images_BCZYX, labels_BZYX.to(device), task, settings, job, step)
+            for name, value in {"loss": loss, "norm of the gradient": norm}.items():
+                if not math.isfinite(value):
+                    raise RunFailed(f"the {name} is {value} at step {step} of {job.id}, cases {', '.join(case_ids)}")
             now = time.monotonic()
             progression.seconds += now - last_time
             last_time = now
@@ -149,12 +173,22 @@ def _run_steps(
                 last_save = last_time = time.monotonic()
 
 
-def _step(model, optimiser, images_BCZYX, labels_BZYX, task, settings, job, step: int) -> float:
+def _step(
+    model: SegmentationModel | Objective,
+    optimiser: torch.optim.Optimizer,
+    images_BCZYX: Tensor,
+    labels_BZYX: Tensor,
+    task: Task,
+    settings: Training,
+    job: Job,
+    step: int,
+) -> tuple[float, float]:
+    """Return the loss and the norm of its gradient before clipping; the weights move only when both are finite."""
     optimiser.zero_grad(set_to_none=True)
     autocast = torch.autocast(images_BCZYX.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("step", job.seed, step))
-        if job.self_supervised:
+        if isinstance(model, Objective):
             with autocast:
                 loss = model(images_BCZYX, np.random.default_rng(seed_for("views", job.seed, step)))
         else:
@@ -162,16 +196,24 @@ def _step(model, optimiser, images_BCZYX, labels_BZYX, task, settings, job, step
                 outputs = model(images_BCZYX, task)
             loss = training_loss(model, outputs, labels_BZYX, task)
         value = loss.item()
-        if math.isfinite(value):
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        if not math.isfinite(value):
+            return value, 0.0
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip).item()
+        if math.isfinite(norm):
             optimiser.step()
-            if job.self_supervised:
+            if isinstance(model, Objective):
                 model.after_step()
-    return value
+    return value, norm
 
 
-def _save_state(path: Path, identity: Identity, model, optimiser, progression: Progression) -> None:
+def _save_state(
+    path: Path,
+    identity: Identity,
+    model: SegmentationModel | Objective,
+    optimiser: torch.optim.Optimizer,
+    progression: Progression,
+) -> None:
     checkpoint.save(
         path,
         {
@@ -186,7 +228,7 @@ def _save_state(path: Path, identity: Identity, model, optimiser, progression: P
     )
 
 
-def _write_log(path: Path, rows: list[list]) -> None:
+def _write_log(path: Path, rows: list[list[Any]]) -> None:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["iteration", "task", "loss", "learning_rate", "seconds"])

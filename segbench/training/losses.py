@@ -3,7 +3,7 @@
 The form is nnU-Net's (Isensee et al. 2021), as in the released UniSeg trainer: soft Dice over the foreground classes
 per sample plus cross-entropy, summed over scales with weights 1, 1/2, 1/4, ... normalised to one, the coarsest scale
 left out. A sigmoid model is trained with Dice + binary cross-entropy over its foreground channels. A model may ask for
-MultiTalent's sums over classes instead, or for the coarsest scale to count.
+MultiTalent's sums over classes instead, or for other weights of the scales.
 """
 
 from __future__ import annotations
@@ -57,9 +57,15 @@ def summed_loss(logits_BKZYX: Tensor, targets_BKZYX: Tensor) -> Tensor:
     return entropy_BKZYX.mean((2, 3, 4)).sum() - (2 * overlap_K / size_K.clamp(min=1e-7)).sum()
 
 
-def scale_weights(count: int, *, coarsest: bool = False) -> list[float]:
-    """Return the weight of each scale, full resolution first; they sum to one, and the coarsest has none by default."""
-    used = count if coarsest else max(1, count - 1)
+def scale_weights(count: int, *, rule: str = "nnunet") -> list[float]:
+    """Return the weight of each scale, full resolution first; they sum to one.
+
+    rule: 'nnunet' for 1, 1/2, 1/4, ... and nothing for the coarsest of several; 'halving' for the same with the
+    coarsest; 'equal' for equal weights.
+    """
+    if rule == "equal":
+        return [1 / count] * count
+    used = count if rule == "halving" else max(1, count - 1)
     weights = [0.5**scale if scale < used else 0.0 for scale in range(count)]
     return [weight / sum(weights) for weight in weights]
 
@@ -71,7 +77,7 @@ def training_loss(model: SegmentationModel, outputs: Sequence[Tensor], labels_BZ
     """
     targets_BKZYX = model.targets(labels_BZYX, task)
     total = outputs[0].new_zeros((), dtype=torch.float32)
-    weights = scale_weights(len(outputs), coarsest=model.trains_coarsest)
+    weights = scale_weights(len(outputs), rule=model.scale_rule)
     for weight, logits_BKZYX in zip(weights, outputs, strict=True):
         if weight == 0:
             continue

@@ -15,6 +15,7 @@ CARD = {
     "channels": [{"name": "CT", "modality": "CT"}, {"name": "PET", "modality": "PET"}],
     "classes": {"1": "lesion"},
     "structures": [{"name": "lesion", "labels": [1], "tolerance_mm": 4.0, "lesion": True}],
+    "tumours": {"1": None},
     "preprocessing": "autopet",
     "expected_cases": {"total": 1014},
     "patient_namespace": "autopet",

@@ -7,6 +7,7 @@ CARD = {
     "channels": [{"name": "DWI", "modality": "MR"}, {"name": "ADC", "modality": "MR"}],
     "classes": {"1": "infarct"},
     "structures": [{"name": "infarct", "labels": [1], "tolerance_mm": 2.0, "lesion": True}],
+    "tumours": {"1": None},
     "preprocessing": "default",
     "expected_cases": {"total": 1},
     "patient_namespace": "isles22",

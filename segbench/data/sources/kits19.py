@@ -18,6 +18,7 @@ CARD = {
         {"name": "kidney", "labels": [1], "tolerance_mm": 3.0, "lesion": False},
         {"name": "kidney tumour", "labels": [2], "tolerance_mm": 3.0, "lesion": True},
     ],
+    "tumours": {"2": 1},
     "preprocessing": "ct",
     "expected_cases": {"total": 210},
     "patient_namespace": "kits19",

@@ -23,6 +23,7 @@ CARD = {
         {"name": "liver", "labels": [1], "tolerance_mm": 3.0, "lesion": False},
         {"name": "liver tumour", "labels": [2], "tolerance_mm": 3.0, "lesion": True},
     ],
+    "tumours": {"2": 1},
     "preprocessing": "ct",
     "expected_cases": {"total": 131},
     "patient_namespace": "lits",

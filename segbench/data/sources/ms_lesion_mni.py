@@ -12,6 +12,7 @@ CARD = {
     ],
     "classes": {"1": "lesion"},
     "structures": [{"name": "lesion", "labels": [1], "tolerance_mm": 2.0, "lesion": True}],
+    "tumours": {"1": None},
     "preprocessing": "default",
     "expected_cases": {"total": 3},
     "patient_namespace": "ms_lesion_mni",

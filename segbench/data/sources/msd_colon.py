@@ -7,6 +7,7 @@ CARD = {
     "channels": [{"name": "CT", "modality": "CT"}],
     "classes": {"1": "colon tumour"},
     "structures": [{"name": "colon tumour", "labels": [1], "tolerance_mm": 3.0, "lesion": True}],
+    "tumours": {"1": None},
     "preprocessing": "ct",
     "expected_cases": {"total": 126},
     "patient_namespace": "msd_colon",

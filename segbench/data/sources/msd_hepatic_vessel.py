@@ -10,6 +10,7 @@ CARD = {
         {"name": "hepatic vessel", "labels": [1], "tolerance_mm": 3.0, "lesion": False},
         {"name": "hepatic tumour", "labels": [2], "tolerance_mm": 3.0, "lesion": True},
     ],
+    "tumours": {"2": None},
     "preprocessing": "ct",
     "expected_cases": {"total": 303},
     "patient_namespace": "msd_hepatic_vessel",

@@ -10,6 +10,7 @@ CARD = {
         {"name": "pancreas", "labels": [1], "tolerance_mm": 3.0, "lesion": False},
         {"name": "pancreas tumour", "labels": [2], "tolerance_mm": 3.0, "lesion": True},
     ],
+    "tumours": {"2": 1},
     "preprocessing": "ct",
     "expected_cases": {"total": 281},
     "patient_namespace": "msd_pancreas",

@@ -10,6 +10,7 @@ CARD = {
     "structures": [
         {"name": "colon tumour", "labels": [1], "tolerance_mm": 5.0, "lesion": True},
     ],
+    "tumours": {"1": None},
     "preprocessing": "phantom_ct",
     "expected_cases": {"total": 14},
     "patient_namespace": "phantom",

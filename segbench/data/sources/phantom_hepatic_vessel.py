@@ -11,6 +11,7 @@ CARD = {
         {"name": "hepatic vessel", "labels": [1], "tolerance_mm": 4.0, "lesion": False},
         {"name": "hepatic tumour", "labels": [2], "tolerance_mm": 5.0, "lesion": True},
     ],
+    "tumours": {"2": None},
     "preprocessing": "phantom_ct",
     "expected_cases": {"total": 14},
     "patient_namespace": "phantom",

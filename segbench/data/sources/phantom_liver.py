@@ -11,6 +11,7 @@ CARD = {
         {"name": "liver", "labels": [1], "tolerance_mm": 5.0, "lesion": False},
         {"name": "liver tumour", "labels": [2], "tolerance_mm": 5.0, "lesion": True},
     ],
+    "tumours": {"2": 1},
     "preprocessing": "phantom_ct",
     "expected_cases": {"total": 14},
     "patient_namespace": "phantom",

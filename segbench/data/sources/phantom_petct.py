@@ -13,6 +13,7 @@ CARD = {
     "structures": [
         {"name": "lesion", "labels": [1], "tolerance_mm": 6.0, "lesion": True},
     ],
+    "tumours": {"1": None},
     "preprocessing": "phantom_petct",
     "expected_cases": {"total": 14},
     "patient_namespace": "phantom",

@@ -10,6 +10,7 @@ CARD = {
     "structures": [
         {"name": "vestibular schwannoma", "labels": [1], "tolerance_mm": 3.0, "lesion": True},
     ],
+    "tumours": {"1": None},
     "preprocessing": "phantom_mr",
     "expected_cases": {"total": 14},
     "patient_namespace": "phantom",

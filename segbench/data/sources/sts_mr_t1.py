@@ -7,6 +7,7 @@ CARD = {
     "channels": [{"name": "T1", "modality": "MR"}],
     "classes": {"1": "gross tumour volume"},
     "structures": [{"name": "gross tumour volume", "labels": [1], "tolerance_mm": 4.0, "lesion": True}],
+    "tumours": {"1": None},
     "preprocessing": "sts_mr",
     "expected_cases": {"total": 51},
     "patient_namespace": "sts",

@@ -27,6 +27,7 @@ CARD = {
     "channels": [{"name": "T1", "modality": "MR"}],
     "classes": {"1": "vestibular schwannoma"},
     "structures": [{"name": "vestibular schwannoma", "labels": [1], "tolerance_mm": 1.0, "lesion": True}],
+    "tumours": {"1": None},
     "preprocessing": "default",
     "expected_cases": {"total": 242},
     "patient_namespace": "vs_seg",

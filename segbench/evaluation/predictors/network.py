@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from models.weights.reading import load_strictly, read_state_dict
 from segbench.core.case import Case
 from segbench.core.task import Task
 from segbench.data.store import open_case
-from segbench.evaluation.trained import check_identity, weights_digest
+from segbench.evaluation.trained import weights_digest
 from segbench.experiment.config import Config
 from segbench.experiment.context import JobContext
 from segbench.inference.sliding_window import predict_probabilities
@@ -50,8 +49,9 @@ def trained_network(context: JobContext, *, device: str) -> SegmentationModel:
     Raises:
         InputError: there are no weights, or they were made from other inputs than the config asks for.
     """
-    path: Path = check_identity(context)
+    path = context.trained_weights()
     model = new_model(context)
+    assert isinstance(model, SegmentationModel), "an objective predicts nothing"
     load_strictly(model, read_state_dict(path), path)
     return model.to(device).eval()
 

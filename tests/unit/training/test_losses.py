@@ -16,7 +16,7 @@ class Stub(torch.nn.Module):
 
     activation = "softmax"
     class_loss = "mean"
-    trains_coarsest = False
+    scale_rule = "nnunet"
     tasks = TaskSet([TASK])
 
     def targets(self, labels_BZYX, task):
@@ -53,7 +53,8 @@ def test_a_sigmoid_model_ignores_the_background_channel():
 def test_scale_weights_halve_leave_the_coarsest_out_and_sum_to_one():
     assert scale_weights(3) == pytest.approx([2 / 3, 1 / 3, 0])
     assert scale_weights(1) == [1.0]
-    assert scale_weights(3, coarsest=True) == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    assert scale_weights(3, rule="halving") == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    assert scale_weights(2, rule="equal") == [0.5, 0.5]
 
 
 def test_the_coarsest_scale_has_no_gradient():
@@ -69,7 +70,7 @@ def test_a_model_may_train_its_coarsest_scale():
     outputs = [torch.randn(1, 2, s, s, s, requires_grad=True) for s in (8, 4)]
     labels = torch.randint(0, 2, (1, 8, 8, 8), generator=torch.Generator().manual_seed(0))
     model = Stub()
-    model.trains_coarsest = True
+    model.scale_rule = "halving"
     training_loss(model, outputs, labels, TASK).backward()
     assert outputs[1].grad.abs().sum() > 0
 
