@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from segbench.cli._job import computing_device
@@ -41,9 +42,10 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(args.config)
     context = predict.trained_job(config, args.job)
     tasks = predict.asked_tasks(context, args.tasks)
-    images = {name: [Path(part) for part in name.split(",")] for name in args.images}
+    images = {name: _files(name) for name in args.images}
     targets = _targets(images, args.output)
-    predict.raise_image_problems(list(images.values()), tasks)
+    for notice in predict.checked_images(list(images.values()), tasks):
+        print(f"notice: {notice}", file=sys.stderr)
     model = trained_network(context, device=computing_device(args.threads))
     for name, paths in images.items():
         for task, labels_XYZ in predict.predict_image(model, config, paths, tasks):
@@ -51,6 +53,11 @@ def run(args: argparse.Namespace) -> int:
             write_prediction(path, labels_XYZ, like=paths[0])
             print(path, flush=True)
     return 0
+
+
+def _files(name: str) -> list[Path]:
+    """Return the files of one image; a comma separates channels unless it belongs to the name of a file."""
+    return [Path(name)] if Path(name).exists() else [Path(part) for part in name.split(",")]
 
 
 def _targets(images: dict[str, list[Path]], output: Path) -> dict[str, str]:

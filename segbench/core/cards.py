@@ -76,6 +76,7 @@ class DatasetCard(_Schema):
     channels: list[_Channel] = Field(min_length=1)
     classes: dict[str, str] = Field(min_length=1)
     merge: dict[int, int] = Field(default_factory=dict)
+    ignore_labels: list[int] = Field(default_factory=list)
     structures: list[_Structure] = Field(min_length=1)
     tumours: dict[int, int | None] = Field(default_factory=dict)
     preprocessing: str
@@ -292,6 +293,10 @@ def _meaning_problems(name: str, card: dict) -> Iterator[Problem]:
     words = [value for value in card["classes"] if not value.isdigit()]
     if words:
         yield Problem(f"card {name}", f"class values {words}", "whole numbers", "write value: name")
+    named = {int(value) for value in card["classes"] if value.isdigit()} | {0} | set(card.get("merge", {}))
+    for value in card.get("ignore_labels", ()):
+        if value in named:
+            yield Problem(f"card {name}", f"ignore_labels {value}", "no background, class or merged value", "fix it")
     structures = [structure["name"] for structure in card["structures"]]
     for twice in sorted({item for item in structures if structures.count(item) > 1}):
         yield Problem(f"card {name}", f"the structure {twice!r} twice", "each once", "rename one")

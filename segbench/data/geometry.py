@@ -26,6 +26,7 @@ from segbench.data.resampling import (
     resample_labels,
     zoom,
 )
+from segbench.data.volumes import open_volume
 
 Size = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -150,8 +151,23 @@ def ras_spacing_mm_zyx(affine: np.ndarray) -> Spacing:
 
 
 def write_prediction(path: Path, labels_XYZ: np.ndarray, *, like: Path | str) -> None:
-    """Write a label map as NIfTI with the grid of the image `like`, whole or not at all."""
-    image = nib.Nifti1Image(labels_XYZ, nib.load(like).affine)
+    """Write a label map as NIfTI on the grid of an image, whole or not at all.
+
+    The header states what the image's header states: sform and qform with their codes, in mm. An image without any
+    orientation gets a label map without any, so that every program shows the two on top of each other.
+    """
+    volume = open_volume(like)
+    image = nib.Nifti1Image(labels_XYZ, volume.affine)
+    if volume.header is None:
+        image.set_qform(volume.affine, code="scanner")
+        image.set_sform(volume.affine, code="scanner")
+    else:
+        to_mm = np.diag([volume.mm_per_unit] * 3 + [1.0])
+        image.header["pixdim"][1:4] = np.abs(volume.header["pixdim"][1:4]) * volume.mm_per_unit
+        for form in ("qform", "sform"):
+            matrix, code = getattr(volume.header, f"get_{form}")(coded=True)
+            getattr(image.header, f"set_{form}")(None if matrix is None else to_mm @ matrix, int(code))
+        image._affine = image.header.get_best_affine()
     image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary:
         nib.save(image, temporary)

@@ -35,6 +35,7 @@ def store_folder(case: Case, card: dict, recipe: PreprocessingRecipe, *, store_r
             "image": case.image_sha256,
             "label": case.label_sha256,
             "merge": card.get("merge", {}),
+            "ignore_labels": card.get("ignore_labels", []),
             "channels": card["channels"],
             "recipe": recipe.to_dict(),
         }

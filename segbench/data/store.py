@@ -24,6 +24,7 @@ import blosc2
 import numpy as np
 
 from segbench.core.files import part_prefix, write_json
+from segbench.core.task import IGNORED
 from segbench.data.geometry import Geometry
 
 CHUNK = 64
@@ -117,7 +118,7 @@ def _foreground(labels_ZYX: np.ndarray) -> dict[str, list[list[int]]]:
     rng = np.random.default_rng(0)
     found = {}
     for value in np.unique(labels_ZYX):
-        if value == 0:
+        if value in (0, IGNORED):
             continue
         positions = np.argwhere(labels_ZYX == value)
         if len(positions) > FOREGROUND_SAMPLES:

@@ -20,11 +20,12 @@ from segbench.core.errors import InputError, RunFailed, is_machine_failure
 from segbench.core.files import sha256_of, write_json
 from segbench.core.progress import Progress
 from segbench.core.provenance import portable
-from segbench.core.task import Task
+from segbench.core.task import IGNORED, Task
 from segbench.data.geometry import write_prediction
 from segbench.data.readers import read_label
 from segbench.evaluation import rows as score_rows
 from segbench.evaluation.external_commands import external_facts, find_masks
+from segbench.evaluation.label_maps import without_ignored
 from segbench.evaluation.predictors import Predictor
 from segbench.experiment import requests
 from segbench.experiment.context import JobContext
@@ -175,6 +176,7 @@ class _Evaluation:
             labels_XYZ, predict_seconds = kept
         began = time.monotonic()
         reference_XYZ = read_label(case, self.context.config.dataset_cards[task.name])
+        labels_XYZ = without_ignored(labels_XYZ, reference_XYZ, (IGNORED,))
         values = score_pair(
             reference_XYZ,
             labels_XYZ,

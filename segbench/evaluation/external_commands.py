@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 
@@ -28,6 +27,7 @@ from segbench.core.files import sha256_of, write_json
 from segbench.core.provenance import content_hash
 from segbench.core.task import Task
 from segbench.data.readers import read_label
+from segbench.data.volumes import open_volume
 from segbench.evaluation.label_maps import case_name
 from segbench.experiment.config import External
 from segbench.experiment.context import JobContext
@@ -177,8 +177,7 @@ def _class_values(case: Case, card: dict, folder: Path) -> str:
     path = folder / f"{case.case_id}.nii.gz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        stored: Any = nib.load(case.label_path)
-        nib.save(nib.Nifti1Image(read_label(case, card), stored.affine), path)
+        nib.save(nib.Nifti1Image(read_label(case, card), open_volume(case.label_path).affine), path)
     return str(path)
 
 

@@ -47,15 +47,15 @@ def asked_tasks(context: JobContext, names: Sequence[str]) -> list[Task]:
     return [known[name] for name in dict.fromkeys(names or known)]
 
 
-def raise_image_problems(images: Sequence[Paths], tasks: Sequence[Task]) -> None:
-    """Check every image against the channels of every task; all problems are raised at once."""
+def checked_images(images: Sequence[Paths], tasks: Sequence[Task]) -> list[str]:
+    """Check every image against the channels of every task and return the notices; problems are raised at once."""
     found = [
-        item
+        check_image(paths, list(modalities))
         for paths in images
         for modalities in dict.fromkeys(tuple(channel.modality for channel in task.channels) for task in tasks)
-        for item in check_image(paths, list(modalities))
     ]
-    raise_problems(dict.fromkeys(found))
+    raise_problems(dict.fromkeys(problem for problems, _ in found for problem in problems))
+    return list(dict.fromkeys(notice for _, notices in found for notice in notices))
 
 
 def predict_image(

@@ -14,11 +14,11 @@ from segbench.experiment.config import Config
 from segbench.experiment.identity import (
     Identity,
     evaluation_settings_identity,
-    read_identity,
     training_settings_identity,
 )
 from segbench.experiment.jobs import evaluation_jobs, training_jobs
 from segbench.experiment.ownership import read_record
+from segbench.experiment.result_record import read_result
 
 
 @dataclass
@@ -67,12 +67,12 @@ def run_status(config: Config) -> RunStatus:
 
 def _differences(folder: Path, asked: Identity, *, code_counts: bool) -> str:
     try:
-        found = read_identity(folder / "record.json")
+        record = read_result(folder)
     except InputError as error:
         return str(error)
-    if found is None:
+    if record is None:
         return "inputs (no record of them)"
-    known = Identity({name: value for name, value in found.parts.items() if name in asked.parts})
+    known = Identity({name: value for name, value in record.identity.parts.items() if name in asked.parts})
     return ", ".join(known.differences(asked, code_counts=code_counts))
 
 

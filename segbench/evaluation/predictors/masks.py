@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from segbench.core.case import Case
 from segbench.core.errors import raise_problems
 from segbench.core.task import Task
+from segbench.data.volumes import open_volume
 from segbench.evaluation.external_commands import Masks
 from segbench.evaluation.label_maps import LabelMap, grid_problems, read_label_map
 
@@ -37,6 +36,6 @@ class MaskPredictor:
 def read_mask(path: Path, case: Case, task: Task) -> LabelMap:
     """Return a mask on the case's native grid; another grid or an undeclared value raises InputError."""
     mask = read_label_map(path, frozenset(range(len(task.classes) + 1)))
-    label: Any = nib.load(case.label_path)
+    label = open_volume(case.label_path)
     raise_problems(grid_problems(LabelMap(Path(case.label_path), np.broadcast_to(0, label.shape), label.affine), mask))
     return mask

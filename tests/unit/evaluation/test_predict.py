@@ -77,7 +77,7 @@ def test_tasks_preprocessed_alike_share_one_encoding(folder, monkeypatch):
     answers = {task.name: labels for task, labels in predict.predict_image(model, config, ["ct.nii.gz"], both)}
     windows = len(count)
     for task in both:
-        ((_, alone, _),) = predict.predict_image(model, config, ["ct.nii.gz"], [task])
+        ((_, alone),) = predict.predict_image(model, config, ["ct.nii.gz"], [task])
         np.testing.assert_array_equal(answers[task.name], alone)
     assert len(count) == 3 * windows
 
@@ -98,9 +98,9 @@ def test_several_channels_are_several_files_or_one(folder):
         (["--job", JOB, "--images", "ct.nii.gz", "--tasks", "phantom_livre"], "did you mean 'phantom_liver'"),
         (["--job", JOB, "--images", "ct.nii.gz"], "expected 2"),
         (["--job", JOB, "--images", "absent.nii.gz", "--tasks", "phantom_liver"], "no file"),
-        (["--job", JOB, "--images", "config.yaml", "--tasks", "phantom_liver"], "cannot be opened"),
+        (["--job", JOB, "--images", "config.yaml", "--tasks", "phantom_liver"], "cannot be read"),
         (["--job", JOB, "--images", "ct.nii.gz", "./ct.nii.gz", "--tasks", "phantom_liver"], "again"),
-        (["--job", JOB, "--images", "ct.nii.gz,small.nii.gz", "--tasks", "phantom_petct"], "another grid"),
+        (["--job", JOB, "--images", "ct.nii.gz,small.nii.gz", "--tasks", "phantom_petct"], "as ct.nii.gz; resample"),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(folder, capsys, arguments, message):
