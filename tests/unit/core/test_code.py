@@ -182,8 +182,6 @@ def test_the_digest_of_training_reaches_what_shapes_a_batch_and_a_step():
         assert f"segbench/{name}.py" in files, name
     above = ("segbench/cli", "segbench/evaluation", "segbench/reporting")
     assert not [name for name in files if name.startswith(above)]
-        name for name in files if name.startswith(("segbench/cli", "segbench/evaluation", "segbench/reporting"))
-    ]
 
 
 NETWORKS = [(name, False) for name, card in model_cards().items() if card["kind"] != "control"]
