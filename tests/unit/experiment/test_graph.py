@@ -62,7 +62,7 @@ def rules(**changes) -> set[str]:
         ({"upstream": {"models": [*CONTENT["upstream"]["models"], "cond_decoder"]}}, {"gather"}),
         ({"data": {"accept_leaks": ["x"]}}, {"audit", "gather"}),
         ({"data": {"accept_partial": [SPLEEN]}}, {"gather"}),
-        ({"data": {"root": "elsewhere"}}, {"ingest", "gather"}),
+        ({"data": {"root": "mistyped"}}, {"gather"}),
         ({"data": {"test_fraction": 0.4}}, {"split", "gather"}),
         ({"training": {"iterations_per_task": 9}}, {"train", "gather"}),
         ({"training": {"save_every_seconds": 9}}, {"gather"}),
@@ -73,6 +73,12 @@ def rules(**changes) -> set[str]:
 )
 def test_a_change_of_the_config_asks_only_for_what_may_change(changes, expected):
     assert rules(**changes) == expected
+
+
+def test_moved_data_are_ingested_again():
+    for name in {card["folder"] for card in run_of().config.dataset_cards.values()}:
+        Path("elsewhere", name).mkdir(parents=True)
+    assert rules(data={"root": "elsewhere"}) == {"ingest", "gather"}
 
 
 def test_an_added_downstream_task_asks_for_no_other_job():
