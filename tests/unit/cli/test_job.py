@@ -366,18 +366,31 @@ def test_an_interruption_and_a_full_disk_end_in_one_line(done, monkeypatch, caps
     assert capsys.readouterr().err.splitlines() == [line]
 
 
-def test_a_training_and_its_evaluation_are_done_once_and_follow_what_changes(caplog):
+NAMES = ("train", "evaluate")
+
+
+@pytest.fixture
+def torch_as_before():
+    """Put back what `train` sets for its process."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+def test_a_training_and_its_evaluation_are_done_once_and_follow_what_changes(torch_as_before):
     config = small.config()
     small.write_run(config)
     folder = small.job(config, SINGLE).paths.root
 
     def both(**changes) -> tuple[dict, dict]:
         write_json("config.json", small.config(**changes).model_dump(mode="json"))
-        for command in ("train", "evaluate"):
+        for command in NAMES:
             assert main([command, "--config", "config.json", "--job", SINGLE]) == 0
-        return tuple(
-            json.loads((folder / name / SINGLE / "outcome.json").read_text()) for name in ("train", "evaluate")
-        )
+        train, evaluate = (json.loads((folder / name / SINGLE / "outcome.json").read_text()) for name in NAMES)
+        return train, evaluate
 
     first = both()
     assert (first[0]["status"], first[1]["status"], first[1]["predicted"]) == ("ok", "ok", 2)
