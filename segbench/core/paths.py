@@ -1,4 +1,4 @@
-"""Where every file of a run lives; nothing else spells a path of results/ or reports/."""
+"""Where every file of a run is; nothing else spells a path of results/ or reports/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What train and evaluate share: done once, failures are data, nothing is overwritten, states go last."""
+"""What train and evaluate have in common: done once, failures are data, nothing is overwritten, states go last."""
 
 import errno
 import json

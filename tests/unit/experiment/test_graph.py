@@ -164,7 +164,7 @@ def finish(run: Run, job_id: str, **status) -> None:
         ("train/{}/weights.pt", (2, 1)),
         ("train/{}/record.json", (2, 1)),
         ("train/{}/log.csv", (1, 1)),
-        ("train/{}/outcome.json", (1, 1)),  # Snakemake misses it by itself
+        ("train/{}/outcome.json", (1, 1)),  # Snakemake itself sees that it is absent
         ("evaluate/{}/scores.csv", (1, 2)),
         ("evaluate/{}/record.json", (1, 2)),
         ("evaluate/{}/outcome.json", (1, 1)),
