@@ -1,4 +1,4 @@
-"""What train and evaluate share: nothing is done twice, a failure is data, and states are removed last."""
+"""What train and evaluate have in common: nothing is done twice, a failure is data, and states are removed last."""
 
 from __future__ import annotations
 

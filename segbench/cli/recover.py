@@ -68,7 +68,7 @@ def _refusal(record: ProcessRecord) -> str:
     if record.here:
         return f"the workflow of run {record.about} is running here ({record.text()}); wait for it or end it"
     return (
-        f"the workflow of run {record.about} was started by {record.text()}, and whether it lives is only known there; "
+        f"the workflow of run {record.about} was started by {record.text()}, and whether it runs is only known there; "
         f"run recover on {record.host}, or, if that host is gone, delete {OWNERS}/{record.host}-{record.pid}.json"
     )
 

@@ -186,7 +186,7 @@ def run_command(context: JobContext, step: str) -> float:
 
     Raises:
         RunFailed: the command fails (with the last lines of its log), or takes longer than allowed; then it is ended
-            with all the processes that it started, and so it is when this process is told to end.
+            with all the processes that it started, and so it is when this process gets the signal to end.
     """
     entry, work, job = _entry(context), _work(context), context.job
     fields = {

@@ -163,19 +163,24 @@ class Run:
         return self._ask("phantom", "world", [phantom.model_dump(), tasks, code_digest(*PHANTOM_CODE)])
 
     def request_ingest(self, task: str) -> Path:
-        """Request for a manifest: what of the card changes it, where the data are, and which raw files."""
+        """Request for a manifest: what of the card changes it, where the data are, and which raw files.
+
+        While the folder is absent, which is warned of, the request stays: Snakemake would delete the manifest first.
+        """
         card = self.config.dataset_cards[task]
         root, raw, former = str(self.config.data_root), 0, self.paths.request("ingest", task)
         if self.config.data.phantom is None:
             folder = self.config.data_root / card["folder"]
-            if not _holds_files(folder) and former.exists() and self.paths.manifest(task).exists():
+            if not _holds_files(folder) and former.exists():
                 return former
             raw = generation(folder, self.paths.sources(task))
         return self._ask("ingest", task, [{key: card[key] for key in INGEST_KEYS}, root, raw])
 
     def request_split(self) -> Path:
-        """Request for the splits: the protocols and lists, and the folds that are not there yet."""
-        data, cards = self.config.data, self.config.dataset_cards
+        """Request for the splits: protocols, lists and folds; while a list is absent, the request stays as it was."""
+        data, cards, former = self.config.data, self.config.dataset_cards, self.paths.request("split", "splits")
+        if former.exists() and not all(path.exists() for path in self.config.split_paths):
+            return former
         lists = [sha256_of(path) for path in self.config.split_paths if path.exists()]
         namespaces = {task: cards[task]["patient_namespace"] for task in self.task_names}
         folds = sorted(jobs.folds_to_split(data))

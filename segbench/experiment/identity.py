@@ -138,12 +138,12 @@ def _initialisation_parts(config: Config, job: Job) -> dict[str, str]:
 
 
 def _task_parts(tasks: Iterable[Task], code: Iterable[str] = ()) -> str:
-    """Return a digest of what a network is told of its tasks; structures only where its own code looks at them."""
+    """Return a digest of the cards' facts that a network sees; structures only where its own code looks at them."""
     scored = any(mentions(path, "structures") for path in code)
-    return part([_told(task, scored=scored) for task in tasks])
+    return part([_task_facts(task, scored=scored) for task in tasks])
 
 
-def _told(task: Task, *, scored: bool) -> list[Any]:
+def _task_facts(task: Task, *, scored: bool) -> list[Any]:
     facts: list[Any] = [task.name, [[channel.name, channel.modality] for channel in task.channels], list(task.classes)]
     return [*facts, [[item.name, list(item.labels), item.lesion] for item in task.structures]] if scored else facts
 
@@ -156,29 +156,29 @@ def evaluation_settings_identity(config: Config, job: Job) -> Identity:
     return Identity(parts | scoring_parts(config, job.tasks(config)))
 
 
-def prediction_settings_identity(config: Config, job: Job, told: Iterable[Task]) -> Identity:
+def prediction_settings_identity(config: Config, job: Job, tasks: Iterable[Task]) -> Identity:
     """Return what config and code say of predicted label maps.
 
     Args:
         config: the config.
         job: the job that predicts.
-        told: the tasks that shape the prediction: all that a network was trained on, the own one elsewhere.
+        tasks: those that shape the prediction: all that a network was trained on, the own one elsewhere.
     """
-    tasks = _task_parts(told)
+    task_digest = _task_parts(tasks)
     if job.external:
         entry = config.external(job.model)
         commands = part([entry.train, entry.environment, entry.predict, entry.predictions])
         code = code_digest(PREDICTION["masks"], without=(EXTERNAL,))
-        return Identity({"commands": commands, "tasks": tasks, "prediction code": code})
+        return Identity({"commands": commands, "tasks": task_digest, "prediction code": code})
     if job.control:
         code = code_digest(PREDICTION["control"], f"models/controls/{job.model}.py")
-        return Identity({"model": job.model, "tasks": tasks, "prediction code": code})
+        return Identity({"model": job.model, "tasks": task_digest, "prediction code": code})
     inference = config.inference.model_dump(mode="json", exclude={"keep_predictions"})
     own = cards.code_of(config.model_entry(job.model).name, objective=False)
     return Identity(
         {
             "inference": part([inference, config.network.patch_size_zyx]),
-            "tasks": tasks,
+            "tasks": task_digest,
             "prediction code": code_digest(PREDICTION["network"], own, without=(TRAINING, TRAINED)),
         }
     )

@@ -49,7 +49,7 @@ class ProcessRecord:
 
     @property
     def alive(self) -> bool:
-        """Whether the very process lives; of another host's process nothing is known, so it counts as alive."""
+        """Whether the very process is running; of another host's process nothing is known, so it counts as alive."""
         import psutil
 
         if not self.here:
@@ -83,7 +83,7 @@ def write_owner(run: str) -> None:
 
 
 def forget_owner() -> None:
-    """Remove the record of this process, unless a process of its jobs lives on: `recover` then knows whose it is."""
+    """Remove the record of this process, unless a process of its jobs still runs: `recover` then knows whose it is."""
     name = f"{platform.node()}-{os.getpid()}"
     path = OWNERS / f"{name}.json"
     own = read_record(path)

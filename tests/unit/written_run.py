@@ -91,7 +91,7 @@ def write_map(path: Path, values_XYZ: np.ndarray, spacing_mm: tuple[float, float
 
 
 def write_cases(settings: Config, task: str, *, brightness: float = 300.0) -> list[Case]:
-    """Write four cases of a task as raw files: a bright block in noise."""
+    """Write four cases of a task as raw files: bright blocks in noise, one per class."""
     recipe = preprocessing_recipe(settings.task(task), settings.preprocessing_recipes)
     z, y, x = recipe.spacing_mm_zyx or (2.0, 2.0, 2.0)
     cases = []
@@ -99,7 +99,9 @@ def write_cases(settings: Config, task: str, *, brightness: float = 300.0) -> li
         rng = np.random.default_rng(number)
         labels_XYZ = np.zeros(SHAPE_XYZ, np.uint8)
         labels_XYZ[4 + number : 12, 4:11, 3:10] = 1
-        values_XYZ = (rng.normal(0, 40, SHAPE_XYZ) + brightness * labels_XYZ + 1).astype(np.int16)
+        for value in range(2, len(settings.task(task).classes) + 1):
+            labels_XYZ[12:15, 4:11, 3 * value : 3 * value + 3] = value
+        values_XYZ = (rng.normal(0, 40, SHAPE_XYZ) + brightness * (labels_XYZ > 0) + 1).astype(np.int16)
         folder = Path(settings.data.root or "") / task
         image = write_map(folder / "images" / f"{name}.nii.gz", values_XYZ, (x, y, z))
         label = write_map(folder / "labels" / f"{name}.nii.gz", labels_XYZ, (x, y, z))

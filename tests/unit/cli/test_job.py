@@ -1,4 +1,4 @@
-"""What train and evaluate share: done once, failures are data, nothing is overwritten, states go last."""
+"""What train and evaluate have in common: done once, failures are data, nothing is overwritten, states go last."""
 
 import errno
 import json
@@ -364,3 +364,44 @@ def test_an_interruption_and_a_full_disk_end_in_one_line(done, monkeypatch, caps
     monkeypatch.setattr("segbench.cli.train.run", run)
     assert main(["train", "--config", "config.json", "--job", SINGLE]) == status
     assert capsys.readouterr().err.splitlines() == [line]
+
+
+NAMES = ("train", "evaluate")
+
+
+@pytest.fixture
+def torch_as_before():
+    """Put back what `train` sets for its process."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+def test_a_training_and_its_evaluation_are_done_once_and_follow_what_changes(torch_as_before):
+    config = small.config()
+    small.write_run(config)
+    folder = small.job(config, SINGLE).paths.root
+
+    def both(**changes) -> tuple[dict, dict]:
+        write_json("config.json", small.config(**changes).model_dump(mode="json"))
+        for command in NAMES:
+            assert main([command, "--config", "config.json", "--job", SINGLE]) == 0
+        train, evaluate = (json.loads((folder / name / SINGLE / "outcome.json").read_text()) for name in NAMES)
+        return train, evaluate
+
+    first = both()
+    assert (first[0]["status"], first[1]["status"], first[1]["predicted"]) == ("ok", "ok", 2)
+    (folder / "train" / SINGLE / "log.csv").unlink()
+    assert both(description="a better title", data={"accept_leaks": ["x"]}) == first, "nothing is done again"
+    metric = both(metrics=["dice", "volume_error_ml"])
+    assert metric[0] == first[0]
+    assert (metric[1]["predicted"], metric[1]["scored"]) == (0, 2)
+    longer = both(training={"iterations_per_task": 5})
+    assert longer[0]["iterations"] == 5
+    assert longer[1]["predicted"] == 2
+    again = both()
+    assert again[0]["weights_sha256"] == first[0]["weights_sha256"]
+    assert not (folder / "state" / "evaluate" / SINGLE).exists()

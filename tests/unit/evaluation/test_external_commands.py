@@ -172,6 +172,14 @@ def wait_for_pid(path: Path) -> psutil.Process:
     raise AssertionError("the command did not start")
 
 
+def wait_for(path: Path) -> None:
+    for _ in range(200):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no {path}")
+
+
 def is_gone(number: int) -> bool:
     for _ in range(100):
         try:
@@ -213,6 +221,7 @@ def outside(run):
     environment = os.environ | {"PYTHONPATH": str(ROOT), OWNER_VARIABLE: "dead"}
     harness = subprocess.Popen([sys.executable, "-c", code], env=environment)
     child = wait_for_pid(work / "pid")
+    wait_for(context.paths.running / f"command.predict.{context.job.id}.json")
     yield harness, child
     for process in (harness, child):
         try:

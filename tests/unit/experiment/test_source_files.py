@@ -1,4 +1,4 @@
-"""Raw files are told by their content: touched and stray ones cost nothing, changed and repaired ones are seen."""
+"""Raw files are compared by content: touched and stray ones cost nothing, changed and repaired ones are seen."""
 
 import json
 import os
