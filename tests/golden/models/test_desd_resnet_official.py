@@ -1,4 +1,4 @@
-"""The encoder of DeSD and ours give the same numbers; sizes follow from shapes; damage is refused."""
+"""The encoder of DeSD as its layout says: sizes follow from shapes; damage is refused."""
 
 import random
 
@@ -9,26 +9,10 @@ from torch.nn import functional
 from models.baselines.desd_resnet import from_official
 from segbench.core.errors import InputError
 from tests.golden.models.damaged import over_kinds, refuses_each_damaged_tensor
-from tests.golden.models.official import filled, load, seeded_input
+from tests.golden.models.official import filled, load
 
-TOLERANCE = 1e-3  # of the largest output: the original in float32 differs by 1.5e-4 from itself in float64
-SMALL_TOLERANCE = 1e-4  # few layers round less
-STRIDES = (7, 4, 3, 2)
+TOLERANCE = 1e-4  # of the largest output; the released depth rounds more (test_parity.py)
 STAGES = 4
-
-
-def test_agreement_with_the_original():
-    facts, arrays = load("desd_resnet_official")
-    encoder = from_official(filled(facts["parameters"]), **facts["arch"]["constructor"])
-    assert sum(p.numel() for p in encoder.parameters()) == facts["arch"]["parameters_total"] == 46_155_072
-    for number, case in enumerate(facts["cases"]):
-        with torch.no_grad():
-            answers = encoder(seeded_input(case))
-        maps = [x[:, :, ::step, ::step, ::step] for x, step in zip(answers[STAGES:], STRIDES, strict=True)]
-        for position, answer in enumerate([*answers[:STAGES], *maps]):
-            expected = torch.from_numpy(arrays[f"case{number}_output{position}"])
-            assert answer.shape == expected.shape
-            assert (answer - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
 def shapes(*, stem=4, widths=(4, 6, 8, 10), blocks=(1, 2, 1, 1), channels=1, bottleneck=True):
@@ -115,7 +99,7 @@ def test_other_configurations_follow_from_the_shapes(seed):
         answers, expected = encoder(images), as_the_layout_says(state, images, slope)
     for answer, told in zip(answers, expected, strict=True):
         assert answer.shape == told.shape
-        assert (answer - told).abs().max() <= SMALL_TOLERANCE * told.abs().max()
+        assert (answer - told).abs().max() <= TOLERANCE * told.abs().max()
 
 
 @over_kinds
