@@ -36,6 +36,7 @@ CARD = {
         "one first convolution per channel count; the original sees one CT channel",
         "the sigmoids of one task answer for its exclusive classes; classes of other tasks get no loss",
         "input sizes that are no multiple of 16 are padded by their border and cropped back",
+        "under the equal recipe SGD replaces the published AdamW",
     ],
     "channels": "any",
     "patch_multiple": [16, 16, 16],

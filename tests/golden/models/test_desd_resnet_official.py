@@ -44,15 +44,23 @@ def test_the_layout_is_the_golden_file_s():
     assert shapes(stem=64, widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3)) == facts["parameters"]
 
 
-def as_the_layout_says(state, x, slope):
+def as_the_layout_says(state, x, *, slope, groups, standardised):
     """The released layout computed from its state dict step by step, without any module of ours."""
 
     def normalised(convolution, norm, x, stride):
         weight = state[f"{convolution}.weight"]
+        if standardised:
+            flat = weight.flatten(1)
+            flat = flat - flat.mean(dim=1, keepdim=True)
+            weight = (flat / (flat.square().mean(dim=1, keepdim=True) + 1e-10).sqrt()).reshape(weight.shape)
         x = functional.conv3d(x, weight, None, stride, weight.shape[-1] // 2)
-        mean, variance = x.mean(dim=(2, 3, 4), keepdim=True), x.var(dim=(2, 3, 4), keepdim=True, unbiased=False)
+        parts = x.unflatten(1, (groups or x.shape[1], -1))
+        mean = parts.mean(dim=(2, 3, 4, 5), keepdim=True)
+        variance = parts.var(dim=(2, 3, 4, 5), keepdim=True, unbiased=False)
         scale, shift = state[f"{norm}.weight"], state[f"{norm}.bias"]
-        return (x - mean) / (variance + 1e-5).sqrt() * scale.view(-1, 1, 1, 1) + shift.view(-1, 1, 1, 1)
+        return ((parts - mean) / (variance + 1e-5).sqrt()).flatten(1, 2) * scale.view(-1, 1, 1, 1) + shift.view(
+            -1, 1, 1, 1
+        )
 
     def activated(x):
         return torch.where(x > 0, x, slope * x)
@@ -79,12 +87,14 @@ def as_the_layout_says(state, x, slope):
     return [*(x.mean(dim=(2, 3, 4)) for x in stages), *stages]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(8))
 def test_other_configurations_follow_from_the_shapes(seed):
     draw = random.Random(seed)
+    grouped, standardised = seed % 4 > 1, draw.choice([True, False])
+    step = 16 if grouped else 1
     sizes = {
-        "stem": draw.randint(2, 9),
-        "widths": [draw.randint(2, 9) for _ in range(STAGES)],
+        "stem": step * draw.randint(1, 3),
+        "widths": [step * draw.randint(1, 3) for _ in range(STAGES)],
         "blocks": [draw.randint(1, 3) for _ in range(STAGES)],
         "channels": draw.choice([1, 2, 4]),
         "bottleneck": seed % 2 == 0,
@@ -93,10 +103,14 @@ def test_other_configurations_follow_from_the_shapes(seed):
     size = [draw.randint(17, 40), draw.randint(33, 70), draw.randint(33, 70)]
     state = filled(shapes(**sizes))
     wrapped = {"state_dict": {f"module.{name}": tensor.double() for name, tensor in state.items()}}
-    encoder = from_official(wrapped, activation_cfg=activation)
+    norm = "GN" if grouped else draw.choice(["IN", "IN3"])
+    encoder = from_official(wrapped, activation_cfg=activation, norm_cfg=norm, weight_std=standardised)
     images = torch.randn(draw.randint(1, 2), sizes["channels"], *size, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        answers, expected = encoder(images), as_the_layout_says(state, images, slope)
+        answers, expected = (
+            encoder(images),
+            as_the_layout_says(state, images, slope=slope, groups=16 if grouped else None, standardised=standardised),
+        )
     for answer, told in zip(answers, expected, strict=True):
         assert answer.shape == told.shape
         assert (answer - told).abs().max() <= TOLERANCE * told.abs().max()
@@ -112,5 +126,5 @@ def test_a_damaged_state_dict_is_refused(kind, bottleneck):
 def test_another_network_or_argument_is_refused():
     with pytest.raises(InputError, match=r"no usable tensor conv1\.weight"):
         from_official({"stem.weight": torch.zeros(4, 1, 3, 3, 3)})
-    with pytest.raises(InputError, match="norm_cfg = 'BN'; expected 'IN'"):
-        from_official(filled(shapes()), norm_cfg="BN")
+    with pytest.raises(InputError, match="norm_cfg = 'BN3'; expected 'IN'"):
+        from_official(filled(shapes()), norm_cfg="BN3")
