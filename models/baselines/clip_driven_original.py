@@ -33,7 +33,6 @@ CARD = {
     "url": "https://arxiv.org/abs/2301.00785",
     "licence": "Apache-2.0",
     "original_licence": "CC BY-NC-ND 4.0",
-    "version": "2",
     "fidelity": "numerical",
     "deviations": [
         "widths follow the config's base in steps of 8; with base 32 they are the original's",

@@ -32,7 +32,6 @@ CARD = {
     "url": "https://github.com/yeerwen/DeSD",
     "licence": "Apache-2.0",
     "original_licence": "BSD-like, for non-commercial purposes",
-    "version": "1",
     "fidelity": "description",
     "deviations": [
         "the encoder agrees with the outputs of the original; the decoder is ours, because the repository has none: "

@@ -32,7 +32,6 @@ CARD = {
     "url": "https://github.com/MIC-DKFZ/MedNeXt",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "2",
     "fidelity": "numerical",
     "deviations": [
         "widths follow the config's base; with base 32 they are the original's",

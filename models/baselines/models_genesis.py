@@ -26,7 +26,6 @@ CARD = {
     "url": "https://github.com/MrGiovanni/ModelsGenesis",
     "licence": "Apache-2.0",
     "original_licence": "Arizona State University, non-commercial, with a patent notice",
-    "version": "1",
     "fidelity": "numerical",
     "deviations": [
         "a softmax over the task's classes in place of the sigmoid of one output",

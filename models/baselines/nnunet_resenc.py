@@ -18,7 +18,6 @@ CARD = {
     "url": "https://github.com/MIC-DKFZ/nnUNet",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "2",
     "fidelity": "description",
     "deviations": [
         "patch, poolings and kernels come from the experiment's network section, not from nnU-Net's planner; a preset "

@@ -31,7 +31,6 @@ CARD = {
     "url": "https://github.com/MIC-DKFZ/dynamic-network-architectures",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "numerical",
     "deviations": [
         "width of a head 72 (size M) or 66 at the base width 32, otherwise the nearest multiple of 6",

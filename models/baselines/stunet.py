@@ -31,7 +31,6 @@ CARD = {
     "url": "https://github.com/uni-medical/STU-Net",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "numerical",
     "deviations": [
         "poolings and kernels come from the experiment's network section; the released weights have five poolings of "

@@ -15,7 +15,6 @@ CARD = {
     "url": "https://github.com/Project-MONAI/MONAI",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "2",
     "fidelity": "description",
     "deviations": [
         "MONAI's implementation; feature size 48 at the base width 32, otherwise the nearest multiple of 12",

@@ -28,7 +28,6 @@ CARD = {
     "url": "https://github.com/Project-MONAI/VISTA",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0 (code); the released weights have a licence of their own",
-    "version": "1",
     "fidelity": "description",
     "deviations": [
         "the automatic branch alone: no clicks, no zero-shot branch, no training on pseudo-labels and supervoxels",
