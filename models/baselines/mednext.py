@@ -268,7 +268,7 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> MedNeXt:
     Args:
         state_dict: of the released network (version 1); it may be wrapped in a checkpoint.
         arch: arguments of the original's constructor. Only `do_res` (on when absent) and `norm_type` (group when
-            absent) cannot be told by a shape.
+            absent) follow from no shape.
 
     Raises:
         InputError: for a missing, unexpected or reshaped tensor, and for an argument that asks for another network.

@@ -111,9 +111,9 @@ def test_other_configurations_follow_from_the_shapes(seed):
             encoder(images),
             as_the_layout_says(state, images, slope=slope, groups=16 if grouped else None, standardised=standardised),
         )
-    for answer, told in zip(answers, expected, strict=True):
-        assert answer.shape == told.shape
-        assert (answer - told).abs().max() <= TOLERANCE * told.abs().max()
+    for answer, truth in zip(answers, expected, strict=True):
+        assert answer.shape == truth.shape
+        assert (answer - truth).abs().max() <= TOLERANCE * truth.abs().max()
 
 
 @over_kinds

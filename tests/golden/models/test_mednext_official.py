@@ -164,9 +164,9 @@ def test_other_configurations_follow_from_the_shapes(seed):
         answers = network(images)
         expected = as_the_layout_says(state, images, residual=residual, norm=norm)
     assert len(answers) == len(expected) == (5 if sizes["deep_supervision"] else 1)
-    for answer, told in zip(answers, expected, strict=True):
-        assert answer.shape == told.shape
-        assert (answer - told).abs().max() <= TOLERANCE * told.abs().max()
+    for answer, truth in zip(answers, expected, strict=True):
+        assert answer.shape == truth.shape
+        assert (answer - truth).abs().max() <= TOLERANCE * truth.abs().max()
 
 
 @over_kinds

@@ -128,9 +128,9 @@ def test_other_configurations_follow_from_the_shapes(seed):
         answers, expected = network(images), as_the_layout_says(state, images, pools)
         (finest,) = from_official(state, pool_op_kernel_sizes=pools, enable_deep_supervision=False)(images)
     assert torch.equal(finest, answers[0])
-    for answer, told in zip(answers, expected, strict=True):
-        assert answer.shape == told.shape
-        assert (answer - told).abs().max() <= TOLERANCE * told.abs().max()
+    for answer, truth in zip(answers, expected, strict=True):
+        assert answer.shape == truth.shape
+        assert (answer - truth).abs().max() <= TOLERANCE * truth.abs().max()
 
 
 @over_kinds
