@@ -41,8 +41,17 @@ CARD = {
     "channels": "any",
     "patch_multiple": [16, 16, 16],
     "options": {
-        "variant": {"default": "S", "help": "S, B, M or L, the sizes of the paper"},
-        "kernel_size": {"default": 3, "help": "edge of the depth-wise kernels, 3 or 5 in the paper"},
+        "variant": {
+            "default": "S",
+            "help": "S, B, M or L, the sizes of the paper",
+            "label": "{value}",
+            "always_named": True,
+        },
+        "kernel_size": {
+            "default": 3,
+            "help": "edge of the depth-wise kernels, 3 or 5 in the paper",
+            "label": "kernel {value}",
+        },
     },
     "encoder_keys": ["network.stem.", "network.enc_block_", "network.down_", "network.bottleneck."],
     "backbone": "own",
