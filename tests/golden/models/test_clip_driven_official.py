@@ -119,7 +119,7 @@ def test_other_configurations_follow_from_the_shapes(seed):
     assert (answer - expected).abs().max() <= TOLERANCE
 
 
-def test_running_statistics_are_not_missed_and_not_needed():
+def test_running_statistics_are_not_missing_and_not_needed():
     state = filled(shapes())
     state["backbone.down_tr64.ops.0.bn1.running_mean"] = torch.full((8,), 7.0)
     state["backbone.down_tr64.ops.0.bn1.num_batches_tracked"] = torch.tensor(3)

@@ -69,7 +69,7 @@ def golden_copy(folder, name, stem):
 
 
 def test_the_command_agrees_with_a_file_of_another_name(tmp_path, capsys):
-    path = golden_copy(tmp_path, "uxnet3d_official", "other")  # told by the source that the file states
+    path = golden_copy(tmp_path, "uxnet3d_official", "other")  # the source that the file states decides
     assert parity.main([str(path)]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("uxnet3d_official (other.json): agrees, absolute ")

@@ -71,7 +71,7 @@ def test_options_are_those_of_the_card(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_channel_count_trains_its_own_stem_and_chance_comes_from_the_generator(name):
+def test_every_channel_count_trains_its_own_stem_and_randomness_comes_from_the_generator(name):
     model = objective(name)
     trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
     first, again, other = (model(smooth_images(1, channels=2), np.random.default_rng(seed)) for seed in (3, 3, 4))
@@ -151,14 +151,14 @@ def test_restoration_is_judged_against_the_clean_patch():
     model = objective("restoration", curve=1.0, shuffle=1.0, paint=1.0)
     images_BCZYX = smooth_images(0)
     seen = []
-    model.reconstruct = lambda spoilt_BCZYX: seen.append(spoilt_BCZYX) or images_BCZYX
+    model.reconstruct = lambda corrupted_BCZYX: seen.append(corrupted_BCZYX) or images_BCZYX
     assert model(images_BCZYX, np.random.default_rng(0)) == 0
     assert not torch.equal(seen[0], images_BCZYX)
     still = objective("restoration", curve=0.0, shuffle=0.0, paint=0.0)
     assert torch.equal(still.corrupt(images_BCZYX[0], np.random.default_rng(0)), images_BCZYX[0])
 
 
-def test_the_mask_covers_the_stated_share_in_whole_blocks_and_is_all_that_counts():
+def test_the_mask_covers_the_stated_fraction_in_whole_blocks_and_is_all_that_counts():
     model = objective("masked_autoencoder", spec=SPEC, mask_ratio=0.75)
     mask_ZYX = model.mask(np.random.default_rng(0))
     assert mask_ZYX.float().mean() == 0.75
