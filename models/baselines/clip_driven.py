@@ -19,7 +19,6 @@ CARD = {
     "url": "https://arxiv.org/abs/2301.00785",
     "licence": "Apache-2.0",
     "original_licence": "CC BY-NC-ND 4.0",
-    "version": "2",
     "fidelity": "concept",
     "deviations": [
         "the shared backbone instead of the plain U-Net or Swin UNETR",

@@ -17,6 +17,7 @@ from models.blocks.classes import class_channels
 from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_heads, head_sizes
 from models.blocks.embeddings import class_names, embeddings_of
 from models.blocks.own_network import padded_size_zyx
+from models.blocks.plain_unet import NORM_STATISTICS, PlainUNet
 from models.interface import NetworkSpec, SegmentationModel
 from models.weights.official import inputs as inputs_of
 from models.weights.official import majority, shapes_of
@@ -32,7 +33,6 @@ CARD = {
     "url": "https://arxiv.org/abs/2301.00785",
     "licence": "Apache-2.0",
     "original_licence": "CC BY-NC-ND 4.0",
-    "version": "2",
     "fidelity": "numerical",
     "deviations": [
         "widths follow the config's base in steps of 8; with base 32 they are the original's",
@@ -66,82 +66,6 @@ CARD = {
 OFFICIAL = "clip_driven_official"
 WHERE = "official CLIP-driven weights"
 GROUPS = 16
-DOWN = ("down_tr64", "down_tr128", "down_tr256", "down_tr512")
-UP = ("up_tr256", "up_tr128", "up_tr64")
-UNUSED = (".running_mean", ".running_var", ".num_batches_tracked")  # this batch norm never reads them
-
-
-class BatchStatisticsNorm(nn.Module):
-    """Batch norm that uses the statistics of the batch at hand, in training and in evaluation."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x_BCZYX: Tensor) -> Tensor:
-        """Return the normalised features."""
-        return functional.batch_norm(x_BCZYX, None, None, self.weight, self.bias, training=True)
-
-
-class Convolution(nn.Module):
-    """3x3x3 convolution, norm, ReLU."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.conv1 = nn.Conv3d(inputs, outputs, 3, padding=1)
-        self.bn1 = BatchStatisticsNorm(outputs)
-
-    def forward(self, x_BCZYX: Tensor) -> Tensor:
-        """Return features of the same size."""
-        return self.bn1(self.conv1(x_BCZYX)).relu()
-
-
-class Down(nn.Module):
-    """Two convolutions; the first has half the width."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.ops = nn.Sequential(Convolution(inputs, outputs // 2), Convolution(outputs // 2, outputs))
-
-    def forward(self, x_BCZYX: Tensor) -> Tensor:
-        """Return features of the same size."""
-        return self.ops(x_BCZYX)
-
-
-class Up(nn.Module):
-    """Transposed convolution by 2, skip concatenated after it, two convolutions."""
-
-    def __init__(self, below: int, width: int):
-        super().__init__()
-        self.up_conv = nn.ConvTranspose3d(below, below, 2, 2)
-        self.ops = nn.Sequential(Convolution(below + width, width), Convolution(width, width))
-
-    def forward(self, x_BCZYX: Tensor, skip_BCZYX: Tensor) -> Tensor:
-        """Return features of the skip's size."""
-        return self.ops(torch.cat([self.up_conv(x_BCZYX), skip_BCZYX], dim=1))
-
-
-class PlainUNet(nn.Module):
-    """Four stages with max pooling between, widths doubling from twice the base."""
-
-    def __init__(self, channels: int, base: int):
-        super().__init__()
-        widths = [2 * base * 2**stage for stage in range(4)]
-        for name, inputs, width in zip(DOWN, [channels, *widths], widths, strict=False):
-            self.add_module(name, Down(inputs, width))
-        for name, below, width in zip(UP, widths[:0:-1], widths[-2::-1], strict=True):
-            self.add_module(name, Up(below, width))
-
-    def forward(self, images_BCZYX: Tensor) -> tuple[Tensor, Tensor]:
-        """Return bottleneck features and full-resolution features."""
-        features = [self.get_submodule(DOWN[0])(images_BCZYX)]
-        for name in DOWN[1:]:
-            features.append(self.get_submodule(name)(functional.max_pool3d(features[-1], 2)))
-        x_BCZYX = features[-1]
-        for name, skip_BCZYX in zip(UP, features[-2::-1], strict=True):
-            x_BCZYX = self.get_submodule(name)(x_BCZYX, skip_BCZYX)
-        return features[-1], x_BCZYX
 
 
 class ClipDrivenOriginal(SegmentationModel):
@@ -213,7 +137,9 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> ClipDrive
     norms, which the network never reads, may be in it or not. A missing, unexpected or reshaped tensor raises
     InputError and nothing is loaded.
     """
-    state = {name: tensor for name, tensor in tensors_of(state_dict, WHERE).items() if not name.endswith(UNUSED)}
+    state = {
+        name: tensor for name, tensor in tensors_of(state_dict, WHERE).items() if not name.endswith(NORM_STATISTICS)
+    }
     shapes = shapes_of(state)
 
     def inferred(names: list[str], tell=outputs_of) -> int:

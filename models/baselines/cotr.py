@@ -26,7 +26,6 @@ CARD = {
     "url": "https://github.com/YtongXie/CoTr",
     "licence": "Apache-2.0",
     "original_licence": "none stated where we looked",
-    "version": "2",
     "fidelity": "concept",
     "deviations": [
         "encoder and decoder are the residual encoder and decoder of nnU-Net's block library, sized by the experiment",

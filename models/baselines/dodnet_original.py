@@ -31,7 +31,6 @@ CARD = {
     "url": "https://arxiv.org/abs/2011.10217",
     "licence": "Apache-2.0",
     "original_licence": "GPL-3.0",
-    "version": "2",
     "fidelity": "numerical",
     "deviations": [
         "widths follow the config's base in steps of 16; with base 32 they are the original's",

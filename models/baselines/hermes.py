@@ -20,7 +20,6 @@ CARD = {
     "url": "https://github.com/yhygao/universal-medical-image-segmentation",
     "licence": "Apache-2.0",
     "original_licence": "none",
-    "version": "2",
     "fidelity": "concept",
     "deviations": [
         "on the shared backbone; `hermes_original` is the released network",

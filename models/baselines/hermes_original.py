@@ -53,7 +53,6 @@ CARD = {
     "url": "https://github.com/yhygao/universal-medical-image-segmentation",
     "licence": "Apache-2.0",
     "original_licence": "none",
-    "version": "1",
     "fidelity": "numerical",
     "deviations": [
         "widths follow the config's base; with base 32 they are the original's; heads of the U-Net form have 32 "

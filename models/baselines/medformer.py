@@ -39,7 +39,6 @@ CARD = {
     "url": "https://github.com/yhygao/CBIM-Medical-Image-Segmentation",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "numerical",
     "deviations": [
         "widths follow the config's base; with base 32 they are those of the original's AMOS setting",

@@ -17,7 +17,6 @@ CARD = {
     "url": "https://github.com/MIC-DKFZ/MultiTalent",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "2",
     "fidelity": "concept",
     "deviations": [
         "on the shared backbone; the paper trains larger networks on other data",

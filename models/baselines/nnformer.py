@@ -32,7 +32,6 @@ CARD = {
     "url": "https://github.com/282857341/nnFormer",
     "licence": "Apache-2.0",
     "original_licence": "MIT",
-    "version": "2",
     "fidelity": "numerical",
     "deviations": [
         "widths follow the config's base; with base 32 they are the original's 192 to 1536, with 6 to 48 heads",

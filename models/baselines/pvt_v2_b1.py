@@ -18,7 +18,6 @@ CARD = {
     "url": "https://github.com/whai362/PVT",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "concept",
     "deviations": [
         "the two-dimensional classifier's stages carried over to volumes; the first embedding shrinks z by 2, y and x "

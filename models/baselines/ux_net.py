@@ -31,7 +31,6 @@ CARD = {
     "url": "https://github.com/MASILab/3DUX-Net",
     "licence": "Apache-2.0",
     "original_licence": "MIT by its README, without a licence file",
-    "version": "2",
     "fidelity": "numerical",
     "deviations": [
         "widths follow the config's base; with base 32 they are the original's 48, 96, 192, 384 and 768",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 
 from segbench.core.errors import Problem, input_error, raise_problems
 
-WRAPPERS = ("state_dict", "network_weights", "model", "net")  # keys under which other trainers keep their weights
-# numbers that old trainers store beside the weights; building them runs no code of the file
-PLAIN_GLOBALS: list[Any] = [numpy.dtype, scalar, type(numpy.dtype("f8")), type(numpy.dtype("f4"))]
+# keys under which other trainers keep their weights; of a teacher and a student, self-distillation keeps the teacher
+WRAPPERS = ("state_dict", "network_weights", "model", "net", "teacher")
+# numbers and settings that other trainers store beside the weights; building them runs no code of the file
+PLAIN_GLOBALS: list[Any] = [numpy.dtype, scalar, type(numpy.dtype("f8")), type(numpy.dtype("f4")), argparse.Namespace]
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:

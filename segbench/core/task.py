@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from segbench.core.errors import input_error, suggestion
 
 MODALITIES = ("CT", "MR", "PET")
+IGNORED = 255
+"""Value of a voxel that nobody annotated, in label maps that were read or preprocessed: it counts nowhere."""
 
 
 @dataclass(frozen=True)

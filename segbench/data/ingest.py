@@ -6,13 +6,12 @@ import importlib
 from functools import cache
 from pathlib import Path
 
-import nibabel as nib
-
 from segbench.core import cards
 from segbench.core.case import Case, CaseFiles
 from segbench.core.files import sha256_of
 from segbench.core.task import Task
 from segbench.data import layouts
+from segbench.data.volumes import open_volume
 
 
 @cache
@@ -43,7 +42,7 @@ def ingest(task: Task, card: dict, data_root: Path) -> list[Case]:
 
 def manifest_row(task_name: str, files: CaseFiles) -> Case:
     """Return what one case is: paths, hashes and the geometry of its first image."""
-    header = nib.load(files.image_paths[0])
+    image = open_volume(files.image_paths[0])
     return Case(
         task=task_name,
         case_id=files.case_id,
@@ -52,7 +51,7 @@ def manifest_row(task_name: str, files: CaseFiles) -> Case:
         label_path=str(files.label_path),
         image_sha256=sha256_of(*files.image_paths),
         label_sha256=sha256_of(files.label_path),
-        shape_xyz=tuple(int(size) for size in header.shape[:3]),
-        spacing_mm_xyz=tuple(round(float(size), 6) for size in nib.affines.voxel_sizes(header.affine)),
-        orientation="".join(nib.aff2axcodes(header.affine)),
+        shape_xyz=image.shape[:3],
+        spacing_mm_xyz=tuple(round(size, 6) for size in image.spacing_mm_xyz),
+        orientation=image.orientation,
     )

@@ -23,7 +23,9 @@ from typing import Any
 import blosc2
 import numpy as np
 
-from segbench.core.files import write_json
+from segbench.core.files import part_prefix, write_json
+from segbench.core.task import IGNORED
+from segbench.data.geometry import Geometry
 
 CHUNK = 64
 IMAGE_FORM = {"block": 16, "filters": [blosc2.Filter.SHUFFLE]}
@@ -55,6 +57,11 @@ class PreprocessedCase:
         """Preprocessed size in voxels."""
         return tuple(self.images.shape[1:])
 
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The native grid and the way back to it."""
+        return Geometry.from_dict(self.meta["geometry"])
+
     def foreground(self, value: int) -> list[list[int]]:
         """Return sampled voxel positions z,y,x of a class; empty when the case has none."""
         return self.meta["foreground"].get(str(value), [])
@@ -63,7 +70,7 @@ class PreprocessedCase:
 def write_case(folder: Path, images_CZYX: np.ndarray, labels_ZYX: np.ndarray, meta: dict[str, Any]) -> None:
     """Write a preprocessed case; an existing complete one is kept."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=part_prefix(), dir=folder.parent))
     try:
         _write_array(temporary / "images.b2nd", images_CZYX.astype(np.float32, copy=False), **IMAGE_FORM)
         _write_array(temporary / "labels.b2nd", labels_ZYX.astype(np.uint8, copy=False), **LABEL_FORM)
@@ -111,7 +118,7 @@ def _foreground(labels_ZYX: np.ndarray) -> dict[str, list[list[int]]]:
     rng = np.random.default_rng(0)
     found = {}
     for value in np.unique(labels_ZYX):
-        if value == 0:
+        if value in (0, IGNORED):
             continue
         positions = np.argwhere(labels_ZYX == value)
         if len(positions) > FOREGROUND_SAMPLES:

@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.interface import NetworkSpec, SegmentationModel, task_set
 from models.loader import build_model
 from segbench.core.cards import model_cards, supports
+from segbench.core.code import ROOT
 from segbench.core.files import write_text
-from segbench.core.provenance import ROOT
 from segbench.core.task import Channel, Structure, Task, TaskSet
 
 Triple = tuple[int, int, int]

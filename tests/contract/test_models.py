@@ -28,7 +28,6 @@ CARD_KEYS = {
     "url",
     "licence",
     "original_licence",
-    "version",
     "fidelity",
     "deviations",
     "channels",

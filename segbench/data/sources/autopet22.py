@@ -23,7 +23,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC BY 4.0 (TCIA, restricted access)",
-    "permits": {"redistribute": False, "commercial": True, "show_images": False},
+    "permits": {"commercial": True, "show_images": False},
     "citation": "Gatidis et al., A whole-body FDG-PET/CT dataset with manually annotated tumor lesions, "
     "Scientific Data 9, 2022",
     "url": "https://autopet.grand-challenge.org",

@@ -14,7 +14,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC BY 4.0 (data set); MIT (source repository)",
-    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "permits": {"commercial": True, "show_images": True},
     "citation": "M. R. Hernandez Petzsche et al., 'ISLES 2022: A multi-center magnetic resonance imaging stroke "
     "lesion segmentation dataset', Scientific Data 9:762, 2022",
     "url": "https://github.com/ezequieldlrosa/isles22",

@@ -25,7 +25,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC BY-NC-SA 4.0",
-    "permits": {"redistribute": True, "commercial": False, "show_images": True},
+    "permits": {"commercial": False, "show_images": True},
     "citation": "Heller et al., The state of the art in kidney and kidney tumor segmentation in "
     "contrast-enhanced CT imaging: Results of the KiTS19 challenge, Medical Image Analysis 67, 2021",
     "url": "https://kits19.grand-challenge.org",

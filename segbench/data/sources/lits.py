@@ -30,7 +30,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC BY-NC-SA 4.0 (challenge); CC-BY-SA 4.0 (Decathlon)",
-    "permits": {"redistribute": True, "commercial": False, "show_images": True},
+    "permits": {"commercial": False, "show_images": True},
     "citation": "Bilic et al., The Liver Tumor Segmentation Benchmark (LiTS), Medical Image Analysis 84, 2023",
     "url": "https://competitions.codalab.org/competitions/17094",
     "obtain": "python -m segbench fetch lits (the Decathlon's Task03_Liver, the same cases), or register at CodaLab "

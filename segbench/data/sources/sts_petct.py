@@ -14,7 +14,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC BY 3.0",
-    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "permits": {"commercial": True, "show_images": True},
     "citation": "IBSI validation dataset (A. Zwanenburg et al., theibsi/data_sets), derived from the TCIA "
     "collection Soft-tissue-Sarcoma: M. Vallieres et al., 'A radiomics model from joint FDG-PET and "
     "MRI texture features for the prediction of lung metastases in soft-tissue sarcomas of the "

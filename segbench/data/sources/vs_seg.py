@@ -34,7 +34,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC BY 4.0",
-    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "permits": {"commercial": True, "show_images": True},
     "citation": "Shapey et al., Segmentation of vestibular schwannoma from MRI, an open annotated dataset and "
     "baseline algorithm, Scientific Data 8, 2021",
     "url": "https://doi.org/10.7937/TCIA.9YTJ-5Q73",

@@ -95,15 +95,15 @@ def seeded_split(
 def kfold_split(
     cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, str], *, fold: int, count: int, seed: int
 ) -> Split:
-    """Return one of `count` folds; patient number r in a namespace's ranking is tested in fold r modulo count."""
-    everyone: dict[str, dict[str, None]] = {}
+    """Return one of `count` folds: patient number r of a task's ranking is tested in fold r modulo count.
+
+    A patient keeps the fold of the first task that has it, so that a task that is added leaves the others as they are.
+    """
+    fold_of: dict[tuple[str, str], int] = {}
     for task, rows in cases.items():
-        everyone.setdefault(namespaces[task], {}).update(dict.fromkeys(row.patient_id for row in rows))
-    fold_of = {
-        (namespace, patient): number % count
-        for namespace, patients in everyone.items()
-        for number, patient in enumerate(sorted(patients, key=lambda name: patient_rank(seed, namespace, name)))
-    }
+        namespace = namespaces[task]
+        new = [name for name in _ranked_patients(rows, namespace, seed) if (namespace, name) not in fold_of]
+        fold_of |= {(namespace, name): number % count for number, name in enumerate(new)}
     split = {}
     for task, rows in cases.items():
         sides = {row.patient_id: fold_of[namespaces[task], row.patient_id] == fold for row in rows}

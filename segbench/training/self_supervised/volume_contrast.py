@@ -28,7 +28,6 @@ CARD = {
     "analysis, CVPR 2024",
     "url": "https://arxiv.org/abs/2402.17300",
     "licence": "Apache-2.0",
-    "version": "2",
     "fidelity": "concept",
     "does": [
         "the patch is divided into four along y and four along x: sixteen base crops",

@@ -147,10 +147,8 @@ def test_every_faulty_file_has_its_line_and_there_is_no_table(folders, capsys):
     save(folders / "prediction" / "c.nii.gz", np.full((12, 10, 8), np.inf, np.float32))
     assert score(folders, "--workers", "2") == 2
     lines = problems(capsys)
-    assert len(lines) == 4
-    for line, words in zip(
-        lines, ("[6, 7, 8]", "fractional", "4 axes of lengths (12, 10, 8, 1)", "not finite"), strict=True
-    ):
+    assert len(lines) == 3
+    for line, words in zip(lines, ("[6, 7, 8]", "fractional", "not finite"), strict=True):
         assert words in line
     assert not (folders / "scores.csv").exists()
 

@@ -90,3 +90,27 @@ def test_multitalent_sums_over_classes_and_takes_dice_over_the_batch():
 def test_multitalent_gives_nothing_for_an_empty_class_predicted_empty():
     logits = torch.full((1, 2, 1, 2, 2), -200.0)
     assert summed_loss(logits, torch.zeros(1, 2, 1, 2, 2)).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("activation", "class_loss"), [("softmax", "mean"), ("sigmoid", "mean"), ("sigmoid", "sum")])
+def test_ignored_voxels_change_nothing(activation, class_loss):
+    """Whatever the network answers there, and the loss is that of the other half when each term is a mean over it."""
+    model = Stub()
+    model.activation, model.class_loss = activation, class_loss
+    labels = torch.randint(0, 2, (2, 4, 4, 4), generator=torch.Generator().manual_seed(1))
+    logits = torch.randn(2, 2, 4, 4, 4, generator=torch.Generator().manual_seed(2))
+    ignored = labels.clone()
+    ignored[:, :, :, 2:] = 255
+    changed = logits.clone()
+    changed[..., 2:] += 3
+    loss = training_loss(model, [logits], ignored, TASK)
+    assert loss == training_loss(model, [changed], ignored, TASK)
+    if class_loss == "mean":
+        half = training_loss(model, [logits[..., :2].contiguous()], labels[..., :2].contiguous(), TASK)
+        assert loss.item() == pytest.approx(half.item(), abs=1e-5)
+
+
+def test_a_batch_of_ignored_voxels_alone_has_no_entropy():
+    labels = torch.full((1, 4, 4, 4), 255)
+    loss = training_loss(Stub(), [torch.randn(1, 2, 4, 4, 4)], labels, TASK)
+    assert loss.item() == pytest.approx(0.0, abs=1e-5)

@@ -1,5 +1,6 @@
 """Files that cannot be trusted are refused; a wrapped checkpoint is unwrapped; loading is all or nothing."""
 
+import argparse
 import pickle
 
 import numpy as np
@@ -60,6 +61,13 @@ def test_checkpoints_of_other_trainers_are_unwrapped(tmp_path):
     content = {"epoch": 2, "plot_stuff": [np.float64(0.5), np.float32(0.1)], "state_dict": {"module.a": weight}}
     torch.save(content, tmp_path / "a.pt")
     assert torch.equal(read_state_dict(tmp_path / "a.pt")["a"], weight)
+
+
+def test_self_distillation_keeps_the_teacher_beside_its_settings(tmp_path):
+    """DINO and what is built on it, DeSD among them, store the parsed arguments in the checkpoint."""
+    content = {"student": {"a": torch.zeros(3)}, "teacher": {"a": torch.ones(3)}, "args": argparse.Namespace(lr=0.1)}
+    torch.save(content, tmp_path / "a.pt")
+    assert torch.equal(read_state_dict(tmp_path / "a.pt")["a"], torch.ones(3))
 
 
 def test_every_problem_is_named_and_nothing_is_loaded():
