@@ -300,7 +300,7 @@ def with_rows(name, rows):
         (lambda state: state.update(dict.fromkeys(state, torch.zeros(2))), "62 tensors missing or of another shape, 5"),
     ],
 )
-def test_a_spoilt_file_is_named_and_loads_nothing(corrupt, message):
+def test_a_corrupted_file_is_named_and_loads_nothing(corrupt, message):
     state, model = plain_unet(), target("clip_driven_original")
     corrupt(state)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
