@@ -142,24 +142,24 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> ClipDrive
     }
     shapes = shapes_of(state)
 
-    def told(names: list[str], tell=outputs_of) -> int:
+    def inferred(names: list[str], tell=outputs_of) -> int:
         return majority(shapes, names, tell, where=WHERE)
 
     first = "backbone.down_tr64.ops.0."
-    base = told([first + end for end in ("bn1.weight", "bn1.bias", "conv1.bias", "conv1.weight")])
+    base = inferred([first + end for end in ("bn1.weight", "bn1.bias", "conv1.bias", "conv1.weight")])
     if base % (GROUPS // 2) or not base:
         raise input_error(
             WHERE, found=f"first width {base}", expected="a multiple of 8", fix="use the released checkpoint"
         )
-    classes, length = told(["organ_embedding"]), told(["text_to_vision.weight", "organ_embedding"], inputs_of)
+    classes, length = inferred(["organ_embedding"]), inferred(["text_to_vision.weight", "organ_embedding"], inputs_of)
     model = ClipDrivenOriginal(
         TaskSet([]),
         NetworkSpec(),
         vectors_KE=torch.zeros(classes, length),
         channels_of={},
         base=base,
-        width=told(["text_to_vision.bias", "text_to_vision.weight", "GAP.3.bias", "GAP.3.weight"]),
-        channels=told([first + "conv1.weight"], inputs_of),
+        width=inferred(["text_to_vision.bias", "text_to_vision.weight", "GAP.3.bias", "GAP.3.weight"]),
+        channels=inferred([first + "conv1.weight"], inputs_of),
     )
     load_strictly(model, state, WHERE)
     return model.eval()

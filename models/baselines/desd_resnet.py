@@ -8,6 +8,7 @@ is ours.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -48,19 +49,62 @@ OFFICIAL = "desd_resnet_official"
 WHERE = "official DeSD encoder weights"
 DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}  # residual blocks per stage; from 50 on they are bottlenecks
 STAGES = 4
+STANDARDISATION_EPS = 1e-10
+GROUPS = 16  # of its group norm
 EXPANSION = 4  # outputs of a bottleneck block per inner channel
 POOLS_ZYX: tuple[Triple, ...] = ((1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
 
 
-class _ResidualBlock(nn.Module):
-    """Convolutions with instance norm, then the shortcut, then the activation; no convolution has a bias."""
+class StandardisedConv(nn.Conv3d):
+    """Bias-free convolution whose weight has zero mean and unit variance per output channel."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int, project: bool, slope: float):
+    def forward(self, x_BCZYX: Tensor) -> Tensor:
+        """Return the convolution with the standardised weight."""
+        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3, 4), keepdim=True, correction=0)
+        weight = (self.weight - mean) / (variance + STANDARDISATION_EPS).sqrt()
+        return functional.conv3d(x_BCZYX, weight, None, self.stride, self.padding)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What the encoder is made of; the defaults are what was released.
+
+    slope: of the LeakyReLU; 0 makes it a ReLU. groups: of group norm; none makes it instance norm. standardised:
+    whether the weights of convolutions are standardised.
+    """
+
+    slope: float = LEAKY_SLOPE
+    groups: int | None = None
+    standardised: bool = False
+
+    def convolution(self, inputs: int, outputs: int, edge: int, stride: int | Triple = 1) -> nn.Conv3d:
+        """Return a convolution without bias that keeps the size up to its stride."""
+        kind = StandardisedConv if self.standardised else nn.Conv3d
+        return kind(inputs, outputs, edge, stride, edge // 2, bias=False)
+
+    def norm(self, width: int) -> nn.Module:
+        """Return a norm with weight and bias."""
+        if self.groups is None:
+            return nn.InstanceNorm3d(width, eps=NORM_EPS, affine=True)
+        return nn.GroupNorm(self.groups, width, eps=NORM_EPS)
+
+    def activation(self) -> nn.Module:
+        """Return the activation."""
+        return nn.LeakyReLU(self.slope)
+
+
+RELEASED = Layers()
+
+
+class _ResidualBlock(nn.Module):
+    """Convolutions with norms, then the shortcut, then the activation."""
+
+    def __init__(self, inputs: int, outputs: int, layers: Layers, *, stride: int, project: bool):
         super().__init__()
-        self.activation = nn.LeakyReLU(slope)
-        self.downsample = (
-            nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), _norm(outputs)) if project else None
-        )
+        self.activation = layers.activation()
+        self.downsample = None
+        if project:
+            self.downsample = nn.Sequential(layers.convolution(inputs, outputs, 1, stride), layers.norm(outputs))
 
     def body(self, x_BCZYX: Tensor) -> Tensor:
         """Return what is added to the shortcut."""
@@ -75,12 +119,12 @@ class _ResidualBlock(nn.Module):
 class BasicBlock(_ResidualBlock):
     """Two convolutions of 3x3x3; the stride is in the first."""
 
-    def __init__(self, inputs: int, width: int, *, slope: float, stride: int = 1, project: bool = False):
-        super().__init__(inputs, width, stride=stride, project=project, slope=slope)
-        self.conv1 = nn.Conv3d(inputs, width, 3, stride, 1, bias=False)
-        self.norm1 = _norm(width)
-        self.conv2 = nn.Conv3d(width, width, 3, 1, 1, bias=False)
-        self.norm2 = _norm(width)
+    def __init__(self, inputs: int, width: int, layers: Layers, *, stride: int = 1, project: bool = False):
+        super().__init__(inputs, width, layers, stride=stride, project=project)
+        self.conv1 = layers.convolution(inputs, width, 3, stride)
+        self.norm1 = layers.norm(width)
+        self.conv2 = layers.convolution(width, width, 3)
+        self.norm2 = layers.norm(width)
 
     def body(self, x_BCZYX: Tensor) -> Tensor:
         """Return what is added to the shortcut."""
@@ -90,23 +134,19 @@ class BasicBlock(_ResidualBlock):
 class BottleneckBlock(_ResidualBlock):
     """1x1x1, 3x3x3 and 1x1x1 to four times the width; the stride is in the second."""
 
-    def __init__(self, inputs: int, width: int, *, slope: float, stride: int = 1, project: bool = False):
-        super().__init__(inputs, EXPANSION * width, stride=stride, project=project, slope=slope)
-        self.conv1 = nn.Conv3d(inputs, width, 1, bias=False)
-        self.norm1 = _norm(width)
-        self.conv2 = nn.Conv3d(width, width, 3, stride, 1, bias=False)
-        self.norm2 = _norm(width)
-        self.conv3 = nn.Conv3d(width, EXPANSION * width, 1, bias=False)
-        self.norm3 = _norm(EXPANSION * width)
+    def __init__(self, inputs: int, width: int, layers: Layers, *, stride: int = 1, project: bool = False):
+        super().__init__(inputs, EXPANSION * width, layers, stride=stride, project=project)
+        self.conv1 = layers.convolution(inputs, width, 1)
+        self.norm1 = layers.norm(width)
+        self.conv2 = layers.convolution(width, width, 3, stride)
+        self.norm2 = layers.norm(width)
+        self.conv3 = layers.convolution(width, EXPANSION * width, 1)
+        self.norm3 = layers.norm(EXPANSION * width)
 
     def body(self, x_BCZYX: Tensor) -> Tensor:
         """Return what is added to the shortcut."""
         x_BCZYX = self.activation(self.norm1(self.conv1(x_BCZYX)))
         return self.norm3(self.conv3(self.activation(self.norm2(self.conv2(x_BCZYX)))))
-
-
-def _norm(width: int) -> nn.InstanceNorm3d:
-    return nn.InstanceNorm3d(width, eps=NORM_EPS, affine=True)
 
 
 class Encoder(nn.Module):
@@ -118,7 +158,7 @@ class Encoder(nn.Module):
         widths: inner width of the blocks of each stage.
         blocks: number of blocks of each stage; the first has a convolution as its shortcut.
         bottleneck: whether the blocks are bottlenecks, which give four times their inner width.
-        slope: of the LeakyReLU; 0 makes it a ReLU.
+        layers: what all of it is made of.
     """
 
     def __init__(
@@ -129,18 +169,18 @@ class Encoder(nn.Module):
         widths: Sequence[int],
         blocks: Sequence[int],
         bottleneck: bool = True,
-        slope: float = LEAKY_SLOPE,
+        layers: Layers = RELEASED,
     ):
         super().__init__()
         block = BottleneckBlock if bottleneck else BasicBlock
         expansion = EXPANSION if bottleneck else 1
-        self.activation = nn.LeakyReLU(slope)
         self.widths = [stem, *(expansion * width for width in widths)]
-        self.conv1 = nn.Conv3d(channels, stem, 7, (1, 2, 2), 3, bias=False)
-        self.norm1 = _norm(stem)
+        self.conv1 = layers.convolution(channels, stem, 7, (1, 2, 2))
+        self.norm1 = layers.norm(stem)
+        self.activation = layers.activation()
         for number, (before, width, count) in enumerate(zip(self.widths[:-1], widths, blocks, strict=True)):
-            first = block(before, width, slope=slope, stride=1 if number == 0 else 2, project=True)
-            others = (block(expansion * width, width, slope=slope) for _ in range(count - 1))
+            first = block(before, width, layers, stride=1 if number == 0 else 2, project=True)
+            others = (block(expansion * width, width, layers) for _ in range(count - 1))
             self.add_module(f"layer{number + 1}", nn.Sequential(first, *others))
 
     def features(self, images_BCZYX: Tensor) -> list[Tensor]:
@@ -197,14 +237,19 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> Encoder:
 
     Args:
         state_dict: of the released encoder; it may be wrapped in a checkpoint.
-        arch: arguments of the original's constructor. Only `activation_cfg` is needed: LeakyReLU (when absent) or
-            ReLU. Shapes tell all sizes; the rest has to be as released.
+        arch: arguments of the original's constructor. Shapes tell all sizes; `activation_cfg`, `norm_cfg` and
+            `weight_std` are as released when absent: LeakyReLU, instance norm, plain weights.
 
     Raises:
         InputError: for a missing, unexpected or reshaped tensor, and for an argument that asks for another network.
     """
     check_arguments(
-        arch, WHERE, shortcut_type="B", norm_cfg="IN", activation_cfg=("LeakyReLU", "ReLU"), weight_std=False
+        arch,
+        WHERE,
+        shortcut_type="B",
+        norm_cfg=("IN", "IN3", "GN"),
+        activation_cfg=("LeakyReLU", "ReLU"),
+        weight_std=(False, True),
     )
     state = tensors_of(state_dict, WHERE)
     shapes = shapes_of(state)
@@ -215,7 +260,11 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> Encoder:
         widths=[_width(shapes, place) for place in places],
         blocks=[count_of(shapes, rf"{place}\.(\d{{1,3}})\.") for place in places],
         bottleneck=any(".conv3." in name or ".norm3." in name for name in shapes),
-        slope=0.0 if arch.get("activation_cfg") == "ReLU" else LEAKY_SLOPE,
+        layers=Layers(
+            slope=0.0 if arch.get("activation_cfg") == "ReLU" else LEAKY_SLOPE,
+            groups=GROUPS if arch.get("norm_cfg") == "GN" else None,
+            standardised=bool(arch.get("weight_std")),
+        ),
     )
     load_strictly(encoder, state, WHERE)
     return encoder.eval()

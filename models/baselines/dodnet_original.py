@@ -215,11 +215,11 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> DoDNetOri
     state = tensors_of(state_dict, WHERE)
     shapes = shapes_of(state)
 
-    def told(names: list[str], tell) -> int:
+    def inferred(names: list[str], tell) -> int:
         return majority(shapes, names, tell, where=WHERE)
 
     ends = ("gn2.weight", "gn2.bias", "conv1.weight", "conv2.weight")
-    widths = [told([f"layer{stage}.0.{end}" for end in ends], outputs_of) for stage in range(5)]
+    widths = [inferred([f"layer{stage}.0.{end}" for end in ends], outputs_of) for stage in range(5)]
     _check_widths(widths)
     stages = [re.match(r"layer([0-4])\.(\d{1,2})\.", name) for name in shapes]
     blocks = [1 + max(int(found[2]) for found in stages if found and int(found[1]) == stage) for stage in range(5)]
@@ -228,9 +228,9 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> DoDNetOri
         NetworkSpec(),
         widths=widths,
         blocks=blocks,
-        channels=told(["conv1.weight"], inputs_of),
-        task_count=max(1, told(["controller.weight"], inputs_of) - widths[3]),
-        outputs=head_outputs(told(["controller.bias", "controller.weight"], outputs_of)),
+        channels=inferred(["conv1.weight"], inputs_of),
+        task_count=max(1, inferred(["controller.weight"], inputs_of) - widths[3]),
+        outputs=head_outputs(inferred(["controller.bias", "controller.weight"], outputs_of)),
     )
     load_strictly(model, state, WHERE)
     return model.eval()

@@ -41,8 +41,17 @@ CARD = {
     "channels": "any",
     "patch_multiple": [16, 16, 16],
     "options": {
-        "variant": {"default": "S", "help": "S, B, M or L, the sizes of the paper"},
-        "kernel_size": {"default": 3, "help": "edge of the depth-wise kernels, 3 or 5 in the paper"},
+        "variant": {
+            "default": "S",
+            "help": "S, B, M or L, the sizes of the paper",
+            "label": "{value}",
+            "always_named": True,
+        },
+        "kernel_size": {
+            "default": 3,
+            "help": "edge of the depth-wise kernels, 3 or 5 in the paper",
+            "label": "kernel {value}",
+        },
     },
     "encoder_keys": ["network.stem.", "network.enc_block_", "network.down_", "network.bottleneck."],
     "backbone": "own",
@@ -268,7 +277,7 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> MedNeXt:
     Args:
         state_dict: of the released network (version 1); it may be wrapped in a checkpoint.
         arch: arguments of the original's constructor. Only `do_res` (on when absent) and `norm_type` (group when
-            absent) cannot be told by a shape.
+            absent) follow from no shape.
 
     Raises:
         InputError: for a missing, unexpected or reshaped tensor, and for an argument that asks for another network.

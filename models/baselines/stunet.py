@@ -6,6 +6,7 @@ Axis legend: B batch, C channel, K class, Z Y X space. Written from the facts of
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 
@@ -33,9 +34,9 @@ CARD = {
     "original_licence": "Apache-2.0",
     "fidelity": "numerical",
     "deviations": [
-        "poolings and kernels come from the experiment's network section; the released weights have five poolings of "
-        "2x2x2 and kernels of 3x3x3",
+        "the poolings are the first five of the experiment's network section; the original takes nnU-Net's plan",
         "widths follow the config's base; with base 32 they are the original's",
+        "without released weights unless an initialisation brings them",
     ],
     "channels": "any",
     "patch_multiple": "spec",
@@ -56,6 +57,7 @@ WHERE = "official STU-Net weights"
 # size: first width as a multiple of half the config's base, and blocks per stage
 SIZES = {"S": (1, 1), "B": (2, 1), "L": (4, 2), "H": (6, 3)}
 WIDEST = 16  # times the first width
+STAGES = 6
 
 
 class ResidualBlock(nn.Module):
@@ -220,20 +222,25 @@ def _pools_zyx(given: object, stages: int) -> list[Triple]:
 
 
 def build(tasks: TaskSet, spec: NetworkSpec, *, size: str = "B") -> PerTaskModel:
-    """Return the network for the only task of `tasks`; an unknown size raises `InputError`."""
+    """Return the network for the only task of `tasks`; an unknown size raises `InputError`.
+
+    There are six stages whatever the experiment pools: stages without a pooling keep the grid.
+    """
     task = the_task(tasks)
     if size not in SIZES:
         raise input_error("option size of stunet", found=size, expected="S, B, L or H", fix=suggestion(size, SIZES))
     factor, blocks = SIZES[size]
     first = max(1, spec.base_features * factor // 2)
-    stages = len(spec.pool_kernels_zyx) + 1
+    given = spec.pool_kernels_zyx[: STAGES - 1]
+    pools_zyx = [*given, *[(1, 1, 1)] * (STAGES - 1 - len(given))]
     network = STUNet(
         channels=task.num_channels,
         classes=task.num_classes,
-        widths=[first * min(2**stage, WIDEST) for stage in range(stages)],
-        blocks=[blocks] * stages,
-        kernels_zyx=spec.conv_kernels_zyx,
-        pools_zyx=spec.pool_kernels_zyx,
+        widths=[first * min(2**stage, WIDEST) for stage in range(STAGES)],
+        blocks=[blocks] * STAGES,
+        kernels_zyx=[(3, 3, 3)] * STAGES,
+        pools_zyx=pools_zyx,
     )
     network.apply(initialise_weights)
-    return PerTaskModel(tasks, spec, network=network, multiple_zyx=spec.downsampling_zyx)
+    multiple_zyx = [math.prod(pool[axis] for pool in pools_zyx) for axis in range(3)]
+    return PerTaskModel(tasks, spec, network=network, multiple_zyx=multiple_zyx)

@@ -38,4 +38,5 @@ CARD = {
 
 def build(tasks: TaskSet, spec: NetworkSpec, *, window_size: int = 7, deep_supervision: bool = False) -> PerTaskModel:
     """Return the network for the only task of `tasks`."""
-    return per_task(tasks, spec, window_size=window_size, deep_supervision=deep_supervision)
+    multiple_zyx = CARD["patch_multiple"]
+    return per_task(tasks, spec, multiple_zyx=multiple_zyx, window_size=window_size, deep_supervision=deep_supervision)

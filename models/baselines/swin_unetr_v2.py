@@ -37,4 +37,5 @@ CARD = {
 
 def build(tasks: TaskSet, spec: NetworkSpec, *, window_size: int = 7, deep_supervision: bool = False) -> PerTaskModel:
     """Return the network for the only task of `tasks`."""
-    return per_task(tasks, spec, window_size=window_size, use_v2=True, deep_supervision=deep_supervision)
+    options = {"window_size": window_size, "use_v2": True, "deep_supervision": deep_supervision}
+    return per_task(tasks, spec, multiple_zyx=CARD["patch_multiple"], **options)

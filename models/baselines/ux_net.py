@@ -113,20 +113,21 @@ class UXNet(nn.Module):
         widths: Sequence[int] = (48, 96, 192, 384),
         hidden: int = 768,
         depths: Sequence[int] = DEPTHS,
+        residual: bool = True,
     ):
         super().__init__()
         w0, w1, w2, w3 = widths
         self.uxnet_3d = Encoder(channels, widths, depths)
-        self.encoder1 = _residual(channels, w0)
-        self.encoder2 = _residual(w0, w1)
-        self.encoder3 = _residual(w1, w2)
-        self.encoder4 = _residual(w2, w3)
-        self.encoder5 = _residual(w3, hidden)
-        self.decoder5 = _up(hidden, w3)
-        self.decoder4 = _up(w3, w2)
-        self.decoder3 = _up(w2, w1)
-        self.decoder2 = _up(w1, w0)
-        self.decoder1 = _residual(w0, w0)
+        self.encoder1 = _block(channels, w0, residual=residual)
+        self.encoder2 = _block(w0, w1, residual=residual)
+        self.encoder3 = _block(w1, w2, residual=residual)
+        self.encoder4 = _block(w2, w3, residual=residual)
+        self.encoder5 = _block(w3, hidden, residual=residual)
+        self.decoder5 = _up(hidden, w3, residual=residual)
+        self.decoder4 = _up(w3, w2, residual=residual)
+        self.decoder3 = _up(w2, w1, residual=residual)
+        self.decoder2 = _up(w1, w0, residual=residual)
+        self.decoder1 = _block(w0, w0, residual=residual)
         self.out = UnetOutBlock(3, w0, classes)
 
     def forward(self, images_BCZYX: Tensor) -> Tensor:
@@ -139,12 +140,14 @@ class UXNet(nn.Module):
         return self.out(self.decoder1(x_BCZYX))
 
 
-def _residual(inputs: int, outputs: int) -> UnetrBasicBlock:
-    return UnetrBasicBlock(3, inputs, outputs, kernel_size=3, stride=1, norm_name="instance", res_block=True)
+def _block(inputs: int, outputs: int, *, residual: bool) -> UnetrBasicBlock:
+    return UnetrBasicBlock(3, inputs, outputs, kernel_size=3, stride=1, norm_name="instance", res_block=residual)
 
 
-def _up(inputs: int, outputs: int) -> UnetrUpBlock:
-    return UnetrUpBlock(3, inputs, outputs, kernel_size=3, upsample_kernel_size=2, norm_name="instance", res_block=True)
+def _up(inputs: int, outputs: int, *, residual: bool) -> UnetrUpBlock:
+    return UnetrUpBlock(
+        3, inputs, outputs, kernel_size=3, upsample_kernel_size=2, norm_name="instance", res_block=residual
+    )
 
 
 def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> UXNet:
@@ -157,7 +160,7 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> UXNet:
     Raises:
         InputError: for a missing, unexpected or reshaped tensor, and for an argument that asks for another network.
     """
-    check_arguments(arch, WHERE, norm_name="instance", conv_block=True, res_block=True, spatial_dims=3)
+    check_arguments(arch, WHERE, norm_name="instance", conv_block=True, spatial_dims=3)
     state = tensors_of(state_dict, WHERE)
     shapes = shapes_of(state)
     stage = "uxnet_3d.stages"
@@ -177,6 +180,7 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> UXNet:
         hidden=majority(
             shapes, [f"encoder5.layer.conv{number}.conv.weight" for number in (1, 2, 3)], outputs_of, where=WHERE
         ),
+        residual=any(".conv3." in name for name in shapes),
         depths=[count_of(shapes, rf"{stage}\.{number}\.(\d{{1,3}})\.") for number in range(4)],
     )
     load_strictly(network, state, WHERE)

@@ -35,6 +35,7 @@ CARD = {
         "one first convolution per channel count; the original sees one CT channel",
         "the sigmoids of one task answer for its exclusive classes; classes of other tasks get no loss",
         "input sizes that are no multiple of 16 are padded by their border and cropped back",
+        "under the equal recipe SGD replaces the published AdamW",
     ],
     "channels": "any",
     "patch_multiple": [16, 16, 16],
@@ -45,7 +46,7 @@ CARD = {
     "backbone": "own",
 }
 BLOCKS_DOWN = (1, 2, 2, 4, 4)
-MULTIPLE_ZYX = (16, 16, 16)
+MULTIPLE_ZYX = (2 ** (len(BLOCKS_DOWN) - 1),) * 3
 
 
 class ChannelStem(nn.Module):
@@ -81,9 +82,8 @@ class VISTA3D(SegmentationModel):
     def encode(self, images_BCZYX: Tensor) -> Tensor:
         """Return the features that every class reads, at the size of the images."""
         size_zyx = tuple(images_BCZYX.shape[2:])
-        ends_zyx = [
-            padded - size for size, padded in zip(size_zyx, padded_size_zyx(size_zyx, MULTIPLE_ZYX), strict=True)
-        ]
+        padded_zyx = padded_size_zyx(size_zyx, MULTIPLE_ZYX)
+        ends_zyx = [padded - size for size, padded in zip(size_zyx, padded_zyx, strict=True)]
         padding = [value for end in reversed(ends_zyx) for value in (0, end)]  # torch counts from the last axis
         features_BCZYX = self.image_encoder(functional.pad(images_BCZYX, padding, mode="replicate"))
         z, y, x = size_zyx

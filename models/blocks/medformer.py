@@ -91,16 +91,16 @@ def measured(
 ) -> Sizes:
     """Return the sizes that shapes tell, completed by what they cannot tell.
 
-    Raises InputError when a size is told by no tensor, or when heads or scales do not fit the widths.
+    Raises InputError when a size can be inferred from no tensor, or when heads or scales do not fit the widths.
     """
 
-    def told(names: Sequence[str], tell: Callable = outputs_of):
+    def inferred(names: Sequence[str], tell: Callable = outputs_of):
         return majority(shapes, names, tell, where=where)
 
-    kernels = [told(["inc.conv1.weight", "inc.conv2.conv1.conv.weight"], kernel_zyx)]
-    kernels += [told([f"{level}.patch_merging.reduction.depthwise.weight"], kernel_zyx) for level in DOWN]
-    widths = [told([f"{level}.patch_merging.reduction.pointwise.weight"]) for level in DOWN]
-    base = told(["inc.conv1.weight", "inc.conv2.conv1.conv.weight", "inc.conv2.conv2.conv.weight"])
+    kernels = [inferred(["inc.conv1.weight", "inc.conv2.conv1.conv.weight"], kernel_zyx)]
+    kernels += [inferred([f"{level}.patch_merging.reduction.depthwise.weight"], kernel_zyx) for level in DOWN]
+    widths = [inferred([f"{level}.patch_merging.reduction.pointwise.weight"]) for level in DOWN]
+    base = inferred(["inc.conv1.weight", "inc.conv2.conv1.conv.weight", "inc.conv2.conv2.conv.weight"])
     attentions = [count_of(shapes, rf"{level}\.trans_blocks\.blocks\.(\d{{1,3}})\.") for level in LEVELS]
     contracted = [f"{level}.trans_blocks.blocks.0.feedforward.pointwise.conv.weight" for level in LEVELS]
     sizes = Sizes(
@@ -109,11 +109,11 @@ def measured(
         convolutions=[count_of(shapes, rf"{level}\.conv_blocks\.(\d{{1,3}})\.") for level in LEVELS],
         attentions=attentions,
         heads=heads,
-        tokens=told([f"{level}.map_gen.semantic_proj.weight" for level in DOWN]),
-        fusion_width=told([f"map_fusion.in_proj.{number}.weight" for number in range(3)]),
+        tokens=inferred([f"{level}.map_gen.semantic_proj.weight" for level in DOWN]),
+        fusion_width=inferred([f"map_fusion.in_proj.{number}.weight" for number in range(3)]),
         fusion_depth=count_of(shapes, r"map_fusion\.fusion\.layers\.(\d{1,3})\."),
         fusion_heads=fusion_heads,
-        expansion=told(contracted, lambda shape: shape[1] // shape[0]),
+        expansion=inferred(contracted, lambda shape: shape[1] // shape[0]),
         kernels_zyx=kernels,
         scales_zyx=[(int(z), int(y), int(x)) for z, y, x in scales_zyx],
         activation=activation,

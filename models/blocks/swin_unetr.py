@@ -14,7 +14,6 @@ from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
 from segbench.core.task import TaskSet
 
-MULTIPLE_ZYX = (32, 32, 32)
 STAGES = 4
 
 
@@ -43,10 +42,17 @@ def feature_size(spec: NetworkSpec) -> int:
     return max(1, round(spec.base_features * 1.5 / 12)) * 12
 
 
-def per_task(tasks: TaskSet, spec: NetworkSpec, **options: Any) -> PerTaskModel:
-    """Return the network for the only task of `tasks`; options are those of MONAI and `deep_supervision`."""
+def per_task(tasks: TaskSet, spec: NetworkSpec, *, multiple_zyx: Any, **options: Any) -> PerTaskModel:
+    """Return the network for the only task of `tasks`.
+
+    Args:
+        tasks: one task.
+        spec: its base width gives the feature size.
+        multiple_zyx: what input sizes must be multiples of.
+        options: those of MONAI and `deep_supervision`.
+    """
     task = the_task(tasks)
     network = SupervisedSwinUNETR(
         in_channels=task.num_channels, out_channels=task.num_classes, feature_size=feature_size(spec), **options
     )
-    return PerTaskModel(tasks, spec, network=network, multiple_zyx=MULTIPLE_ZYX)
+    return PerTaskModel(tasks, spec, network=network, multiple_zyx=multiple_zyx)

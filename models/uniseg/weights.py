@@ -71,7 +71,7 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> UniSeg:
 
 
 def measure(state: Mapping[str, Tensor]) -> Sizes:
-    """Return the sizes that the shapes tell; raises InputError when a size is told by no tensor."""
+    """Return the sizes that the shapes tell; raises InputError when a size can be inferred from no tensor."""
     shapes = shapes_of(state)
     channels = sorted({int(found[1]) for name in shapes if (found := re.fullmatch(STEM, name))})
     poolings = max((int(found[1]) + 1 for name in shapes if (found := re.fullmatch(UP, name))), default=0)

@@ -1,7 +1,7 @@
-"""For weights that others released: sizes told by the shapes of tensors, and tasks told by number.
+"""For weights that others released: sizes inferred from the shapes of tensors, and tasks given by number.
 
-Each size is told by several tensors and decided by their majority, so that a reshaped or missing one does not mislead
-the rest and is named as itself when the weights are loaded strictly.
+Each size is inferred from several tensors and decided by their majority, so that a reshaped or missing one does not
+mislead the rest and is named as itself when the weights are loaded strictly.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def majority(
         raise input_error(
             where, found=found, expected="a tensor that tells a size", fix="use a checkpoint of this network"
         )
-    told: Any = votes.most_common(1)[0][0]  # no None is left among the votes
-    return told
+    inferred: Any = votes.most_common(1)[0][0]  # no None is left among the votes
+    return inferred
 
 
 def count_of(names: Iterable[str], pattern: str) -> int:

@@ -103,6 +103,12 @@ def golden_name(path: Path, facts: dict) -> str:
     )
 
 
+def constructor_arguments(facts: dict) -> dict:
+    """Return the arguments of the original's constructor that a golden file states, its defaults included."""
+    arch = facts["arch"]
+    return {**arch.get("constructor_defaults", {}), **arch.get("constructor", arch)}
+
+
 @dataclass(frozen=True)
 class Compared:
     """One golden array beside our answer; differences are in the array's own unit."""
@@ -123,9 +129,9 @@ class Compared:
 def compare(path: Path) -> tuple[nn.Module, list[Compared]]:
     """Return the network of a golden file and every array of the file beside its answer."""
     facts, arrays = read(path)
-    arch = facts["arch"]
-    arguments = {**arch.get("constructor_defaults", {}), **arch.get("constructor", {})}
-    network = official_modules()[golden_name(path, facts)].from_official(filled(facts["parameters"]), **arguments)
+    network = official_modules()[golden_name(path, facts)].from_official(
+        filled(facts["parameters"]), **constructor_arguments(facts)
+    )
     rows = []
     for number, case in enumerate(facts["cases"]):
         inputs = {name: value for name, value in case.items() if name not in NOT_INPUTS}

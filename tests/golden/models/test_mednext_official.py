@@ -1,4 +1,4 @@
-"""The original MedNeXt and ours give the same numbers; sizes follow from shapes; damage is refused."""
+"""MedNeXt as its layout says: sizes follow from shapes; damage is refused."""
 
 import random
 
@@ -9,24 +9,10 @@ from torch.nn import functional
 from models.baselines.mednext import VARIANTS, MedNeXt, from_official
 from segbench.core.errors import InputError
 from tests.golden.models.damaged import over_kinds, refuses_each_damaged_tensor
-from tests.golden.models.official import filled, load, seeded_input
+from tests.golden.models.official import filled, load
 
 TOLERANCE = 1e-4  # of the largest output
-STRIDES = (3, 3, 1, 1, 1)
 POOLINGS = 4
-
-
-def test_agreement_with_the_original():
-    facts, arrays = load("mednext_official")
-    network = from_official(filled(facts["parameters"]), **facts["arch"]["constructor"])
-    assert sum(p.numel() for p in network.parameters()) == facts["arch"]["parameters_total"] == 5_554_837
-    for number, case in enumerate(facts["cases"]):
-        with torch.no_grad():
-            answers = network(seeded_input(case))
-        for position, (answer, stride) in enumerate(zip(answers, STRIDES, strict=True)):
-            expected = torch.from_numpy(arrays[f"case{number}_output{position}"])
-            difference = answer[:, :, ::stride, ::stride, ::stride] - expected
-            assert difference.abs().max() <= TOLERANCE * expected.abs().max()
 
 
 @pytest.mark.parametrize(("variant", "millions"), [("S", 5.6), ("B", 10.5), ("M", 17.6), ("L", 61.8)])
@@ -178,9 +164,9 @@ def test_other_configurations_follow_from_the_shapes(seed):
         answers = network(images)
         expected = as_the_layout_says(state, images, residual=residual, norm=norm)
     assert len(answers) == len(expected) == (5 if sizes["deep_supervision"] else 1)
-    for answer, told in zip(answers, expected, strict=True):
-        assert answer.shape == told.shape
-        assert (answer - told).abs().max() <= TOLERANCE * told.abs().max()
+    for answer, truth in zip(answers, expected, strict=True):
+        assert answer.shape == truth.shape
+        assert (answer - truth).abs().max() <= TOLERANCE * truth.abs().max()
 
 
 @over_kinds

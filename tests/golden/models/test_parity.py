@@ -15,6 +15,7 @@ from tests.golden.models.official import (
     TOLERANCE,
     TOLERANCES,
     compare,
+    constructor_arguments,
     filled,
     golden_name,
     load,
@@ -35,10 +36,6 @@ def test_agreement_with_the_original(name):
     assert max(row.relative for row in rows) <= TOLERANCES.get(name, TOLERANCE)
 
 
-def arguments(facts):
-    return {**facts["arch"].get("constructor_defaults", {}), **facts["arch"].get("constructor", {})}
-
-
 @pytest.mark.parametrize("corrupt", ["missing", "reshaped", "unexpected", "not a number"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_damaged_state_dict_is_refused(name, corrupt):
@@ -56,7 +53,7 @@ def test_a_damaged_state_dict_is_refused(name, corrupt):
         else:
             state[chosen] = state[chosen] * float("nan")
         with pytest.raises(InputError) as caught:
-            official_modules()[name].from_official(state, **arguments(facts))
+            official_modules()[name].from_official(state, **constructor_arguments(facts))
         assert any(named in problem.line() for problem in caught.value.problems)
 
 
@@ -69,7 +66,7 @@ def golden_copy(folder, name, stem):
 
 
 def test_the_command_agrees_with_a_file_of_another_name(tmp_path, capsys):
-    path = golden_copy(tmp_path, "uxnet3d_official", "other")  # told by the source that the file states
+    path = golden_copy(tmp_path, "uxnet3d_official", "other")  # the source that the file states decides
     assert parity.main([str(path)]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("uxnet3d_official (other.json): agrees, absolute ")

@@ -1,4 +1,4 @@
-"""The original STU-Net and ours give the same numbers; sizes follow from shapes; damage is refused."""
+"""STU-Net as its layout says: sizes follow from shapes; damage is refused."""
 
 import random
 
@@ -10,23 +10,9 @@ from models.baselines import stunet
 from models.baselines.stunet import STUNet, from_official
 from segbench.core.errors import InputError
 from tests.golden.models.damaged import over_kinds, refuses_each_damaged_tensor
-from tests.golden.models.official import filled, load, seeded_input
+from tests.golden.models.official import filled, load
 
 TOLERANCE = 1e-4  # of the largest output
-STRIDES = (4, 2, 1, 1, 1)
-
-
-def test_agreement_with_the_original():
-    facts, arrays = load("stunet_official")
-    network = from_official(filled(facts["parameters"]), **facts["arch"]["constructor"])
-    assert sum(p.numel() for p in network.parameters()) == facts["arch"]["parameters_total"] == 14_546_340
-    for number, case in enumerate(facts["cases"]):
-        with torch.no_grad():
-            answers = network(seeded_input(case))
-        for position, (answer, stride) in enumerate(zip(answers, STRIDES, strict=True)):
-            expected = torch.from_numpy(arrays[f"case{number}_output{position}"])
-            difference = answer[:, :, ::stride, ::stride, ::stride] - expected
-            assert difference.abs().max() <= TOLERANCE * expected.abs().max()
 
 
 @pytest.mark.parametrize(("size", "millions"), [("S", 14.60), ("B", 58.26), ("L", 440.30), ("H", 1457.33)])
@@ -142,9 +128,9 @@ def test_other_configurations_follow_from_the_shapes(seed):
         answers, expected = network(images), as_the_layout_says(state, images, pools)
         (finest,) = from_official(state, pool_op_kernel_sizes=pools, enable_deep_supervision=False)(images)
     assert torch.equal(finest, answers[0])
-    for answer, told in zip(answers, expected, strict=True):
-        assert answer.shape == told.shape
-        assert (answer - told).abs().max() <= TOLERANCE * told.abs().max()
+    for answer, truth in zip(answers, expected, strict=True):
+        assert answer.shape == truth.shape
+        assert (answer - truth).abs().max() <= TOLERANCE * truth.abs().max()
 
 
 @over_kinds

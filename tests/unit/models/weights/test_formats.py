@@ -220,6 +220,21 @@ def test_models_genesis_fills_its_own_network_but_for_the_output():
     assert all(torch.equal(tensor, original[name]) for name, tensor in own.items() if "out_tr" not in name)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_stunet_fills_all_but_its_outputs_and_repeats_the_first_block(channels):
+    released = target("stunet", seed=8, classes=[f"organ {number}" for number in range(5)])
+    checkpoint = {"epoch": 4000, "state_dict": released.network.state_dict(), "plot_stuff": ([], [], [], [])}
+    model = target("stunet", channels=channels)
+    report = take(checkpoint, model, name="stunet", source_format="stunet")
+    first = "network.conv_blocks_context.0.0"
+    assert report.resized == ([] if channels == 1 else [f"{first}.conv1.weight", f"{first}.conv3.weight"])
+    assert {name.split(".")[1] for name in report.missing} == {"seg_outputs"}
+    assert {name.split(".")[0] for name in report.unused} == {"seg_outputs"}
+    x_BCZYX = images(size_zyx=(16, 16, 16))
+    ours = model.eval().network.conv_blocks_context[0](x_BCZYX.expand(-1, channels, -1, -1, -1))
+    torch.testing.assert_close(ours, released.eval().network.conv_blocks_context[0](x_BCZYX), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_desd_fills_the_encoder_from_its_teacher_and_repeats_the_stem(channels):
     own = target("desd_resnet", seed=8).network.encoder.state_dict()
@@ -285,7 +300,7 @@ def with_rows(name, rows):
         (lambda state: state.update(dict.fromkeys(state, torch.zeros(2))), "62 tensors missing or of another shape, 5"),
     ],
 )
-def test_a_spoilt_file_is_named_and_loads_nothing(corrupt, message):
+def test_a_corrupted_file_is_named_and_loads_nothing(corrupt, message):
     state, model = plain_unet(), target("clip_driven_original")
     corrupt(state)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
