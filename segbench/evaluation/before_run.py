@@ -12,7 +12,8 @@ from segbench.core.errors import InputError, Problem
 from segbench.data.ingest import discover
 from segbench.data.splitting.folds import make_splits
 from segbench.data.splitting.protocols import check_organs
-from segbench.evaluation.external_commands import mask_files, read_mask, unexpected_masks
+from segbench.evaluation.external_commands import mask_files, unexpected_masks
+from segbench.evaluation.predictors.masks import read_mask
 from segbench.experiment.config import Config
 from segbench.experiment.jobs import Job, external_jobs, mask_folders
 from segbench.experiment.splits import Splits
