@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.structures_from_files:
         cases = pairs(args.reference, args.prediction, structures_from_files=True)
-        labels = {name: (1,) for name in sorted({pair.structure or "" for pair in cases})}
+        labels = dict.fromkeys(sorted({pair.structure or "" for pair in cases}), (1,))
     else:
         labels = parse_labels(args.labels)
         cases = pairs(args.reference, args.prediction, patient=args.patient)

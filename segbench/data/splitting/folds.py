@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sklearn.model_selection import KFold
+
 from segbench.core.case import Case
 from segbench.core.errors import input_error
 from segbench.core.provenance import content_hash
@@ -89,6 +91,7 @@ def seeded_split(
                 side[namespace, patient] = "test" if held < wanted else "train"
                 held += side[namespace, patient] == "test"
         split[task] = _by_side(rows, {patient: side[namespace, patient] for patient in patients})
+        _refuse_one_side(task, split[task])
     return split
 
 
@@ -96,21 +99,28 @@ def kfold_split(
     cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, str], *, fold: int, count: int, seed: int
 ) -> Split:
     """Return one of `count` folds; patient number r in a namespace's ranking is tested in fold r modulo count."""
-    everyone: dict[str, dict[str, None]] = {}
+    everyone: dict[str, list[Case]] = {}
     for task, rows in cases.items():
-        everyone.setdefault(namespaces[task], {}).update(dict.fromkeys(row.patient_id for row in rows))
-    fold_of = {
-        (namespace, patient): number % count
-        for namespace, patients in everyone.items()
-        for number, patient in enumerate(sorted(patients, key=lambda name: patient_rank(seed, namespace, name)))
-    }
+        everyone.setdefault(namespaces[task], []).extend(rows)
+    held = {namespace: _tested_in(rows, namespace, fold, count, seed) for namespace, rows in everyone.items()}
     split = {}
     for task, rows in cases.items():
-        sides = {row.patient_id: fold_of[namespaces[task], row.patient_id] == fold for row in rows}
-        split[task] = _by_side(rows, {patient: "test" if held else "train" for patient, held in sides.items()})
-        if not split[task]["train"] or not split[task]["test"]:
-            _refuse_empty(task, 1)
+        tested = held[namespaces[task]]
+        sides = {row.patient_id: "test" if row.patient_id in tested else "train" for row in rows}
+        split[task] = _by_side(rows, sides)
+        _refuse_one_side(task, split[task])
     return split
+
+
+def _tested_in(rows: Sequence[Case], namespace: str, fold: int, count: int, seed: int) -> set[str]:
+    """Return the patients that a fold tests. KFold cuts blocks, so the ranking is dealt out to the folds before it."""
+    ranked = _ranked_patients(rows, namespace, seed)
+    if len(ranked) < count:
+        expected, fix = f"at least one for each of {count} folds", "lower data.fold_count, or add patients"
+        raise input_error(f"patients of {namespace}", found=len(ranked), expected=expected, fix=fix)
+    dealt = [patient for first in range(count) for patient in ranked[first::count]]
+    _, tested = list(KFold(count).split(dealt))[fold]
+    return {dealt[index] for index in tested}
 
 
 def _ranked_patients(rows: Sequence[Case], namespace: str, seed: int) -> list[str]:
@@ -119,6 +129,18 @@ def _ranked_patients(rows: Sequence[Case], namespace: str, seed: int) -> list[st
 
 def _by_side(rows: Sequence[Case], side: Mapping[str, str]) -> dict[str, list[str]]:
     return {name: sorted(row.case_id for row in rows if side[row.patient_id] == name) for name in ("train", "test")}
+
+
+def _refuse_one_side(task: str, sides: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a task whose patients all went to one side, as other tasks of their namespace had put them there."""
+    for name, cases in sides.items():
+        if not cases:
+            raise input_error(
+                f"split of {task}",
+                found=f"no patient for the {name} side",
+                expected="patients on both sides",
+                fix="change data.split_seed, data.test_fraction or data.fold_count, add cases, or leave the task out",
+            )
 
 
 def _refuse_empty(task: str, patients: int) -> None:

@@ -96,8 +96,8 @@ def structures(tmp_path):
     def mask(*contours, shape=SHAPE):
         affine = oblique_affine(SPACING)
         write_structures(tmp_path / "rt.dcm", {"TV": list(contours)}, affine, series="1.2.3")
-        found = dicom.contours_by_name(pydicom.dcmread(tmp_path / "rt.dcm"))
-        return dicom.mask_of(found["TV"], shape_xyz=shape, affine=affine, where=tmp_path / "rt.dcm")
+        found = dicom.contours_of(pydicom.dcmread(tmp_path / "rt.dcm"), "TV")
+        return dicom.mask_of(found, shape_xyz=shape, affine=affine, where=tmp_path / "rt.dcm")
 
     return mask
 
