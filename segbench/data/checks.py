@@ -171,6 +171,14 @@ def _check_cases(
 
 def _name_problems(cases: list[CaseFiles], title: str) -> Iterator[Problem]:
     """Case ids must be file names that differ on every file system, and no two cases may share a label map."""
+    yield from name_problems(cases, title)
+    for spellings in spelled_alike({case.case_id for case in cases}):
+        found = f"case ids {' and '.join(spellings)}"
+        yield Problem(title, found, "ids that differ in more than letter case and spelling", "rename the files")
+
+
+def name_problems(cases: Sequence[CaseFiles], title: str) -> Iterator[Problem]:
+    """Yield case ids that cannot be file names or are there twice, and label maps of two cases."""
     ids, labels = defaultdict(list), defaultdict(list)
     for case in cases:
         if set(case.case_id) & set("/\\|\0\n") or case.case_id.startswith("."):
@@ -180,9 +188,6 @@ def _name_problems(cases: list[CaseFiles], title: str) -> Iterator[Problem]:
     for name, names in ids.items():
         if len(names) > 1:
             yield Problem(f"{title}/{name}", f"the case id {len(names)} times", "each once", "rename the files")
-    for spellings in spelled_alike(ids):
-        found = f"case ids {' and '.join(spellings)}"
-        yield Problem(title, found, "ids that differ in more than letter case and spelling", "rename the files")
     for path, names in labels.items():
         if len(set(names)) > 1:
             yield Problem(str(path), f"the label of {' and '.join(names)}", "a label map per case", "fix the listing")

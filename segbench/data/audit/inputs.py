@@ -11,7 +11,7 @@ from segbench.core.case import Case, CaseFiles, read_manifest
 from segbench.core.errors import InputError, input_error, raise_problems
 from segbench.core.paths import RunPaths
 from segbench.data.audit.leaks import Member, members_of_split
-from segbench.data.checks import header_problems, modality_of
+from segbench.data.checks import header_problems, modality_of, name_problems
 from segbench.data.ingest import card_of, discover, ingest, known_cards, manifest_row
 from segbench.data.layouts import channel_names, dataset_json, folder_cases
 from segbench.data.splitting.folds import make_splits
@@ -122,6 +122,7 @@ def members_of_folders(folders: Sequence[Path]) -> tuple[list[Member], list[Case
         except InputError as error:
             problems += error.problems
             continue
+        problems += name_problems(found, str(folder))
         for files in found:
             wrong = header_problems(files, modalities)
             problems += wrong
