@@ -29,7 +29,7 @@ from segbench.data.volumes import (
     UNREADABLE,
     Volume,
     grid_difference,
-    promised_bytes,
+    expected_bytes,
     readable_volume,
     whole_numbers,
 )
@@ -170,7 +170,7 @@ def _check_cases(
 
 
 def _name_problems(cases: list[CaseFiles], title: str) -> Iterator[Problem]:
-    """Case ids must be file names that differ on every file system, and no two cases may share a label map."""
+    """Case ids must be file names that differ on every file system, and a label map belongs to one case."""
     yield from name_problems(cases, title)
     for spellings in spelled_alike({case.case_id for case in cases}):
         found = f"case ids {' and '.join(spellings)}"
@@ -268,7 +268,7 @@ def _header_problems(volume: Volume) -> Iterator[Problem]:
         return
     if math.prod(shape) > MAX_VOXELS:
         yield Problem(path, f"a header that expects {math.prod(shape)} voxels", "a volume that fits", "fix the header")
-    elif promised_bytes(volume) > _most_bytes(volume.path):
+    elif expected_bytes(volume) > _most_bytes(volume.path):
         yield Problem(
             path,
             f"a header that expects {math.prod(shape)} voxels, more than the file can hold",
@@ -336,7 +336,7 @@ def header_notices(volume: Volume) -> Iterator[str]:
             "`spacing_is_nominal` in the card, or --nominal-spacing of `score`"
         )
     if volume.path.name.lower().endswith(".nii"):
-        offset = int(header["vox_offset"]) + promised_bytes(volume)
+        offset = int(header["vox_offset"]) + expected_bytes(volume)
         if volume.path.stat().st_size > offset:
             yield "the file goes on after its voxels"
 

@@ -84,7 +84,7 @@ def test_workers_and_engines_agree(folders):
         (lambda data: np.where(data > 0, np.nan, 0.0), "not finite"),
     ],
 )
-def test_a_faulty_prediction_is_one_line_and_no_table(folders, change, words, capsys):
+def test_a_wrong_prediction_is_one_line_and_no_table(folders, change, words, capsys):
     save(folders / "prediction" / "b.nii.gz", change(cube().astype(np.float32)))
     assert score(folders) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "; expected" in line]
@@ -140,7 +140,7 @@ def test_a_case_stored_twice_is_refused(folders, capsys):
     assert "a.nii and a.nii.gz; expected one file per case" in line
 
 
-def test_every_faulty_file_has_its_line_and_there_is_no_table(folders, capsys):
+def test_every_wrong_file_has_its_line_and_there_is_no_table(folders, capsys):
     save(folders / "reference" / "a.nii.gz", cube() + 6)
     save(folders / "prediction" / "a.nii.gz", cube() * np.float32(0.3))
     save(folders / "prediction" / "b.nii.gz", cube()[..., None])
