@@ -1,4 +1,4 @@
-"""Check a config with its pre-trained weights and images, or folders of labelled volumes; nothing is written."""
+"""Check a config with its weights, images, splits and masks, or folders of labelled volumes; nothing is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--config", type=Path, help="config of a run: its keys, pre-trained weights, and all images of its tasks"
+        "--config",
+        type=Path,
+        help="config of a run: its keys, pre-trained weights, all images of its tasks, splits, external masks",
     )
     what.add_argument("--data", type=Path, action="append", help="folder in Decathlon or nnU-Net layout; repeatable")
 
@@ -26,6 +28,7 @@ def _check_config(path: Path) -> int:
     from segbench.core.errors import raise_problems
     from segbench.data.checks import check_task
     from segbench.data.preprocessing_recipes import preprocessing_recipe
+    from segbench.evaluation.before_run import find_problems
     from segbench.experiment.config import load_config
 
     config = load_config(path)
@@ -40,7 +43,10 @@ def _check_config(path: Path) -> int:
         partial = task.name in config.data.accept_partial
         checked = check_task(task, config.dataset_cards[task.name], config.data_root, accept_partial=partial)
         problems += _shown(checked)
-    raise_problems(problems)
+    found, notices = find_problems(config)
+    for notice in notices:
+        print(f"  notice: {notice}")
+    raise_problems(dict.fromkeys([*problems, *found]))
     print(f"{path}: accepted")
     return 0
 
@@ -55,11 +61,13 @@ def _weights_problems(config) -> list:
     for job in training_jobs(config):
         if job.experiment != "downstream" or job.weights(config).file is None or (job.fold, job.seed) != (fold, seed):
             continue
+        from segbench.experiment.context import JobContext
         from segbench.training.initialise import initialise
         from segbench.training.loop import new_model
 
         try:
-            match = initialise(config, job, new_model(config, job))
+            context = JobContext(config, job)
+            match = initialise(context, new_model(context))
             print(f"{job.initialisation} for {job.scope}: {100 * match['fraction']:.1f} % of the parameters loaded")
         except InputError as error:
             problems |= dict.fromkeys(error.problems)

@@ -22,10 +22,14 @@ def run(args: argparse.Namespace) -> int:
     from segbench.data.checks import check_task
     from segbench.data.ingest import ingest
     from segbench.experiment.config import load_config
+    from segbench.experiment.source_files import write_record
 
     config = load_config(args.config)
     card, task = config.dataset_cards[args.task], config.task(args.task)
     partial = args.task in config.data.accept_partial
     raise_problems(check_task(task, card, config.data_root, accept_partial=partial).problems)
-    write_manifest(RunPaths(config.run).manifest(args.task), ingest(task, card, config.data_root))
+    paths, cases = RunPaths(config.run), ingest(task, card, config.data_root)
+    if config.data.phantom is None:
+        write_record(config.data_root / card["folder"], paths.sources(args.task), cases)
+    write_manifest(paths.manifest(args.task), cases)
     return 0

@@ -36,16 +36,17 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     from segbench.data.geometry import write_prediction
     from segbench.evaluation import predict
+    from segbench.evaluation.predictors.network import trained_network
     from segbench.experiment.config import load_config
 
     config = load_config(args.config)
-    job = predict.trained_job(config, args.job)
-    tasks = predict.asked_tasks(config, job, args.tasks)
+    context = predict.trained_job(config, args.job)
+    tasks = predict.asked_tasks(context, args.tasks)
     images = {name: _files(name) for name in args.images}
     targets = _targets(images, args.output)
     for notice in predict.checked_images(list(images.values()), tasks):
         print(f"notice: {notice}", file=sys.stderr)
-    model = predict.trained_network(config, job, device=computing_device(args.threads))
+    model = trained_network(context, device=computing_device(args.threads))
     for name, paths in images.items():
         for task, labels_XYZ in predict.predict_image(model, config, paths, tasks):
             path = args.output / task.name / targets[name]

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from segbench.core.code import ROOT
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
 from segbench.core.task import MODALITIES, Channel, Structure, Task
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL_FOLDER = ROOT / "models" / "baselines"
 UNISEG_FILE = ROOT / "models" / "uniseg" / "__init__.py"
 OBJECTIVE_FOLDER = ROOT / "segbench" / "training" / "self_supervised"
@@ -30,7 +30,7 @@ ANY_MODEL, SHARED_BACKBONE = "any", "shared"  # targets of a format beside the n
 
 
 class _Schema(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class _Channel(_Schema):
@@ -46,7 +46,6 @@ class _Structure(_Schema):
 
 
 class _Permits(_Schema):
-    redistribute: bool
     commercial: bool
     show_images: bool
 
@@ -64,7 +63,10 @@ class _Download(_Schema):
 
 
 class DatasetCard(_Schema):
-    """Schema of a data-set card; a key `"1-28"` of `merge` stands for every value of the range."""
+    """Schema of a data-set card; a key `"1-28"` of `merge` stands for every value of the range.
+
+    tumours: class value of each tumour or lesion -> class value of the organ that counts it as its own, or null.
+    """
 
     title: str
     layout: Literal["msd", "nnunet_raw", "table", "custom"]
@@ -74,6 +76,7 @@ class DatasetCard(_Schema):
     merge: dict[int, int] = Field(default_factory=dict)
     ignore_labels: list[int] = Field(default_factory=list)
     structures: list[_Structure] = Field(min_length=1)
+    tumours: dict[int, int | None] = Field(default_factory=dict)
     preprocessing: str
     expected_cases: dict[str, int] = Field(default_factory=dict)
     patient_namespace: str
@@ -92,7 +95,7 @@ class DatasetCard(_Schema):
     def _ranges(cls, merge: object) -> object:
         if not isinstance(merge, dict):
             return merge
-        expanded = {}
+        expanded: dict[int, object] = {}
         for key, target in merge.items():
             first, _, last = str(key).partition("-")
             expanded |= dict.fromkeys(range(int(first), int(last or first) + 1), target)
@@ -104,7 +107,6 @@ class _MethodCard(_Schema):
     citation: str
     url: str
     licence: str
-    version: str
     fidelity: Literal["numerical", "description", "concept"]
     deviations: list[str]
     options: dict[str, dict[str, Any]]
@@ -168,7 +170,8 @@ class ObjectiveCard(_MethodCard):
 def read_card(path: Path) -> dict:
     """Return the literal assigned to CARD in a Python file, without importing it.
 
-    Raises InputError when the file has no CARD or its value is not a literal.
+    Raises:
+        InputError: the file cannot be parsed, has no CARD, or its value is not a literal.
     """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -186,7 +189,11 @@ def read_card(path: Path) -> dict:
 
 
 def checked(card: object, schema: type[BaseModel], where: str) -> dict:
-    """Return a card with defaults filled in; every departure from the schema is one problem."""
+    """Return a card with defaults filled in.
+
+    Raises:
+        InputError: with one problem for every departure from the schema.
+    """
     try:
         return schema.model_validate(card).model_dump()
     except ValidationError as error:
@@ -194,7 +201,7 @@ def checked(card: object, schema: type[BaseModel], where: str) -> dict:
         raise AssertionError("unreachable") from error
 
 
-def _as_problem(where: str, item: dict, schema: type[BaseModel]) -> Problem:
+def _as_problem(where: str, item: Mapping[str, Any], schema: type[BaseModel]) -> Problem:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return Problem(where, f"unknown key {key}", "a key of the card", suggestion(key, schema.model_fields))
@@ -210,16 +217,20 @@ def _cards_of(paths: Mapping[str, Path], schema: type[BaseModel]) -> dict[str, d
 
 
 def dataset_cards(extra_folders: Sequence[Path] = ()) -> dict[str, dict]:
-    """Return name -> card of every data set, the user's folders included; a name used twice is a problem."""
+    """Return name -> card of every data set, the user's folders included.
+
+    Raises:
+        InputError: a folder is absent, a card departs from the schema, or two names differ in nothing but upper and
+            lower case, because they would be one folder on some file systems.
+    """
     cards = _cards_of(_modules(DATASET_FOLDER), DatasetCard)
     for folder in extra_folders:
         if not folder.is_dir():
             raise input_error(folder, found="no folder", expected="a folder with cards", fix="fix data.cards")
         for path in sorted(item for item in folder.iterdir() if item.suffix in (".yaml", ".yml", ".json")):
-            if path.stem in cards:
-                raise input_error(
-                    path, found=f"the name {path.stem} again", expected="a new name", fix="rename the card"
-                )
+            same = next((name for name in cards if name.casefold() == path.stem.casefold()), None)
+            if same is not None:
+                raise input_error(path, found=f"the name {same} again", expected="a new name", fix="rename the card")
             cards[path.stem] = checked(_read_text_card(path), DatasetCard, str(path))
     return cards
 
@@ -292,7 +303,12 @@ def code_of(name: str, *, objective: bool) -> str:
 
 
 def task_from_card(name: str, card: dict) -> Task:
-    """Return the task of a data-set card; class values must be 1..K and structures use only these."""
+    """Return the task of a data-set card.
+
+    Raises:
+        InputError: class values are not 1, 2, ..., a structure uses another value or comes twice, or the pattern of
+            patients is no regular expression with one group.
+    """
     problems = list(_meaning_problems(name, card))
     values = sorted(int(value) for value in card["classes"] if value.isdigit())
     if values != list(range(1, len(values) + 1)):
@@ -302,6 +318,11 @@ def task_from_card(name: str, card: dict) -> Task:
         if unknown:
             where = f"card {name}, structure {structure['name']}"
             problems.append(Problem(where, f"labels {unknown}", f"values of {values}", "fix the structure"))
+    tumours = {int(tumour): organ for tumour, organ in card.get("tumours", {}).items()}
+    unknown = sorted({*tumours, *(organ for organ in tumours.values() if organ is not None)} - set(values))
+    if unknown or any(organ == tumour for tumour, organ in tumours.items()):
+        expected = f"tumours and their organs, different values of {values}"
+        problems.append(Problem(f"card {name}, tumours", f"{tumours}", expected, "fix the values"))
     raise_problems(problems)
     return Task(
         name=name,
@@ -312,6 +333,7 @@ def task_from_card(name: str, card: dict) -> Task:
         preprocessing=card["preprocessing"],
         spacing_is_nominal=card.get("spacing_is_nominal", False),
         synthetic=card.get("synthetic", False),
+        tumours=tuple(tumours.items()),
     )
 
 

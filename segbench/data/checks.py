@@ -28,8 +28,8 @@ from segbench.data.volumes import (
     FORMATS,
     UNREADABLE,
     Volume,
-    grid_difference,
     expected_bytes,
+    grid_difference,
     readable_volume,
     whole_numbers,
 )

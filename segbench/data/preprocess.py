@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from segbench.core.case import Case
+from segbench.core.code import code_digest
 from segbench.core.errors import InputError, Problem, raise_problems
 from segbench.core.progress import Progress
-from segbench.core.provenance import PREPROCESSED_CODE, code_fingerprint, content_hash
+from segbench.core.provenance import content_hash
 from segbench.core.task import Task
 from segbench.data.geometry import Geometry
 from segbench.data.parallel import mapped
@@ -22,12 +23,15 @@ from segbench.data.readers import read_image, read_label
 from segbench.data.resampling import normalise
 from segbench.data.store import is_stored, write_case
 
+NOT_IN_ADDRESS = ("segbench/data/parallel.py", "segbench/data/preprocessing_recipes.py")
+"""Code that cannot change a case: the pool of processes, and the recipes (the address holds the case's own)."""
+
 
 def store_folder(case: Case, card: dict, recipe: PreprocessingRecipe, *, store_root: Path) -> Path:
     """Return the content address of a preprocessed case."""
     address = content_hash(
         {
-            "code": code_fingerprint(PREPROCESSED_CODE),
+            "code": code_digest("segbench/data/preprocess.py", without=NOT_IN_ADDRESS),
             "image": case.image_sha256,
             "label": case.label_sha256,
             "merge": card.get("merge", {}),

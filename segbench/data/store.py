@@ -23,7 +23,7 @@ from typing import Any
 import blosc2
 import numpy as np
 
-from segbench.core.files import write_json
+from segbench.core.files import part_prefix, write_json
 from segbench.core.task import IGNORED
 from segbench.data.geometry import Geometry
 
@@ -70,7 +70,7 @@ class PreprocessedCase:
 def write_case(folder: Path, images_CZYX: np.ndarray, labels_ZYX: np.ndarray, meta: dict[str, Any]) -> None:
     """Write a preprocessed case; an existing complete one is kept."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=part_prefix(), dir=folder.parent))
     try:
         _write_array(temporary / "images.b2nd", images_CZYX.astype(np.float32, copy=False), **IMAGE_FORM)
         _write_array(temporary / "labels.b2nd", labels_ZYX.astype(np.uint8, copy=False), **LABEL_FORM)

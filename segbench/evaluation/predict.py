@@ -11,49 +11,36 @@ from pathlib import Path
 
 import numpy as np
 
-from models.interface import SegmentationModel, load_strictly, read_state_dict
+from models.interface import SegmentationModel
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
-from segbench.core.paths import RunPaths
 from segbench.core.task import Task
 from segbench.data.checks import check_image
 from segbench.data.geometry import Geometry
 from segbench.data.preprocessing_recipes import preprocessing_recipe
 from segbench.data.readers import read_channels
 from segbench.data.resampling import normalise
+from segbench.evaluation.predictors.network import probabilities
 from segbench.experiment.config import Config
-from segbench.experiment.jobs import Job, training_jobs
-from segbench.inference.sliding_window import predict_probabilities
-from segbench.training.loop import new_model
+from segbench.experiment.context import JobContext
+from segbench.experiment.jobs import training_jobs
 
 Paths = Sequence[Path]
 """The files of one image: one per channel in the order of the tasks' cards, or one 4D file."""
 
 
-def trained_network(config: Config, job: Job, *, device: str) -> SegmentationModel:
-    """Return the job's network with its final weights, in evaluation mode."""
-    path = RunPaths(config.run).train(job.id) / "weights.pt"
-    if not path.exists():
-        raise input_error(
-            path, found="no weights", expected="a finished training job", fix="run it, or name another job"
-        )
-    model = new_model(config, job)
-    load_strictly(model, read_state_dict(path), path)
-    return model.to(device).eval()
-
-
-def trained_job(config: Config, job_id: str) -> Job:
-    """Return a job whose network is trained here; another id raises `InputError` with a suggestion."""
-    jobs = {job.id: job for job in training_jobs(config) if not job.external}
+def trained_job(config: Config, job_id: str) -> JobContext:
+    """Return the context of a job whose network is trained here; another id raises `InputError` with a suggestion."""
+    jobs = {job.id: job for job in training_jobs(config) if not job.external and not job.self_supervised}
     if job_id not in jobs:
         raise input_error("--job", found=job_id, expected="a training job of this run", fix=suggestion(job_id, jobs))
-    return jobs[job_id]
+    return JobContext(config, jobs[job_id])
 
 
-def asked_tasks(config: Config, job: Job, names: Sequence[str]) -> list[Task]:
+def asked_tasks(context: JobContext, names: Sequence[str]) -> list[Task]:
     """Return the named tasks of a job, or all when none is named; unknown names raise `InputError`."""
-    known = {task.name: task for task in job.tasks(config)}
+    known = {task.name: task for task in context.tasks}
     raise_problems(
-        Problem(f"tasks of {job.id}", repr(name), "a task of the job", suggestion(name, known))
+        Problem(f"tasks of {context.job.id}", repr(name), "a task of the job", suggestion(name, known))
         for name in names
         if name not in known
     )
@@ -69,20 +56,6 @@ def checked_images(images: Sequence[Paths], tasks: Sequence[Task]) -> list[str]:
     ]
     raise_problems(dict.fromkeys(problem for problems, _ in found for problem in problems))
     return list(dict.fromkeys(notice for _, notices in found for notice in notices))
-
-
-def probabilities(
-    model: SegmentationModel, config: Config, images_CZYX: np.ndarray, tasks: Sequence[Task]
-) -> dict[str, np.ndarray]:
-    """Return task name -> probabilities_KZYX of a preprocessed image, with the windows and mirroring of the config."""
-    return predict_probabilities(
-        model,
-        images_CZYX,
-        tasks,
-        patch_size_zyx=config.network.patch_size_zyx,
-        step=config.inference.step,
-        mirror_axes=config.inference.mirror_axes,
-    )
 
 
 def predict_image(

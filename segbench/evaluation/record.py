@@ -23,6 +23,7 @@ from segbench.core.task import Task
 from segbench.data.presence import expected_count
 from segbench.experiment import jobs
 from segbench.experiment.config import Config, External
+from segbench.experiment.splits import Splits, read_splits
 from segbench.stats.aggregate import DEFAULT_POLICIES
 
 CURVE_POINTS = 200
@@ -34,7 +35,7 @@ def run_record(config: Config) -> dict:
     Raises RunFailed when the cells were trained by different versions of the training code, unless config allows it.
     """
     paths = RunPaths(config.run)
-    splits = json.loads(paths.splits.read_text(encoding="utf-8"))
+    splits = read_splits(paths.splits)
     dump = config.model_dump(mode="json")
     job_records = [_job_record(config, paths, job) for job in jobs.all_jobs(config)]
     _refuse_mixed_code(config, job_records)
@@ -51,7 +52,7 @@ def run_record(config: Config) -> dict:
         "self_supervised": [_objective(config, entry.key) for entry in config.upstream.self_supervised],
         "tasks": _tasks(config, splits),
         "jobs": job_records,
-        "policies": {**DEFAULT_POLICIES, **dump["policies"]},
+        "policies": {**DEFAULT_POLICIES, **dump["missing_masks"]},
         "skipped": [
             {
                 "experiment": job.experiment,
@@ -81,18 +82,11 @@ def _protocol_text(config: Config) -> str:
     return ", ".join([config.data.protocol, *others])
 
 
-def _audit(config: Config, paths: RunPaths, splits: dict) -> dict:
+def _audit(config: Config, paths: RunPaths, splits: Splits) -> dict:
     """Return what the leak audit compared and found, and how lists were repaired."""
     with open(paths.audit, newline="", encoding="utf-8") as stream:
         findings = list(csv.DictReader(stream))
-    cases = {
-        (task, case)
-        for tasks in splits["folds"].values()
-        for task, sides in tasks.items()
-        for side in ("train", "test")
-        for case in sides[side]
-    }
-    return {"cases": len(cases), "findings": findings, "changes": splits["changes"]}
+    return {"cases": len(splits.cases()), "findings": findings, "changes": list(splits.changes)}
 
 
 def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> dict:
@@ -117,7 +111,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> dict:
         "iterations": trained.get("iterations", 0),
         "parameters": trained.get("parameters", 0),
         "training_code": trained.get("training_code"),
-        "method_code": trained.get("method_code"),
+        "model_code": trained.get("model_code"),
         "match": trained.get("match"),
         "device": trained.get("device", "cpu"),
         "started": min(record["started"] for record in outcomes),
@@ -146,8 +140,8 @@ def _read(path: Path) -> dict:
 
 def _refuse_mixed_code(config: Config, records: list[dict]) -> None:
     shared = {record["training_code"] for record in records if record["training_code"]}
-    trained = (record for record in records if record["method_code"])
-    own = {(config.model_entry(record["model"]).name, record["method_code"]) for record in trained}
+    trained = (record for record in records if record["model_code"])
+    own = {(config.model_entry(record["model"]).name, record["model_code"]) for record in trained}
     mixed = [name for name, versions in Counter(name for name, _ in own).items() if versions > 1]
     if (len(shared) > 1 or mixed) and not config.allow_mixed_training_code:
         what = f"{len(shared)} versions of the training code" if len(shared) > 1 else f"two versions of {mixed[0]}"
@@ -223,7 +217,7 @@ def _start_title(config: Config, name: str) -> str:
     return f"Pre-trained: {config.model_cards[source.name]['title'] if source else name}"
 
 
-def _tasks(config: Config, splits: dict) -> list[dict]:
+def _tasks(config: Config, splits: Splits) -> list[dict]:
     return [
         _task(config, splits, experiment, task)
         for experiment in ("upstream", "downstream")
@@ -231,7 +225,7 @@ def _tasks(config: Config, splits: dict) -> list[dict]:
     ]
 
 
-def _task(config: Config, splits: dict, experiment: str, task: Task) -> dict:
+def _task(config: Config, splits: Splits, experiment: str, task: Task) -> dict:
     card = config.dataset_cards[task.name]
     return {
         "name": task.name,
@@ -242,8 +236,8 @@ def _task(config: Config, splits: dict, experiment: str, task: Task) -> dict:
             {"name": structure.name, "lesion": structure.lesion, "tolerance_mm": structure.tolerance_mm}
             for structure in task.structures
         ],
-        "n_test": sum(len(jobs.test_cases(splits, fold, task.name)) for fold in config.data.folds),
-        "n_train": len(splits["folds"][str(config.data.folds[0])][task.name]["train"]),
+        "n_test": sum(len(splits.of(fold, task.name).test) for fold in config.data.folds),
+        "n_train": len(splits.of(config.data.folds[0], task.name).train),
         "spacing_is_nominal": task.spacing_is_nominal,
         "synthetic": task.synthetic,
         "licence": card["licence"],

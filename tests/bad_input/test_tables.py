@@ -22,7 +22,7 @@ CARD = {
     "structures": [{"name": "liver", "labels": [1], "tolerance_mm": 1.0}],
     "citation": "none",
     "url": "",
-    "permits": {"redistribute": False, "commercial": False, "show_images": False},
+    "permits": {"commercial": False, "show_images": False},
     "obtain": "ask the owner",
 }
 

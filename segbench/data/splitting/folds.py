@@ -11,8 +11,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sklearn.model_selection import KFold
-
 from segbench.core.case import Case
 from segbench.core.errors import input_error
 from segbench.core.provenance import content_hash
@@ -98,29 +96,22 @@ def seeded_split(
 def kfold_split(
     cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, str], *, fold: int, count: int, seed: int
 ) -> Split:
-    """Return one of `count` folds; patient number r in a namespace's ranking is tested in fold r modulo count."""
-    everyone: dict[str, list[Case]] = {}
+    """Return one of `count` folds: patient number r of a task's ranking is tested in fold r modulo count.
+
+    A patient keeps the fold of the first task that has it, so that a task that is added leaves the others as they are.
+    The grouped folds of scikit-learn know one task at a time and no such ranking.
+    """
+    fold_of: dict[tuple[str, str], int] = {}
     for task, rows in cases.items():
-        everyone.setdefault(namespaces[task], []).extend(rows)
-    held = {namespace: _tested_in(rows, namespace, fold, count, seed) for namespace, rows in everyone.items()}
+        namespace = namespaces[task]
+        new = [name for name in _ranked_patients(rows, namespace, seed) if (namespace, name) not in fold_of]
+        fold_of |= {(namespace, name): number % count for number, name in enumerate(new)}
     split = {}
     for task, rows in cases.items():
-        tested = held[namespaces[task]]
-        sides = {row.patient_id: "test" if row.patient_id in tested else "train" for row in rows}
-        split[task] = _by_side(rows, sides)
+        sides = {row.patient_id: fold_of[namespaces[task], row.patient_id] == fold for row in rows}
+        split[task] = _by_side(rows, {patient: "test" if held else "train" for patient, held in sides.items()})
         _refuse_one_side(task, split[task])
     return split
-
-
-def _tested_in(rows: Sequence[Case], namespace: str, fold: int, count: int, seed: int) -> set[str]:
-    """Return the patients that a fold tests. KFold cuts blocks, so the ranking is dealt out to the folds before it."""
-    ranked = _ranked_patients(rows, namespace, seed)
-    if len(ranked) < count:
-        expected, fix = f"at least one for each of {count} folds", "lower data.fold_count, or add patients"
-        raise input_error(f"patients of {namespace}", found=len(ranked), expected=expected, fix=fix)
-    dealt = [patient for first in range(count) for patient in ranked[first::count]]
-    _, tested = list(KFold(count).split(dealt))[fold]
-    return {dealt[index] for index in tested}
 
 
 def _ranked_patients(rows: Sequence[Case], namespace: str, seed: int) -> list[str]:

@@ -21,7 +21,6 @@ CARD = {
     "citation": "Zhou et al., Models Genesis, Medical Image Analysis 67, 2021 (first at MICCAI 2019)",
     "url": "https://doi.org/10.1016/j.media.2020.101840",
     "licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "concept",
     "does": [
         "the intensities of a patch pass a random monotone Bezier curve, bright and dark swapped in half of the cases",

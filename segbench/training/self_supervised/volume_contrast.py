@@ -23,7 +23,6 @@ CARD = {
     "analysis, CVPR 2024",
     "url": "https://arxiv.org/abs/2402.17300",
     "licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "concept",
     "does": [
         "the patch is halved along each axis: eight base crops that tile it",
