@@ -209,3 +209,17 @@ def test_too_few_cases_are_told(tmp_path):
     (problem,) = check_task(task_from_card("x", card), card, tmp_path).problems
     assert problem.found == "3 labelled cases"
     assert "ask the owner" in problem.fix
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_audit_of_unchecked_files_never_fails_and_finds_real_leaks_only(kind, tmp_path, capsys):
+    """It names what it cannot read; what only labels or intensities tell is not its concern."""
+    folder = tmp_path / "Task01_Wrong"
+    healthy(folder)
+    KINDS[kind][0](folder)
+    status = main(["audit", "--data", str(folder)])
+    leaks = kind in ("one patient under two ids", "case ids that differ in letter case")
+    assert status == 1 if leaks else status in (0, 2)
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.out + printed.err
+    assert ("; expected " in printed.err) == (status == 2)
