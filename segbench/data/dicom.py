@@ -17,7 +17,7 @@ from matplotlib.path import Path as Polygon
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_rescale
 
-from segbench.core.errors import input_error
+from segbench.core.errors import input_error, short
 
 UNREADABLE = (
     AttributeError,
@@ -30,11 +30,21 @@ UNREADABLE = (
     NotImplementedError,
     RuntimeError,
 )  # what pydicom raises for missing tags, truncated pixels and unknown encodings
-CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR")
+CLOSED = ("CLOSED", "INTERPOLATED")
+"""How the types of closed contours begin: CLOSED_PLANAR, CLOSEDPLANAR_XOR, and INTERPOLATED_PLANAR of programs."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ORIENTATION_TOLERANCE = 1e-4
 GAP_TOLERANCE = 0.02  # of the distance between slices
 OFF_SLICE_TOLERANCE = 0.25  # of the distance between slices; nearer contours belong to that slice
+
+
+def in_words(error: Exception) -> str:
+    """Return what is wrong with a DICOM file for an error that reading it raised, without words of Python."""
+    if isinstance(error, AttributeError) and error.name:
+        return f"a header without the element {error.name} ({getattr(error.obj, 'filename', 'unknown file')})"
+    if isinstance(error, (KeyError, IndexError)):
+        return "a header that lacks an element, or an entry of one"
+    return f"a file that cannot be read ({short(error)})"
 
 
 def headers_by_series(folder: Path) -> dict[str, list[pydicom.Dataset]]:
@@ -138,11 +148,11 @@ def contours_of(structures: pydicom.Dataset, name: str) -> list[np.ndarray]:
         raise input_error(where, found=f"{len(found)} of them", expected=expected, fix=fix)
     for contour in found[0]:
         kind, points = str(contour.ContourGeometricType), len(contour.ContourData) // 3
-        if kind not in CLOSED or points < 3:
+        if not kind.startswith(CLOSED) or points < 3:
             raise input_error(
                 where,
                 found=f"an item of type {kind} with {points} point(s)",
-                expected=f"closed contours ({', '.join(CLOSED)})",
+                expected="closed contours",
                 fix="delete the item in the planning program, or choose another structure",
             )
     return [np.reshape(np.asarray(contour.ContourData, dtype=float), (-1, 3)) for contour in found[0]]

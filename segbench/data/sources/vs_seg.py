@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from segbench.core.case import CaseFiles
-from segbench.core.errors import InputError, Problem, RunFailed, input_error, raise_problems, short
+from segbench.core.errors import InputError, Problem, RunFailed, input_error, raise_problems
 from segbench.core.progress import Progress
 from segbench.data.layouts import find
 
@@ -117,7 +117,7 @@ def _read_case(patient: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     except dicom.UNREADABLE as error:
         raise input_error(
             patient,
-            found=f"a DICOM file with a missing or damaged part ({short(error)})",
+            found=dicom.in_words(error),
             expected="readable DICOM files",
             fix="get the patient again",
         ) from error
