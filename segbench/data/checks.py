@@ -181,7 +181,7 @@ def name_problems(cases: Sequence[CaseFiles], title: str) -> Iterator[Problem]:
     """Yield case ids that cannot be file names or are there twice, and label maps of two cases."""
     ids, labels = defaultdict(list), defaultdict(list)
     for case in cases:
-        if set(case.case_id) & set("/\\|\0\n") or case.case_id.startswith("."):
+        if set(case.case_id) & set("/\\|") or not case.case_id.isprintable() or case.case_id.startswith("."):
             yield Problem(title, f"the case id {case.case_id!r}", "an id that can be a file name", "rename the case")
         ids[case.case_id].append(case.case_id)
         labels[case.label_path].append(case.case_id)
