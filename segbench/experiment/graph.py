@@ -115,7 +115,13 @@ class Run:
         return [str(self.config.data_root / self.config.dataset_cards[task]["folder"] / "dataset.json")]
 
     def phantom_files(self) -> list[str]:
-        """All descriptions that the generator of the synthetic world writes."""
+        """All descriptions that the generator of the synthetic world writes.
+
+        Snakemake takes words in braces in a path that a rule writes for wildcards, so such a path ends the process.
+        """
+        if self.config.data.phantom is not None and set(str(self.config.data_root)) & set("{}"):
+            where, fix = f"data.root: {self.config.data_root}", "name another folder for the synthetic world"
+            _exit([Problem(where, "braces in the path", "a path without them", fix).line()])
         return [name for task in self.task_names for name in self.data_files(task)]
 
     def absent_data(self) -> list[Problem]:
