@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ OBJECTIVE_FOLDER = ROOT / "segbench" / "training" / "self_supervised"
 DATASET_FOLDER = ROOT / "segbench" / "data" / "sources"
 CONTROL_FOLDER = ROOT / "models" / "controls"
 FORMAT_FOLDER = ROOT / "models" / "weights" / "formats"
+CARD_FILE = "a Python file with a CARD"
 ANY_MODEL, SHARED_BACKBONE = "any", "shared"  # targets of a format beside the names of models
 
 
@@ -174,9 +176,19 @@ def read_card(path: Path) -> dict:
         InputError: the file cannot be parsed, has no CARD, or its value is not a literal.
     """
     try:
+        state = path.stat()
+    except OSError as error:
+        raise input_error(path, found=f"{error}", expected=CARD_FILE, fix="fix the file") from error
+    return _literal(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _literal(path: Path, mtime_ns: int, size: int) -> dict:
+    """Return the card of a file in one state; a process that checks many configs parses each file once."""
+    try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, UnicodeDecodeError) as error:
-        raise input_error(path, found=f"{error}", expected="a Python file with a CARD", fix="fix the file") from error
+        raise input_error(path, found=f"{error}", expected=CARD_FILE, fix="fix the file") from error
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(getattr(target, "id", None) == "CARD" for target in node.targets):
             try:

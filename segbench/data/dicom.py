@@ -49,7 +49,7 @@ def in_words(error: Exception) -> str:
 
 def headers_by_series(folder: Path) -> dict[str, list[pydicom.Dataset]]:
     """Return series UID -> headers (no pixels) of every DICOM file below a folder; other files are passed over."""
-    series = defaultdict(list)
+    series: dict[str, list[pydicom.Dataset]] = defaultdict(list)
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True)
@@ -160,7 +160,7 @@ def contours_of(structures: pydicom.Dataset, name: str) -> list[np.ndarray]:
 
 def _drawn(structures: pydicom.Dataset) -> list[tuple[str, list[pydicom.Dataset]]]:
     """Return (name, items) of every structure; items of several sequences for one structure are all kept."""
-    items = defaultdict(list)
+    items: dict[int, list[pydicom.Dataset]] = defaultdict(list)
     for item in structures.ROIContourSequence:
         items[int(item.ReferencedROINumber)] += item.get("ContourSequence", ())
     return [(str(roi.ROIName), items[int(roi.ROINumber)]) for roi in structures.StructureSetROISequence]
@@ -201,4 +201,4 @@ def mask_of(contours: Iterable[np.ndarray], *, shape_xyz: Sequence[int], affine:
 def _overlap(first_XY: np.ndarray, second_XY: np.ndarray) -> bool:
     """Tell whether two areas share voxels and neither lies inside the other."""
     shared = np.count_nonzero(first_XY & second_XY)
-    return 0 < shared < min(np.count_nonzero(first_XY), np.count_nonzero(second_XY))
+    return bool(0 < shared < min(np.count_nonzero(first_XY), np.count_nonzero(second_XY)))

@@ -23,6 +23,7 @@ from typing import Any
 import blosc2
 import numpy as np
 
+from segbench.core.errors import InputError, input_error, short
 from segbench.core.files import part_prefix, write_json
 from segbench.core.task import IGNORED
 from segbench.data.geometry import Geometry
@@ -30,6 +31,7 @@ from segbench.data.geometry import Geometry
 CHUNK = 64
 IMAGE_FORM = {"block": 16, "filters": [blosc2.Filter.SHUFFLE]}
 LABEL_FORM = {"block": 32, "filters": [blosc2.Filter.NOFILTER]}  # shuffling single bytes makes reading 4 times slower
+ARRAYS = ("images.b2nd", "labels.b2nd")
 FOREGROUND_SAMPLES = 2000
 OPEN_ARRAYS = 64
 
@@ -74,7 +76,8 @@ def write_case(folder: Path, images_CZYX: np.ndarray, labels_ZYX: np.ndarray, me
     try:
         _write_array(temporary / "images.b2nd", images_CZYX.astype(np.float32, copy=False), **IMAGE_FORM)
         _write_array(temporary / "labels.b2nd", labels_ZYX.astype(np.uint8, copy=False), **LABEL_FORM)
-        write_json(temporary / "meta.json", meta | {"foreground": _foreground(labels_ZYX)})
+        sizes = {name: (temporary / name).stat().st_size for name in ARRAYS}
+        write_json(temporary / "meta.json", meta | {"foreground": _foreground(labels_ZYX), "bytes": sizes})
         os.chmod(temporary, 0o755)
         try:
             os.rename(temporary, folder)
@@ -86,15 +89,36 @@ def write_case(folder: Path, images_CZYX: np.ndarray, labels_ZYX: np.ndarray, me
 
 
 def is_stored(folder: Path) -> bool:
-    """Tell whether a preprocessed case is in the store."""
-    return (folder / "meta.json").exists()
+    """Tell whether a preprocessed case is in the store; raises `InputError` when it is there but damaged."""
+    if not (folder / "meta.json").exists():
+        return False
+    open_case(folder)
+    return True
 
 
 def open_case(folder: Path | str) -> PreprocessedCase:
-    """Open a preprocessed case without reading its voxels."""
+    """Open a preprocessed case without reading its voxels.
+
+    Raises:
+        InputError: the case is absent, was written by another version, or an array is not as long as it was written.
+    """
     folder = Path(folder)
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    return PreprocessedCase(folder, meta["case_id"], meta)
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        sizes = dict(meta["bytes"])
+        case = PreprocessedCase(folder, meta["case_id"], meta)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder / "meta.json", f"a file that cannot be used ({short(error)})") from error
+    for name in ARRAYS:
+        found = (folder / name).stat().st_size if (folder / name).is_file() else 0
+        if found != sizes.get(name):
+            raise _damaged(folder / name, f"{found} of {sizes.get(name)} bytes")
+    return case
+
+
+def _damaged(path: Path, found: str) -> InputError:
+    fix = f"delete the folder {path.parent} and run again: the case is preprocessed anew"
+    return input_error(path, found=found, expected="a preprocessed case as segbench wrote it", fix=fix)
 
 
 @lru_cache(maxsize=OPEN_ARRAYS)

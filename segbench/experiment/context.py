@@ -203,7 +203,8 @@ class JobContext:
         Returns:
             The identity; its digest stands beside the kept label map.
         """
-        parts = dict(prediction_settings_identity(self.config, self.job).parts) | {"made by": made_by}
+        told = [task] if self.job.control or self.job.external else self.tasks
+        parts = dict(prediction_settings_identity(self.config, self.job, told).parts) | {"made by": made_by}
         if self.job.external:
             return Identity(parts | {"case": part([case.image_sha256, case.label_sha256])})
         parts["case"] = part(self._address(task, case.case_id))

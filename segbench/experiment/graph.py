@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +19,7 @@ from segbench.core.files import sha256_of, write_json
 from segbench.core.paths import RunPaths
 from segbench.core.provenance import content_hash
 from segbench.experiment import jobs, requests
-from segbench.experiment.config import Config, parse_config
+from segbench.experiment.config import Config, parse_config, read_config_file
 from segbench.experiment.identity import (
     TRAINING_CODE_PARTS,
     Identity,
@@ -65,6 +65,19 @@ def shell_prefix(repository: Path) -> str:
 def literal(path: Path | str) -> str:
     """Return a path whose braces Snakemake takes as they are, where it would replace words in braces."""
     return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def exit_on_unreadable(paths: Iterable[str]) -> None:
+    """End the process with status 2 when a config file has problems that its content, once read, no longer shows."""
+    for path in paths:
+        try:
+            read_config_file(path)
+        except InputError as error:
+            _exit([item.line() for item in error.problems])
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def _exit(lines: list[str]) -> NoReturn:
@@ -133,7 +146,7 @@ class Run:
         found = [
             Problem(f"{task}: {folder}", "no folder", "the data set, below data.root", cards[task]["obtain"])
             for task, folder in folders.items()
-            if not folder.is_dir()
+            if not _holds_files(folder)
         ]
         return found + [
             Problem(str(path), "no file", "a list of data.split_files", "docs/protocols.md says where it is from")
@@ -179,7 +192,7 @@ class Run:
         root, raw, former = str(self.config.data_root), 0, self.paths.request("ingest", task)
         if self.config.data.phantom is None:
             folder = self.config.data_root / card["folder"]
-            if not folder.is_dir() and former.exists() and self.paths.manifest(task).exists():
+            if not _holds_files(folder) and former.exists() and self.paths.manifest(task).exists():
                 return former
             raw = generation(folder, self.paths.sources(task))
         return self._ask("ingest", task, [{key: card[key] for key in INGEST_KEYS}, root, raw])

@@ -95,7 +95,9 @@ def training_settings_identity(config: Config, job: Job) -> Identity:
     if job.external:
         external = config.external(job.model)
         commands = {"commands": part([external.train, external.environment])}
-        return Identity(commands | {"tasks": _task_parts(config, job, ()), "fold and seed": f"{job.fold}, {job.seed}"})
+        return Identity(
+            commands | {"tasks": _task_parts(job.tasks(config)), "fold and seed": f"{job.fold}, {job.seed}"}
+        )
     own = cards.code_of(config.model_entry(job.model).name, objective=job.self_supervised)
     entry, card = config.model_entry(job.model), config.card(job.model)
     options = {name: item["default"] for name, item in card["options"].items()} | entry.options
@@ -107,7 +109,7 @@ def training_settings_identity(config: Config, job: Job) -> Identity:
         "training": part(training),
         "training code": code_digest(TRAINING, without=(INITIALISE, OBJECTIVE)),
         "network": part(config.network.model_dump(mode="json")),
-        "tasks": _task_parts(config, job, [own]),
+        "tasks": _task_parts(job.tasks(config), [own]),
         "fold and seed": f"{job.fold}, {job.seed}",
     }
     return Identity(parts | _initialisation_parts(config, job))
@@ -135,10 +137,10 @@ def _initialisation_parts(config: Config, job: Job) -> dict[str, str]:
     }
 
 
-def _task_parts(config: Config, job: Job, code: Iterable[str]) -> str:
+def _task_parts(tasks: Iterable[Task], code: Iterable[str] = ()) -> str:
     """Return a digest of what a network is told of its tasks; structures only where its own code looks at them."""
     scored = any(mentions(path, "structures") for path in code)
-    return part([_told(task, scored=scored) for task in job.tasks(config)])
+    return part([_told(task, scored=scored) for task in tasks])
 
 
 def _told(task: Task, *, scored: bool) -> list[Any]:
@@ -148,15 +150,21 @@ def _told(task: Task, *, scored: bool) -> list[Any]:
 
 def evaluation_settings_identity(config: Config, job: Job) -> Identity:
     """Return what config and code say of an evaluation; `evaluation.trained` adds weights and test cases."""
-    parts = dict(prediction_settings_identity(config, job).parts)
+    parts = dict(prediction_settings_identity(config, job, job.tasks(config)).parts)
     if job.external and config.external(job.model).predict is None:
         parts["masks"] = part({task: _state_of(folder) for task, folder in mask_folders(config, job).items()})
     return Identity(parts | scoring_parts(config, job.tasks(config)))
 
 
-def prediction_settings_identity(config: Config, job: Job) -> Identity:
-    """Return what config and code say of predicted label maps."""
-    tasks = _task_parts(config, job, ())
+def prediction_settings_identity(config: Config, job: Job, told: Iterable[Task]) -> Identity:
+    """Return what config and code say of predicted label maps.
+
+    Args:
+        config: the config.
+        job: the job that predicts.
+        told: the tasks that shape the prediction: all that a network was trained on, the own one elsewhere.
+    """
+    tasks = _task_parts(told)
     if job.external:
         entry = config.external(job.model)
         commands = part([entry.train, entry.environment, entry.predict, entry.predictions])

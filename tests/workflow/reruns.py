@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segbench.core.cards import dataset_cards
 from segbench.core.files import write_text
+from segbench.experiment.splits import read_splits
 from tests.paths import ROOT
 from tests.workflow.tiny import Workflow
 
@@ -81,10 +83,10 @@ class Place:
         assert found.returncode == 0, (found.stdout + found.stderr)[-6000:]
         return found.stdout + found.stderr
 
-    def case(self, task: str, kind: str = "imagesTr") -> Path:
-        """Return the first training file of a task."""
-        folder = {"phantom_spleen": "spleen", "phantom_petct": "petct"}[task]
-        return sorted((self.folder / "raw").glob(f"*{folder}*/{kind}/*.nii.gz"))[0]
+    def case(self, task: str) -> Path:
+        """Return the image of a training case of a task."""
+        name = read_splits(self.results / "splits.json").of(0, task).train[0]
+        return next((self.folder / "raw").glob(f"*/images*/{name}*.nii.gz"))
 
 
 @dataclass(frozen=True)
@@ -238,8 +240,6 @@ def _user_card(key: str, value: Any) -> Callable[[Place], None]:
     """Return an edit of the spleen's card in the checkout."""
 
     def make(place: Place) -> None:
-        from segbench.core.cards import dataset_cards
-
         path = place.checkout / "segbench" / "data" / "sources" / "phantom_spleen.py"
         former = dataset_cards()["phantom_spleen"][key]
         text = path.read_text()
@@ -342,7 +342,13 @@ EDITS = (
         "applied when rows are aggregated",
         rendered=True,
     ),
-    Edit("`accept_leaks`", _config(data__accept_leaks=["image:none"]), NONE, "a decision, not a number", rendered=True),
+    Edit(
+        "`accept_partial`",
+        _config(data__accept_partial=["phantom_spleen"]),
+        NONE,
+        "a decision, not a number",
+        rendered=True,
+    ),
     Edit("data root moved", _moved_data, NONE, "the volumes have the same content", rendered=True),
     Edit("a raw file touched", lambda place: os.utime(place.case("phantom_spleen")), NONE, "same content", quick=True),
     Edit(

@@ -248,7 +248,12 @@ def test_the_paper_config_says_which_data_are_missing(tmp_path):
     assert result.returncode == 0, text[-2000:]
     paper = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
     for task in paper["upstream"]["tasks"] + paper["downstream"]["tasks"]:
-        assert f"{task}: absent" in text
+        assert f"{task}: " in text and "found no folder" in text
+    command.remove("-n")
+    refused = subprocess.run([*command, "--cores", "1"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 2, refused.stderr[-2000:]
+    assert "Traceback" not in refused.stderr
+    assert not list((tmp_path / ".snakemake" / "locks").iterdir())
     assert "train" in text
 
 

@@ -111,7 +111,7 @@ def _self_supervised(config: Config) -> Iterator[Problem]:
     for entry in config.upstream.self_supervised:
         if entry.key not in used:
             fix = f"add {entry.key} to downstream.initialisations, or remove it"
-            yield Problem(key, f"{entry.key}, from which nothing starts", "an initialisation", fix)
+            yield Problem(key, f"{entry.key}, which is no initialisation", "a use of each objective", fix)
     card = config.network_cards.get(downstream.model.name) if downstream else None
     if downstream and config.upstream.self_supervised and card and card["backbone"] != "shared":
         found = f"{downstream.model.name} as downstream.model, which has its own backbone"

@@ -1,4 +1,4 @@
-"""Section `downstream`: tasks that models meet later, and the weights that they start from."""
+"""Section `downstream`: tasks that models meet later, and the initialisations of their network."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Initialisation(Section):
     )
 
 
-Weights = Annotated[Initialisation, BeforeValidator(as_entry)]
+Weights = Annotated[Initialisation, BeforeValidator(as_entry, json_schema_input_type=Name | Initialisation)]
 
 
 class Downstream(Section):

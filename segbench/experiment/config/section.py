@@ -113,4 +113,4 @@ CONTROLS = (
     "always among them."
 )
 Controls = Annotated[Texts, AfterValidator(_with_ceiling)]
-Model = Annotated[ModelEntry, BeforeValidator(as_entry)]
+Model = Annotated[ModelEntry, BeforeValidator(as_entry, json_schema_input_type=Name | ModelEntry)]

@@ -3,6 +3,7 @@
 import copy
 import random
 
+import jsonschema
 import pytest
 import yaml
 
@@ -50,6 +51,47 @@ def test_the_resolved_config_is_a_config(path, monkeypatch, tmp_path):
     config = load_config(path)
     (tmp_path / "config.json").write_text(config.model_dump_json())
     assert load_config(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_an_editor_that_knows_the_schema_accepts_every_shipped_config(path):
+    jsonschema.validate(yaml.safe_load(path.read_text()), schema())
+
+
+def test_an_editor_that_knows_the_schema_refuses_a_wrong_metric():
+    for content in (changed("metrics", ["dise"]), changed("missing_masks.dise", {}), changed("data.fold", 1)):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(content, schema())
+
+
+GARBAGE = (None, True, -1, 3, 0.5, float("nan"), 10**400, "", "x", "a/b", "ä{", [], [None], [[1]], {}, {"a": 1}, {1: 2})
+
+
+def locations(value, prefix=()):
+    """Every place in a config, as keys and indices."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*prefix, key)
+        yield from locations(inner, (*prefix, key))
+
+
+def test_anything_at_any_key_is_accepted_or_named_and_never_a_crash():
+    order = random.Random(0)
+    places = list(locations(demo()))
+    found: list[str] = []
+    for _ in range(150):
+        content = demo()
+        *parents, last = order.choice(places)
+        section = content
+        for part in parents:
+            section = section[part]
+        section[last] = order.choice(GARBAGE)
+        try:
+            parse_config(content, where="x")
+        except InputError as error:
+            found.append(error.problems[0].line())
+    assert 100 < len(found) < 150
+    assert not any("\n" in line for line in found)
 
 
 def test_an_unknown_key_is_refused_with_a_suggestion():

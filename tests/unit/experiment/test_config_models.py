@@ -139,12 +139,12 @@ def test_an_objective_that_is_not_known_is_refused(entry, message):
     assert message in "\n".join(lines(with_objectives(entry)))
 
 
-def test_an_objective_from_which_nothing_starts_is_refused():
+def test_an_objective_that_is_no_initialisation_is_refused():
     content = demo()
     content["upstream"]["self_supervised"] = ["restoration"]
     assert "add restoration to downstream.initialisations" in only(content)
     del content["downstream"]
-    assert "from which nothing starts" in only(content)
+    assert "which is no initialisation" in only(content)
 
 
 def test_an_objective_needs_a_downstream_network_on_the_shared_backbone():
