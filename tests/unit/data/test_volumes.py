@@ -11,10 +11,18 @@ import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from segbench.core.case import CaseFiles
 from segbench.core.errors import InputError
+from segbench.core.task import Channel, Structure, Task
+from segbench.data.checks import check_case
 from segbench.data.geometry import Geometry, write_prediction
+from segbench.data.ingest import manifest_row
+from segbench.data.preprocess import preprocess_case
 from segbench.data.preprocessing_recipes import PreprocessingRecipe
+from segbench.data.store import open_case
 from segbench.data.volumes import MM_PER_UNIT, grid_difference, open_volume, whole_numbers
+from segbench.evaluation.label_maps import Pair
+from segbench.evaluation.score_files import Request, score_case
 
 SETTINGS = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
@@ -88,6 +96,40 @@ def test_a_case_goes_to_the_grid_and_back_on_the_grid_of_its_image(affine, unit,
     assert predicted.unit == "mm"
     assert np.array_equal(predicted.voxels(), labels)
     assert grid_difference((labels.shape, image.affine), (predicted.shape, predicted.affine)) is None
+
+
+@SETTINGS
+@given(
+    affine=affines_mm(),
+    unit=st.sampled_from(sorted(MM_PER_UNIT)),
+    singletons=st.integers(0, 2),
+    dtype=st.sampled_from([np.uint8, np.int16, np.float32]),
+)
+def test_a_case_is_checked_preprocessed_brought_back_and_scored_without_loss(
+    affine, unit, singletons, dtype, tmp_path_factory
+):
+    folder = tmp_path_factory.mktemp("case")
+    labels = labels_of((6, 5, 4))
+    image = np.random.default_rng(2).normal(0, 300, labels.shape).astype(np.float32)
+    save(folder / "image.nii.gz", image.reshape(image.shape + (1,) * singletons), affine, unit)
+    save(folder / "label.nii.gz", labels.astype(dtype).reshape(labels.shape + (1,) * singletons), affine, unit)
+    files = CaseFiles("a", "a", (folder / "image.nii.gz",), folder / "label.nii.gz")
+    problems, seen = check_case(files, {0, 1, 2}, ["CT"])
+    assert not problems
+    assert seen.labels == {0, 1, 2}
+    card = {"merge": {}, "classes": {"1": "x", "2": "y"}, "channels": [{"name": "CT", "modality": "CT"}]}
+    structures = (Structure("x", (1,), 1.0), Structure("y", (2,), 1.0))
+    task = Task("t", "T", (Channel("CT", "CT"),), ("x", "y"), structures)
+    recipe = PreprocessingRecipe("native")
+    stored = open_case(preprocess_case(manifest_row("t", files), task, card, recipe, store_root=folder / "store"))
+    restored = stored.geometry.labels_to_native(stored.labels[:])
+    write_prediction(folder / "predicted.nii.gz", restored, like=files.image_paths[0])
+    request = Request(structures, frozenset({0, 1, 2}), ("dice", "hd95"))
+    pair = Pair("a", files.label_path, folder / "predicted.nii.gz", "a")
+    rows = score_case(pair, request).rows
+    assert [row["value"] for row in rows] == ["1", "0", "1", "0"]
+    volume_mm3 = float(np.count_nonzero(labels == 1) * abs(np.linalg.det(affine[:3, :3])))
+    assert float(rows[0]["reference_volume_mm3"]) == pytest.approx(volume_mm3, rel=1e-4)
 
 
 @SETTINGS
