@@ -73,7 +73,7 @@ def check_folder(folder: Path) -> Checked:
     """
     name = card_of(folder.resolve().name)
     card = known_cards()[name] if name else None
-    if card is not None and card["layout"] == "custom" and not (folder / "dataset.json").exists():
+    if name and card and card["layout"] == "custom" and not (folder / "dataset.json").exists():
         return check_task(task_from_card(name, card), {**card, "folder": folder.name}, folder.parent)
     try:
         content = dataset_json(folder)
@@ -287,8 +287,8 @@ def _header_problems(volume: Volume) -> Iterator[Problem]:
         yield problem
     elif abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         yield Problem(path, "a singular affine", "three independent axes", "fix the header")
-    for key in ("scl_slope", "scl_inter") if volume.header is not None else ():
-        value = float(volume.header[key])
+    factors = {} if volume.header is None else {key: float(volume.header[key]) for key in ("scl_slope", "scl_inter")}
+    for key, value in factors.items():
         if math.isinf(value) or abs(value) > LARGEST_FACTOR:
             yield Problem(path, f"{key} {value:g}", "a factor whose result is a finite number", "fix the header")
 

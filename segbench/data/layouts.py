@@ -205,9 +205,10 @@ def _nnunet_listed(folder: Path, listed: object, *, patient_of: PatientOf) -> li
     """Return the cases of nnU-Net v2's key `dataset`: {case: {"images": [paths], "label": path}}."""
     path = folder / "dataset.json"
     if not isinstance(listed, dict) or not listed:
-        found = f"`dataset` {str(listed)[:40]}"
-        raise input_error(path, found=found, expected='{case: {"images": [...], "label": ...}}', fix="fix `dataset`")
-    cases, problems = [], []
+        wrong = f"`dataset` {str(listed)[:40]}"
+        raise input_error(path, found=wrong, expected='{case: {"images": [...], "label": ...}}', fix="fix `dataset`")
+    cases: list[CaseFiles] = []
+    problems: list[Problem] = []
     for case_id, entry in listed.items():
         found = _entry({"image": entry.get("images"), "label": entry.get("label")} if isinstance(entry, dict) else None)
         if found is None:

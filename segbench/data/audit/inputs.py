@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segbench.core import cards
 from segbench.core.case import Case, CaseFiles, read_manifest
-from segbench.core.errors import InputError, input_error, raise_problems
+from segbench.core.errors import InputError, Problem, input_error, raise_problems
 from segbench.core.paths import RunPaths
 from segbench.data.audit.leaks import Member, members_of_split
 from segbench.data.checks import header_problems, modality_of, name_problems
@@ -115,7 +115,9 @@ def _member(task: str, name: str, side: str, fold: str) -> Member:
 
 def members_of_folders(folders: Sequence[Path]) -> tuple[list[Member], list[Case]]:
     """Return the members and cases of folders: data sets with a card, or any in Decathlon or nnU-Net layout."""
-    members, cases, problems = [], [], []
+    members: list[Member] = []
+    cases: list[Case] = []
+    problems: list[Problem] = []
     for task, folder in _names(folders).items():
         try:
             namespace, found, modalities = _folder(folder, task)
