@@ -11,6 +11,7 @@ from tests.workflow.tiny import CONFIG, Workflow
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the checkout is copied by git")
 def test_a_run_from_a_folder_with_blanks_quotes_and_braces_ends(tmp_path):
     checkout = tmp_path / "my {a} 'projects' $HOME [b]"
     checkout.mkdir()
