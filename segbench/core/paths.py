@@ -57,6 +57,10 @@ class RunPaths:
         """Checked cases of a task."""
         return self.root / "manifest" / f"{task}.csv"
 
+    def notices(self, task: str) -> Path:
+        """What the check says of a task's data although they were accepted: a list of sentences."""
+        return self.root / "manifest" / f"{task}.notices.json"
+
     def sources(self, task: str) -> Path:
         """Raw files of a task as they were ingested."""
         return self.root / "manifest" / f"{task}.sources.json"

@@ -28,8 +28,8 @@ from segbench.data.volumes import (
     FORMATS,
     UNREADABLE,
     Volume,
+    expected_bytes,
     grid_difference,
-    promised_bytes,
     readable_volume,
     whole_numbers,
 )
@@ -73,7 +73,7 @@ def check_folder(folder: Path) -> Checked:
     """
     name = card_of(folder.resolve().name)
     card = known_cards()[name] if name else None
-    if card is not None and card["layout"] == "custom" and not (folder / "dataset.json").exists():
+    if name and card and card["layout"] == "custom" and not (folder / "dataset.json").exists():
         return check_task(task_from_card(name, card), {**card, "folder": folder.name}, folder.parent)
     try:
         content = dataset_json(folder)
@@ -170,19 +170,24 @@ def _check_cases(
 
 
 def _name_problems(cases: list[CaseFiles], title: str) -> Iterator[Problem]:
-    """Case ids must be file names that differ on every file system, and no two cases may share a label map."""
+    """Case ids must be file names that differ on every file system, and a label map belongs to one case."""
+    yield from name_problems(cases, title)
+    for spellings in spelled_alike({case.case_id for case in cases}):
+        found = f"case ids {' and '.join(spellings)}"
+        yield Problem(title, found, "ids that differ in more than letter case and spelling", "rename the files")
+
+
+def name_problems(cases: Sequence[CaseFiles], title: str) -> Iterator[Problem]:
+    """Yield case ids that cannot be file names or are there twice, and label maps of two cases."""
     ids, labels = defaultdict(list), defaultdict(list)
     for case in cases:
-        if set(case.case_id) & set("/\\|\0\n") or case.case_id.startswith("."):
+        if set(case.case_id) & set("/\\|") or not case.case_id.isprintable() or case.case_id.startswith("."):
             yield Problem(title, f"the case id {case.case_id!r}", "an id that can be a file name", "rename the case")
         ids[case.case_id].append(case.case_id)
         labels[case.label_path].append(case.case_id)
     for name, names in ids.items():
         if len(names) > 1:
             yield Problem(f"{title}/{name}", f"the case id {len(names)} times", "each once", "rename the files")
-    for spellings in spelled_alike(ids):
-        found = f"case ids {' and '.join(spellings)}"
-        yield Problem(title, found, "ids that differ in more than letter case and spelling", "rename the files")
     for path, names in labels.items():
         if len(set(names)) > 1:
             yield Problem(str(path), f"the label of {' and '.join(names)}", "a label map per case", "fix the listing")
@@ -263,7 +268,7 @@ def _header_problems(volume: Volume) -> Iterator[Problem]:
         return
     if math.prod(shape) > MAX_VOXELS:
         yield Problem(path, f"a header that expects {math.prod(shape)} voxels", "a volume that fits", "fix the header")
-    elif promised_bytes(volume) > _most_bytes(volume.path):
+    elif expected_bytes(volume) > _most_bytes(volume.path):
         yield Problem(
             path,
             f"a header that expects {math.prod(shape)} voxels, more than the file can hold",
@@ -282,8 +287,8 @@ def _header_problems(volume: Volume) -> Iterator[Problem]:
         yield problem
     elif abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         yield Problem(path, "a singular affine", "three independent axes", "fix the header")
-    for key in ("scl_slope", "scl_inter") if volume.header is not None else ():
-        value = float(volume.header[key])
+    factors = {} if volume.header is None else {key: float(volume.header[key]) for key in ("scl_slope", "scl_inter")}
+    for key, value in factors.items():
         if math.isinf(value) or abs(value) > LARGEST_FACTOR:
             yield Problem(path, f"{key} {value:g}", "a factor whose result is a finite number", "fix the header")
 
@@ -331,7 +336,7 @@ def header_notices(volume: Volume) -> Iterator[str]:
             "`spacing_is_nominal` in the card, or --nominal-spacing of `score`"
         )
     if volume.path.name.lower().endswith(".nii"):
-        offset = int(header["vox_offset"]) + promised_bytes(volume)
+        offset = int(header["vox_offset"]) + expected_bytes(volume)
         if volume.path.stat().st_size > offset:
             yield "the file goes on after its voxels"
 

@@ -43,6 +43,8 @@ def ingest(task: Task, card: dict, data_root: Path) -> list[Case]:
 def manifest_row(task_name: str, files: CaseFiles) -> Case:
     """Return what one case is: paths, hashes and the geometry of its first image."""
     image = open_volume(files.image_paths[0])
+    (x, y, z), (dx, dy, dz) = image.shape[:3], image.spacing_mm_xyz
+    assert files.label_path is not None, "only labelled cases are discovered"
     return Case(
         task=task_name,
         case_id=files.case_id,
@@ -51,7 +53,7 @@ def manifest_row(task_name: str, files: CaseFiles) -> Case:
         label_path=str(files.label_path),
         image_sha256=sha256_of(*files.image_paths),
         label_sha256=sha256_of(files.label_path),
-        shape_xyz=image.shape[:3],
-        spacing_mm_xyz=tuple(round(size, 6) for size in image.spacing_mm_xyz),
+        shape_xyz=(x, y, z),
+        spacing_mm_xyz=(round(dx, 6), round(dy, 6), round(dz, 6)),
         orientation=image.orientation,
     )

@@ -32,7 +32,10 @@ def nnunet_raw(folder: Path, card: dict) -> list[CaseFiles]:
 
 
 def table(folder: Path, card: dict) -> list[CaseFiles]:
-    """A table cases.csv or cases.tsv with columns case, patient, label and one image column per channel name."""
+    """A table cases.csv or cases.tsv with columns case, patient, label and one image column per channel name.
+
+    The separator is the comma, semicolon or tab that the head has most.
+    """
     path = next((folder / name for name in ("cases.csv", "cases.tsv") if (folder / name).exists()), None)
     if path is None:
         raise input_error(folder / "cases.csv", found="no file", expected="the table of cases", fix=card["obtain"])
@@ -51,7 +54,9 @@ def table(folder: Path, card: dict) -> list[CaseFiles]:
 def _table_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Return the rows of a table with at least these columns; what is no such table raises InputError."""
     try:
-        reader = csv.DictReader(_text(path).splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
+        lines = _text(path).splitlines()
+        separator = max(",;\t", key=(lines or [""])[0].count)
+        reader = csv.DictReader(lines, delimiter=separator)
         rows = list(reader)
     except (OSError, ValueError, csv.Error) as error:
         raise input_error(path, found=f"no table ({error})", expected="text in UTF-8", fix="fix the file") from error
@@ -200,9 +205,10 @@ def _nnunet_listed(folder: Path, listed: object, *, patient_of: PatientOf) -> li
     """Return the cases of nnU-Net v2's key `dataset`: {case: {"images": [paths], "label": path}}."""
     path = folder / "dataset.json"
     if not isinstance(listed, dict) or not listed:
-        found = f"`dataset` {str(listed)[:40]}"
-        raise input_error(path, found=found, expected='{case: {"images": [...], "label": ...}}', fix="fix `dataset`")
-    cases, problems = [], []
+        wrong = f"`dataset` {str(listed)[:40]}"
+        raise input_error(path, found=wrong, expected='{case: {"images": [...], "label": ...}}', fix="fix `dataset`")
+    cases: list[CaseFiles] = []
+    problems: list[Problem] = []
     for case_id, entry in listed.items():
         found = _entry({"image": entry.get("images"), "label": entry.get("label")} if isinstance(entry, dict) else None)
         if found is None:

@@ -58,11 +58,11 @@ def card_notices(name: str, cards: Mapping[str, dict], cases: int) -> list[str]:
         if item["patient_namespace"] == card["patient_namespace"] and item["folder"] != card["folder"]
     ]
     found = []
-    if cases < expected_count(card):
+    if cases < expected_count(card) and not card["synthetic"]:
         found.append(f"{cases} of the {expected_count(card)} labelled cases that the card {name} expects")
     if card["spacing_is_nominal"]:
         found.append(f"the spacing in the headers is nominal (card {name}): no distance in mm is reported")
-    if shared:
+    if shared and not card["synthetic"]:
         found.append(f"its patients are also those of {', '.join(shared)}: split them alike, as seeded and kfold do")
     if not card["permits"]["commercial"]:
         found.append(f"not for commercial use ({card['licence']})")

@@ -135,9 +135,10 @@ def normalise(image_ZYX: np.ndarray, modality: str, recipe: PreprocessingRecipe)
 
 def nonzero_box(images_CXYZ: np.ndarray) -> tuple[slice, slice, slice]:
     """Return the box of voxels that are non-zero in any channel; the whole volume when all are zero."""
-    mask = images_CXYZ.any(axis=0)
+    mask = np.asarray(images_CXYZ.any(axis=0))
     box = []
     for axis in range(3):
         filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
         box.append(slice(int(filled[0]), int(filled[-1]) + 1) if len(filled) else slice(0, mask.shape[axis]))
-    return tuple(box)
+    x, y, z = box
+    return x, y, z

@@ -304,6 +304,6 @@ def _last_line(error: RuntimeError) -> str:
     return [line for line in str(error).splitlines() if line.strip()][-1]
 
 
-def promised_bytes(volume: Volume) -> int:
+def expected_bytes(volume: Volume) -> int:
     """Return the bytes of the voxels that a header expects."""
     return math.prod(volume.shape) * volume.dtype.itemsize

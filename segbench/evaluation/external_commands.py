@@ -171,8 +171,8 @@ def _case(case: Case) -> dict:
 
 
 def _class_values(case: Case, card: dict, folder: Path) -> str:
-    """Return the path of a label map in class values: the stored file, or a copy where the card merges values."""
-    if not card.get("merge"):
+    """Return the path of a label map in class values: the stored file, or a copy where its card changes values."""
+    if not (card.get("merge") or card.get("ignore_labels")):
         return str(Path(case.label_path).resolve())
     path = folder / f"{case.case_id}.nii.gz"
     if not path.exists():

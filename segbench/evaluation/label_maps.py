@@ -57,7 +57,8 @@ class LabelMap:
     @property
     def spacing_mm_xyz(self) -> tuple[float, float, float]:
         """Voxel sizes along the axes of the array."""
-        return tuple(float(size) for size in nib.affines.voxel_sizes(self.affine))
+        x, y, z = (float(size) for size in nib.affines.voxel_sizes(self.affine))
+        return x, y, z
 
 
 def pairs(
@@ -92,22 +93,21 @@ def pairs(
     found = _folder_pairs(reference, prediction)
     if structures_from_files:
         return _structure_pairs(reference, found)
-    by_folder = patient == "folder" or (
-        patient is None and _folders_are_patients(reference, [case for case, *_ in found])
-    )
-    return [Pair(case, *paths, _folder_of(case) or case if by_folder else case) for case, *paths in found]
+    names = [case for case, _, _ in found]
+    by_folder = patient == "folder" or (patient is None and _folders_are_patients(reference, names))
+    return [Pair(case, one, other, _folder_of(case) or case if by_folder else case) for case, one, other in found]
 
 
 def _structure_pairs(folder: Path, found: list[tuple[str, Path, Path | None]]) -> list[Pair]:
     """Return pairs of which each holds one structure: `s1/liver` is the structure liver of the case s1."""
-    loose = [case for case, *_ in found if not _folder_of(case)]
+    loose = [case for case, _, _ in found if not _folder_of(case)]
     if loose:
-        expected, fix = (
-            "a folder per case with a file per structure",
-            "put the files of a case into a folder of its own",
-        )
+        expected = "a folder per case with a file per structure"
+        fix = "put the files of a case into a folder of its own"
         raise input_error(folder, found=f"the file {loose[0]} in no folder", expected=expected, fix=fix)
-    return [Pair(_folder_of(case), *paths, _folder_of(case), PurePosixPath(case).name) for case, *paths in found]
+    return [
+        Pair(_folder_of(case), one, other, _folder_of(case), PurePosixPath(case).name) for case, one, other in found
+    ]
 
 
 def _folders_are_patients(where: Path, cases: Sequence[str]) -> bool:
@@ -120,7 +120,9 @@ def _folders_are_patients(where: Path, cases: Sequence[str]) -> bool:
         inside[_folder_of(case)].append(PurePosixPath(case).name)
     inside.pop("", None)
     repeated = Counter(name for names in inside.values() for name in names)
-    unclear = [folder for folder, names in inside.items() if len(names) > 1 and max(map(repeated.get, names)) == 1]
+    unclear = [
+        folder for folder, names in inside.items() if len(names) > 1 and max(repeated[name] for name in names) == 1
+    ]
     if unclear:
         found = f"{len(inside[unclear[0]])} files in {unclear[0]}, each under a name of its own"
         fix = "add `--patient folder` when a folder is a patient, or `--patient file` when a file is one"

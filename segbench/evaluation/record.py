@@ -287,6 +287,10 @@ def _notices(config: Config, paths: RunPaths) -> list[str]:
     nominal = [task.title for task in config.tasks if task.spacing_is_nominal]
     if nominal:
         notices.append(f"The spacing of {', '.join(nominal)} is nominal, so distances in mm are not defined there.")
+    for task in config.tasks:
+        path = paths.notices(task.name)
+        if not task.synthetic and path.exists():
+            notices += [f"{task.title}: {notice}." for notice in json.loads(path.read_text(encoding="utf-8"))]
     return notices + [
         f"Only {found} of {expected} labelled cases of {config.task(name).title}."
         for name in config.data.accept_partial

@@ -1,4 +1,4 @@
-"""Score label maps that were made elsewhere: files or folders, any model, one row per structure and metric."""
+"""Score label maps of external models: files or folders, any model, one row per structure and metric."""
 
 from __future__ import annotations
 

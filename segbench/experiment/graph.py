@@ -6,6 +6,7 @@ Imports nothing that an environment with Snakemake alone lacks.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -47,6 +48,23 @@ def read_or_exit(content: Mapping, where: str) -> Config:
         return parse_config(content, where=where)
     except InputError as error:
         _exit([item.line() for item in error.problems])
+
+
+def shell_prefix(repository: Path) -> str:
+    """Return what every shell command of the workflow starts with, for any path of the checkout.
+
+    Snakemake replaces words in braces, so those of the path and of the shell are doubled. A colon would separate two
+    entries of PYTHONPATH and ends the process with status 2.
+    """
+    if ":" in str(repository):
+        _exit([Problem(str(repository), "a colon in the path", "a path without it", "move the checkout").line()])
+    path = literal(shlex.quote(str(repository)))
+    return f"set -euo pipefail; export PYTHONPATH={path}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
+
+
+def literal(path: Path | str) -> str:
+    """Return a path whose braces Snakemake takes as they are, where it would replace words in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def exit_on_unreadable(paths: Iterable[str]) -> None:
@@ -110,7 +128,13 @@ class Run:
         return [str(self.config.data_root / self.config.dataset_cards[task]["folder"] / "dataset.json")]
 
     def phantom_files(self) -> list[str]:
-        """All descriptions that the generator of the synthetic world writes."""
+        """All descriptions that the generator of the synthetic world writes.
+
+        Snakemake takes words in braces in a path that a rule writes for wildcards, so such a path ends the process.
+        """
+        if self.config.data.phantom is not None and set(str(self.config.data_root)) & set("{}"):
+            where, fix = f"data.root: {self.config.data_root}", "name another folder for the synthetic world"
+            _exit([Problem(where, "braces in the path", "a path without them", fix).line()])
         return [name for task in self.task_names for name in self.data_files(task)]
 
     def absent_data(self) -> list[Problem]:

@@ -14,7 +14,7 @@ rule audit:
     benchmark:
         run.paths.benchmark("audit", "findings")
     conda:
-        "../../envs/segbench.yaml"
+        ENVIRONMENT
     params:
         config=run.paths.config,
     shell:

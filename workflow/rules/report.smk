@@ -12,7 +12,7 @@ rule report:
     log:
         run.paths.log("report", "page"),
     conda:
-        "../../envs/segbench.yaml"
+        ENVIRONMENT
     params:
         results=run.paths.root,
         out=run.paths.report,

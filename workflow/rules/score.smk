@@ -15,7 +15,7 @@ rule evaluate:
     benchmark:
         run.paths.benchmark("evaluate", "{job}")
     conda:
-        "../../envs/segbench.yaml"
+        ENVIRONMENT
     threads: 1
     resources:
         gpu=1,
@@ -40,7 +40,7 @@ rule gather:
     log:
         run.paths.log("gather", "scores"),
     conda:
-        "../../envs/segbench.yaml"
+        ENVIRONMENT
     params:
         config=run.paths.config,
     shell:

@@ -15,7 +15,7 @@ rule train:
     benchmark:
         run.paths.benchmark("train", "{job}")
     conda:
-        "../../envs/segbench.yaml"
+        ENVIRONMENT
     threads: 1
     resources:
         gpu=1,

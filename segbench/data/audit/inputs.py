@@ -8,10 +8,10 @@ from pathlib import Path
 
 from segbench.core import cards
 from segbench.core.case import Case, CaseFiles, read_manifest
-from segbench.core.errors import InputError, input_error, raise_problems
+from segbench.core.errors import InputError, Problem, input_error, raise_problems
 from segbench.core.paths import RunPaths
 from segbench.data.audit.leaks import Member, members_of_split
-from segbench.data.checks import header_problems, modality_of
+from segbench.data.checks import header_problems, modality_of, name_problems
 from segbench.data.ingest import card_of, discover, ingest, known_cards, manifest_row
 from segbench.data.layouts import channel_names, dataset_json, folder_cases
 from segbench.data.splitting.folds import make_splits
@@ -115,13 +115,16 @@ def _member(task: str, name: str, side: str, fold: str) -> Member:
 
 def members_of_folders(folders: Sequence[Path]) -> tuple[list[Member], list[Case]]:
     """Return the members and cases of folders: data sets with a card, or any in Decathlon or nnU-Net layout."""
-    members, cases, problems = [], [], []
+    members: list[Member] = []
+    cases: list[Case] = []
+    problems: list[Problem] = []
     for task, folder in _names(folders).items():
         try:
             namespace, found, modalities = _folder(folder, task)
         except InputError as error:
             problems += error.problems
             continue
+        problems += name_problems(found, str(folder))
         for files in found:
             wrong = header_problems(files, modalities)
             problems += wrong

@@ -193,11 +193,15 @@ def same_image_pairs(
     """
     work = partial(_prints_or_problem, cache_root=cache_root)
     with Progress(total=len(cases), title="fingerprint") as progress:
-        found = []
+        found: list[list[Fingerprint]] = []
+        problems: list[Problem] = []
         for prints in mapped(work, cases, workers=workers):
-            found.append(prints)
+            if isinstance(prints, Problem):
+                problems.append(prints)
+            else:
+                found.append(prints)
             progress.advance()
-    raise_problems(item for item in found if isinstance(item, Problem))
+    raise_problems(problems)
     owners = [number for number, prints in enumerate(found) for _ in prints]
     matches: dict[tuple[int, int], list[Match]] = defaultdict(list)
     for match in same_images([item for prints in found for item in prints], owners):

@@ -47,7 +47,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """Spacing of one task and the figures it came from; clip_hu is None without a CT channel or foreground."""
+    """Spacing of one task and the values it came from; clip_hu is None without a CT channel or foreground."""
 
     spacing_mm_zyx: Triple
     spacing_reason: str

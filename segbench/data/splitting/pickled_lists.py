@@ -84,6 +84,8 @@ class _Type:
         """Return the strings of an array: of its bytes, or of its objects."""
         if isinstance(content, list):
             return [item.value[0] if isinstance(item, _Array) else item for item in content]
+        if not isinstance(content, bytes):
+            raise pickle.UnpicklingError("an array without its bytes")
         found = np.frombuffer(content, dtype=np.dtype(self.order + self.code)).tolist()
         return [item.decode() if isinstance(item, bytes) else item for item in found]
 
@@ -148,11 +150,13 @@ def _plain(content: object, done: dict[int, object]) -> object:
     if isinstance(content, _Array):
         return list(content.value)
     if isinstance(content, dict):
-        done[id(content)] = changed = {}
+        changed: dict[object, object] = {}
+        done[id(content)] = changed
         changed.update({_plain(key, done): _plain(value, done) for key, value in content.items()})
         return changed
     if isinstance(content, (list, tuple)):
-        done[id(content)] = items = []
+        items: list[object] = []
+        done[id(content)] = items
         items.extend(item.value[0] if _is_name(item) else _plain(item, done) for item in content)
         return items
     if isinstance(content, (_Type, _StandIn)):
@@ -191,5 +195,5 @@ def _refuse_instructions(content: bytes) -> None:
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name not in BUILDING:
             raise pickle.UnpicklingError(f"the file asks for the instruction {opcode.name}")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "FRAME") and argument > len(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "FRAME") and (argument or 0) > len(content):
             raise pickle.UnpicklingError(f"the file asks for room for {argument} things")

@@ -180,7 +180,9 @@ def listed_split(
     task without lists and the listed cases that are not there.
     """
     lists: dict[str, Sides] = {}
-    split, changes, problems = {}, [], []
+    split: dict[str, Sides] = {}
+    changes: list[str] = []
+    problems: list[Problem] = []
     for path in split_files:
         lists |= _released_lists(path, accepted, changes) if path.suffix == ".pkl" else own_lists(path)
     for task, rows in cases.items():
