@@ -314,6 +314,11 @@ def code_of(name: str, *, objective: bool) -> str:
     return str((OBJECTIVE_FOLDER if objective else MODEL_FOLDER).relative_to(ROOT) / f"{name}.py")
 
 
+def label_facts(card: dict) -> dict[str, Any]:
+    """Return what of a data-set card decides how stored label values become classes."""
+    return {"merge": card.get("merge", {}), "ignore_labels": list(card.get("ignore_labels", ()))}
+
+
 def task_from_card(name: str, card: dict) -> Task:
     """Return the task of a data-set card.
 

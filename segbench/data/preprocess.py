@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from segbench.core.cards import label_facts
 from segbench.core.case import Case
 from segbench.core.code import code_digest
 from segbench.core.errors import InputError, Problem, raise_problems
@@ -34,8 +35,7 @@ def store_folder(case: Case, card: dict, recipe: PreprocessingRecipe, *, store_r
             "code": code_digest("segbench/data/preprocess.py", without=NOT_IN_ADDRESS),
             "image": case.image_sha256,
             "label": case.label_sha256,
-            "merge": card.get("merge", {}),
-            "ignore_labels": card.get("ignore_labels", []),
+            "labels": label_facts(card),
             "channels": card["channels"],
             "recipe": recipe.to_dict(),
         }

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from segbench.core.cards import label_facts
 from segbench.core.case import Case, read_manifest
 from segbench.core.errors import input_error, suggestion
 from segbench.core.files import sha256_of
@@ -140,18 +141,18 @@ class JobContext:
         return Identity(parts | ({"weights it starts from": weights} if weights else {}))
 
     def _raw_cases(self, cases: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        """Return task -> merges of its labels, and what names the files of each case, its patient and its spacing."""
+        """Return task -> how its labels are read, and files, patient and spacing of each case."""
         found = {name: [self.case(name, case) for case in of_task] for name, of_task in cases.items()}
         return {
             name: [
-                self.config.dataset_cards[name].get("merge", {}),
+                label_facts(self.config.dataset_cards[name]),
                 [[c.case_id, c.patient_id, c.image_sha256, c.label_sha256, c.spacing_mm_xyz] for c in of_task],
             ]
             for name, of_task in found.items()
         }
 
     def test_case_part(self) -> str:
-        """Return the digest of the test cases, in order, as they are scored: files, patients, spacing, merges."""
+        """Return the digest of the test cases, in order: files, patients, spacing, how labels are read."""
         return part(self._raw_cases({task.name: self.sides(task.name).test for task in self.tasks}))
 
     def _address(self, task: Task, case: str) -> list[str]:
@@ -216,8 +217,8 @@ class JobContext:
         """Return the identity of the scores of a label map; `prediction` is the digest of the map's identity."""
         parts = scoring_parts(self.config, [task])
         facts = [case.image_sha256, case.label_sha256, case.spacing_mm_xyz, case.patient_id, self.job.id]
-        merge = self.config.dataset_cards[task.name].get("merge", {})
-        return Identity(parts | {"prediction": prediction, "reference": part([facts, merge])})
+        labels = label_facts(self.config.dataset_cards[task.name])
+        return Identity(parts | {"prediction": prediction, "reference": part([facts, labels])})
 
     @property
     def is_trained(self) -> bool:

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+from segbench.core.cards import label_facts
 from segbench.core.code import code_digest, files_digest
 from segbench.core.errors import InputError, Problem, RunFailed
 from segbench.core.files import sha256_of, write_json
@@ -37,7 +38,7 @@ GATHER_CODE = ("segbench/evaluation/record.py", "segbench/evaluation/rows.py")
 REPORTING_CODE = ("segbench/reporting", "segbench/stats")
 REPORTING_FOLDERS = (*REPORTING_CODE, "data/published")
 REPORTING_FILES = (".j2", ".css", ".js", ".csv", ".html", ".json")
-INGEST_KEYS = ("layout", "folder", "channels", "classes", "merge", "patient_pattern", "patient_namespace")
+INGEST_KEYS = ("layout", "folder", "channels", "classes", "patient_pattern", "patient_namespace")
 """Keys of a data-set card that change a manifest; titles, citations and what is scored do not."""
 SPLIT_KEYS = {"protocol", "task_protocols", "split_seed", "test_fraction", "fold_count", "accept_split_files"}
 
@@ -198,7 +199,7 @@ class Run:
             if not _holds_files(folder) and former.exists():
                 return former
             raw = generation(folder, self.paths.sources(task))
-        return self._ask("ingest", task, [{key: card[key] for key in INGEST_KEYS}, root, raw])
+        return self._ask("ingest", task, [{key: card[key] for key in INGEST_KEYS}, label_facts(card), root, raw])
 
     def request_split(self) -> Path:
         """Request for the splits: protocols, lists and folds; while a list is absent, the request stays as it was."""
@@ -217,7 +218,7 @@ class Run:
     def request_preprocess(self, task: str) -> Path:
         """Request for preprocessed cases: the task's recipe with what the config changes of it, and the code."""
         name, card = self.config.task(task).preprocessing, self.config.dataset_cards[task]
-        recipe = [name, self.config.preprocessing_recipes.get(name, {}), card.get("merge", {}), card["channels"]]
+        recipe = [name, self.config.preprocessing_recipes.get(name, {}), label_facts(card), card["channels"]]
         return self._ask("preprocess", task, [recipe, code_digest(*PREPROCESS_CODE)])
 
     def request_train(self, job_id: str) -> Path:

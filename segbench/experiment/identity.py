@@ -6,7 +6,7 @@ titles, citations, tolerances, other tasks and folds, `accept_*`, where the data
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,14 +138,20 @@ def _initialisation_parts(config: Config, job: Job) -> dict[str, str]:
 
 
 def _task_parts(tasks: Iterable[Task], code: Iterable[str] = ()) -> str:
-    """Return a digest of the cards' facts that a network sees; structures only where its own code looks at them."""
-    scored = any(mentions(path, "structures") for path in code)
-    return part([_task_facts(task, scored=scored) for task in tasks])
+    """Return a digest of what a network sees of tasks; structures and tumours only where its own code looks at them."""
+    looks_at = {name for path in code for name in ("structures", "tumours") if mentions(path, name)}
+    return part([_task_facts(task, looks_at) for task in tasks])
 
 
-def _task_facts(task: Task, *, scored: bool) -> list[Any]:
-    facts: list[Any] = [task.name, [[channel.name, channel.modality] for channel in task.channels], list(task.classes)]
-    return [*facts, [[item.name, list(item.labels), item.lesion] for item in task.structures]] if scored else facts
+def _task_facts(task: Task, looks_at: Container[str]) -> list[Any]:
+    structures = [[item.name, list(item.labels), item.lesion] for item in task.structures]
+    return [
+        task.name,
+        [[channel.name, channel.modality] for channel in task.channels],
+        list(task.classes),
+        structures if "structures" in looks_at else [],
+        list(task.tumours) if "tumours" in looks_at else [],
+    ]
 
 
 def evaluation_settings_identity(config: Config, job: Job) -> Identity:
