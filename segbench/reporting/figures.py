@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import MatplotlibDeprecationWarning
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -99,7 +101,9 @@ def _case_panel(axis: Axes, table: Table, position: int, values: pd.DataFrame, c
     common = {"x": "scored", "y": "row", "hue": "row", "order": order, "hue_order": order, "legend": False, "ax": axis}
     many = here[here.groupby("row")["row"].transform("size") >= BOX_FROM]
     if len(many):
-        sns.boxplot(many, **common, palette=palette, fill=False, linewidth=0.6, width=0.75, showfliers=False)
+        with warnings.catch_warnings():  # seaborn 0.13.2 names an argument of Matplotlib by its old name
+            warnings.filterwarnings("ignore", "vert: bool was deprecated", MatplotlibDeprecationWarning)
+            sns.boxplot(many, **common, palette=palette, fill=False, linewidth=0.6, width=0.75, showfliers=False)
     if len(here):
         sns.stripplot(
             here, **common, palette=palette, size=2.4, alpha=0.45, jitter=0.22, linewidth=0, rasterized=len(here) > 400
@@ -344,7 +348,7 @@ def cost_plot(run: Run, table: Table) -> Plot | None:
             style = styles[table.experiment, *row.key]
             filling = style["color"] if row.complete else "white"
             handles.append(Line2D([], [], ls="", ms=5, label=row.title, **style, mfc=filling))
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)))
+        figure.legend(handles=handles, loc="outside lower center", ncols=_legend_columns(costs["title"]))
         headline(figure, run, table.experiment, f"{table.experiment}: {METRICS[table.metric].title} against cost")
         caption = (
             f"{run.data_word(table.experiment)}Mean {METRICS[table.metric].title} over {table.experiment} tasks with "
@@ -355,7 +359,12 @@ def cost_plot(run: Run, table: Table) -> Plot | None:
         return finish(figure, f"{table.experiment}_{table.metric}_cost", caption)
 
 
-def _count_axis(axis) -> None:
+def _legend_columns(titles: Sequence[str]) -> int:
+    """Return how many columns of a legend fit a figure of two journal columns, about 120 letters wide."""
+    return max(1, min(len(titles), 120 // (max(map(len, titles)) + 7)))
+
+
+def _count_axis(axis: Axes) -> None:
     """A logarithmic axis with plain numbers: 300, 2k, 1.5M."""
     axis.set_xscale("log")
     low, high = axis.get_xlim()
