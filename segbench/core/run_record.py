@@ -233,7 +233,7 @@ class RunRecord(_Part):
     tasks: tuple[ScoredTask, ...] = Field(min_length=1)
     jobs: tuple[JobRecord, ...] = Field(min_length=1)
     identities: dict[str, str] = {}
-    missing_masks: dict[str, dict[str, float | str]]
+    missing_masks: dict[str, dict[str, float | Literal["exclude"]]]
     statistics: StatisticsSettings = StatisticsSettings()
     skipped: tuple[SkippedCell, ...]
     audit: Audit

@@ -366,7 +366,7 @@ class CellText(NamedTuple):
     value: str
     interval: str
     as_seen: str
-    count: str
+    rows: str
     missed: str
 
 
@@ -406,6 +406,11 @@ def _md(text: str) -> str:
 def _md_cell(table: Table, cell: Cell) -> str:
     text = cell_text(table, cell)
     value = f"**{text.value}**" if cell.marked else text.value
-    parts = (value, f"({text.interval})" if text.interval else "", f"n {text.count}" if text.count else "")
-    parts = (*parts, f"seen {text.as_seen}" if text.as_seen else "", text.missed)
+    parts = (
+        value,
+        f"({text.interval})" if text.interval else "",
+        f"n {text.rows}" if text.rows else "",
+        f"seen {text.as_seen}" if text.as_seen else "",
+        text.missed,
+    )
     return " ".join(part for part in parts if part)

@@ -65,7 +65,7 @@ DOWNSTREAM_METHODS = [
     ("mean_shape", "none", "Mean shape", "control", "control", 0.5),
     ("empty", "none", "Empty prediction", "control", "control", 0.0),
 ]
-PRETEXT = {
+OBJECTIVE = {
     "experiment": "upstream",
     "model": "restoration",
     "initialisation": "random",
@@ -76,7 +76,7 @@ PRETEXT = {
     "citation": "The paper of restoration",
     "url": "https://example.org/restoration",
 }
-PRETEXT_JOB = {
+OBJECTIVE_JOB = {
     "job": "upstream.restoration.random.joint.f0.s0",
     "experiment": "upstream",
     "model": "restoration",
@@ -116,7 +116,7 @@ def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, c
                 for seed in seeds if method[3] != "control" else seeds[:1]:
                     rows += _rows(experiment, method, task, seed, cases, rng)
             jobs += _jobs(experiment, method, tasks, seeds, rng)
-    jobs.append(dict(PRETEXT_JOB))
+    jobs.append(dict(OBJECTIVE_JOB))
     for job in jobs:
         seconds = job["train_seconds"] + job["predict_seconds"]
         job |= {"score_seconds": 0.5, "process_seconds": seconds + 1.5, "device": "cpu"}
@@ -272,7 +272,7 @@ def _record(worlds, jobs, cases):
             {
                 "experiment": experiment,
                 "model": model,
-                "initialisation": start,
+                "initialisation": initialisation,
                 "title": title,
                 "kind": kind,
                 "fidelity": fidelity,
@@ -281,7 +281,7 @@ def _record(worlds, jobs, cases):
                 "url": "https://example.org",
             }
             for experiment, _, listed in worlds
-            for model, start, title, kind, fidelity, _ in listed
+            for model, initialisation, title, kind, fidelity, _ in listed
         ],
         "tasks": [
             {
@@ -300,7 +300,7 @@ def _record(worlds, jobs, cases):
             for experiment, tasks, _ in worlds
             for name, title, modality, structures, _, nominal in tasks
         ],
-        "self_supervised": [PRETEXT],
+        "self_supervised": [OBJECTIVE],
         "jobs": jobs,
         "missing_masks": MISSING_MASKS,
         "skipped": [
