@@ -135,7 +135,7 @@ def _value_axis(axis: Axes, table: Table, values: pd.DataFrame) -> None:
         ticks = [0, *(10**power for power in range(0, math.ceil(math.log10(largest)) + 1))]
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.xaxis.set_minor_locator(NullLocator())
-    axis.set_xlim(0, 1.08 * largest)
+    axis.set_xlim(-0.1 if METRICS[table.metric].unit == "mm" else -0.02 * largest, 1.08 * largest)
 
 
 def difference_plot(

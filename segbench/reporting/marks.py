@@ -22,8 +22,9 @@ def marked(table: Table, paired: pd.DataFrame | None, checks: pd.DataFrame) -> T
 
     Args:
         table: the table without marks.
-        paired: one row per pair and task with the columns method_a, method_b, task and better ('a', 'b' or ''), as
-            segbench.stats decides; rows of the task `ALL_TASKS` decide on the mean. None when nothing was compared.
+        paired: one row per pair and task with the columns method_a, method_b, task and better ('a', 'b', or anything
+            else where no method is named), as segbench.stats decides; rows of the task `ALL_TASKS` decide on the mean.
+            None when nothing was compared.
         checks: what `beaten_by_controls` returns: columns column and not_better.
     """
     decisions = _decisions(paired)

@@ -31,8 +31,8 @@ STATE_WORDS = {
 MISSED = ("prediction_empty", "prediction_missing", "failed")
 """Statuses of a structure that is in the reference and that a method did not find."""
 COUNTS_LEGEND = (
-    "n: scored / expected rows (cases x structures x seeds), and how many structures were missed. Seen: the interval "
-    "if no structure of a new patient is ever missed, shown where none was and where it differs."
+    "n: scored / expected rows (cases x structures x seeds), and how many structures were missed. Square "
+    "brackets: the interval if no structure of a new patient is ever missed, shown where none was and where it differs."
 )
 """What the page and Markdown show in a cell below the interval."""
 _ABOUT_TABLE = ("data", "experiment", "metric", "unit", "protocol")
@@ -410,7 +410,7 @@ def _md_cell(table: Table, cell: Cell) -> str:
         value,
         f"({text.interval})" if text.interval else "",
         f"n {text.rows}" if text.rows else "",
-        f"seen {text.as_seen}" if text.as_seen else "",
+        f"[{text.as_seen}]" if text.as_seen else "",
         text.missed,
     )
     return " ".join(part for part in parts if part)

@@ -62,6 +62,17 @@ def test_a_column_in_which_nobody_is_distinguishable_has_no_mark(table):
     assert "No cell is bold: in no column" in result.legend
 
 
+def test_a_conflicting_comparison_distinguishes_nothing(table):
+    paired = decided(table, 1, beaten=3, task=table.tasks[0].name)
+    one = paired.index[paired["better"] == "b"][0]
+    paired.loc[one, "better"] = "conflicting"
+    best, other = (
+        next(row.method.title for row in table.rows if label_of(row.method) == label)
+        for label in (paired.loc[one, "method_b"], paired.loc[one, "method_a"])
+    )
+    assert set(marks(marked(table, paired, NO_CHECKS), 1)) == {best, other}
+
+
 def test_a_pair_that_was_not_compared_leaves_the_column_without_marks(table):
     paired = decided(table, 1, beaten=3, task=table.tasks[0].name)
     assert marks(marked(table, paired.iloc[1:], NO_CHECKS), 1) == []
