@@ -55,7 +55,8 @@ def case_plot(run: Run, table: Table) -> Plot:
     values = case_values(run, table)
     about = METRICS[table.metric]
     rows, columns = _grid(len(table.tasks), CASE_PANELS)
-    colours = [method_styles(run.methods + run.self_supervised)[table.experiment, *m.key]["color"] for m in methods]
+    styles = method_styles(run.methods + run.self_supervised)
+    colours = [styles[table.experiment, *method.key]["color"] for method in methods]
     with plt.rc_context(RC), fixed_jitter():
         height = rows * (0.5 + 0.155 * len(methods)) + 0.45
         figure, axes = new_figure("double", height, nrows=rows, ncols=columns, sharey=True, sharex=True, squeeze=False)

@@ -318,7 +318,7 @@ def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
             titles[row.experiment, row.task],
             f"{shown('dice', row.measured)} ({interval_text('dice', row.low, row.high)})",
             shown("dice", row.difference, sign=True),
-            row.verdict,
+            row.status,
             row.reason or DASH,
         ]
         for row in table.itertuples()
