@@ -1,4 +1,5 @@
-# Two commands: `make run` and `make test`. Both build .venv from the pinned lock when it is missing or the lock changed.
+# `make run` and `make test` build .venv from the pinned lock when it is missing or the lock changed.
+# `make test-all` adds the slow checks.
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 CONFIG ?= config/config.yaml
 VENV := .venv
@@ -6,14 +7,17 @@ STAMP := $(VENV)/.complete
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test clean
+.PHONY: run test test-all clean
 run: $(STAMP)
-	$(BIN)/python -m segbench recover
+	$(BIN)/python -m segbench recover --config $(CONFIG)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores all --workflow-profile workflow/profiles/default --configfile $(CONFIG)
 	@$(BIN)/python -m segbench status --config $(CONFIG)
 
 test: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_checks.py
+
+test-all: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_checks.py --all
 
 $(STAMP): envs/lock.txt envs/lock-dev.txt envs/lock-no-deps.txt
 	$(PYTHON) -m venv $(VENV)

@@ -23,6 +23,7 @@ from medpy.metric import binary
 from scipy import ndimage
 
 from segbench.core.task import Structure
+from segbench.evaluation.label_maps import Pair
 from segbench.evaluation.score_files import Request, score_all
 from segbench.metrics import METRICS, score_pair
 
@@ -160,7 +161,7 @@ def folder(cases: int) -> None:
             paths = [Path(root) / f"{number}{side}.nii.gz" for side in "rp"]
             for path, labels in zip(paths, (reference, prediction), strict=True):
                 nib.save(nib.Nifti1Image(labels, np.diag((*SPACING, 1.0))), path)
-            jobs.append((str(number), *paths))
+            jobs.append(Pair(str(number), *paths, patient=str(number)))
         seconds = {
             workers: best(lambda workers=workers: score_all(jobs, request, workers=workers))[0] for workers in (1, 2)
         }

@@ -23,7 +23,8 @@ Triple = tuple[int, int, int]
 
 def same_padding(kernel_zyx: Triple) -> Triple:
     """Return the padding that keeps the size for an odd kernel."""
-    return tuple((size - 1) // 2 for size in kernel_zyx)
+    z, y, x = ((size - 1) // 2 for size in kernel_zyx)
+    return z, y, x
 
 
 class ConvBlock(nn.Module):

@@ -8,15 +8,13 @@ probabilities over the same K channels, whose argmax is the label map; sliding w
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy
 import torch
 from torch import Tensor, nn
 
-from segbench.core.errors import Problem, input_error, raise_problems
+from segbench.core.errors import input_error
 from segbench.core.task import Task, TaskSet
 
 
@@ -51,12 +49,14 @@ class NetworkSpec:
     @property
     def downsampling_zyx(self) -> tuple[int, int, int]:
         """Product of the pool kernels per axis: input sizes must be multiples of it."""
-        return tuple(math.prod(kernel[axis] for kernel in self.pool_kernels_zyx) for axis in range(3))
+        z, y, x = (math.prod(kernel[axis] for kernel in self.pool_kernels_zyx) for axis in range(3))
+        return z, y, x
 
     @property
     def bottleneck_grid_zyx(self) -> tuple[int, int, int]:
         """Patch size divided by the total down-sampling."""
-        return tuple(size // factor for size, factor in zip(self.patch_size_zyx, self.downsampling_zyx, strict=True))
+        z, y, x = (size // factor for size, factor in zip(self.patch_size_zyx, self.downsampling_zyx, strict=True))
+        return z, y, x
 
 
 class SegmentationModel(nn.Module):
@@ -65,10 +65,14 @@ class SegmentationModel(nn.Module):
     Class attributes: `activation` ('softmax' or 'sigmoid') tells the loss what the logits are. A sigmoid model
     returns channel 0 (background) as zeros and overrides `targets` when its channels are not the exclusive classes.
     `task_conditioned` says whether the answer must differ between tasks with equal channels and classes.
+    `class_loss`: 'mean' for the loss of all models, 'sum' for MultiTalent's (`segbench.training.losses.summed_loss`).
+    `scale_rule`: how several scales weigh in the loss, see `segbench.training.losses.scale_weights`.
     """
 
     activation: str = "softmax"
     task_conditioned: bool = True
+    class_loss: str = "mean"
+    scale_rule: str = "nnunet"
 
     def __init__(self, tasks: TaskSet, spec: NetworkSpec):
         super().__init__()
@@ -99,11 +103,12 @@ class SegmentationModel(nn.Module):
                 fix="give one channel per entry of the card's channels",
             )
 
-    def probabilities(self, logits_BKZYX: Tensor) -> Tensor:
+    def probabilities(self, logits_BKZYX: Tensor, task: Task | None = None) -> Tensor:
         """Return probabilities over K channels (float32) whose argmax over K is the label map.
 
         softmax: the softmax. sigmoid: each foreground channel's own probability beside a constant 0.5 for
-        background, so that a voxel is foreground where some class exceeds one half.
+        background, so that a voxel is foreground where some class exceeds one half. `task` matters only to networks
+        whose channels are not the exclusive classes.
         """
         logits_BKZYX = logits_BKZYX.float()
         if self.activation == "softmax":
@@ -125,71 +130,3 @@ def stem_key(channels: int) -> str:
 def task_set(tasks: Sequence[Task] | TaskSet) -> TaskSet:
     """Return a `TaskSet`, building one from a sequence when needed."""
     return tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
-
-
-WRAPPERS = ("state_dict", "network_weights", "model", "net")  # keys under which other trainers keep their weights
-# numbers that old trainers store beside the weights; building them runs no code of the file
-PLAIN_GLOBALS = [numpy.dtype, numpy._core.multiarray.scalar, type(numpy.dtype("f8")), type(numpy.dtype("f4"))]
-
-
-def read_state_dict(path: Path | str) -> dict[str, Tensor]:
-    """Load a state dict without executing code; a truncated, malicious or foreign file raises `InputError`."""
-    try:
-        with torch.serialization.safe_globals(PLAIN_GLOBALS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds here; all mean that the file cannot be trusted
-        raise input_error(
-            path,
-            found=f"a file that does not load safely ({type(error).__name__})",
-            expected="a state dict saved by torch.save",
-            fix="save it again with torch.save(model.state_dict(), path)",
-        ) from error
-    return tensors_of(content, path)
-
-
-def tensors_of(content: object, where: object) -> dict[str, Tensor]:
-    """Return the state dict inside a checkpoint: wrappers and the prefix of data-parallel training are taken off.
-
-    Raises InputError when there is none, or when an entry is not a tensor of finite numbers.
-    """
-    for key in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content:
-        found = "an empty dictionary" if isinstance(content, dict) else type(content).__name__
-        raise input_error(where, found=found, expected="a dictionary of tensors", fix="save model.state_dict()")
-    problems = []
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            problems.append(
-                Problem(str(where), f"{name}: {type(value).__name__}", "a tensor", "save model.state_dict()")
-            )
-        elif not value.isfinite().all():
-            problems.append(Problem(str(where), f"{name} with nan or inf", "finite numbers", "use another checkpoint"))
-    raise_problems(problems)
-    if all(name.startswith("module.") for name in content):
-        content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
-    return dict(content)
-
-
-def load_strictly(
-    model: nn.Module, state: Mapping[str, Tensor], where: object, *, names: Mapping[str, str] | None = None
-) -> None:
-    """Load every tensor or none; each missing, unexpected or reshaped tensor is one problem.
-
-    names: own name -> name in `state`, for a file of another layout; problems speak of the file's names.
-    """
-    own = {(names or {}).get(name, name): (name, tensor) for name, tensor in model.state_dict().items()}
-    fix = "use a checkpoint of the same model, size and tasks"
-    problems = []
-    for name in sorted(own.keys() | state.keys()):
-        expected = f"shape {tuple(own[name][1].shape)}" if name in own else "no such tensor"
-        if name not in state:
-            problems.append(Problem(str(where), f"no tensor {name}", expected, fix))
-        elif name not in own:
-            problems.append(Problem(str(where), f"unexpected tensor {name}", expected, fix))
-        elif own[name][1].shape != state[name].shape:
-            found = f"tensor {name} of shape {tuple(state[name].shape)}"
-            problems.append(Problem(str(where), found, expected, fix))
-    raise_problems(problems)
-    model.load_state_dict({own[name][0]: tensor for name, tensor in state.items()}, strict=True)

@@ -1,4 +1,7 @@
-"""Everything that CI checks, in order, each step shown; the tests come last. Run by `make test`."""
+"""Everything that CI checks, in order, each step shown; the tests come last. Run by `make test`.
+
+`--all` (`make test-all`) adds the tests that are marked slow.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ STEPS = {
 def main() -> int:
     """Run every step; return 1 when any failed."""
     failed = []
-    for name, command in STEPS.items():
+    slow = [] if "--all" in sys.argv[1:] else ["-m", "not slow"]
+    steps = STEPS | {"tests": [*STEPS["tests"], *slow]}
+    for name, command in steps.items():
         began = time.monotonic()
         print(f"== {name}: {' '.join(command)}", flush=True)
         if subprocess.run(command).returncode:

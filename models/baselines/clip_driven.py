@@ -19,12 +19,14 @@ CARD = {
     "url": "https://arxiv.org/abs/2301.00785",
     "licence": "Apache-2.0",
     "original_licence": "CC BY-NC-ND 4.0",
-    "version": "1",
     "fidelity": "concept",
     "deviations": [
         "the shared backbone instead of the plain U-Net or Swin UNETR",
         "pooled features and text vectors are projected to the bottleneck's width instead of 256",
         "the generated heads serve every decoder stage, for deep supervision as the other models have it",
+        "without a file or an encoder of the user's the class vectors are random and say nothing of the classes, as "
+        "the title tells; the original's are those of CLIP's text encoder",
+        "class vectors are scaled to one length",
         "the sigmoids of one task answer for its exclusive classes; classes of other tasks get no loss",
     ],
     "channels": "any",
@@ -32,8 +34,9 @@ CARD = {
     "options": {
         "embeddings": {
             "default": "random",
-            "help": "where the class vectors come from: random (seeded by the class name), file:PATH (.npz or .pt, one "
-            "vector per class name) or encoder:MODULE:FUNCTION (texts -> vectors)",
+            "help": "where the class vectors come from: file:PATH (the txt_encoding.pth of the original's repository, "
+            "or .npz or .pt with one vector per class name), encoder:MODULE:FUNCTION (texts -> vectors), or random "
+            "(seeded by the class name)",
             "labels": {"random": "random class vectors"},
             "label": "class vectors from {value}",
             "always_named": True,
@@ -50,6 +53,7 @@ class TextDriven(SegmentationModel):
     """The decoder runs once for all tasks; one generated 8-8-1 head per class of the task makes its logits."""
 
     activation = "sigmoid"
+    class_vectors: Tensor
 
     def __init__(self, tasks: TaskSet, spec: NetworkSpec, *, vectors_KE: Tensor, share_names: bool):
         super().__init__(tasks, spec)

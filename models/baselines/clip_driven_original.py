@@ -17,10 +17,12 @@ from models.blocks.classes import class_channels
 from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_heads, head_sizes
 from models.blocks.embeddings import class_names, embeddings_of
 from models.blocks.own_network import padded_size_zyx
-from models.interface import NetworkSpec, SegmentationModel, load_strictly, tensors_of
+from models.blocks.plain_unet import NORM_STATISTICS, PlainUNet
+from models.interface import NetworkSpec, SegmentationModel
 from models.weights.official import inputs as inputs_of
 from models.weights.official import majority, shapes_of
 from models.weights.official import outputs as outputs_of
+from models.weights.reading import load_strictly, tensors_of
 from segbench.core.errors import input_error
 from segbench.core.task import Task, TaskSet
 
@@ -31,11 +33,14 @@ CARD = {
     "url": "https://arxiv.org/abs/2301.00785",
     "licence": "Apache-2.0",
     "original_licence": "CC BY-NC-ND 4.0",
-    "version": "1",
     "fidelity": "numerical",
     "deviations": [
         "widths follow the config's base in steps of 8; with base 32 they are the original's",
         "one class per class name of the tasks at hand instead of the original's 32",
+        "without a file or an encoder of the user's the class vectors are random and say nothing of the classes, as "
+        "the title tells; the original's are those of CLIP's text encoder",
+        "class vectors are scaled to one length, unless they are loaded with the released weights",
+        "under the equal recipe SGD replaces the published AdamW of learning rate 1e-4 with warm-up and cosine",
         "input sizes that are no multiple of 8 are padded with zeros and cropped back",
         "the sigmoids of one task answer for its exclusive classes; the original's post-processing is left out",
         "weights start from PyTorch's own values",
@@ -45,8 +50,9 @@ CARD = {
     "options": {
         "embeddings": {
             "default": "random",
-            "help": "where the class vectors come from: random (seeded by the class name), file:PATH (.npz or .pt, one "
-            "vector per class name) or encoder:MODULE:FUNCTION (texts -> vectors)",
+            "help": "where the class vectors come from: file:PATH (the txt_encoding.pth of the original's repository, "
+            "or .npz or .pt with one vector per class name), encoder:MODULE:FUNCTION (texts -> vectors), or random "
+            "(seeded by the class name)",
             "labels": {"random": "random class vectors"},
             "label": "class vectors from {value}",
             "always_named": True,
@@ -57,90 +63,16 @@ CARD = {
     "encoder_keys": ["backbone.down_"],
     "backbone": "own",
 }
+OFFICIAL = "clip_driven_official"
 WHERE = "official CLIP-driven weights"
 GROUPS = 16
-DOWN = ("down_tr64", "down_tr128", "down_tr256", "down_tr512")
-UP = ("up_tr256", "up_tr128", "up_tr64")
-UNUSED = (".running_mean", ".running_var", ".num_batches_tracked")  # this batch norm never reads them
-
-
-class BatchStatisticsNorm(nn.Module):
-    """Batch norm that uses the statistics of the batch at hand, in training and in evaluation."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x_BCZYX: Tensor) -> Tensor:
-        """Return the normalised features."""
-        return functional.batch_norm(x_BCZYX, None, None, self.weight, self.bias, training=True)
-
-
-class Convolution(nn.Module):
-    """3x3x3 convolution, norm, ReLU."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.conv1 = nn.Conv3d(inputs, outputs, 3, padding=1)
-        self.bn1 = BatchStatisticsNorm(outputs)
-
-    def forward(self, x_BCZYX: Tensor) -> Tensor:
-        """Return features of the same size."""
-        return self.bn1(self.conv1(x_BCZYX)).relu()
-
-
-class Down(nn.Module):
-    """Two convolutions; the first has half the width."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.ops = nn.Sequential(Convolution(inputs, outputs // 2), Convolution(outputs // 2, outputs))
-
-    def forward(self, x_BCZYX: Tensor) -> Tensor:
-        """Return features of the same size."""
-        return self.ops(x_BCZYX)
-
-
-class Up(nn.Module):
-    """Transposed convolution by 2, skip concatenated after it, two convolutions."""
-
-    def __init__(self, below: int, width: int):
-        super().__init__()
-        self.up_conv = nn.ConvTranspose3d(below, below, 2, 2)
-        self.ops = nn.Sequential(Convolution(below + width, width), Convolution(width, width))
-
-    def forward(self, x_BCZYX: Tensor, skip_BCZYX: Tensor) -> Tensor:
-        """Return features of the skip's size."""
-        return self.ops(torch.cat([self.up_conv(x_BCZYX), skip_BCZYX], dim=1))
-
-
-class PlainUNet(nn.Module):
-    """Four stages with max pooling between, widths doubling from twice the base."""
-
-    def __init__(self, channels: int, base: int):
-        super().__init__()
-        widths = [2 * base * 2**stage for stage in range(4)]
-        for name, inputs, width in zip(DOWN, [channels, *widths], widths, strict=False):
-            self.add_module(name, Down(inputs, width))
-        for name, below, width in zip(UP, widths[:0:-1], widths[-2::-1], strict=True):
-            self.add_module(name, Up(below, width))
-
-    def forward(self, images_BCZYX: Tensor) -> tuple[Tensor, Tensor]:
-        """Return bottleneck features and full-resolution features."""
-        features = [self.get_submodule(DOWN[0])(images_BCZYX)]
-        for name in DOWN[1:]:
-            features.append(self.get_submodule(name)(functional.max_pool3d(features[-1], 2)))
-        x_BCZYX = features[-1]
-        for name, skip_BCZYX in zip(UP, features[-2::-1], strict=True):
-            x_BCZYX = self.get_submodule(name)(x_BCZYX, skip_BCZYX)
-        return features[-1], x_BCZYX
 
 
 class ClipDrivenOriginal(SegmentationModel):
     """Plain U-Net; pooled features and a class's text vector generate that class's head."""
 
     activation = "sigmoid"
+    organ_embedding: Tensor
 
     def __init__(
         self,
@@ -185,6 +117,10 @@ class ClipDrivenOriginal(SegmentationModel):
         """Return the logit of every class (B, K, Z, Y, X), to be read through a sigmoid each."""
         return self._heads(self.encode(images_BCZYX), self.organ_embedding)
 
+    def official_outputs(self, images_BCZYX: Tensor) -> Tensor:
+        """Return what the released network returns."""
+        return self.forward_all(images_BCZYX)
+
     def _heads(self, features: tuple[Tensor, Tensor], vectors_KE: Tensor) -> Tensor:
         image_BC, x_BCZYX = features
         text_KC = self.text_to_vision(vectors_KE).relu()
@@ -194,33 +130,36 @@ class ClipDrivenOriginal(SegmentationModel):
         return dynamic_heads(x_BCZYX, parameters_NP.unflatten(0, (batch, classes)), 1)[:, :, 0]
 
 
-def from_official(state_dict: Mapping[str, Tensor]) -> ClipDrivenOriginal:
+def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> ClipDrivenOriginal:
     """Return the network with these weights, in evaluation mode; `forward_all` answers for its classes.
 
-    `state_dict` may be wrapped in a checkpoint; running statistics of the batch norms, which the network never reads,
-    may be in it or not. A missing, unexpected or reshaped tensor raises InputError and nothing is loaded.
+    `state_dict` may be wrapped in a checkpoint; shapes tell all that `arch` could. Running statistics of the batch
+    norms, which the network never reads, may be in it or not. A missing, unexpected or reshaped tensor raises
+    InputError and nothing is loaded.
     """
-    state = {name: tensor for name, tensor in tensors_of(state_dict, WHERE).items() if not name.endswith(UNUSED)}
+    state = {
+        name: tensor for name, tensor in tensors_of(state_dict, WHERE).items() if not name.endswith(NORM_STATISTICS)
+    }
     shapes = shapes_of(state)
 
-    def told(names: list[str], tell=outputs_of) -> int:
+    def inferred(names: list[str], tell=outputs_of) -> int:
         return majority(shapes, names, tell, where=WHERE)
 
     first = "backbone.down_tr64.ops.0."
-    base = told([first + end for end in ("bn1.weight", "bn1.bias", "conv1.bias", "conv1.weight")])
+    base = inferred([first + end for end in ("bn1.weight", "bn1.bias", "conv1.bias", "conv1.weight")])
     if base % (GROUPS // 2) or not base:
         raise input_error(
             WHERE, found=f"first width {base}", expected="a multiple of 8", fix="use the released checkpoint"
         )
-    classes, length = told(["organ_embedding"]), told(["text_to_vision.weight", "organ_embedding"], inputs_of)
+    classes, length = inferred(["organ_embedding"]), inferred(["text_to_vision.weight", "organ_embedding"], inputs_of)
     model = ClipDrivenOriginal(
         TaskSet([]),
         NetworkSpec(),
         vectors_KE=torch.zeros(classes, length),
         channels_of={},
         base=base,
-        width=told(["text_to_vision.bias", "text_to_vision.weight", "GAP.3.bias", "GAP.3.weight"]),
-        channels=told([first + "conv1.weight"], inputs_of),
+        width=inferred(["text_to_vision.bias", "text_to_vision.weight", "GAP.3.bias", "GAP.3.weight"]),
+        channels=inferred([first + "conv1.weight"], inputs_of),
     )
     load_strictly(model, state, WHERE)
     return model.eval()

@@ -16,7 +16,6 @@ CARD = {
     "url": "https://github.com/jianpengz/DoDNet",
     "licence": "Apache-2.0",
     "original_licence": "GPL-3.0",
-    "version": "1",
     "fidelity": "concept",
     "deviations": [
         "on the shared backbone, with exclusive softmax classes instead of organ and tumour sigmoids",

@@ -18,7 +18,6 @@ CARD = {
     "url": "https://arxiv.org/abs/2011.10217",
     "licence": "Apache-2.0",
     "original_licence": "GPL-3.0",
-    "version": "1",
     "fidelity": "concept",
     "deviations": [
         "the shared backbone instead of the weight-standardised residual network",

@@ -1,8 +1,8 @@
 """DoDNet as released: a weight-standardised residual network whose 8-8-2 head is generated per task.
 
 Axis legend: B batch, C channel, K class, T task, Z Y X space. Written from the facts of the released network (Zhang et
-al., CVPR 2021); channel 0 is the organ, its tumour included, channel 1 the tumour, both sigmoid. Modules have the names
-of the released state dict, so that it loads as it is.
+al., CVPR 2021). Channel 0 is the organ, channel 1 the tumour, both sigmoid; an organ holds its tumour where the card of
+the data set says so. Modules have the names of the released state dict, so that it loads as it is.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_head, head_outputs, head_sizes
-from models.interface import NetworkSpec, SegmentationModel, load_strictly, tensors_of
+from models.interface import NetworkSpec, SegmentationModel
 from models.weights.official import inputs as inputs_of
 from models.weights.official import majority, shapes_of, task_numbers
 from models.weights.official import outputs as outputs_of
+from models.weights.reading import load_strictly, tensors_of
 from segbench.core.errors import input_error
 from segbench.core.task import Task, TaskSet
 
@@ -30,22 +31,24 @@ CARD = {
     "url": "https://arxiv.org/abs/2011.10217",
     "licence": "Apache-2.0",
     "original_licence": "GPL-3.0",
-    "version": "1",
     "fidelity": "numerical",
     "deviations": [
         "widths follow the config's base in steps of 16; with base 32 they are the original's",
         "input sizes that are no multiple of 16 are padded with zeros and cropped back",
-        "the first of a task's two classes is the organ, trained with its tumour; the second the tumour",
-        "a task with one class uses the tumour channel when the card calls it a lesion, otherwise the organ channel",
+        "a task of more than two classes has a channel per class, and then all generated heads have that many; the "
+        "original has two",
+        "which class is a tumour, and whether its organ holds it, is read in the card of the data set; as in the "
+        "original, liver, kidney and pancreas do and hepatic vessels do not",
+        "inputs have the experiment's intensities and axes z, y, x; the original scales CT to -1..1 and has z, x, y",
         "weights start from Kaiming normal values",
     ],
     "channels": [1],
-    "max_classes": 2,
     "patch_multiple": [16, 16, 16],
     "options": {},
     "encoder_keys": ["conv1.", "layer"],
     "backbone": "own",
 }
+OFFICIAL = "dodnet_official"
 WHERE = "official DoDNet state dict"
 GROUPS = 16
 STRIDE = 16
@@ -150,18 +153,23 @@ class DoDNetOriginal(SegmentationModel):
         return [torch.cat([torch.zeros_like(logits_BKZYX[:, :1]), logits_BKZYX], dim=1)]
 
     def targets(self, labels_BZYX: Tensor, task: Task) -> Tensor:
-        """Return `targets_BKZYX` in which the organ includes its tumour."""
+        """Return `targets_BKZYX` in which an organ includes the tumours that the card counts as its own."""
         targets_BKZYX = super().targets(labels_BZYX, task)
-        if task.num_classes == 3:
-            targets_BKZYX[:, 1] += targets_BKZYX[:, 2]
+        for tumour, organ in task.tumours:
+            if organ is not None:
+                targets_BKZYX[:, organ] += targets_BKZYX[:, tumour]
         return targets_BKZYX
 
-    def probabilities(self, logits_BKZYX: Tensor) -> Tensor:
-        """Return probabilities whose argmax is the tumour where it exceeds one half, else the organ where it does."""
+    def probabilities(self, logits_BKZYX: Tensor, task: Task | None = None) -> Tensor:
+        """Return probabilities whose argmax is a tumour where it exceeds one half, else the organ where that does.
+
+        Without a task nothing is known of tumours, and the largest probability above one half wins.
+        """
         probabilities_BKZYX = super().probabilities(logits_BKZYX)
-        if probabilities_BKZYX.shape[1] == 3:  # the organ's channel holds the tumour too, so it gives way to it
-            organ, tumour = probabilities_BKZYX[:, 1], probabilities_BKZYX[:, 2]
-            probabilities_BKZYX[:, 1] = torch.minimum(organ, 1 - tumour)
+        for tumour, organ in task.tumours if task is not None else ():
+            if organ is not None:  # the organ's channel holds the tumour too, so it gives way to it
+                rest_BZYX = 1 - probabilities_BKZYX[:, tumour]
+                probabilities_BKZYX[:, organ] = torch.minimum(probabilities_BKZYX[:, organ], rest_BZYX)
         return probabilities_BKZYX
 
     def forward_index(self, images_BCZYX: Tensor, task_indices: int | Sequence[int] | Tensor) -> Tensor:
@@ -172,6 +180,10 @@ class DoDNetOriginal(SegmentationModel):
         indices = task_numbers(task_indices, batch=len(images_BCZYX), tasks=self.task_count).to(images_BCZYX.device)
         return self._head(self.encode(images_BCZYX), indices)
 
+    def official_outputs(self, images_BCZYX: Tensor, task_id: int | Sequence[int]) -> Tensor:
+        """Return what the released network returns for task numbers."""
+        return self.forward_index(images_BCZYX, task_id)
+
     def _head(self, features: tuple[Tensor, Tensor], indices: Tensor) -> Tensor:
         pooled_BC111, x_BCZYX = features
         code_BT = functional.one_hot(indices, self.task_count).to(pooled_BC111.dtype)
@@ -180,10 +192,11 @@ class DoDNetOriginal(SegmentationModel):
 
 
 def _channels(task: Task) -> list[int]:
-    """Return the network's channel of each class of a task: 0 is the organ's, 1 the tumour's."""
-    if len(task.classes) == 2:
-        return [0, 1]
-    return [1] if any(structure.lesion for structure in task.structures) else [0]
+    """Return the network's channel of each class of a task: 0 is the organ's, 1 the tumour's, up to two classes."""
+    tumours = [tumour for tumour, _ in task.tumours]
+    if len(task.classes) > 2 or len(tumours) != 1:
+        return list(range(len(task.classes)))
+    return [1 if value in tumours else 0 for value in range(1, len(task.classes) + 1)]
 
 
 def _initialise(module: nn.Module) -> None:
@@ -193,20 +206,20 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def from_official(state_dict: Mapping[str, Tensor]) -> DoDNetOriginal:
+def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> DoDNetOriginal:
     """Return the network with these weights, in evaluation mode; sizes and task count come from the shapes.
 
-    `state_dict` may be wrapped in a checkpoint. A missing, unexpected or reshaped tensor raises InputError and nothing
-    is loaded.
+    `state_dict` may be wrapped in a checkpoint; shapes tell all that `arch` could. A missing, unexpected or reshaped
+    tensor raises InputError and nothing is loaded.
     """
     state = tensors_of(state_dict, WHERE)
     shapes = shapes_of(state)
 
-    def told(names: list[str], tell) -> int:
+    def inferred(names: list[str], tell) -> int:
         return majority(shapes, names, tell, where=WHERE)
 
     ends = ("gn2.weight", "gn2.bias", "conv1.weight", "conv2.weight")
-    widths = [told([f"layer{stage}.0.{end}" for end in ends], outputs_of) for stage in range(5)]
+    widths = [inferred([f"layer{stage}.0.{end}" for end in ends], outputs_of) for stage in range(5)]
     _check_widths(widths)
     stages = [re.match(r"layer([0-4])\.(\d{1,2})\.", name) for name in shapes]
     blocks = [1 + max(int(found[2]) for found in stages if found and int(found[1]) == stage) for stage in range(5)]
@@ -215,9 +228,9 @@ def from_official(state_dict: Mapping[str, Tensor]) -> DoDNetOriginal:
         NetworkSpec(),
         widths=widths,
         blocks=blocks,
-        channels=told(["conv1.weight"], inputs_of),
-        task_count=max(1, told(["controller.weight"], inputs_of) - widths[3]),
-        outputs=head_outputs(told(["controller.bias", "controller.weight"], outputs_of)),
+        channels=inferred(["conv1.weight"], inputs_of),
+        task_count=max(1, inferred(["controller.weight"], inputs_of) - widths[3]),
+        outputs=head_outputs(inferred(["controller.bias", "controller.weight"], outputs_of)),
     )
     load_strictly(model, state, WHERE)
     return model.eval()
@@ -232,4 +245,5 @@ def _check_widths(widths: Sequence[int]) -> None:
 def build(tasks: TaskSet, spec: NetworkSpec) -> DoDNetOriginal:
     """Return the network for a set of tasks, its first width the largest multiple of 16 in the spec's, at least 16."""
     base = max(GROUPS, spec.base_features // GROUPS * GROUPS)
-    return DoDNetOriginal(tasks, spec, widths=[base, 2 * base, 4 * base, 8 * base, 8 * base])
+    outputs = max(2, tasks.max_classes - 1)
+    return DoDNetOriginal(tasks, spec, widths=[base, 2 * base, 4 * base, 8 * base, 8 * base], outputs=outputs)

@@ -15,7 +15,6 @@ CARD = {
     "url": "https://arxiv.org/abs/1904.00625",
     "licence": "Apache-2.0",
     "original_licence": "MIT",
-    "version": "1",
     "fidelity": "concept",
     "deviations": ["the shared backbone instead of the original network"],
     "channels": "any",

@@ -17,12 +17,13 @@ CARD = {
     "url": "https://github.com/MIC-DKFZ/MultiTalent",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "concept",
     "deviations": [
         "on the shared backbone; the paper trains larger networks on other data",
         "the sigmoids of one task answer for its exclusive classes, not for overlapping regions",
-        "batches hold one task, so the loss is averaged within a task and not over all voxels of a mixed batch",
+        "batches hold one data set, so classes of others, which add nothing to the original's loss, are left out of it",
+        "data sets are drawn by the schedule of the experiment; the original's is `sqrt`, each case by 1/sqrt(n) of "
+        "its data set",
     ],
     "channels": "any",
     "patch_multiple": "spec",
@@ -36,6 +37,7 @@ class MultiTalent(SegmentationModel):
     """Shared encoder, decoder and one sigmoid channel per class; contradicting classes of data sets stay apart."""
 
     activation = "sigmoid"
+    class_loss = "sum"
 
     def __init__(self, tasks: TaskSet, spec: NetworkSpec, *, share_names: bool):
         super().__init__(tasks, spec)

@@ -17,7 +17,6 @@ CARD = {
     "url": "https://github.com/MIC-DKFZ/nnUNet",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "description",
     "deviations": [
         "patch, poolings and widths come from the experiment's network section, not from nnU-Net's planner",

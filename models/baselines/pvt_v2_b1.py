@@ -18,7 +18,6 @@ CARD = {
     "url": "https://github.com/whai362/PVT",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "concept",
     "deviations": [
         "the two-dimensional classifier's stages carried over to volumes; the first embedding shrinks z by 2, y and x "
@@ -73,9 +72,9 @@ class Stage(nn.Module):
 
     def __init__(self, inputs: int, width: int, *, stride_zyx: tuple[int, int, int], heads: int, reduction: int):
         super().__init__()
-        kernel_zyx = tuple(2 * step - 1 for step in stride_zyx)  # 7 for 4 and 3 for 2, as in the paper
-        padding_zyx = tuple(step - 1 for step in stride_zyx)
-        self.embed = nn.Conv3d(inputs, width, kernel_zyx, stride=stride_zyx, padding=padding_zyx)
+        z, y, x = stride_zyx
+        kernel_zyx = (2 * z - 1, 2 * y - 1, 2 * x - 1)  # 7 for 4 and 3 for 2, as in the paper
+        self.embed = nn.Conv3d(inputs, width, kernel_zyx, stride=stride_zyx, padding=(z - 1, y - 1, x - 1))
         self.norm_embed = nn.LayerNorm(width)
         self.blocks = nn.Sequential(*(Block(width, heads=heads, reduction=reduction) for _ in range(DEPTH)))
         self.norm = nn.LayerNorm(width)

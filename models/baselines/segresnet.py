@@ -16,7 +16,6 @@ CARD = {
     "url": "https://github.com/Project-MONAI/MONAI",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "description",
     "deviations": [
         "without the auto-encoder branch; deep supervision and instance normalisation as in MONAI's SegResNetDS",

@@ -15,7 +15,6 @@ CARD = {
     "url": "https://github.com/Project-MONAI/MONAI",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "description",
     "deviations": [
         "MONAI's SegResNet without the auto-encoder branch and without dropout",

@@ -15,7 +15,6 @@ CARD = {
     "url": "https://doi.org/10.1038/s41592-020-01008-z",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "concept",
     "deviations": ["one recipe for all tasks instead of a plan per data set"],
     "channels": "any",

@@ -18,7 +18,6 @@ CARD = {
     "url": "https://arxiv.org/abs/2001.00208",
     "licence": "Apache-2.0",
     "original_licence": "",
-    "version": "1",
     "fidelity": "concept",
     "deviations": [
         "on the shared backbone, without the paper's pyramid input and output network",

@@ -17,7 +17,6 @@ CARD = {
     "url": "https://github.com/Project-MONAI/MONAI",
     "licence": "Apache-2.0",
     "original_licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "description",
     "deviations": [
         "MONAI's network; position embeddings are interpolated when the input is not the training patch",

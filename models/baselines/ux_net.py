@@ -1,12 +1,26 @@
-"""3D UX-Net: Swin-like stages whose attention is replaced by 7x7x7 depth-wise convolutions."""
+"""3D UX-Net as released: stages of 7x7x7 depth-wise convolutions as the encoder of a UNETR decoder.
+
+Axis legend: B batch, C channel, K class, Z Y X space. Written from the facts of the released network (Lee et al., ICLR
+2023). Modules have the names of the released state dict, so that it loads as it is.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
+
+import torch
+from monai.networks.blocks.dynunet_block import UnetOutBlock
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
+from models.weights.official import check_arguments, count_of, majority, shapes_of
+from models.weights.official import inputs as inputs_of
+from models.weights.official import outputs as outputs_of
+from models.weights.reading import load_strictly, tensors_of
 from segbench.core.task import TaskSet
 
 CARD = {
@@ -16,112 +30,171 @@ CARD = {
     "Medical Image Segmentation, ICLR 2023",
     "url": "https://github.com/MASILab/3DUX-Net",
     "licence": "Apache-2.0",
-    "original_licence": "MIT",
-    "version": "1",
-    "fidelity": "description",
+    "original_licence": "MIT by its README, without a licence file",
+    "fidelity": "numerical",
     "deviations": [
-        "no layer scale and no stochastic depth in the blocks",
-        "trained with the harness's SGD recipe instead of AdamW",
+        "widths follow the config's base; with base 32 they are the original's 48, 96, 192, 384 and 768",
+        "input sizes that are no multiple of 16 are padded by their border and cropped back",
+        "under the equal recipe SGD replaces the published AdamW of learning rate 5e-4",
     ],
     "channels": "any",
     "patch_multiple": [16, 16, 16],
     "options": {},
-    "encoder_keys": ["network.stages."],
+    "encoder_keys": ["network.uxnet_3d."],
     "backbone": "own",
 }
+OFFICIAL = "uxnet3d_official"
+WHERE = "official 3D UX-Net weights"
+DEPTHS = (2, 2, 2, 2)
+LAYER_SCALE = 1e-6  # initial value of gamma
 
-BLOCKS_PER_STAGE = 2
-STAGES = 4
 
-
-class ChannelNorm(nn.GroupNorm):
-    """Layer normalisation over channels and space of one sample, for tensors with channels first."""
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels at each voxel, for tensors with channels first."""
 
     def __init__(self, channels: int):
-        super().__init__(1, channels)
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x_BCZYX: Tensor) -> Tensor:
+        """Return the normalised features."""
+        return super().forward(x_BCZYX.movedim(1, -1)).movedim(-1, 1)
 
 
 class LargeKernelBlock(nn.Module):
-    """Depth-wise 7x7x7 convolution, then a per-channel expansion by four and back, with a residual."""
+    """Depth-wise 7x7x7 convolution, norm, an expansion of each channel by four and back, scaled, with a residual."""
 
     def __init__(self, channels: int):
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv3d(channels, channels, 7, padding=3, groups=channels),
-            ChannelNorm(channels),
-            nn.Conv3d(channels, 4 * channels, 1, groups=channels),
-            nn.GELU(),
-            nn.Conv3d(4 * channels, channels, 1, groups=channels),
+        self.dwconv = nn.Conv3d(channels, channels, 7, padding=3, groups=channels)
+        self.norm = ChannelNorm(channels)
+        self.pwconv1 = nn.Conv3d(channels, 4 * channels, 1, groups=channels)
+        self.pwconv2 = nn.Conv3d(4 * channels, channels, 1, groups=channels)
+        self.gamma = nn.Parameter(torch.full((channels,), LAYER_SCALE))
+
+    def forward(self, x_BCZYX: Tensor) -> Tensor:
+        """Return features of the same shape; channels are never mixed."""
+        change_BCZYX = self.pwconv2(functional.gelu(self.pwconv1(self.norm(self.dwconv(x_BCZYX)))))
+        return x_BCZYX + self.gamma.view(-1, 1, 1, 1) * change_BCZYX
+
+
+class Encoder(nn.Module):
+    """Four stages, each at half the grid of the one before; a stage's result is normalised for the decoder only."""
+
+    def __init__(self, channels: int, widths: Sequence[int], depths: Sequence[int]):
+        super().__init__()
+        stem = nn.Sequential(nn.Conv3d(channels, widths[0], 7, stride=2, padding=3), ChannelNorm(widths[0]))
+        self.downsample_layers = nn.ModuleList([stem])
+        for before, width in itertools.pairwise(widths):
+            self.downsample_layers.append(nn.Sequential(ChannelNorm(before), nn.Conv3d(before, width, 2, stride=2)))
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(LargeKernelBlock(width) for _ in range(depth)))
+            for width, depth in zip(widths, depths, strict=True)
         )
+        for number, width in enumerate(widths):
+            self.add_module(f"norm{number}", ChannelNorm(width))
 
-    def forward(self, features_BCZYX: Tensor) -> Tensor:
-        """Return features of the same shape."""
-        return features_BCZYX + self.body(features_BCZYX)
-
-
-def stage(inputs: int, outputs: int, *, first: bool) -> nn.Sequential:
-    """Return a stage that halves the grid and runs its blocks; the first embeds the image by a 7x7x7 projection."""
-    if first:
-        shrink = [nn.Conv3d(inputs, outputs, 7, stride=2, padding=3)]
-    else:
-        shrink = [ChannelNorm(inputs), nn.Conv3d(inputs, outputs, 2, stride=2)]
-    return nn.Sequential(*shrink, *(LargeKernelBlock(outputs) for _ in range(BLOCKS_PER_STAGE)), ChannelNorm(outputs))
+    def forward(self, x_BCZYX: Tensor) -> list[Tensor]:
+        """Return the normalised features of every stage, finest first."""
+        features = []
+        for number, (shrink, stage) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
+            x_BCZYX = stage(shrink(x_BCZYX))
+            features.append(self.get_submodule(f"norm{number}")(x_BCZYX))
+        return features
 
 
 class UXNet(nn.Module):
-    """Four large-kernel stages, each skip refined by a residual block, and a UNETR decoder."""
+    """Encoder, a residual block on the image and on each stage, and a decoder that concatenates them."""
 
-    def __init__(self, *, channels: int, classes: int, width: int):
+    def __init__(
+        self,
+        *,
+        channels: int,
+        classes: int,
+        widths: Sequence[int] = (48, 96, 192, 384),
+        hidden: int = 768,
+        depths: Sequence[int] = DEPTHS,
+        residual: bool = True,
+    ):
         super().__init__()
-        widths = [width * 2**level for level in range(STAGES + 1)]  # the last is the bottleneck's
-        self.stages = nn.ModuleList(
-            stage(channels if level == 0 else widths[level - 1], widths[level], first=level == 0)
-            for level in range(STAGES)
-        )
-        self.skips = nn.ModuleList(
-            _residual(source, target) for source, target in zip([channels, *widths[:-1]], widths, strict=True)
-        )
-        self.ups = nn.ModuleList(
-            UnetrUpBlock(
-                spatial_dims=3,
-                in_channels=widths[level + 1],
-                out_channels=widths[level],
-                kernel_size=3,
-                upsample_kernel_size=2,
-                norm_name="instance",
-                res_block=True,
-            )
-            for level in range(STAGES)
-        )
-        self.last = _residual(width, width)
-        self.head = nn.Conv3d(width, classes, 1)
+        w0, w1, w2, w3 = widths
+        self.uxnet_3d = Encoder(channels, widths, depths)
+        self.encoder1 = _block(channels, w0, residual=residual)
+        self.encoder2 = _block(w0, w1, residual=residual)
+        self.encoder3 = _block(w1, w2, residual=residual)
+        self.encoder4 = _block(w2, w3, residual=residual)
+        self.encoder5 = _block(w3, hidden, residual=residual)
+        self.decoder5 = _up(hidden, w3, residual=residual)
+        self.decoder4 = _up(w3, w2, residual=residual)
+        self.decoder3 = _up(w2, w1, residual=residual)
+        self.decoder2 = _up(w1, w0, residual=residual)
+        self.decoder1 = _block(w0, w0, residual=residual)
+        self.out = UnetOutBlock(3, w0, classes)
 
     def forward(self, images_BCZYX: Tensor) -> Tensor:
         """Return `logits_BKZYX` at full resolution."""
-        levels = [images_BCZYX]
-        for part in self.stages:
-            levels.append(part(levels[-1]))
-        skips = [refine(features) for refine, features in zip(self.skips, levels, strict=True)]
-        decoded = skips.pop()
-        for up, skip in zip(reversed(self.ups), reversed(skips), strict=True):
-            decoded = up(decoded, skip)
-        return self.head(self.last(decoded))
+        stage0, stage1, stage2, stage3 = self.uxnet_3d(images_BCZYX)
+        x_BCZYX = self.decoder5(self.encoder5(stage3), self.encoder4(stage2))
+        x_BCZYX = self.decoder4(x_BCZYX, self.encoder3(stage1))
+        x_BCZYX = self.decoder3(x_BCZYX, self.encoder2(stage0))
+        x_BCZYX = self.decoder2(x_BCZYX, self.encoder1(images_BCZYX))
+        return self.out(self.decoder1(x_BCZYX))
 
 
-def _residual(inputs: int, outputs: int) -> UnetrBasicBlock:
-    return UnetrBasicBlock(
-        spatial_dims=3,
-        in_channels=inputs,
-        out_channels=outputs,
-        kernel_size=3,
-        stride=1,
-        norm_name="instance",
-        res_block=True,
+def _block(inputs: int, outputs: int, *, residual: bool) -> UnetrBasicBlock:
+    return UnetrBasicBlock(3, inputs, outputs, kernel_size=3, stride=1, norm_name="instance", res_block=residual)
+
+
+def _up(inputs: int, outputs: int, *, residual: bool) -> UnetrUpBlock:
+    return UnetrUpBlock(
+        3, inputs, outputs, kernel_size=3, upsample_kernel_size=2, norm_name="instance", res_block=residual
     )
+
+
+def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> UXNet:
+    """Return the network with these weights, in evaluation mode.
+
+    Args:
+        state_dict: of the released network; it may be wrapped in a checkpoint.
+        arch: arguments of the original's constructor. Shapes tell all sizes; the rest has to be as released.
+
+    Raises:
+        InputError: for a missing, unexpected or reshaped tensor, and for an argument that asks for another network.
+    """
+    check_arguments(arch, WHERE, norm_name="instance", conv_block=True, spatial_dims=3)
+    state = tensors_of(state_dict, WHERE)
+    shapes = shapes_of(state)
+    stage = "uxnet_3d.stages"
+    ends = ("gamma", "dwconv.weight", "dwconv.bias", "norm.weight", "norm.bias")
+    network = UXNet(
+        channels=majority(
+            shapes,
+            ["uxnet_3d.downsample_layers.0.0.weight", "encoder1.layer.conv1.conv.weight"],
+            inputs_of,
+            where=WHERE,
+        ),
+        classes=majority(shapes, ["out.conv.conv.weight", "out.conv.conv.bias"], outputs_of, where=WHERE),
+        widths=[
+            majority(shapes, [f"{stage}.{number}.0.{end}" for end in ends], outputs_of, where=WHERE)
+            for number in range(4)
+        ],
+        hidden=majority(
+            shapes, [f"encoder5.layer.conv{number}.conv.weight" for number in (1, 2, 3)], outputs_of, where=WHERE
+        ),
+        residual=any(".conv3." in name for name in shapes),
+        depths=[count_of(shapes, rf"{stage}\.{number}\.(\d{{1,3}})\.") for number in range(4)],
+    )
+    load_strictly(network, state, WHERE)
+    return network.eval()
 
 
 def build(tasks: TaskSet, spec: NetworkSpec) -> PerTaskModel:
     """Return the network for the only task of `tasks`; first width 48 at the base width 32."""
     task = the_task(tasks)
-    network = UXNet(channels=task.num_channels, classes=task.num_classes, width=spec.base_features * 3 // 2)
+    width = spec.base_features * 3 // 2
+    network = UXNet(
+        channels=task.num_channels,
+        classes=task.num_classes,
+        widths=[width * 2**level for level in range(4)],
+        hidden=16 * width,
+    )
     return PerTaskModel(tasks, spec, network=network, multiple_zyx=CARD["patch_multiple"])

@@ -58,19 +58,3 @@ class AttentionBlock(nn.Module):
         normed_BNC = self.norm(tokens_BNC)
         tokens_BNC = tokens_BNC + self.attention(normed_BNC, normed_BNC if context_BMC is None else context_BMC)
         return tokens_BNC + self.mlp(self.norm_mlp(tokens_BNC))
-
-
-def window_tokens(features_BCZYX: Tensor, window_zyx: Sequence[int]) -> Tensor:
-    """Return `tokens_WNC`: each window of the grid as an entry of the batch; sizes must be multiples of the window."""
-    batch, channels, *size_zyx = features_BCZYX.shape
-    counts_zyx = [size // edge for size, edge in zip(size_zyx, window_zyx, strict=True)]
-    z, y, x = window_zyx
-    blocks = features_BCZYX.reshape(batch, channels, counts_zyx[0], z, counts_zyx[1], y, counts_zyx[2], x)
-    return blocks.permute(0, 2, 4, 6, 3, 5, 7, 1).reshape(-1, z * y * x, channels)
-
-
-def window_volume(tokens_WNC: Tensor, size_zyx: Sequence[int], window_zyx: Sequence[int]) -> Tensor:
-    """Return `features_BCZYX` of the given size; the inverse of `window_tokens`."""
-    counts_zyx = [size // edge for size, edge in zip(size_zyx, window_zyx, strict=True)]
-    blocks = tokens_WNC.reshape(-1, *counts_zyx, *window_zyx, tokens_WNC.shape[-1])
-    return blocks.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)

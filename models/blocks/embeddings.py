@@ -15,12 +15,20 @@ import torch
 from torch import Tensor
 
 from models.blocks.classes import class_channels
-from models.interface import read_state_dict
+from models.weights.reading import load_safely, tensors_of
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
 from segbench.core.task import TaskSet
 
 LENGTH = 512  # of CLIP's text encoders, and of random vectors
 WHERE = "option embeddings"
+# Classes of the CLIP-driven universal model in the order of the rows of its txt_encoding.pth, by the names of our cards
+RELEASED_CLASSES = (
+    *("spleen", "right kidney", "left kidney", "gallbladder", "oesophagus", "liver", "stomach", "aorta"),
+    *("inferior vena cava", "portal and splenic veins", "pancreas", "right adrenal gland", "left adrenal gland"),
+    *("duodenum", "hepatic vessel", "right lung", "left lung", "colon", "intestine", "rectum", "bladder", "prostate"),
+    *("left head of femur", "right head of femur", "coeliac trunk", "kidney tumour", "liver tumour"),
+    *("pancreas tumour", "hepatic tumour", "lung tumour", "colon tumour", "kidney cyst"),
+)
 
 
 def class_names(tasks: TaskSet, *, share_names: bool) -> list[str]:
@@ -37,11 +45,13 @@ def embeddings_of(names: Sequence[str], source: str, *, template: str = "{}") ->
     """Return `vectors_KE` (float32), one row per name, each of unit length times sqrt(E).
 
     source: 'random' (each name seeds its own vector, N(0, 1)); 'file:PATH', an .npz or .pt file with one vector per
-    class name; or 'encoder:MODULE:FUNCTION', a function of the user's that takes a list of texts, here `template`
-    filled with each name, and returns one vector per text. Raises InputError for another source, and for a vector
-    that is missing, not finite, zero or of another length than the rest.
+    class name, or the txt_encoding.pth of the CLIP-driven universal model (`RELEASED_CLASSES`); or
+    'encoder:MODULE:FUNCTION', a function of the user's that takes a list of texts, here `template` filled with each
+    name, and returns one vector per text. Raises InputError for another source, and for a vector that is missing, not
+    finite, zero or of another length than the rest.
     """
     kind, _, rest = source.partition(":")
+    vectors: Mapping[str, Tensor]
     if source == "random":
         vectors = {name: _random(name) for name in names}
     elif kind == "file" and rest:
@@ -61,7 +71,10 @@ def _random(name: str) -> Tensor:
 
 def _from_file(path: Path) -> Mapping[str, Tensor]:
     if path.suffix != ".npz":
-        return read_state_dict(path)
+        content = load_safely(path)
+        if isinstance(content, Tensor) and content.ndim == 2 and len(content) == len(RELEASED_CLASSES):
+            return dict(zip(RELEASED_CLASSES, content, strict=True))
+        return tensors_of(content, path)
     try:
         with numpy.load(path, allow_pickle=False) as arrays:
             return {name: torch.as_tensor(arrays[name]) for name in arrays.files}

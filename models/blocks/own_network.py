@@ -6,6 +6,7 @@ Axis legend: B batch, C channel, K class, Z Y X space. The network sees one task
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -37,22 +38,27 @@ def padded_size_zyx(size_zyx: Sequence[int], multiple_zyx: Sequence[int], *, sam
     padded = [-(-size // multiple) * multiple for size, multiple in zip(size_zyx, multiple_zyx, strict=True)]
     if padded == list(multiple_zyx) and samples == 1:
         padded[-1] *= 2
-    return tuple(padded)
+    z, y, x = padded
+    return z, y, x
 
 
 class PerTaskModel(SegmentationModel):
     """Serves one task with any network that maps `images_BCZYX` to logits (or a list, full resolution first).
 
-    multiple_zyx: what input sizes must be multiples of. Padding is at the end of each axis, so that coarser logits
-    still lie on the grid of the labels wherever their stride divides the input; the others are left out.
+    multiple_zyx: three whole numbers that input sizes must be multiples of, as a card states them. Padding is at the
+    end of each axis, so that coarser logits still lie on the grid of the labels wherever their stride divides the
+    input; the others are left out. scale_rule: how the scales weigh in the loss.
     """
 
     task_conditioned = False
 
-    def __init__(self, tasks: TaskSet, spec: NetworkSpec, *, network: nn.Module, multiple_zyx: Sequence[int]):
+    def __init__(
+        self, tasks: TaskSet, spec: NetworkSpec, *, network: nn.Module, multiple_zyx: Any, scale_rule: str = "nnunet"
+    ):
         super().__init__(tasks, spec)
         the_task(tasks)
         self.network = network
+        self.scale_rule = scale_rule
         self.multiple_zyx = tuple(int(value) for value in multiple_zyx)
 
     def encode(self, images_BCZYX: Tensor) -> list[Tensor]:
@@ -76,7 +82,7 @@ def _as_list(logits: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [logits] if isinstance(logits, Tensor) else list(logits)
 
 
-def _cropped(logits: list[Tensor], padded_zyx: Triple, size_zyx: Triple) -> list[Tensor]:
+def _cropped(logits: list[Tensor], padded_zyx: Sequence[int], size_zyx: Sequence[int]) -> list[Tensor]:
     cropped = []
     for logits_BKZYX in logits:
         strides = [padded // size for padded, size in zip(padded_zyx, logits_BKZYX.shape[2:], strict=True)]

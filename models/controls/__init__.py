@@ -1,4 +1,4 @@
-"""Control predictors: they walk the same path as networks and bound the scale. They need numpy only.
+"""Control predictors: they follow the same path as networks and bound the scale. They need numpy only.
 
 A control is a file of models/baselines/ whose card says kind `control` and which defines
 `fit(cases, task) -> fitted` from the preprocessed training cases and `predict(fitted, case, task) -> labels_ZYX`.

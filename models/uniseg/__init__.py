@@ -13,7 +13,6 @@ CARD = {
     "url": "https://arxiv.org/abs/2304.03493",
     "licence": "Apache-2.0",
     "original_licence": "non-commercial, all rights reserved",
-    "version": "1",
     "fidelity": "numerical",
     "deviations": [
         "the prompt follows another patch size by trilinear interpolation; the original needs its own patch size",

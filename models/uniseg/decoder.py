@@ -7,13 +7,14 @@ Parameters and names are those of `SharedDecoder`; sums round differently in the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.backbone import SharedDecoder
+from models.backbone import ConvBlock, SharedDecoder
 
 
 class SkipSharingDecoder(SharedDecoder):
@@ -23,7 +24,7 @@ class SkipSharingDecoder(SharedDecoder):
         """Return what each stage's first convolution makes of its skip, bias included, coarsest stage first."""
         skips = reversed(features[:-1])
         return [
-            _convolved(block[0].conv, skip_BCZYX, first_input=up.out_channels, bias=block[0].conv.bias)
+            _convolved(_pair(block)[0].conv, skip_BCZYX, first_input=_width(up), bias=_pair(block)[0].conv.bias)
             for up, block, skip_BCZYX in zip(self.up, self.blocks, skips, strict=True)
         ]
 
@@ -35,11 +36,20 @@ class SkipSharingDecoder(SharedDecoder):
         for depth, (up, block, part_BCZYX) in enumerate(zip(self.up, self.blocks, parts, strict=True)):
             if extra is not None and depth == self.extra_level:
                 x_BCZYX = torch.cat([x_BCZYX, extra(x_BCZYX)], dim=1)
-            first, second = block
+            first, second = _pair(block)
             x_BCZYX = _convolved(first.conv, up(x_BCZYX)) + part_BCZYX
             x_BCZYX = second(first.activation(first.norm(x_BCZYX)))
             outputs.append(x_BCZYX)
         return outputs[::-1]
+
+
+def _pair(block: nn.Module) -> tuple[ConvBlock, ConvBlock]:
+    first, second = cast(Iterable[ConvBlock], block.children())
+    return first, second
+
+
+def _width(up: nn.Module) -> int:
+    return cast(nn.ConvTranspose3d, up).out_channels
 
 
 def _convolved(conv: nn.Conv3d, x_BCZYX: Tensor, *, first_input: int = 0, bias: Tensor | None = None) -> Tensor:

@@ -63,7 +63,8 @@ class UniSeg(SegmentationModel):
     def decode_index(self, features: Features, task_index: int) -> list[Tensor]:
         """Return the unsliced logits of a task by its number, full resolution first."""
         stages, parts = features
-        extra = None if self.prompt is None else lambda x_BCZYX: self.prompt(x_BCZYX, task_index)
+        prompt = self.prompt
+        extra = None if prompt is None else lambda x_BCZYX: prompt(x_BCZYX, task_index)
         if parts is None:
             return self.heads(self.decoder(stages, extra))
         return self.heads(self.decoder.from_parts(stages[-1], parts, extra))
@@ -87,6 +88,10 @@ class UniSeg(SegmentationModel):
             raise input_error("image size", found=size_zyx, expected=expected, fix="pad the image")
         return self.decode_index((self.encoder(images_BCZYX), None), numbers.pop())
 
+    def official_outputs(self, images_BCZYX: Tensor, task_id: int) -> list[Tensor]:
+        """Return what the released network returns for a task number."""
+        return self.forward_index(images_BCZYX, task_id)
+
 
 def _place(spec: NetworkSpec, position: int) -> tuple[int, tuple[int, int, int]]:
     """Return the width and the grid of the features that the prompt is appended to."""
@@ -94,7 +99,8 @@ def _place(spec: NetworkSpec, position: int) -> tuple[int, tuple[int, int, int]]
     grid = list(spec.patch_size_zyx)
     for kernel in spec.pool_kernels_zyx[:level]:
         grid = [size // factor for size, factor in zip(grid, kernel, strict=True)]
-    return spec.features[level], tuple(grid)
+    z, y, x = grid
+    return spec.features[level], (z, y, x)
 
 
 def _check_options(prompt: str, position: int, stages: int) -> None:

@@ -13,13 +13,15 @@ from typing import Any
 
 from torch import Tensor
 
-from models.interface import NetworkSpec, load_strictly, stem_key, tensors_of
+from models.interface import NetworkSpec, stem_key
 from models.uniseg.network import UniSeg
 from models.uniseg.prompt import UniversalPrompt
 from models.weights.official import kernel_zyx, majority, outputs, shapes_of
+from models.weights.reading import load_strictly, tensors_of
 from segbench.core.errors import input_error
 from segbench.core.task import TaskSet
 
+OFFICIAL = "uniseg_official"
 WHERE = "official UniSeg weights"
 STEM = r"conv_blocks_context\.0\.blocks\.0\.conv_(\d{1,3})\.(?:weight|bias)"
 STEM_EXAMPLE, UP_EXAMPLE = "conv_blocks_context.0.blocks.0.conv_1.weight", "tu.0.weight"
@@ -52,11 +54,11 @@ class Sizes:
     fusion_kernels_zyx: tuple[Triple, ...]
 
 
-def from_official(state_dict: Mapping[str, Tensor]) -> UniSeg:
+def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> UniSeg:
     """Return the network with these weights, in evaluation mode; `forward_index` asks it by task number.
 
-    `state_dict` may be wrapped in a checkpoint. A missing, unexpected or reshaped tensor raises InputError that name
-    it as the file does, and nothing is loaded.
+    `state_dict` may be wrapped in a checkpoint; shapes tell all that `arch` could. A missing, unexpected or reshaped
+    tensor raises InputError that names it as the file does, and nothing is loaded.
     """
     state = tensors_of(state_dict, WHERE)
     sizes = measure(state)
@@ -69,7 +71,7 @@ def from_official(state_dict: Mapping[str, Tensor]) -> UniSeg:
 
 
 def measure(state: Mapping[str, Tensor]) -> Sizes:
-    """Return the sizes that the shapes tell; raises InputError when a size is told by no tensor."""
+    """Return the sizes that the shapes tell; raises InputError when a size can be inferred from no tensor."""
     shapes = shapes_of(state)
     channels = sorted({int(found[1]) for name in shapes if (found := re.fullmatch(STEM, name))})
     poolings = max((int(found[1]) + 1 for name in shapes if (found := re.fullmatch(UP, name))), default=0)

@@ -1,19 +1,20 @@
-"""For weights that others released: sizes told by the shapes of tensors, and tasks told by number.
+"""For weights that others released: sizes inferred from the shapes of tensors, and tasks given by number.
 
-Each size is told by several tensors and decided by their majority, so that a reshaped or missing one does not mislead
-the rest and is named as itself when the weights are loaded strictly.
+Each size is inferred from several tensors and decided by their majority, so that a reshaped or missing one does not
+mislead the rest and is named as itself when the weights are loaded strictly.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from segbench.core.errors import input_error
+from segbench.core.errors import Problem, input_error, raise_problems
 
 Shape = tuple[int, ...]
 Inferred = TypeVar("Inferred")
@@ -53,7 +54,34 @@ def majority(
         raise input_error(
             where, found=found, expected="a tensor that tells a size", fix="use a checkpoint of this network"
         )
-    return votes.most_common(1)[0][0]
+    inferred: Any = votes.most_common(1)[0][0]  # no None is left among the votes
+    return inferred
+
+
+def count_of(names: Iterable[str], pattern: str) -> int:
+    """Return how many parts the names number from 0 on: one more than the largest number in the pattern's group.
+
+    Returns 0 when no name begins with the pattern.
+    """
+    return max((int(found[1]) + 1 for name in names if (found := re.match(pattern, name))), default=0)
+
+
+def check_arguments(given: Mapping[str, object], where: str, **supported: object) -> None:
+    """Raise InputError for each argument of an original's constructor that asks for what is not re-implemented.
+
+    Args:
+        given: arguments by name; names that are not in `supported` may have any value.
+        where: what the problems name.
+        supported: name -> the one value, or a tuple of the values.
+    """
+    problems = []
+    for name, value in given.items():
+        values = supported.get(name, value)
+        known = values if isinstance(values, tuple) else (values,)
+        if value not in known:
+            expected = " or ".join(repr(each) for each in known)
+            problems.append(Problem(where, f"{name} = {value!r}", expected, "use weights of that network"))
+    raise_problems(problems)
 
 
 def task_numbers(numbers: int | Sequence[int] | Tensor, *, batch: int, tasks: int) -> Tensor:

@@ -52,8 +52,8 @@ def probe(target: SegmentationModel, chosen: Mapping[str, Tensor], where: str) -
 
 def check_probe(found: Sequence[float], expected: Sequence[float], where: str) -> None:
     """Raise InputError when a probe differs from the recorded one by more than 0.1 % of its standard deviation."""
-    room = TOLERANCE * abs(expected[1])
-    if any(abs(a - b) > room for a, b in zip(found, expected, strict=True)):
+    limit = TOLERANCE * abs(expected[1])
+    if any(abs(a - b) > limit for a, b in zip(found, expected, strict=True)):
         fix = "use the file, network size and channels that the probe was recorded with, or record it again"
         raise input_error(where, found=f"probe {list(found)}", expected=f"{list(expected)} ({MEANING})", fix=fix)
 

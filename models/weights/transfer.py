@@ -10,8 +10,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from models.interface import SegmentationModel, tensors_of
+from models.interface import SegmentationModel
 from models.weights.probe import check_probe, probe
+from models.weights.reading import tensors_of
 from segbench.core.cards import format_cards
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
 
@@ -118,7 +119,8 @@ def _choose(
     wanted: Mapping[str, str], own: Mapping[str, Tensor], state: Mapping[str, Tensor], stems: Mapping[str, str]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors to load by the target's names, and by name what was changed or hinders one."""
-    chosen, reasons = {}, {}
+    chosen: dict[str, Tensor] = {}
+    reasons: dict[str, str] = {}
     for name, file_name in wanted.items():
         if file_name in state:
             tensor, reason = _fitted(name, state[file_name], own[name].shape, stems)

@@ -13,7 +13,9 @@ import pkgutil
 import sys
 
 from segbench import __version__
-from segbench.core.errors import InputError, RunFailed
+from segbench.core.errors import InputError, RunFailed, is_machine_failure, short
+
+INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
 
 
 def commands() -> dict[str, str]:
@@ -59,4 +61,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"segbench {args.command}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        print(f"segbench {args.command}: interrupted; what is done is kept, run again to go on", file=sys.stderr)
+        return INTERRUPTED
+    except (OSError, MemoryError) as error:
+        if not is_machine_failure(error):
+            raise
+        print(f"segbench {args.command}: {short(error)}; make room and run again", file=sys.stderr)
         return 1

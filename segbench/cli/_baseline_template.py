@@ -16,7 +16,6 @@ CARD = {
     "url": "",
     "licence": "Apache-2.0",
     "original_licence": "",
-    "version": "1",
     "fidelity": "concept",  # or "description": as the paper describes; "numerical": shown to give the same outputs
     "deviations": [],  # every difference from the original, in words
     "channels": "any",  # or the channel counts that it accepts, such as [1, 2]

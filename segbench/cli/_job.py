@@ -1,21 +1,26 @@
-"""What train and evaluate share: the outcome file, the record of the running process, the device."""
+"""What train and evaluate have in common: nothing is done twice, a failure is data, and states are removed last."""
 
 from __future__ import annotations
 
 import argparse
 import collections
 import logging
-import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from segbench.core.errors import RunFailed, input_error, is_machine_failure, short
 from segbench.core.files import write_json
-from segbench.core.paths import RunPaths
 from segbench.core.provenance import portable
-from segbench.experiment.config import load_config
-from segbench.experiment.jobs import Job, find_job
+from segbench.experiment import requests
+from segbench.experiment.context import JobContext
+from segbench.experiment.identity import Identity
+from segbench.experiment.ownership import running
+from segbench.experiment.result_record import ResultRecord, read_result
+
+log = logging.getLogger(__name__)
 
 
 class _LastLines(logging.Handler):
@@ -34,7 +39,6 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a command that runs one job."""
     parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
     parser.add_argument("--job", required=True, help="id of the job, as in the workflow")
-    parser.add_argument("--attempt", type=int, default=1, help="number of this attempt, stored in the outcome")
     parser.add_argument("--threads", type=int, default=1, help="threads of the numerical libraries")
 
 
@@ -46,37 +50,124 @@ def computing_device(threads: int) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@contextmanager
-def running_record(folder: Path, name: str) -> Iterator[None]:
-    """Keep a file that names this process while it runs, so that an interrupted run can end its orphans."""
-    import psutil
+def run_job(
+    context: JobContext,
+    command: str,
+    folder: Path,
+    identity: Identity,
+    *,
+    products: Sequence[str],
+    resumable: Sequence[Path],
+    work: Callable[[], dict[str, Any]],
+    on_failure: Callable[[str], object] = lambda reason: None,
+) -> int:
+    """Do a job unless its result is there, and write outcome.json whatever happens; a failure is data: status 0.
 
-    path = folder / f"{name}.json"
-    write_json(path, {"pid": os.getpid(), "created": psutil.Process().create_time()})
+    Args:
+        context: the job.
+        command: 'train' or 'evaluate'.
+        folder: where outcome.json, record.json and the products are.
+        identity: what the result is made from; a record of the same identity means that the job is done.
+        products: names of the files in `folder` that a finished job leaves and that are worth doing it again for.
+        resumable: files and folders from which a killed job continues; removed when the outcome is on disk.
+        work: does the job and returns facts for the outcome; its `status` other than 'ok' is a failure.
+        on_failure: called with the reason when `work` raised, to leave what the workflow expects of a failed job.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        InputError: a product was edited or damaged since it was made.
+        RunFailed: the machine failed (memory, disk, device), so that the workflow tries again; nothing is recorded. Or
+            another process works on the same job.
+    """
+    attempt = requests.attempt_of(context.paths.request(command, context.job.id))
+    kept = kept_outcome(folder, identity, products, code_counts=not context.config.allow_mixed_training_code)
     try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def run_job(args: argparse.Namespace, command: str, work: Callable, folder_of: Callable[[RunPaths, Job], Path]) -> int:
-    """Run `work(config, job)` and write outcome.json whatever happens; a failure is data, so the status is 0."""
-    config = load_config(args.config)
-    job = find_job(config, args.job)
-    paths = RunPaths(config.run)
-    lines = _LastLines()
-    logging.getLogger().addHandler(lines)
-    began = time.time()
-    outcome = {"job": job.id, "command": command, "attempt": args.attempt, "status": "ok", "reason": ""}
-    with running_record(paths.root / "state" / "running", f"{command}.{job.id}"):
-        try:
-            outcome |= work(config, job)
-        except Exception as error:  # a failure is data: it is recorded and the graph goes on
-            logging.getLogger(__name__).exception("%s of %s failed", command, job.id)
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            outcome |= {"status": "failed", "reason": portable(reason, config.data_root)}
-    if outcome["status"] != "ok":
-        outcome["log_tail"] = list(lines.lines)
-    outcome |= {"started": round(began, 3), "finished": round(time.time(), 3)}
-    write_json(folder_of(paths, job) / "outcome.json", outcome)
+        if kept is not None:
+            write_json(folder / "outcome.json", kept | {"attempt": attempt})
+            log.info("%s of %s: done before, from the same inputs (%s)", command, context.job.id, identity.digest)
+            return 0
+        with running(context.paths.running, f"{command}.{context.job.id}"):
+            outcome: dict[str, Any] = {"job": context.job.id, "command": command, "attempt": attempt}
+            outcome |= {"identity": identity.digest} | _facts(context, command, work, on_failure)
+            if outcome["status"] == "ok":
+                ResultRecord.of(folder, identity, outcome, products).write(folder)
+            write_json(folder / "outcome.json", outcome)
+            if outcome["status"] == "ok":  # only now: a job that is killed before continues from its state
+                _remove(resumable)
+    except Exception as error:
+        if is_machine_failure(error):
+            raise RunFailed(f"{command} of {context.job.id}: {type(error).__name__}, {short(error)}") from error
+        raise
     return 0
+
+
+def _facts(
+    context: JobContext, command: str, work: Callable[[], dict[str, Any]], on_failure: Callable[[str], object]
+) -> dict[str, Any]:
+    """Do the work and return its facts, with times, or with the reason and the last lines of the log of a failure."""
+    began, lines = time.time(), _LastLines()
+    facts: dict[str, Any] = {"status": "ok", "reason": ""}
+    logging.getLogger().addHandler(lines)
+    try:
+        facts |= work()
+    except Exception as error:  # a failure is data: it is recorded and the graph goes on
+        if is_machine_failure(error):
+            raise
+        log.exception("%s of %s failed", command, context.job.id)
+        reason = portable(f"{type(error).__name__}: {' '.join(str(error).split())}", context.config.data_root)
+        on_failure(reason)
+        facts |= {"status": "failed", "reason": reason}
+    finally:
+        logging.getLogger().removeHandler(lines)
+    if facts["status"] != "ok":
+        facts["log_tail"] = list(lines.lines)
+    return facts | {"started": round(began, 3), "finished": round(time.time(), 3)}
+
+
+def _remove(resumable: Sequence[Path]) -> None:
+    for path in resumable:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def kept_outcome(
+    folder: Path, identity: Identity, products: Sequence[str], *, code_counts: bool = True
+) -> dict[str, Any] | None:
+    """Return the outcome of a job that was done from the same inputs and whose products are there, else None.
+
+    Args:
+        folder: where record.json and the products are.
+        identity: what the result would be made from now.
+        products: names of the files that must be there.
+        code_counts: whether other training code is a reason to do the job again.
+
+    Raises:
+        InputError: a product is not the file that the record names, or the record is damaged.
+    """
+    record = read_result(folder)
+    if record is None:
+        return None
+    different = record.identity.differences(identity, code_counts=code_counts)
+    if different:
+        log.info("%s: made from other inputs (%s); made anew", folder, ", ".join(different))
+        return None
+    if not all((folder / name).is_file() for name in products):
+        return None
+    for name in products:
+        record.check_file(folder, name)
+    return dict(record.outcome)
+
+
+def check_result(folder: Path) -> None:
+    """Raise `InputError` when a product of a job that went well is not the file that its record names."""
+    if requests.read(folder / "outcome.json").get("status") != "ok":
+        return
+    record = read_result(folder)
+    if record is None:
+        raise input_error(folder, found="no record.json", expected="the record of a finished job", fix="run again")
+    for name in record.files:
+        record.check_file(folder, name)

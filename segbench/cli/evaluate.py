@@ -1,4 +1,4 @@
-"""Predict and score the test cases of one job and record the outcome."""
+"""Predict and score the test cases of one job and record the outcome; cases done from the same inputs are kept."""
 
 from __future__ import annotations
 
@@ -16,13 +16,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict, score, and write outcome.json and scores.csv."""
+    """Predict, score, and write outcome.json, record.json and scores.csv."""
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
+    from segbench.evaluation.trained import evaluation_identity, trained_outcome
+    from segbench.experiment.context import JobContext
 
-    def work(config, job) -> dict:
-        from segbench.evaluation.evaluate import evaluate
+    context = JobContext.of(args.config, args.job)
+    trained = trained_outcome(context)
 
-        untrained = job.control or job.external  # these never import torch
-        return evaluate(config, job, device="cpu" if untrained else computing_device(args.threads))
+    def work() -> dict:
+        from segbench.evaluation.evaluate import evaluate, write_unscored
 
-    return run_job(args, "evaluate", work, lambda paths, job: paths.evaluate(job.id))
+        if trained and trained["status"] != "ok":
+            reason = f"training failed: {trained['reason']}"
+            return {"status": "failed_upstream", "reason": reason} | write_unscored(context, reason)
+        untrained = context.job.control or context.job.external  # these never import torch
+        return evaluate(context, device="cpu" if untrained else computing_device(args.threads))
+
+    def on_failure(reason: str) -> None:
+        from segbench.evaluation.evaluate import write_unscored
+
+        write_unscored(context, reason)
+
+    return run_job(
+        context,
+        "evaluate",
+        context.evaluate_folder,
+        evaluation_identity(context, trained),
+        products=["scores.csv"],
+        resumable=[context.paths.state("evaluate", context.job.id)],
+        work=work,
+        on_failure=on_failure,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 EXAMPLE = "python -m segbench gather --config results/demo/config.json"
@@ -16,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write scores.csv, then run.json, which holds the hash of the rows that it describes."""
+    from segbench.cli._job import check_result
     from segbench.core.case import read_manifest
     from segbench.core.paths import RunPaths
     from segbench.core.run_record import write_run_record
@@ -23,16 +23,18 @@ def run(args: argparse.Namespace) -> int:
     from segbench.evaluation.rows import check_complete, read_rows, skipped_rows, write_rows
     from segbench.experiment.config import load_config
     from segbench.experiment.jobs import evaluation_jobs
+    from segbench.experiment.splits import read_splits
 
     config = load_config(args.config)
     paths = RunPaths(config.run)
-    splits = json.loads(paths.splits.read_text(encoding="utf-8"))
+    splits = read_splits(paths.splits)
     patients = {
         task.name: {case.case_id: case.patient_id for case in read_manifest(paths.manifest(task.name))}
         for task in config.tasks
     }
     rows = skipped_rows(config, splits, patients)
     for job in evaluation_jobs(config):
+        check_result(paths.evaluate(job.id))
         rows += read_rows(paths.evaluate(job.id) / "scores.csv")
     check_complete(config, splits, rows)
     write_rows(paths.scores, rows)

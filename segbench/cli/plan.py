@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     _refuse(args)
     planned = planned_of_config(args.config, args.task, args.fold) if args.config else planned_of_folder(args.data)
     plans = {
-        name: plan_task(measure(item.cases, title=name, workers=args.workers), item.modalities)
+        name: plan_task(measure(item.cases, title=name, ignored=item.ignored, workers=args.workers), item.modalities)
         for name, item in planned.items()
     }
     about = [f"looked at {item.looked_at}" for item in planned.values()]

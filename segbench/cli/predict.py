@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from segbench.cli._job import computing_device
@@ -35,21 +36,28 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     from segbench.data.geometry import write_prediction
     from segbench.evaluation import predict
+    from segbench.evaluation.predictors.network import trained_network
     from segbench.experiment.config import load_config
 
     config = load_config(args.config)
-    job = predict.trained_job(config, args.job)
-    tasks = predict.asked_tasks(config, job, args.tasks)
-    images = {name: [Path(part) for part in name.split(",")] for name in args.images}
+    context = predict.trained_job(config, args.job)
+    tasks = predict.asked_tasks(context, args.tasks)
+    images = {name: _files(name) for name in args.images}
     targets = _targets(images, args.output)
-    predict.raise_image_problems(list(images.values()), tasks)
-    model = predict.trained_network(config, job, device=computing_device(args.threads))
+    for notice in predict.checked_images(list(images.values()), tasks):
+        print(f"notice: {notice}", file=sys.stderr)
+    model = trained_network(context, device=computing_device(args.threads))
     for name, paths in images.items():
-        for task, labels_XYZ, affine in predict.predict_image(model, config, paths, tasks):
+        for task, labels_XYZ in predict.predict_image(model, config, paths, tasks):
             path = args.output / task.name / targets[name]
-            write_prediction(path, labels_XYZ, affine)
+            write_prediction(path, labels_XYZ, like=paths[0])
             print(path, flush=True)
     return 0
+
+
+def _files(name: str) -> list[Path]:
+    """Return the files of one image; a comma separates channels unless it belongs to the name of a file."""
+    return [Path(name)] if Path(name).exists() else [Path(part) for part in name.split(",")]
 
 
 def _targets(images: dict[str, list[Path]], output: Path) -> dict[str, str]:

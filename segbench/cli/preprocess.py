@@ -18,11 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Preprocess every case that is not in the store yet."""
     from segbench.core.case import read_manifest
-    from segbench.core.files import write_json
     from segbench.core.paths import PREPROCESSED_ROOT, RunPaths
     from segbench.data.preprocess import preprocess_task
     from segbench.data.preprocessing_recipes import preprocessing_recipe
     from segbench.experiment.config import load_config
+    from segbench.experiment.preprocessed_index import PreprocessedIndex
 
     config = load_config(args.config)
     paths, task = RunPaths(config.run), config.task(args.task)
@@ -35,6 +35,5 @@ def run(args: argparse.Namespace) -> int:
         store_root=PREPROCESSED_ROOT,
         workers=args.workers,
     )
-    cases = {case: folder.as_posix() for case, folder in folders.items()}
-    write_json(paths.preprocessed(task.name), {"task": task.name, "recipe": recipe.name, "cases": cases})
+    PreprocessedIndex(task.name, recipe.name, folders).write(paths.preprocessed(task.name))
     return 0

@@ -1,77 +1,114 @@
-"""Make an interrupted run ready to continue: end orphaned jobs and clear a stale workflow lock.
+"""Make an interrupted run ready to continue: end orphaned jobs, clear a stale workflow lock and half-written files.
 
-The lock is cleared only when the process that owned it is dead; a living owner is left alone and named.
+A job is ended only when the workflow that started it was one of this host and is dead. What belongs to a living
+workflow, to another host, or to a person who started it by hand is left alone and named.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 from pathlib import Path
 
-from segbench.experiment.graph import OWNER
+from segbench.experiment.ownership import OWNERS, ProcessRecord, owners, read_record
 
-EXAMPLE = "python -m segbench recover"
+EXAMPLE = "python -m segbench recover --config config/config.yaml"
 LOCKS = Path(".snakemake/locks")
 log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command has no options: it looks at the current folder."""
+    """Add the command's options."""
+    parser.add_argument(
+        "--config", type=Path, help="config of the run that is to continue: refused while a workflow of it is running"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """End orphans and clear the lock; status 1 when the workflow is still running."""
-    from segbench.core.errors import RunFailed
+    """End orphans, clear locks; status 1 when a workflow of the run is running or the owner of a lock is not known.
 
+    Raises:
+        RunFailed: a workflow of the run is running, here or on another host, or nothing is known of a lock's owner.
+    """
+    from segbench.core.errors import RunFailed
+    from segbench.core.files import remove_abandoned_parts
+    from segbench.experiment.config import load_config
+
+    name = load_config(args.config).run if args.config else None
+    known = owners()
+    living = {key: record for key, record in known.items() if record.alive}
     locks = list(LOCKS.glob("*")) if LOCKS.exists() else []
-    owner = _read(OWNER)
-    if owner is not None and _alive(owner):
-        if locks:
-            raise RunFailed(f"a workflow is running here (process {owner['pid']}); wait for it or end it")
-        return 0
+    same = [record for record in living.values() if name in (None, record.about)]
+    if same and locks:
+        raise RunFailed(_refusal(same[0]))
     for path in sorted(Path("results").glob("*/state/running/*.json")):
-        _end_orphan(path)
-    if locks and owner is None:
-        raise RunFailed("the folder is locked by a workflow whose owner is unknown; if none runs: snakemake --unlock")
+        _end_orphan(path, known, living)
+    dead = {key: record for key, record in known.items() if key not in living}
+    unknown = []
     for path in locks:
+        if _is_of(path, living):
+            continue
+        if not _is_of(path, dead):
+            unknown.append(path)
+            continue
         path.unlink()
-        log.info("cleared the stale lock %s of the dead process %s", path, owner["pid"])
+        log.info("cleared the stale lock %s", path)
+    for key in dead:
+        (OWNERS / f"{key}.json").unlink(missing_ok=True)
+    for folder in (Path("results"), Path("reports"), Path("data/preprocessed")):
+        for path in remove_abandoned_parts(folder):
+            log.info("removed the half-written %s of a dead process", path)
+    if unknown:
+        raise RunFailed("the folder is locked by a workflow whose owner is unknown; if none runs: snakemake --unlock")
     return 0
 
 
-def _read(path: Path) -> dict | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+def _refusal(record: ProcessRecord) -> str:
+    if record.here:
+        return f"the workflow of run {record.about} is running here ({record.text()}); wait for it or end it"
+    return (
+        f"the workflow of run {record.about} was started by {record.text()}, and whether it runs is only known there; "
+        f"run recover on {record.host}, or, if that host is gone, delete {OWNERS}/{record.host}-{record.pid}.json"
+    )
 
 
-def _alive(record: dict) -> bool:
-    """Tell whether the very process of the record lives; a reused process number has another creation time."""
+def _is_of(lock: Path, workflows: dict[str, ProcessRecord]) -> bool:
+    """Tell whether a lock, which lists files, lists one of the run of any of these workflows."""
+    text = lock.read_text(encoding="utf-8", errors="replace")
+    return any(f"results/{record.about}/" in text for record in workflows.values())
+
+
+def _end_orphan(path: Path, known: dict[str, ProcessRecord], living: dict[str, ProcessRecord]) -> None:
     import psutil
 
-    try:
-        process = psutil.Process(record["pid"])
-        return abs(process.create_time() - record["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    record = read_record(path)
+    if record is not None and not record.here:
+        log.info("left alone: %s of %s; if that host is gone, delete %s", path.stem, record.text(), path)
+        return
+    if record is not None and record.alive:
+        if record.owner not in known or record.owner in living:
+            log.info("left alone: %s of %s, whose workflow is not known to be dead", path.stem, record.text())
+            return
+        log.info("ending the orphaned job %s (process %d)", path.stem, record.pid)
+        try:
+            _end(record.pid)
+        except psutil.AccessDenied:
+            log.info("left alone: %s of %s, which belongs to another user", path.stem, record.text())
+            return
+    path.unlink(missing_ok=True)
 
 
-def _end_orphan(path: Path) -> None:
+def _end(pid: int) -> None:
+    """End a process gently, then it and its children, such as those of a command of an external model, for good."""
     import psutil
 
-    record = _read(path)
-    if record is not None and _alive(record):
-        process = psutil.Process(record["pid"])
-        log.info("ending the orphaned job %s (process %d)", path.stem, record["pid"])
-        family = [process, *process.children(recursive=True)]  # a command of an external model has children
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
         process.terminate()
         psutil.wait_procs([process], timeout=10)
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
         psutil.wait_procs(family, timeout=10)
-    path.unlink(missing_ok=True)

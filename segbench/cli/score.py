@@ -13,14 +13,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--reference", type=Path, required=True, help="reference label map, or a folder of them")
     parser.add_argument("--prediction", type=Path, required=True, help="predicted label map, or a folder of them")
-    parser.add_argument("--labels", required=True, help="structures: 1=liver,2=tumour or organ=1+2, comma-separated")
+    parser.add_argument("--labels", default="", help="structures: 1=liver,2=tumour or organ=1+2, comma-separated")
+    parser.add_argument(
+        "--structures-from-files",
+        action="store_true",
+        help="instead of --labels: a folder per case, a file with values 0 and 1 per structure, named by the structure",
+    )
+    parser.add_argument(
+        "--patient", choices=["file", "folder"], help="what one patient is, where label maps lie in folders"
+    )
     parser.add_argument("--out", type=Path, required=True, help="table to write")
     parser.add_argument(
         "--metrics", help="comma-separated, or `all`; default: dice,hd95,hd95_max where the engine has it"
     )
     parser.add_argument("--tolerance", action="append", default=[], metavar="NAME=MM", help="tolerance for NSD, mm")
     parser.add_argument("--lesion", action="append", default=[], metavar="NAME", help="score a structure lesion-wise")
-    parser.add_argument("--ignore-labels", default="", help="label values that are allowed and not scored")
+    parser.add_argument(
+        "--ignore-labels",
+        default="",
+        help="values of the reference that mark voxels which count nowhere (not annotated)",
+    )
+    parser.add_argument("--other-labels", default="", help="values that are allowed and count as background")
     parser.add_argument("--engine", choices=["segbench", "medpy"], default="segbench", help="who computes the values")
     parser.add_argument("--workers", type=int, default=1, help="cases scored at once, one thread each")
     parser.add_argument("--nominal-spacing", action="store_true", help="the header's spacing is not the true one")
@@ -34,17 +47,10 @@ def run(args: argparse.Namespace) -> int:
     from segbench.evaluation.rows import write_rows
     from segbench.evaluation.score_files import Request, pairs, score_all
 
-    structures = parse_structures(args.labels, tolerances=args.tolerance, lesions=args.lesion)
-    ignored = {_whole(value, "--ignore-labels") for value in args.ignore_labels.split(",") if value.strip()}
-    request = Request(
-        structures=structures,
-        labels=frozenset({0, *ignored, *(value for item in structures for value in item.labels)}),
-        metrics=parse_metrics(args.metrics, args.engine),
-        engine=args.engine,
-        spacing_is_nominal=args.nominal_spacing,
-        model=args.model,
-        task=args.task,
-    )
+    if bool(args.labels.strip()) == args.structures_from_files:
+        raise input_error(
+            "--labels, --structures-from-files", found="both or none", expected="one of them", fix="name the structures"
+        )
     if args.workers < 1:
         raise input_error(
             "--workers", found=args.workers, expected="at least 1", fix="give the number of cases at once"
@@ -53,14 +59,49 @@ def run(args: argparse.Namespace) -> int:
         raise input_error(
             "--out", found=f"{args.out} is a folder", expected="a file", fix=f"write {args.out / 'scores.csv'}"
         )
-    cases = pairs(args.reference, args.prediction)
+    if args.structures_from_files:
+        cases = pairs(args.reference, args.prediction, structures_from_files=True)
+        labels = dict.fromkeys(sorted({pair.structure or "" for pair in cases}), (1,))
+    else:
+        labels = parse_labels(args.labels)
+        cases = pairs(args.reference, args.prediction, patient=args.patient)
+    structures = structures_of(labels, tolerances=args.tolerance, lesions=args.lesion)
+    ignored, other = (
+        frozenset(_whole(value, option) for value in text.split(",") if value.strip())
+        for option, text in (("--ignore-labels", args.ignore_labels), ("--other-labels", args.other_labels))
+    )
+    scored_values = {value for item in structures for value in item.labels}
+    if ignored & (scored_values | other | {0}):
+        raise input_error(
+            "--ignore-labels",
+            found=f"{sorted(ignored & (scored_values | other | {0}))}, which are scored or background",
+            expected="values that mark voxels without annotation",
+            fix="remove them from one of the options",
+        )
+    request = Request(
+        structures=structures,
+        labels=frozenset({0, *ignored, *other, *scored_values}),
+        ignored=ignored,
+        metrics=parse_metrics(args.metrics, args.engine),
+        engine=args.engine,
+        spacing_is_nominal=args.nominal_spacing,
+        model=args.model,
+        task=args.task,
+    )
     scored = score_all(cases, request, workers=args.workers)
     write_rows(args.out, scored.rows)
-    missing = sum(prediction is None for _, _, prediction in cases)
-    print(f"{args.out}: {len(scored.rows)} rows of {len(cases)} cases, {missing} prediction(s) missing")
+    missing = sum(pair.prediction is None for pair in cases)
+    count, patients = (len({getattr(pair, name) for pair in cases}) for name in ("case", "patient"))
+    people = f" of {patients} patient(s)" if patients != count else ""
+    print(f"{args.out}: {len(scored.rows)} rows of {count} cases{people}, {missing} prediction(s) missing")
     for item in structures:
         if not any(scored.cases_with_label[value] for value in item.labels):
             print(f"note: {item.name} ({'+'.join(map(str, item.labels))}) occurs in no file")
+    for notice, number in scored.cases_with_notice.items():
+        print(f"notice: {notice}, in {number} of {len(cases)} cases")
+    hidden = sum(scored.cases_with_label[value] for value in ignored)
+    if hidden:
+        print(f"notice: ignored voxels (label {', '.join(map(str, sorted(ignored)))}) count nowhere")
     return 0
 
 
@@ -82,10 +123,9 @@ def parse_metrics(text: str | None, engine: str) -> tuple[str, ...]:
     return names
 
 
-def parse_structures(text: str, *, tolerances: list[str], lesions: list[str]) -> tuple:
-    """Return the structures named by `1=liver` or `organ=1+2`, with tolerances in mm (not a number: none stated)."""
-    from segbench.core.errors import input_error, suggestion
-    from segbench.core.task import Structure
+def parse_labels(text: str) -> dict[str, tuple[int, ...]]:
+    """Return structure -> label values of `1=liver` or `organ=1+2`, comma-separated."""
+    from segbench.core.errors import input_error
 
     labels: dict[str, tuple[int, ...]] = {}
     for item in text.split(","):
@@ -102,6 +142,14 @@ def parse_structures(text: str, *, tolerances: list[str], lesions: list[str]) ->
         labels[name] = tuple(dict.fromkeys(_whole(value, "--labels") for value in values.split("+")))
         if 0 in labels[name]:
             raise input_error("--labels", found=repr(item), expected="labels from 1", fix="0 is the background")
+    return labels
+
+
+def structures_of(labels: dict[str, tuple[int, ...]], *, tolerances: list[str], lesions: list[str]) -> tuple:
+    """Return the structures with tolerances in mm (not a number: none stated)."""
+    from segbench.core.errors import input_error, suggestion
+    from segbench.core.task import Structure
+
     stated = _tolerances(tolerances)
     for name in [*stated, *lesions]:
         if name not in labels:

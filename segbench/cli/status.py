@@ -1,4 +1,4 @@
-"""Say whether every job of a run ended well; status 1 names the failed ones."""
+"""Say how a run stands, job by job, and where its report is; status 1 unless all is done as the config asks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print failed jobs, or where the report is."""
-    from segbench.core.errors import RunFailed
+    """Print a line of counts, a line for each job that needs attention, and where the report is."""
     from segbench.core.paths import RunPaths
     from segbench.experiment.config import load_config
-    from segbench.experiment.jobs import failed_outcomes
+    from segbench.experiment.status import run_status
 
     config = load_config(args.config)
-    failed = failed_outcomes(config)
-    if failed:
-        named = "; ".join(f"{record['command']} {record['job']} ({record['reason']})" for record in failed)
-        raise RunFailed(f"{len(failed)} job(s) failed and will be tried again by the next run: {named}")
-    print(f"report: {RunPaths(config.run).report / 'index.html'}")
-    return 0
+    status = run_status(config)
+    print(
+        f"{config.run}: {len(status.done)} jobs done, {len(status.running)} running, {len(status.waiting)} waiting, "
+        f"{len(status.failed)} failed, {len(status.outdated)} outdated"
+    )
+    for name in status.running:
+        print(f"running: {name}")
+    for name, reason in status.failed.items():
+        print(f"failed, tried again by the next run: {name}: {reason}")
+    for name, reason in status.outdated.items():
+        print(f"outdated, made anew by the next run: {name}: {reason}")
+    if status.report:
+        print(f"report: {status.report}")
+    else:
+        print(f"report: {RunPaths(config.run).report / 'index.html'}")
+    return 0 if status.complete else 1

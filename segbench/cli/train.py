@@ -1,10 +1,14 @@
-"""Train one job of a run and record its outcome."""
+"""Train one job of a run and record its outcome; a training that was done from the same inputs is not repeated."""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
 from segbench.cli._job import add_job_arguments, computing_device, run_job
+
+if TYPE_CHECKING:
+    from segbench.experiment.context import JobContext
 
 EXAMPLE = "python -m segbench train --config results/demo/config.json --job upstream.uniseg.random.joint.f0.s0"
 
@@ -16,23 +20,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and write outcome.json, weights.pt and log.csv; an external model trains by its command."""
+    """Train and write outcome.json, record.json, weights.pt and log.csv; an external model trains by its command."""
+    from segbench.experiment.context import JobContext
 
-    def work(config, job) -> dict:
-        if job.external:
-            from segbench.evaluation import external_commands as external_model
+    context = JobContext.of(args.config, args.job)
+    products = [] if context.job.external else ["weights.pt"]  # a deleted log trains nothing again
 
-            return external_model.train(config, job)
-        return _train_here(config, job, args)
+    def work() -> dict[str, Any]:
+        if context.job.external:
+            from segbench.evaluation import external_commands
 
-    return run_job(args, "train", work, lambda paths, job: paths.train(job.id))
+            return external_commands.train(context)
+        return _train_here(context, args)
+
+    return run_job(
+        context,
+        "train",
+        context.train_folder,
+        context.identity,
+        products=products,
+        resumable=[context.paths.state("train", context.job.id) / "state.pt"],
+        work=work,
+    )
 
 
-def _train_here(config, job, args: argparse.Namespace) -> dict:
+def _train_here(context: JobContext, args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from segbench.training.loop import train
 
     torch.use_deterministic_algorithms(True, warn_only=True)
     device = torch.device(computing_device(args.threads))
-    return train(config, job, device=device, workers=args.workers)
+    return train(context, device=device, workers=args.workers)

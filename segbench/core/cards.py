@@ -10,27 +10,29 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from segbench.core.code import ROOT
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
 from segbench.core.task import MODALITIES, Channel, Structure, Task
 
-ROOT = Path(__file__).resolve().parents[2]
 MODEL_FOLDER = ROOT / "models" / "baselines"
 UNISEG_FILE = ROOT / "models" / "uniseg" / "__init__.py"
 OBJECTIVE_FOLDER = ROOT / "segbench" / "training" / "self_supervised"
 DATASET_FOLDER = ROOT / "segbench" / "data" / "sources"
 CONTROL_FOLDER = ROOT / "models" / "controls"
 FORMAT_FOLDER = ROOT / "models" / "weights" / "formats"
+CARD_FILE = "a Python file with a CARD"
 ANY_MODEL, SHARED_BACKBONE = "any", "shared"  # targets of a format beside the names of models
 
 
 class _Schema(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class _Channel(_Schema):
@@ -46,7 +48,6 @@ class _Structure(_Schema):
 
 
 class _Permits(_Schema):
-    redistribute: bool
     commercial: bool
     show_images: bool
 
@@ -64,7 +65,10 @@ class _Download(_Schema):
 
 
 class DatasetCard(_Schema):
-    """Schema of a data-set card; a key `"1-28"` of `merge` stands for every value of the range."""
+    """Schema of a data-set card; a key `"1-28"` of `merge` stands for every value of the range.
+
+    tumours: class value of each tumour or lesion -> class value of the organ that counts it as its own, or null.
+    """
 
     title: str
     layout: Literal["msd", "nnunet_raw", "table", "custom"]
@@ -72,7 +76,9 @@ class DatasetCard(_Schema):
     channels: list[_Channel] = Field(min_length=1)
     classes: dict[str, str] = Field(min_length=1)
     merge: dict[int, int] = Field(default_factory=dict)
+    ignore_labels: list[int] = Field(default_factory=list)
     structures: list[_Structure] = Field(min_length=1)
+    tumours: dict[int, int | None] = Field(default_factory=dict)
     preprocessing: str
     expected_cases: dict[str, int] = Field(default_factory=dict)
     patient_namespace: str
@@ -91,7 +97,7 @@ class DatasetCard(_Schema):
     def _ranges(cls, merge: object) -> object:
         if not isinstance(merge, dict):
             return merge
-        expanded = {}
+        expanded: dict[int, object] = {}
         for key, target in merge.items():
             first, _, last = str(key).partition("-")
             expanded |= dict.fromkeys(range(int(first), int(last or first) + 1), target)
@@ -103,7 +109,6 @@ class _MethodCard(_Schema):
     citation: str
     url: str
     licence: str
-    version: str
     fidelity: Literal["numerical", "description", "concept"]
     deviations: list[str]
     options: dict[str, dict[str, Any]]
@@ -167,12 +172,23 @@ class ObjectiveCard(_MethodCard):
 def read_card(path: Path) -> dict:
     """Return the literal assigned to CARD in a Python file, without importing it.
 
-    Raises InputError when the file has no CARD or its value is not a literal.
+    Raises:
+        InputError: the file cannot be parsed, has no CARD, or its value is not a literal.
     """
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise input_error(path, found=f"{error}", expected=CARD_FILE, fix="fix the file") from error
+    return _literal(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _literal(path: Path, mtime_ns: int, size: int) -> dict:
+    """Return the card of a file in one state; a process that checks many configs parses each file once."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, UnicodeDecodeError) as error:
-        raise input_error(path, found=f"{error}", expected="a Python file with a CARD", fix="fix the file") from error
+        raise input_error(path, found=f"{error}", expected=CARD_FILE, fix="fix the file") from error
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(getattr(target, "id", None) == "CARD" for target in node.targets):
             try:
@@ -185,7 +201,11 @@ def read_card(path: Path) -> dict:
 
 
 def checked(card: object, schema: type[BaseModel], where: str) -> dict:
-    """Return a card with defaults filled in; every departure from the schema is one problem."""
+    """Return a card with defaults filled in.
+
+    Raises:
+        InputError: with one problem for every departure from the schema.
+    """
     try:
         return schema.model_validate(card).model_dump()
     except ValidationError as error:
@@ -193,7 +213,7 @@ def checked(card: object, schema: type[BaseModel], where: str) -> dict:
         raise AssertionError("unreachable") from error
 
 
-def _as_problem(where: str, item: dict, schema: type[BaseModel]) -> Problem:
+def _as_problem(where: str, item: Mapping[str, Any], schema: type[BaseModel]) -> Problem:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return Problem(where, f"unknown key {key}", "a key of the card", suggestion(key, schema.model_fields))
@@ -209,16 +229,20 @@ def _cards_of(paths: Mapping[str, Path], schema: type[BaseModel]) -> dict[str, d
 
 
 def dataset_cards(extra_folders: Sequence[Path] = ()) -> dict[str, dict]:
-    """Return name -> card of every data set, the user's folders included; a name used twice is a problem."""
+    """Return name -> card of every data set, the user's folders included.
+
+    Raises:
+        InputError: a folder is absent, a card departs from the schema, or two names differ in nothing but upper and
+            lower case, because they would be one folder on some file systems.
+    """
     cards = _cards_of(_modules(DATASET_FOLDER), DatasetCard)
     for folder in extra_folders:
         if not folder.is_dir():
             raise input_error(folder, found="no folder", expected="a folder with cards", fix="fix data.cards")
         for path in sorted(item for item in folder.iterdir() if item.suffix in (".yaml", ".yml", ".json")):
-            if path.stem in cards:
-                raise input_error(
-                    path, found=f"the name {path.stem} again", expected="a new name", fix="rename the card"
-                )
+            same = next((name for name in cards if name.casefold() == path.stem.casefold()), None)
+            if same is not None:
+                raise input_error(path, found=f"the name {same} again", expected="a new name", fix="rename the card")
             cards[path.stem] = checked(_read_text_card(path), DatasetCard, str(path))
     return cards
 
@@ -269,6 +293,10 @@ def _meaning_problems(name: str, card: dict) -> Iterator[Problem]:
     words = [value for value in card["classes"] if not value.isdigit()]
     if words:
         yield Problem(f"card {name}", f"class values {words}", "whole numbers", "write value: name")
+    named = {int(value) for value in card["classes"] if value.isdigit()} | {0} | set(card.get("merge", {}))
+    for value in card.get("ignore_labels", ()):
+        if value in named:
+            yield Problem(f"card {name}", f"ignore_labels {value}", "no background, class or merged value", "fix it")
     structures = [structure["name"] for structure in card["structures"]]
     for twice in sorted({item for item in structures if structures.count(item) > 1}):
         yield Problem(f"card {name}", f"the structure {twice!r} twice", "each once", "rename one")
@@ -287,7 +315,12 @@ def code_of(name: str, *, objective: bool) -> str:
 
 
 def task_from_card(name: str, card: dict) -> Task:
-    """Return the task of a data-set card; class values must be 1..K and structures use only these."""
+    """Return the task of a data-set card.
+
+    Raises:
+        InputError: class values are not 1, 2, ..., a structure uses another value or comes twice, or the pattern of
+            patients is no regular expression with one group.
+    """
     problems = list(_meaning_problems(name, card))
     values = sorted(int(value) for value in card["classes"] if value.isdigit())
     if values != list(range(1, len(values) + 1)):
@@ -297,6 +330,11 @@ def task_from_card(name: str, card: dict) -> Task:
         if unknown:
             where = f"card {name}, structure {structure['name']}"
             problems.append(Problem(where, f"labels {unknown}", f"values of {values}", "fix the structure"))
+    tumours = {int(tumour): organ for tumour, organ in card.get("tumours", {}).items()}
+    unknown = sorted({*tumours, *(organ for organ in tumours.values() if organ is not None)} - set(values))
+    if unknown or any(organ == tumour for tumour, organ in tumours.items()):
+        expected = f"tumours and their organs, different values of {values}"
+        problems.append(Problem(f"card {name}, tumours", f"{tumours}", expected, "fix the values"))
     raise_problems(problems)
     return Task(
         name=name,
@@ -307,6 +345,7 @@ def task_from_card(name: str, card: dict) -> Task:
         preprocessing=card["preprocessing"],
         spacing_is_nominal=card.get("spacing_is_nominal", False),
         synthetic=card.get("synthetic", False),
+        tumours=tuple(tumours.items()),
     )
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from segbench.core.errors import input_error
+from segbench.core.errors import input_error, short
 from segbench.core.files import write_text
 
 LIST_SEPARATOR = "|"
+REMAKE = "delete it and run ingest again"
 
 
 @dataclass(frozen=True)
@@ -61,16 +62,37 @@ def write_manifest(path: Path | str, cases: Iterable[Case]) -> None:
 
 
 def read_manifest(path: Path | str) -> list[Case]:
-    """Read a manifest; a file with other columns raises `InputError`."""
-    with open(path, newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        expected = [field.name for field in fields(Case)]
-        if reader.fieldnames != expected:
-            raise input_error(path, found=f"columns {reader.fieldnames}", expected=expected, fix="run ingest again")
-        return [_from_row(row) for row in reader]
+    """Read a manifest.
+
+    Raises:
+        InputError: the file is absent, no text, has other columns, or has a row that is no case or comes twice.
+    """
+    expected = [field.name for field in fields(Case)]
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            if reader.fieldnames != expected:
+                raise input_error(path, found=f"columns {reader.fieldnames}", expected=expected, fix=REMAKE)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise input_error(path, found=short(error), expected="a manifest", fix=REMAKE) from error
+    cases: dict[str, Case] = {}
+    for number, row in enumerate(rows, start=2):
+        try:
+            case = _from_row(row)
+        except (ValueError, IndexError, AttributeError, TypeError) as error:
+            where = f"{path}, line {number}"
+            raise input_error(where, found=short(error), expected="a row as ingest wrote it", fix=REMAKE) from error
+        if case.case_id in cases:
+            found = f"the case {case.case_id} again"
+            raise input_error(f"{path}, line {number}", found=found, expected="each case once", fix=REMAKE)
+        cases[case.case_id] = case
+    return list(cases.values())
 
 
 def _from_row(row: dict[str, str]) -> Case:
+    x, y, z = map(int, row["shape_xyz"].split(LIST_SEPARATOR))
+    x_mm, y_mm, z_mm = map(float, row["spacing_mm_xyz"].split(LIST_SEPARATOR))
     return Case(
         task=row["task"],
         case_id=row["case_id"],
@@ -79,7 +101,7 @@ def _from_row(row: dict[str, str]) -> Case:
         label_path=row["label_path"],
         image_sha256=row["image_sha256"],
         label_sha256=row["label_sha256"],
-        shape_xyz=tuple(int(value) for value in row["shape_xyz"].split(LIST_SEPARATOR)),
-        spacing_mm_xyz=tuple(float(value) for value in row["spacing_mm_xyz"].split(LIST_SEPARATOR)),
+        shape_xyz=(x, y, z),
+        spacing_mm_xyz=(x_mm, y_mm, z_mm),
         orientation=row["orientation"],
     )

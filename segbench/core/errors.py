@@ -1,12 +1,13 @@
 """Errors that a user can act on: each says where, what was found, what was expected and the fix.
 
-`InputError` carries all problems of one input at once and leaves the command line with status 2;
-`RunFailed` says that the run itself failed (status 1). Neither is shown with a traceback.
+`InputError` carries all problems of one input at once; the command that raises it exits with status 2. `RunFailed` says
+that the run itself failed (status 1). Neither is shown with a traceback.
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -57,6 +58,18 @@ def raise_problems(problems: Iterable[Problem]) -> None:
     listed = tuple(problems)
     if listed:
         raise InputError(listed)
+
+
+MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EROFS})
+DEVICE_ERRORS = frozenset({"OutOfMemoryError", "AcceleratorError"})
+"""Names of errors of PyTorch, which is not imported here."""
+
+
+def is_machine_failure(error: BaseException) -> bool:
+    """Tell whether memory, a disk or a device failed, so that another try may succeed; anything else is a result."""
+    if isinstance(error, OSError):
+        return error.errno in MACHINE_ERRORS
+    return isinstance(error, MemoryError) or type(error).__name__ in DEVICE_ERRORS
 
 
 def short(error: Exception, *, most: int = 80) -> str:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+PART = ".part-"
 
 
 @contextmanager
@@ -20,7 +24,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".part-", suffix="-" + path.name, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=part_prefix(), suffix="-" + path.name, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -31,6 +35,34 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def part_prefix() -> str:
+    """Return how names of half-written files and folders of this process begin.
+
+    No name of a host holds an '@', so that the host and the process are read back without doubt.
+    """
+    return f"{PART}{platform.node()}@{os.getpid()}-"
+
+
+def remove_abandoned_parts(folder: Path) -> list[Path]:
+    """Remove half-written files and folders below `folder` whose writer was a process of this host and is dead.
+
+    Returns:
+        What was removed; empty when the folder does not exist.
+    """
+    import psutil
+
+    removed, own = [], f"{PART}{platform.node()}@"
+    for root, folders, names in os.walk(folder):
+        for name in [name for name in folders + names if name.startswith(own)]:
+            writer = name.removeprefix(own).partition("-")[0]
+            if writer.isdigit() and not psutil.pid_exists(int(writer)):
+                path = Path(root) / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                removed.append(path)
+        folders[:] = [name for name in folders if not name.startswith(PART)]
+    return removed
 
 
 def write_bytes(path: Path | str, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Where every file of a run lives; nothing else spells a path of results/ or reports/."""
+"""Where every file of a run is, and which names are parts of these paths; nothing else spells them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PREPROCESSED_ROOT = Path("data/preprocessed")
+NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9_]*"
+"""Names of runs, tasks, models and weights: a file name on every system, and the workflow's wildcard `task`."""
+JOB_PATTERN = "[A-Za-z0-9_.]+"
+"""Ids of jobs, which are names and numbers joined by dots: the workflow's wildcard `job`."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +57,51 @@ class RunPaths:
         """Checked cases of a task."""
         return self.root / "manifest" / f"{task}.csv"
 
+    def notices(self, task: str) -> Path:
+        """What the check says of a task's data although they were accepted: a list of sentences."""
+        return self.root / "manifest" / f"{task}.notices.json"
+
+    def sources(self, task: str) -> Path:
+        """Raw files of a task as they were ingested."""
+        return self.root / "manifest" / f"{task}.sources.json"
+
     def preprocessed(self, task: str) -> Path:
         """Index of a task's preprocessed cases: case id -> folder in the shared store."""
         return self.root / "preprocessed" / f"{task}.json"
 
     def train(self, job: str) -> Path:
-        """Folder of a training job: outcome.json, weights.pt, log.csv."""
+        """Folder of a training job: outcome.json, record.json, weights.pt, log.csv."""
         return self.root / "train" / job
 
     def evaluate(self, job: str) -> Path:
-        """Folder of an evaluation: outcome.json, scores.csv."""
+        """Folder of an evaluation: outcome.json, record.json, scores.csv."""
         return self.root / "evaluate" / job
 
     def prediction(self, job: str, task: str, case: str) -> Path:
         """A predicted label map on the native grid."""
         return self.root / "predictions" / job / task / f"{case}.nii.gz"
 
+    def prediction_identity(self, job: str, task: str, case: str) -> Path:
+        """Identity of a predicted label map, beside it."""
+        return self.root / "predictions" / job / task / f"{case}.json"
+
     def external(self, job: str) -> Path:
         """Working folder of an external model: job.json, labels/, output/, logs."""
         return self.root / "external" / job
+
+    def request(self, rule: str, name: str) -> Path:
+        """What the workflow asks of a job: digest of its settings, number of the attempt."""
+        return self.root / "requests" / rule / f"{name}.json"
+
+    @property
+    def rendered(self) -> Path:
+        """Files of the rendered report with their hashes, and what they were made from."""
+        return self.root / "rendered.json"
+
+    @property
+    def running(self) -> Path:
+        """Records of the processes that work on this run."""
+        return self.root / "state" / "running"
 
     def state(self, command: str, job: str) -> Path:
         """Resumable state of a job, beside and not inside its declared outputs."""

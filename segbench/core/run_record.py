@@ -140,7 +140,7 @@ class JobRecord(_Part):
     iterations: int
     parameters: int
     training_code: str | None
-    method_code: str | None
+    model_code: str | None
     match: WeightsMatch | None
     device: str
     started: float

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from segbench.core.errors import input_error, suggestion
 
 MODALITIES = ("CT", "MR", "PET")
+IGNORED = 255
+"""Value of a voxel that nobody annotated, in label maps that were read or preprocessed: it counts nowhere."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Task:
 
     classes: names of the exclusive foreground classes; class value k + 1 in a preprocessed or predicted
     label map is `classes[k]`, 0 is background. structures: what is scored.
+    tumours: (class value, class value of the organ that counts it as its own, or None) of each class that is a tumour
+    or lesion; networks that train organ and tumour as overlapping channels ask for it, scores never do.
     spacing_is_nominal: the header's spacing is not the true one, so distances in mm are not defined.
     """
 
@@ -48,6 +52,7 @@ class Task:
     preprocessing: str = "default"
     spacing_is_nominal: bool = False
     synthetic: bool = False
+    tumours: tuple[tuple[int, int | None], ...] = ()
 
     @property
     def num_channels(self) -> int:

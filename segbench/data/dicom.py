@@ -17,7 +17,7 @@ from matplotlib.path import Path as Polygon
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_rescale
 
-from segbench.core.errors import input_error
+from segbench.core.errors import input_error, short
 
 UNREADABLE = (
     AttributeError,
@@ -30,15 +30,26 @@ UNREADABLE = (
     NotImplementedError,
     RuntimeError,
 )  # what pydicom raises for missing tags, truncated pixels and unknown encodings
+CLOSED = ("CLOSED", "INTERPOLATED")
+"""How the types of closed contours begin: CLOSED_PLANAR, CLOSEDPLANAR_XOR, and INTERPOLATED_PLANAR of programs."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ORIENTATION_TOLERANCE = 1e-4
 GAP_TOLERANCE = 0.02  # of the distance between slices
 OFF_SLICE_TOLERANCE = 0.25  # of the distance between slices; nearer contours belong to that slice
 
 
+def in_words(error: Exception) -> str:
+    """Return what is wrong with a DICOM file for an error that reading it raised, without words of Python."""
+    if isinstance(error, AttributeError) and error.name:
+        return f"a header without the element {error.name} ({getattr(error.obj, 'filename', 'unknown file')})"
+    if isinstance(error, (KeyError, IndexError)):
+        return "a header that lacks an element, or an entry of one"
+    return f"a file that cannot be read ({short(error)})"
+
+
 def headers_by_series(folder: Path) -> dict[str, list[pydicom.Dataset]]:
     """Return series UID -> headers (no pixels) of every DICOM file below a folder; other files are passed over."""
-    series = defaultdict(list)
+    series: dict[str, list[pydicom.Dataset]] = defaultdict(list)
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True)
@@ -116,26 +127,53 @@ def referenced_series(structures: pydicom.Dataset) -> set[str]:
     }
 
 
-def contours_by_name(structures: pydicom.Dataset) -> dict[str, list[np.ndarray]]:
-    """Return structure name -> closed contours, each an N x 3 array of LPS millimetres, in the order of the set."""
-    items = {int(item.ReferencedROINumber): item.get("ContourSequence", ()) for item in structures.ROIContourSequence}
-    return {
-        str(roi.ROIName): [
-            np.reshape(np.asarray(contour.ContourData, dtype=float), (-1, 3))
-            for contour in items.get(int(roi.ROINumber), ())
-            if contour.ContourGeometricType.startswith("CLOSED")
-        ]
-        for roi in structures.StructureSetROISequence
-    }
+def structure_names(structures: pydicom.Dataset) -> list[str]:
+    """Return the names of the structures that have contours, each once, in the order of the set."""
+    return list(dict.fromkeys(name for name, contours in _drawn(structures) if contours))
+
+
+def contours_of(structures: pydicom.Dataset, name: str) -> list[np.ndarray]:
+    """Return the contours of a structure, each an N x 3 array of LPS millimetres; none for a structure without any.
+
+    Raises:
+        InputError: for a second structure of that name with contours, and for an item that encloses no area (points,
+            open contours), because a mask without it would not be the structure as drawn.
+    """
+    where = f"{structures.filename}, structure {name}"
+    found = [contours for other, contours in _drawn(structures) if other.strip() == name.strip() and contours]
+    if not found:
+        return []
+    if len(found) > 1:
+        expected, fix = "one structure of that name", "rename or delete one in the planning program"
+        raise input_error(where, found=f"{len(found)} of them", expected=expected, fix=fix)
+    for contour in found[0]:
+        kind, points = str(contour.ContourGeometricType), len(contour.ContourData) // 3
+        if not kind.startswith(CLOSED) or points < 3:
+            raise input_error(
+                where,
+                found=f"an item of type {kind} with {points} point(s)",
+                expected="closed contours",
+                fix="delete the item in the planning program, or choose another structure",
+            )
+    return [np.reshape(np.asarray(contour.ContourData, dtype=float), (-1, 3)) for contour in found[0]]
+
+
+def _drawn(structures: pydicom.Dataset) -> list[tuple[str, list[pydicom.Dataset]]]:
+    """Return (name, items) of every structure; items of several sequences for one structure are all kept."""
+    items: dict[int, list[pydicom.Dataset]] = defaultdict(list)
+    for item in structures.ROIContourSequence:
+        items[int(item.ReferencedROINumber)] += item.get("ContourSequence", ())
+    return [(str(roi.ROIName), items[int(roi.ROINumber)]) for roi in structures.StructureSetROISequence]
 
 
 def mask_of(contours: Iterable[np.ndarray], *, shape_xyz: Sequence[int], affine: np.ndarray, where: Path) -> np.ndarray:
     """Return mask_XYZ (uint8): voxels whose centre lies inside the contours drawn on their slice.
 
-    Contours of one slice are combined by exclusive or, so that one inside another cuts a hole and separate ones add
-    up. Raises InputError for a contour that is not on a slice of the grid. No contours give an empty mask.
+    A contour inside another one of its slice cuts a hole, separate and overlapping ones add up, and one that is stored
+    twice counts once. No contours give an empty mask. Raises InputError for a contour that is not on a slice.
     """
     mask = np.zeros(shape_xyz, dtype=bool)
+    earlier: dict[int, list[np.ndarray]] = defaultdict(list)
     to_voxels = np.linalg.inv(affine) @ LPS_TO_RAS
     centres = np.stack(np.meshgrid(*map(np.arange, shape_xyz[:2]), indexing="ij"), axis=-1).reshape(-1, 2)
     for points_mm in contours:
@@ -149,5 +187,18 @@ def mask_of(contours: Iterable[np.ndarray], *, shape_xyz: Sequence[int], affine:
                 expected="contours on slices of the image",
                 fix="get the structure set of this series",
             )
-        mask[:, :, level] ^= Polygon(points[:, :2]).contains_points(centres).reshape(shape_xyz[:2])
+        area_XY = Polygon(points[:, :2]).contains_points(centres).reshape(shape_xyz[:2])
+        if any(np.array_equal(area_XY, other_XY) for other_XY in earlier[level]):
+            continue
+        if any(_overlap(area_XY, other_XY) for other_XY in earlier[level]):
+            mask[:, :, level] |= area_XY
+        else:
+            mask[:, :, level] ^= area_XY
+        earlier[level].append(area_XY)
     return mask.astype(np.uint8)
+
+
+def _overlap(first_XY: np.ndarray, second_XY: np.ndarray) -> bool:
+    """Tell whether two areas share voxels and neither lies inside the other."""
+    shared = np.count_nonzero(first_XY & second_XY)
+    return bool(0 < shared < min(np.count_nonzero(first_XY), np.count_nonzero(second_XY)))

@@ -6,13 +6,12 @@ import importlib
 from functools import cache
 from pathlib import Path
 
-import nibabel as nib
-
 from segbench.core import cards
 from segbench.core.case import Case, CaseFiles
 from segbench.core.files import sha256_of
 from segbench.core.task import Task
 from segbench.data import layouts
+from segbench.data.volumes import open_volume
 
 
 @cache
@@ -43,7 +42,9 @@ def ingest(task: Task, card: dict, data_root: Path) -> list[Case]:
 
 def manifest_row(task_name: str, files: CaseFiles) -> Case:
     """Return what one case is: paths, hashes and the geometry of its first image."""
-    header = nib.load(files.image_paths[0])
+    image = open_volume(files.image_paths[0])
+    (x, y, z), (dx, dy, dz) = image.shape[:3], image.spacing_mm_xyz
+    assert files.label_path is not None, "only labelled cases are discovered"
     return Case(
         task=task_name,
         case_id=files.case_id,
@@ -52,7 +53,7 @@ def manifest_row(task_name: str, files: CaseFiles) -> Case:
         label_path=str(files.label_path),
         image_sha256=sha256_of(*files.image_paths),
         label_sha256=sha256_of(files.label_path),
-        shape_xyz=tuple(int(size) for size in header.shape[:3]),
-        spacing_mm_xyz=tuple(round(float(size), 6) for size in nib.affines.voxel_sizes(header.affine)),
-        orientation="".join(nib.aff2axcodes(header.affine)),
+        shape_xyz=(x, y, z),
+        spacing_mm_xyz=(round(dx, 6), round(dy, 6), round(dz, 6)),
+        orientation=image.orientation,
     )

@@ -1,20 +1,22 @@
 """Generic folder layouts; each function named in a card returns the labelled cases below a folder.
 
-Paths of a data set's own listing must stay below its folder, links included.
+Paths of a data set's own listing must stay below its folder; links in the file system are followed.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from segbench.core import cards
 from segbench.core.case import CaseFiles
 from segbench.core.errors import Problem, input_error, raise_problems
+from segbench.core.names import CHANNEL
+from segbench.data.volumes import SUFFIXES
 
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
 PatientOf = Callable[[str], str]
 
 
@@ -30,7 +32,10 @@ def nnunet_raw(folder: Path, card: dict) -> list[CaseFiles]:
 
 
 def table(folder: Path, card: dict) -> list[CaseFiles]:
-    """A table cases.csv or cases.tsv with columns case, patient, label and one image column per channel name."""
+    """A table cases.csv or cases.tsv with columns case, patient, label and one image column per channel name.
+
+    The separator is the comma, semicolon or tab that the head has most.
+    """
     path = next((folder / name for name in ("cases.csv", "cases.tsv") if (folder / name).exists()), None)
     if path is None:
         raise input_error(folder / "cases.csv", found="no file", expected="the table of cases", fix=card["obtain"])
@@ -49,7 +54,9 @@ def table(folder: Path, card: dict) -> list[CaseFiles]:
 def _table_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Return the rows of a table with at least these columns; what is no such table raises InputError."""
     try:
-        reader = csv.DictReader(_text(path).splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
+        lines = _text(path).splitlines()
+        separator = max(",;\t", key=(lines or [""])[0].count)
+        reader = csv.DictReader(lines, delimiter=separator)
         rows = list(reader)
     except (OSError, ValueError, csv.Error) as error:
         raise input_error(path, found=f"no table ({error})", expected="text in UTF-8", fix="fix the file") from error
@@ -106,8 +113,15 @@ def channel_names(folder: Path, content: dict) -> list[str]:
 
 
 def folder_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
-    """Return the cases of a folder in Decathlon or nnU-Net layout, told apart by its dataset.json."""
-    return (msd_cases if "training" in content else nnunet_cases)(folder, content, patient_of=patient_of)
+    """Return the cases of a folder in Decathlon or nnU-Net layout, as its dataset.json says."""
+    is_nnunet = "training" not in content or {"channel_names", "file_ending"} <= content.keys()
+    return (nnunet_cases if is_nnunet else msd_cases)(folder, content, patient_of=patient_of)
+
+
+def is_datalist(content: dict) -> bool:
+    """Return whether a dataset.json is a MONAI datalist: cases with folds, nothing on labels or channels."""
+    entries = content.get("training")
+    return isinstance(entries, list) and not content.keys() & {"labels", "modality", "channel_names"}
 
 
 def msd_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
@@ -118,17 +132,35 @@ def msd_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[Cas
         raise input_error(path, found="no training cases", expected="a list `training`", fix="add the list")
     cases, problems = [], []
     for number, entry in enumerate(entries):
-        named = [entry.get(key) for key in ("image", "label")] if isinstance(entry, dict) else [None]
-        if not all(isinstance(name, str) and name for name in named):
+        found = _entry(entry)
+        if found is None:
             problems.append(
                 Problem(f"{path}: training[{number}]", str(entry)[:60], "an image and a label", "fix the entry")
             )
             continue
-        image, label = (_inside(folder, name, path, problems) for name in named)
-        case_id = stem(image.name)
-        cases.append(CaseFiles(case_id, patient_of(case_id), (image,), label))
+        *images, label = (_inside(folder, name, path, problems) for name in found)
+        case_id = stem(images[0].name) if len(images) == 1 else CHANNEL.sub("", stem(images[0].name))
+        if len(images) == 1 and not os.path.exists(images[0]):
+            images = _channel_files(images[0], len(channel_names(folder, content))) or images
+        cases.append(CaseFiles(case_id, patient_of(case_id), tuple(images), label))
     raise_problems(problems)
     return cases
+
+
+def _entry(entry: object) -> list[str] | None:
+    """Return the paths of an entry, the label last; an image may be a list of files, one per channel (MONAI)."""
+    if not isinstance(entry, dict):
+        return None
+    image = entry.get("image")
+    paths = [*(image if isinstance(image, list) else [image]), entry.get("label")]
+    return paths if len(paths) > 1 and all(isinstance(name, str) and name for name in paths) else None
+
+
+def _channel_files(image: Path, channels: int) -> list[Path]:
+    """Return IMAGE_0000, IMAGE_0001, ... of a listed IMAGE, as nnU-Net v1 stores them; none without the first."""
+    name = stem(image.name)
+    paths = [image.with_name(f"{name}_{number:04d}{image.name[len(name) :]}") for number in range(max(1, channels))]
+    return paths if os.path.exists(paths[0]) else []
 
 
 def nnunet_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
@@ -146,6 +178,8 @@ def nnunet_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[
             expected=f"one of {', '.join(SUFFIXES)}",
             fix="fix file_ending, or convert the files",
         )
+    if "dataset" in content:
+        return _nnunet_listed(folder, content["dataset"], patient_of=patient_of)
     cases, problems = [], []
     for label in find(folder / "labelsTr", f"*{ending}"):
         case_id = label.name.removesuffix(ending)
@@ -167,6 +201,26 @@ def nnunet_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[
     return cases
 
 
+def _nnunet_listed(folder: Path, listed: object, *, patient_of: PatientOf) -> list[CaseFiles]:
+    """Return the cases of nnU-Net v2's key `dataset`: {case: {"images": [paths], "label": path}}."""
+    path = folder / "dataset.json"
+    if not isinstance(listed, dict) or not listed:
+        wrong = f"`dataset` {str(listed)[:40]}"
+        raise input_error(path, found=wrong, expected='{case: {"images": [...], "label": ...}}', fix="fix `dataset`")
+    cases: list[CaseFiles] = []
+    problems: list[Problem] = []
+    for case_id, entry in listed.items():
+        found = _entry({"image": entry.get("images"), "label": entry.get("label")} if isinstance(entry, dict) else None)
+        if found is None:
+            where = f"{path}: dataset[{case_id!r}]"
+            problems.append(Problem(where, str(entry)[:60], '"images" and "label"', "fix the entry"))
+            continue
+        *images, label = (_inside(folder, name, path, problems) for name in found)
+        cases.append(CaseFiles(case_id, patient_of(case_id), tuple(images), label))
+    raise_problems(problems)
+    return cases
+
+
 def find(root: Path, pattern: str) -> list[Path]:
     """Return what matches a glob pattern below a folder, in order of path, without hidden files and folders.
 
@@ -179,7 +233,8 @@ def find(root: Path, pattern: str) -> list[Path]:
 
 def stem(name: str) -> str:
     """Return a file name without its image suffix."""
-    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+    low = name.lower()
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if low.endswith(suffix)), name)
 
 
 def _listed(numbers: list[int]) -> str:
@@ -188,16 +243,25 @@ def _listed(numbers: list[int]) -> str:
 
 
 def _inside(folder: Path, name: str, listing: Path, problems: list[Problem]) -> Path:
-    """Return a listed path; one that leaves the folder, by dots, from the root or by a link, is a problem."""
+    """Return a listed path; one that leaves the folder by dots or from the root is a problem.
+
+    Links are followed: who made them in the file system wants the files behind them.
+    """
     path = folder / name
     try:
         path.exists()  # also raises for names that are too long
-        inside = not Path(name).is_absolute() and path.resolve().is_relative_to(folder.resolve())
+        path.resolve()
+        inside = not Path(name).is_absolute() and ".." not in Path(os.path.normpath(name)).parts
     except (OSError, ValueError, RuntimeError) as error:  # too long a name, a zero byte, links in a circle
         problems.append(Problem(str(listing), f"{name[:60]!r}, no path ({error})"[:160], "paths", "fix the listing"))
         return path
     if not inside:
         problems.append(
-            Problem(str(listing), f"a path outside the folder ({name})", "paths below it", "fix the listing")
+            Problem(
+                str(listing),
+                f"a path outside the folder ({name})",
+                "paths below it",
+                "fix the listing, or link the file",
+            )
         )
     return path

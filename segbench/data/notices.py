@@ -1,6 +1,6 @@
 """What a person should know of a data set that was accepted: nothing here stops a run.
 
-A problem says that a data set cannot be used; a notice says what would mislead: a spacing that is not the true one, too
+A problem says that a data set cannot be used; a notice says what would mislead: a nominal spacing, too
 few patients, patients shared with another data set, values that need clipping.
 """
 
@@ -24,7 +24,8 @@ class Seen:
     """What the check saw of one readable case.
 
     ranges: lowest and highest value of each channel; labels: the stored label values; checksum: of the voxels of all
-    channels; oddities: sentences on headers that programs read differently.
+    channels; oddities: sentences on headers that programs read differently; ignored: values that occur and mark voxels
+    which count nowhere; is_sound: the case has no problem, so that ranges and labels can be taken at their word.
     """
 
     case: CaseFiles
@@ -32,11 +33,20 @@ class Seen:
     labels: frozenset[int]
     checksum: int
     oddities: tuple[str, ...] = ()
+    ignored: frozenset[int] = frozenset()
+    is_sound: bool = True
 
 
-def notices_of(seen: Sequence[Seen], values: set[int], modalities: Sequence[str]) -> list[str]:
-    """Return the notices that follow from the cases alone. values: the declared label values."""
-    return [*_size(seen), *_labels(seen, values), *_ranges(seen, modalities), *_oddities(seen)]
+def notices_of(
+    seen: Sequence[Seen], values: set[int], modalities: Sequence[str], *, cases: Sequence[CaseFiles]
+) -> list[str]:
+    """Return the notices that follow from the cases alone: from sound ones only, as far as voxels are concerned.
+
+    values: the declared label values. cases: all cases of the data set.
+    """
+    sound = [item for item in seen if item.is_sound]
+    labels = _labels(sound, values, complete=len(sound) == len(cases))
+    return [*_size(cases), *labels, *_ignored(sound), *_ranges(sound, modalities), *_oddities(seen)]
 
 
 def card_notices(name: str, cards: Mapping[str, dict], cases: int) -> list[str]:
@@ -48,11 +58,11 @@ def card_notices(name: str, cards: Mapping[str, dict], cases: int) -> list[str]:
         if item["patient_namespace"] == card["patient_namespace"] and item["folder"] != card["folder"]
     ]
     found = []
-    if cases < expected_count(card):
+    if cases < expected_count(card) and not card["synthetic"]:
         found.append(f"{cases} of the {expected_count(card)} labelled cases that the card {name} expects")
     if card["spacing_is_nominal"]:
-        found.append(f"the spacing in the headers is not the true one (card {name}): no distance in mm is reported")
-    if shared:
+        found.append(f"the spacing in the headers is nominal (card {name}): no distance in mm is reported")
+    if shared and not card["synthetic"]:
         found.append(f"its patients are also those of {', '.join(shared)}: split them alike, as seeded and kfold do")
     if not card["permits"]["commercial"]:
         found.append(f"not for commercial use ({card['licence']})")
@@ -66,21 +76,31 @@ def unlisted(folder: Path, cases: Sequence[CaseFiles]) -> list[str]:
     return [f"{len(left)} files in labelsTr that dataset.json does not list: {_some(left)}"] if left else []
 
 
-def _size(seen: Sequence[Seen]) -> Iterator[str]:
-    patients = len({item.case.patient_id for item in seen})
+def _size(cases: Sequence[CaseFiles]) -> Iterator[str]:
+    patients = len({case.patient_id for case in cases})
     if patients == 1:
         yield "one patient: it cannot be split into training and test"
     elif patients < FEW_PATIENTS:
         yield f"{patients} patients: enough to try the format, too few to compare models"
 
 
-def _labels(seen: Sequence[Seen], values: set[int]) -> Iterator[str]:
+def _labels(seen: Sequence[Seen], values: set[int], *, complete: bool) -> Iterator[str]:
     empty = [item.case.case_id for item in seen if not item.labels - {0}]
     if empty:
         yield f"{len(empty)} of {len(seen)} label maps are empty: {_some(empty)}"
     absent = values - {0} - set().union(*(item.labels for item in seen))
-    if absent and len(empty) < len(seen):
+    if absent and complete and len(empty) < len(seen):
         yield f"label values in no case: {_some(sorted(absent))}"
+
+
+def _ignored(seen: Sequence[Seen]) -> Iterator[str]:
+    cases = [item.case.case_id for item in seen if item.ignored]
+    if cases:
+        values = sorted(set().union(*(item.ignored for item in seen)))
+        yield (
+            f"ignored voxels (label {_some(values)}) in {len(cases)} of {len(seen)} cases, which count nowhere: "
+            f"{_some(cases)}"
+        )
 
 
 def _ranges(seen: Sequence[Seen], modalities: Sequence[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Preprocess cases: read, bring onto the recipe's grid (`segbench.data.resampling`), store.
+"""Preprocess cases: read, bring onto the recipe's grid (`segbench.data.geometry`), store.
 
 The address of a preprocessed case is a hash of its input files, its label merges, its recipe and the code of these
 steps, so a stale file cannot be used and equal cases are shared between runs.
@@ -11,25 +11,31 @@ from functools import partial
 from pathlib import Path
 
 from segbench.core.case import Case
+from segbench.core.code import code_digest
 from segbench.core.errors import InputError, Problem, raise_problems
 from segbench.core.progress import Progress
-from segbench.core.provenance import PREPROCESSED_CODE, code_fingerprint, content_hash
+from segbench.core.provenance import content_hash
 from segbench.core.task import Task
+from segbench.data.geometry import Geometry
 from segbench.data.parallel import mapped
 from segbench.data.preprocessing_recipes import PreprocessingRecipe
 from segbench.data.readers import read_image, read_label
-from segbench.data.resampling import normalise, to_grid
+from segbench.data.resampling import normalise
 from segbench.data.store import is_stored, write_case
+
+NOT_IN_ADDRESS = ("segbench/data/parallel.py", "segbench/data/preprocessing_recipes.py")
+"""Code that cannot change a case: the pool of processes, and the recipes (the address holds the case's own)."""
 
 
 def store_folder(case: Case, card: dict, recipe: PreprocessingRecipe, *, store_root: Path) -> Path:
     """Return the content address of a preprocessed case."""
     address = content_hash(
         {
-            "code": code_fingerprint(PREPROCESSED_CODE),
+            "code": code_digest("segbench/data/preprocess.py", without=NOT_IN_ADDRESS),
             "image": case.image_sha256,
             "label": case.label_sha256,
             "merge": card.get("merge", {}),
+            "ignore_labels": card.get("ignore_labels", []),
             "channels": card["channels"],
             "recipe": recipe.to_dict(),
         }
@@ -44,10 +50,12 @@ def preprocess_case(case: Case, task: Task, card: dict, recipe: PreprocessingRec
         return folder
     images_CXYZ, affine = read_image(case)
     labels_XYZ = read_label(case, card)
-    images_CZYX, labels_ZYX, geometry = to_grid(images_CXYZ, labels_XYZ, affine, recipe)
+    geometry = Geometry.of(images_CXYZ, affine, recipe)
+    images_CZYX = geometry.to_grid(images_CXYZ, recipe)
     for channel, image_ZYX in zip(task.channels, images_CZYX, strict=True):
         normalise(image_ZYX, channel.modality, recipe)
-    write_case(folder, images_CZYX, labels_ZYX, geometry | {"case_id": case.case_id, "task": task.name})
+    about = {"case_id": case.case_id, "task": task.name, "geometry": geometry.to_dict()}
+    write_case(folder, images_CZYX, geometry.labels_to_grid(labels_XYZ), about)
     return folder
 
 

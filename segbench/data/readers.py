@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from segbench.core.case import Case
 from segbench.core.errors import input_error
 from segbench.core.files import sha256_of
+from segbench.core.task import IGNORED
+from segbench.data.volumes import open_volume, whole_numbers
 
 
 def read_image(case: Case) -> tuple[np.ndarray, np.ndarray]:
@@ -27,26 +28,23 @@ def read_image(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_channels(paths: Sequence[Path | str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return images_CXYZ (float32) of image files and the affine of the first."""
-    volumes, affine = [], None
-    for path in paths:
-        image = nib.load(path)
-        affine = image.affine if affine is None else affine
-        data = np.asarray(image.dataobj, dtype=np.float32)
-        volumes += [data] if data.ndim == 3 else list(np.moveaxis(data, -1, 0))
-    return np.stack(volumes), affine
+    """Return images_CXYZ (float32) of image files and the affine (mm) of the first."""
+    volumes = [open_volume(path) for path in paths]
+    channels = [channel.astype(np.float32) for volume in volumes for channel in volume.channels()]
+    return np.stack(channels), volumes[0].affine
 
 
 def read_label(case: Case, card: dict) -> np.ndarray:
-    """Return labels_XYZ (uint8) after the card's merges.
+    """Return labels_XYZ (uint8) after the card's merges; ignored voxels have the value `IGNORED`.
 
     A value that the card does not declare, and a file that changed since `ingest`, raise InputError.
     """
     _refuse_changed(case, [case.label_path], case.label_sha256)
-    stored = np.asarray(nib.load(case.label_path).dataobj)
+    stored = whole_numbers(open_volume(case.label_path).voxels())
     labels = np.zeros(stored.shape, dtype=np.uint8)
     merge = {int(key): int(value) for key, value in card.get("merge", {}).items()}
-    declared = {int(value) for value in card["classes"]} | {0}
+    merge |= dict.fromkeys(card.get("ignore_labels", ()), IGNORED)
+    declared = {int(value) for value in card["classes"]} | {0, *merge.values()}
     for value in np.unique(stored):
         target = merge.get(int(value), int(value))
         if value != int(value) or target not in declared:

@@ -1,7 +1,6 @@
-"""From the native grid to the preprocessed one: orient, crop, resample, normalise.
+"""Arithmetic of preprocessing: resampling of images and labels, normalisation, the box to crop to.
 
-Axis legend: C channel, X Y Z native, Z Y X preprocessed. Order of the steps: RAS+ orientation, crop to the box of
-voxels that are non-zero in any channel, resampling to the recipe's spacing, normalisation.
+Axis legend: C channel, X Y Z native, Z Y X preprocessed. The order of the steps is in `segbench.data.geometry`.
 
 Resampling keeps the field of view (voxel edges aligned, edge values continued). An interpolating spline on a grid of
 other spacing is a linear map along one axis after the other, so each axis is one matrix product; the matrices are
@@ -14,56 +13,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-import nibabel as nib
 import numpy as np
-from nibabel import orientations
 from scipy import ndimage
 
 from segbench.data.preprocessing_recipes import PreprocessingRecipe
-
-
-def to_grid(
-    images_CXYZ: np.ndarray, labels_XYZ: np.ndarray, affine: np.ndarray, recipe: PreprocessingRecipe
-) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Orient to RAS+, crop and resample; return images_CZYX, labels_ZYX and the geometry that leads back."""
-    to_ras = orientations.io_orientation(affine)
-    ras_images = np.stack([orientations.apply_orientation(image, to_ras) for image in images_CXYZ])
-    ras_labels = orientations.apply_orientation(labels_XYZ, to_ras)
-    box = nonzero_box(ras_images) if recipe.crop_to_nonzero else tuple(slice(0, size) for size in ras_labels.shape)
-    images_CZYX = ras_images[(slice(None), *box)].transpose(0, 3, 2, 1)
-    labels_ZYX = ras_labels[box].transpose(2, 1, 0)
-    native_mm_zyx = ras_spacing_mm_zyx(affine)
-    target_mm_zyx = recipe.spacing_mm_zyx or native_mm_zyx
-    shape_zyx = new_shape_zyx(labels_ZYX.shape, native_mm_zyx, target_mm_zyx)
-    geometry = {
-        "native_shape_xyz": list(labels_XYZ.shape),
-        "native_affine": affine.tolist(),
-        "orientation": to_ras.tolist(),
-        "box_ras": [[part.start, part.stop] for part in box],
-        "cropped_shape_zyx": list(labels_ZYX.shape),
-        "preprocessed_shape_zyx": list(shape_zyx),
-        "preprocessed_spacing_mm_zyx": [
-            size * old / new for size, old, new in zip(labels_ZYX.shape, native_mm_zyx, shape_zyx, strict=True)
-        ],
-    }
-    coarse = coarse_axis(native_mm_zyx, target_mm_zyx, anisotropy=recipe.anisotropy)
-    images = [resample(image, shape_zyx, order=recipe.image_order, coarse_axis=coarse) for image in images_CZYX]
-    return np.stack(images), resample_labels(labels_ZYX, shape_zyx), geometry
-
-
-def ras_spacing_mm_zyx(affine: np.ndarray) -> tuple[float, float, float]:
-    """Return the voxel sizes along z, y, x of the volume once it is oriented to RAS+."""
-    place = np.argsort(orientations.io_orientation(affine)[:, 0])
-    return tuple(float(value) for value in nib.affines.voxel_sizes(affine)[place][::-1])
 
 
 def new_shape_zyx(
     shape_zyx: Sequence[int], spacing_mm_zyx: Sequence[float], target_mm_zyx: Sequence[float]
 ) -> tuple[int, int, int]:
     """Return the voxels that cover the same field of view at another spacing, at least one along each axis."""
-    return tuple(
-        max(1, round(size * old / new)) for size, old, new in zip(shape_zyx, spacing_mm_zyx, target_mm_zyx, strict=True)
-    )
+    parts = zip(shape_zyx, spacing_mm_zyx, target_mm_zyx, strict=True)
+    z, y, x = (max(1, round(size * old / new)) for size, old, new in parts)
+    return z, y, x
 
 
 def coarse_axis(native_mm_zyx: Sequence[float], target_mm_zyx: Sequence[float], *, anisotropy: float) -> int | None:
@@ -173,9 +135,10 @@ def normalise(image_ZYX: np.ndarray, modality: str, recipe: PreprocessingRecipe)
 
 def nonzero_box(images_CXYZ: np.ndarray) -> tuple[slice, slice, slice]:
     """Return the box of voxels that are non-zero in any channel; the whole volume when all are zero."""
-    mask = images_CXYZ.any(axis=0)
+    mask = np.asarray(images_CXYZ.any(axis=0))
     box = []
     for axis in range(3):
         filled = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
         box.append(slice(int(filled[0]), int(filled[-1]) + 1) if len(filled) else slice(0, mask.shape[axis]))
-    return tuple(box)
+    x, y, z = box
+    return x, y, z

@@ -23,11 +23,15 @@ from typing import Any
 import blosc2
 import numpy as np
 
-from segbench.core.files import write_json
+from segbench.core.errors import InputError, input_error, short
+from segbench.core.files import part_prefix, write_json
+from segbench.core.task import IGNORED
+from segbench.data.geometry import Geometry
 
 CHUNK = 64
 IMAGE_FORM = {"block": 16, "filters": [blosc2.Filter.SHUFFLE]}
 LABEL_FORM = {"block": 32, "filters": [blosc2.Filter.NOFILTER]}  # shuffling single bytes makes reading 4 times slower
+ARRAYS = ("images.b2nd", "labels.b2nd")
 FOREGROUND_SAMPLES = 2000
 OPEN_ARRAYS = 64
 
@@ -55,6 +59,11 @@ class PreprocessedCase:
         """Preprocessed size in voxels."""
         return tuple(self.images.shape[1:])
 
+    @cached_property
+    def geometry(self) -> Geometry:
+        """The native grid and the way back to it."""
+        return Geometry.from_dict(self.meta["geometry"])
+
     def foreground(self, value: int) -> list[list[int]]:
         """Return sampled voxel positions z,y,x of a class; empty when the case has none."""
         return self.meta["foreground"].get(str(value), [])
@@ -63,11 +72,12 @@ class PreprocessedCase:
 def write_case(folder: Path, images_CZYX: np.ndarray, labels_ZYX: np.ndarray, meta: dict[str, Any]) -> None:
     """Write a preprocessed case; an existing complete one is kept."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=part_prefix(), dir=folder.parent))
     try:
         _write_array(temporary / "images.b2nd", images_CZYX.astype(np.float32, copy=False), **IMAGE_FORM)
         _write_array(temporary / "labels.b2nd", labels_ZYX.astype(np.uint8, copy=False), **LABEL_FORM)
-        write_json(temporary / "meta.json", meta | {"foreground": _foreground(labels_ZYX)})
+        sizes = {name: (temporary / name).stat().st_size for name in ARRAYS}
+        write_json(temporary / "meta.json", meta | {"foreground": _foreground(labels_ZYX), "bytes": sizes})
         os.chmod(temporary, 0o755)
         try:
             os.rename(temporary, folder)
@@ -79,15 +89,36 @@ def write_case(folder: Path, images_CZYX: np.ndarray, labels_ZYX: np.ndarray, me
 
 
 def is_stored(folder: Path) -> bool:
-    """Tell whether a preprocessed case is in the store."""
-    return (folder / "meta.json").exists()
+    """Tell whether a preprocessed case is in the store; raises `InputError` when it is there but damaged."""
+    if not (folder / "meta.json").exists():
+        return False
+    open_case(folder)
+    return True
 
 
 def open_case(folder: Path | str) -> PreprocessedCase:
-    """Open a preprocessed case without reading its voxels."""
+    """Open a preprocessed case without reading its voxels.
+
+    Raises:
+        InputError: the case is absent, was written by another version, or an array is not as long as it was written.
+    """
     folder = Path(folder)
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    return PreprocessedCase(folder, meta["case_id"], meta)
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        sizes = dict(meta["bytes"])
+        case = PreprocessedCase(folder, meta["case_id"], meta)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder / "meta.json", f"a file that cannot be used ({short(error)})") from error
+    for name in ARRAYS:
+        found = (folder / name).stat().st_size if (folder / name).is_file() else 0
+        if found != sizes.get(name):
+            raise _damaged(folder / name, f"{found} of {sizes.get(name)} bytes")
+    return case
+
+
+def _damaged(path: Path, found: str) -> InputError:
+    fix = f"delete the folder {path.parent} and run again: the case is preprocessed anew"
+    return input_error(path, found=found, expected="a preprocessed case as segbench wrote it", fix=fix)
 
 
 @lru_cache(maxsize=OPEN_ARRAYS)
@@ -111,7 +142,7 @@ def _foreground(labels_ZYX: np.ndarray) -> dict[str, list[list[int]]]:
     rng = np.random.default_rng(0)
     found = {}
     for value in np.unique(labels_ZYX):
-        if value == 0:
+        if value in (0, IGNORED):
             continue
         positions = np.argwhere(labels_ZYX == value)
         if len(positions) > FOREGROUND_SAMPLES:

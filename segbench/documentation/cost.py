@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.interface import NetworkSpec, SegmentationModel, task_set
 from models.loader import build_model
 from segbench.core.cards import model_cards, supports
+from segbench.core.code import ROOT
 from segbench.core.files import write_text
-from segbench.core.provenance import ROOT
 from segbench.core.task import Channel, Structure, Task, TaskSet
 
 Triple = tuple[int, int, int]
@@ -289,8 +289,8 @@ def cost_page(rows: Sequence[Sequence[str]]) -> str:
         "prints. Parameters and FLOPs (two per multiply-add, forward, first task) are those of the paper's size: base "
         "32, 11 tasks or those of them that a network can serve, one task for a per-task network. Parameters of the "
         "originals are those of the networks in the table of agreement: 11 tasks and a prompt for a 32x64x64 "
-        "patch, 7 tasks, 32 classes. Time and memory are those of batch 1 at the largest patch whose training step stays "
-        f"within {SECONDS_LIMIT:g} s and {MEMORY_SHARE:.0%} of the free memory of the device.",
+        "patch, 7 tasks, 32 classes. Time and memory are those of batch 1 at the largest patch whose training step "
+        f"stays within {SECONDS_LIMIT:g} s and {MEMORY_SHARE:.0%} of the free memory of the device.",
         "",
         _line(rows[0]),
         "|---" * len(rows[0]) + "|",

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from segbench.core.cards import format_cards, model_cards, objective_cards, target_names
+from segbench.core.code import ROOT
 from segbench.core.files import write_text
-from segbench.core.provenance import ROOT
 
 PAGE = ROOT / "docs" / "models.md"
 WEIGHTS_PAGE = ROOT / "docs" / "pretrained_weights.md"
@@ -98,7 +98,6 @@ def _section(name: str, card: dict[str, Any]) -> str:
         "Cites": card["citation"],
         "Original": card.get("url"),
         "Licence of the original": card.get("original_licence"),
-        "Version of our file": card.get("version"),
         "Encoder's tensors": ", ".join(f"`{key}`" for key in card.get("encoder_keys", ())),
     }
     lines += [f"- {title}: {value}" for title, value in facts.items() if value]

@@ -6,7 +6,6 @@ class values on the native grid of each test case, `OUTPUT/TASK/CASE.nii.gz` for
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
@@ -15,25 +14,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
-import numpy as np
-import psutil
 
-from segbench.core.case import Case, read_manifest
+from segbench.core.case import Case
 from segbench.core.errors import Problem, RunFailed, raise_problems
 from segbench.core.files import sha256_of, write_json
-from segbench.core.paths import RunPaths
 from segbench.core.provenance import content_hash
 from segbench.core.task import Task
 from segbench.data.readers import read_label
-from segbench.evaluation.label_maps import LabelMap, case_name, grid_problems, read_label_map
-from segbench.experiment.config import Config
-from segbench.experiment.jobs import Job, mask_folders, test_cases
+from segbench.data.volumes import open_volume
+from segbench.evaluation.label_maps import case_name
+from segbench.experiment.config import External
+from segbench.experiment.context import JobContext
+from segbench.experiment.jobs import mask_folders
+from segbench.experiment.ownership import running
 
 log = logging.getLogger(__name__)
 PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
@@ -61,19 +60,27 @@ class Masks:
         return sum(path is None for of_task in self.paths.values() for path in of_task.values())
 
 
-def train(config: Config, job: Job) -> dict:
+def train(context: JobContext) -> dict:
     """Write the job file and run the training command; return facts for the outcome."""
-    shutil.rmtree(RunPaths(config.run).external(job.id), ignore_errors=True)
-    write_job_file(config, job)
-    seconds = run_command(config, job, "train")
-    return {"train_seconds": round(seconds, 3), "device": "external", "command": config.external(job.model).train}
+    shutil.rmtree(_work(context), ignore_errors=True)
+    write_job_file(context)
+    seconds = run_command(context, "train")
+    return {"train_seconds": round(seconds, 3), "device": "external", "shell": _entry(context).train}
 
 
-def external_facts(config: Config, job: Job, masks: Masks) -> dict:
+def _entry(context: JobContext) -> External:
+    return context.config.external(context.job.model)
+
+
+def _work(context: JobContext) -> Path:
+    return context.paths.external(context.job.id).resolve()
+
+
+def external_facts(context: JobContext, masks: Masks) -> dict:
     """Return where the masks of a job come from and what they are, for its outcome."""
-    entry = config.external(job.model)
+    entry = _entry(context)
     return {
-        "command": entry.predict,
+        "shell": entry.predict,
         "predictions": entry.predictions,
         "masks": masks.sha256,
         "masks_sha256": masks.digest,
@@ -81,86 +88,80 @@ def external_facts(config: Config, job: Job, masks: Masks) -> dict:
     }
 
 
-def find_masks(config: Config, job: Job) -> Masks:
+def find_masks(context: JobContext) -> Masks:
     """Return the masks of a job, after the prediction command where there is one.
 
-    Raises RunFailed when the command fails or runs too long, and InputError for a folder that is not there and for
-    masks of cases that are no test cases. A test case without a mask is counted, not forgiven.
+    A test case without a mask is counted, not forgiven.
+
+    Raises:
+        RunFailed: the command fails or runs too long.
+        InputError: a folder is absent, or holds masks of cases that are no test cases.
     """
     seconds = 0.0
-    if config.external(job.model).predict:
-        work = write_job_file(config, job).parent
+    if _entry(context).predict:
+        work = write_job_file(context).parent
         shutil.rmtree(work / "output", ignore_errors=True)
-        folders = {task.name: work / "output" / task.name for task in job.tasks(config)}
+        folders = {task.name: work / "output" / task.name for task in context.tasks}
         for folder in folders.values():
             folder.mkdir(parents=True)
-        seconds = run_command(config, job, "predict")
+        seconds = run_command(context, "predict")
     else:
-        folders = mask_folders(config, job)
-    splits = json.loads(RunPaths(config.run).splits.read_text(encoding="utf-8"))
-    found = {task: _files(folder) for task, folder in folders.items()}
-    wanted = {task: test_cases(splits, job.fold, task) for task in folders}
-    raise_problems(
-        Problem(str(path), "a mask of no test case", f"names such as {wanted[task][0]}.nii.gz", "remove or rename it")
-        for task, files in found.items()
-        for case, path in sorted(files.items())
-        if case not in wanted[task]
-    )
+        folders = mask_folders(context.config, context.job)
+    found = {task: mask_files(folder) for task, folder in folders.items()}
+    wanted = {task: context.sides(task).test for task in folders}
+    raise_problems(problem for task, files in found.items() for problem in unexpected_masks(files, wanted[task]))
     paths = {task: {case: files.get(case) for case in wanted[task]} for task, files in found.items()}
     sha256 = {task: {case: sha256_of(path) for case, path in sorted(files.items())} for task, files in found.items()}
     return Masks(paths, sha256, seconds)
 
 
-def _files(folder: Path) -> dict[str, Path]:
+def unexpected_masks(files: Mapping[str, Path], wanted: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem for each mask that belongs to none of the wanted test cases."""
+    for case, path in sorted(files.items()):
+        if case not in wanted:
+            yield Problem(
+                str(path), "a mask of no test case", f"names such as {wanted[0]}.nii.gz", "remove or rename it"
+            )
+
+
+def mask_files(folder: Path) -> dict[str, Path]:
+    """Return case -> mask of a folder; raises `InputError` when there is no folder, or two masks of one case."""
     if not folder.is_dir():
         raise_problems([Problem(str(folder), "no such folder", "a folder of masks", "fix predictions in the config")])
-    paths = [path for path in sorted(folder.iterdir()) if case_name(path.name)]
-    names = [case_name(path.name) for path in paths]
+    named = [(name, path) for path in sorted(folder.iterdir()) if (name := case_name(path.name))]
+    names = [name for name, _ in named]
     raise_problems(
         Problem(str(folder / name), "stored twice", "one file per case", "remove the stale one")
         for name in sorted({name for name in names if names.count(name) > 1})
     )
-    return dict(zip(names, paths, strict=True))
+    return dict(named)
 
 
-def read_mask(path: Path, case: Case, task: Task) -> LabelMap:
-    """Return a mask on the case's native grid; another grid or an undeclared value raises InputError."""
-    mask = read_label_map(path, frozenset(range(len(task.classes) + 1)))
-    label = nib.load(case.label_path)
-    raise_problems(grid_problems(LabelMap(Path(case.label_path), np.broadcast_to(0, label.shape), label.affine), mask))
-    return mask
-
-
-def write_job_file(config: Config, job: Job) -> Path:
+def write_job_file(context: JobContext) -> Path:
     """Write what the commands may know: cases of both sides, labels of the training side only, where to write."""
-    paths = RunPaths(config.run)
-    work = paths.external(job.id).resolve()
-    splits = json.loads(paths.splits.read_text(encoding="utf-8"))
+    work = _work(context)
     content = {
-        "model": job.model,
-        "fold": job.fold,
-        "seed": job.seed,
+        "model": context.job.model,
+        "fold": context.job.fold,
+        "seed": context.job.seed,
         "work": str(work),
         "output": str(work / "output"),
-        "tasks": [_task(config, job, task, splits["folds"][str(job.fold)][task.name]) for task in job.tasks(config)],
+        "tasks": [_task(context, task) for task in context.tasks],
     }
     write_json(work / "job.json", content)
     return work / "job.json"
 
 
-def _task(config: Config, job: Job, task: Task, sides: dict[str, list[str]]) -> dict:
-    paths = RunPaths(config.run)
-    known = {case.case_id: case for case in read_manifest(paths.manifest(task.name))}
-    labels = paths.external(job.id).resolve() / "labels" / task.name
+def _task(context: JobContext, task: Task) -> dict:
+    sides, card = context.sides(task.name), context.config.dataset_cards[task.name]
+    labels = _work(context) / "labels" / task.name
+    training = [context.case(task.name, name) for name in sides.train]
     return {
         "name": task.name,
         "channels": [{"name": item.name, "modality": item.modality} for item in task.channels],
         "classes": {str(value): name for value, name in enumerate(task.classes, start=1)},
-        "training": [
-            _case(known[name]) | {"label": _class_values(known[name], config.dataset_cards[task.name], labels)}
-            for name in sides["train"]
-        ],
-        "test": [_case(known[name]) for name in sides["test"]],
+        "training": [_case(case) | {"label": _class_values(case, card, labels)} for case in training],
+        "test": [_case(context.case(task.name, name)) for name in sides.test],
     }
 
 
@@ -170,24 +171,24 @@ def _case(case: Case) -> dict:
 
 
 def _class_values(case: Case, card: dict, folder: Path) -> str:
-    """Return the path of a label map in class values: the stored file, or a copy where the card merges values."""
-    if not card.get("merge"):
+    """Return the path of a label map in class values: the stored file, or a copy where its card changes values."""
+    if not (card.get("merge") or card.get("ignore_labels")):
         return str(Path(case.label_path).resolve())
     path = folder / f"{case.case_id}.nii.gz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(read_label(case, card), nib.load(case.label_path).affine), path)
+        nib.save(nib.Nifti1Image(read_label(case, card), open_volume(case.label_path).affine), path)
     return str(path)
 
 
-def run_command(config: Config, job: Job, step: str) -> float:
-    """Run the entry's command and return its seconds; all its output goes to COMMAND.log in the working folder.
+def run_command(context: JobContext, step: str) -> float:
+    """Run the entry's command and return its seconds; all its output goes to STEP.log in the working folder.
 
-    Raises RunFailed with the last lines of the log when the command fails, and when it takes longer than allowed; then
-    it is ended with all the processes that it started, and so it is when this process is told to end.
+    Raises:
+        RunFailed: the command fails (with the last lines of its log), or takes longer than allowed; then it is ended
+            with all the processes that it started, and so it is when this process gets the signal to end.
     """
-    entry = config.external(job.model)
-    work = RunPaths(config.run).external(job.id).resolve()
+    entry, work, job = _entry(context), _work(context), context.job
     fields = {
         "job": work / "job.json",
         "work": work,
@@ -212,7 +213,7 @@ def run_command(config: Config, job: Job, step: str) -> float:
             start_new_session=True,
         )
         try:
-            with _recorded(config, job, step, process):
+            with _recorded(context, step, process):
                 status = process.wait(timeout=entry.limit_minutes * 60)
         except subprocess.TimeoutExpired:
             raise RunFailed(f"{path}: the command took longer than {entry.limit_minutes:g} minutes") from None
@@ -220,21 +221,19 @@ def run_command(config: Config, job: Job, step: str) -> float:
             _end(process)
     if status:
         tail = " | ".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
-        raise RunFailed(f"{path}: the command left with status {status}: {tail}")
+        raise RunFailed(f"{path}: the command exited with status {status}: {tail}")
     return time.monotonic() - began
 
 
 @contextmanager
-def _recorded(config: Config, job: Job, step: str, process: subprocess.Popen) -> Iterator[None]:
+def _recorded(context: JobContext, step: str, process: subprocess.Popen) -> Iterator[None]:
     """Keep a record of the command for `recover`, and turn the signal to end into an exit that ends the command."""
-    path = RunPaths(config.run).root / "state" / "running" / f"command.{step}.{job.id}.json"
     former = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        write_json(path, {"pid": process.pid, "created": psutil.Process(process.pid).create_time()})
-        yield
+        with running(context.paths.running, f"command.{step}.{context.job.id}", pid=process.pid):
+            yield
     finally:
         signal.signal(signal.SIGTERM, former)
-        path.unlink(missing_ok=True)
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -5,44 +5,77 @@ Every defect is a `Problem` that names the file; nothing is resampled, reoriente
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import nibabel as nib
 import numpy as np
 
 from segbench.core.errors import InputError, Problem, input_error, raise_problems, short
-from segbench.data.checks import MAX_VOXELS, UNREADABLE
+from segbench.core.names import matched
+from segbench.data.checks import MAX_VOXELS, header_notices, implausible_spacing
+from segbench.data.volumes import (
+    FORMATS,
+    SUFFIXES,
+    UNREADABLE,
+    Volume,
+    grid_difference,
+    readable_volume,
+    whole_numbers,
+)
 
-SUFFIXES = (".nii.gz", ".nii")
 LARGEST_LABEL = 65_535
-GRID_TOLERANCE = 0.05
-"""Largest shift between two grids, at their worst corner, as a fraction of the smallest voxel side."""
 SHEAR_TOLERANCE = 1e-3
-Pair = tuple[str, Path, Path | None]
-"""Case, reference, prediction; None for a missing prediction."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A reference and its prediction, None where it is missing; structure: the one in these files, None for all."""
+
+    case: str
+    reference: Path
+    prediction: Path | None
+    patient: str
+    structure: str | None = None
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Whole-numbered labels with their affine; `path` is for messages."""
+    """Whole-numbered labels with their affine (mm); `path` is for messages.
+
+    notices: what the header leaves open, or what programs read differently.
+    """
 
     path: Path
     labels_XYZ: np.ndarray
     affine: np.ndarray
+    notices: tuple[str, ...] = ()
 
     @property
     def spacing_mm_xyz(self) -> tuple[float, float, float]:
         """Voxel sizes along the axes of the array."""
-        return tuple(float(size) for size in nib.affines.voxel_sizes(self.affine))
+        x, y, z = (float(size) for size in nib.affines.voxel_sizes(self.affine))
+        return x, y, z
 
 
-def pairs(reference: Path, prediction: Path) -> list[Pair]:
+def pairs(
+    reference: Path, prediction: Path, *, patient: str | None = None, structures_from_files: bool = False
+) -> list[Pair]:
     """Return the cases of two files or two folders, sorted by name.
 
     Files of folders belong together by their path below the folder without the suffix. A reference without prediction
-    is a case with None. Raises `InputError` for a missing file or folder, a file beside a folder, a case stored twice,
+    is a pair with None.
+
+    Args:
+        reference: a label map, or a folder of them.
+        prediction: the same for predictions.
+        patient: "file" or "folder" says what one patient is, where files lie in folders; None asks the names.
+        structures_from_files: a folder is a case, and each of its files holds the structure that its name says.
+
+    Raises `InputError` for a missing file or folder, a file beside a folder, a case stored twice,
     a prediction without a reference, a folder without a label map and predictions of which none fits.
     """
     absent = [path for path in (reference, prediction) if not path.exists()]
@@ -55,21 +88,66 @@ def pairs(reference: Path, prediction: Path) -> list[Pair]:
             prediction, found=kinds[0], expected=f"{kinds[1]}, like the reference", fix="give two files or two folders"
         )
     if reference.is_file():
-        return [(case_name(reference.name) or reference.name, reference, prediction)]
-    return _folder_pairs(reference, prediction)
+        name = case_name(reference.name) or reference.name
+        return [Pair(name, reference, prediction, name)]
+    found = _folder_pairs(reference, prediction)
+    if structures_from_files:
+        return _structure_pairs(reference, found)
+    names = [case for case, _, _ in found]
+    by_folder = patient == "folder" or (patient is None and _folders_are_patients(reference, names))
+    return [Pair(case, one, other, _folder_of(case) or case if by_folder else case) for case, one, other in found]
 
 
-def _folder_pairs(reference: Path, prediction: Path) -> list[Pair]:
+def _structure_pairs(folder: Path, found: list[tuple[str, Path, Path | None]]) -> list[Pair]:
+    """Return pairs of which each holds one structure: `s1/liver` is the structure liver of the case s1."""
+    loose = [case for case, _, _ in found if not _folder_of(case)]
+    if loose:
+        expected = "a folder per case with a file per structure"
+        fix = "put the files of a case into a folder of its own"
+        raise input_error(folder, found=f"the file {loose[0]} in no folder", expected=expected, fix=fix)
+    return [
+        Pair(_folder_of(case), one, other, _folder_of(case), PurePosixPath(case).name) for case, one, other in found
+    ]
+
+
+def _folders_are_patients(where: Path, cases: Sequence[str]) -> bool:
+    """Tell from the names whether folders are patients: their files then have the same names (liver, spleen, ...).
+
+    Several files of other names in a folder can be studies of one patient or patients of one site: only the user knows.
+    """
+    inside = defaultdict(list)
+    for case in cases:
+        inside[_folder_of(case)].append(PurePosixPath(case).name)
+    inside.pop("", None)
+    repeated = Counter(name for names in inside.values() for name in names)
+    unclear = [
+        folder for folder, names in inside.items() if len(names) > 1 and max(repeated[name] for name in names) == 1
+    ]
+    if unclear:
+        found = f"{len(inside[unclear[0]])} files in {unclear[0]}, each under a name of its own"
+        fix = "add `--patient folder` when a folder is a patient, or `--patient file` when a file is one"
+        raise input_error(where, found=found, expected="to know what one patient is", fix=fix)
+    return any(len(names) > 1 for names in inside.values())
+
+
+def _folder_of(case: str) -> str:
+    parent = PurePosixPath(case).parent.as_posix()
+    return "" if parent == "." else parent
+
+
+def _folder_pairs(reference: Path, prediction: Path) -> list[tuple[str, Path, Path | None]]:
     (references, problems), (predictions, more) = _volumes(reference), _volumes(prediction)
     problems += more
+    extra = sorted(predictions.keys() - references.keys())
+    spelled = matched(extra, references)
     problems += [
         Problem(
             str(predictions[case]),
             "a prediction without a reference",
-            "one of the references",
-            "remove it, or add its reference",
+            f"the name {spelled[case]}, as its reference" if case in spelled else "one of the references",
+            "rename it" if case in spelled else "remove it, or add its reference",
         )
-        for case in sorted(predictions.keys() - references.keys())
+        for case in extra
     ]
     if references and predictions and not references.keys() & predictions.keys():
         problems.append(
@@ -92,7 +170,9 @@ def _volumes(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
         if (name := case_name(path.name)) and path.is_file() and not _hidden(path.relative_to(folder))
     ]
     if not found:
-        return {}, [Problem(str(folder), "no label map", "*.nii or *.nii.gz files", "name the folder of label maps")]
+        return {}, [
+            Problem(str(folder), "no label map", f"files *{', *'.join(SUFFIXES)}", "name the folder of label maps")
+        ]
     twice = [case for case, count in Counter(case for case, _ in found).items() if count > 1]
     return dict(found), [
         Problem(
@@ -110,30 +190,33 @@ def _hidden(path: Path) -> bool:
 
 
 def case_name(file_name: str) -> str | None:
-    """Return a file name without `.nii` or `.nii.gz` in any case of letters, None for other files."""
+    """Return a file name without the suffix of an image format in any case of letters, None for other files."""
     low = file_name.lower()
     return next((file_name[: -len(suffix)] for suffix in SUFFIXES if low.endswith(suffix) and low != suffix), None)
 
 
 def read_label_map(path: Path, allowed: frozenset[int]) -> LabelMap:
     """Return a label map with the allowed values only; raises `InputError` with the problem that stopped reading."""
+    volume = readable_volume(path)
     try:
-        image = nib.load(path)
-        if (
-            not isinstance(image, nib.spatialimages.SpatialImage)
-            or int(np.prod(image.shape, dtype=object)) > MAX_VOXELS
-        ):
-            raise OSError(f"a header of shape {image.shape}")
-        data = np.asarray(image.dataobj)
-    except (*UNREADABLE, MemoryError) as error:
+        if math.prod(volume.shape) > MAX_VOXELS:
+            raise OSError(f"a header of shape {volume.shape}")
+        data = whole_numbers(volume.voxels())
+    except UNREADABLE as error:
         found = f"a file that cannot be read ({short(error)})"
-        raise input_error(path, found=found, expected="a NIfTI label map", fix="write the file again") from error
+        raise input_error(path, found=found, expected=f"a label map, {FORMATS}", fix="write the file again") from error
     problem = _shape_problem(data)
     labels_XYZ, problem = (data, problem) if problem else _whole_labels(data)
-    problem = problem or _value_problem(labels_XYZ, allowed) or _affine_problem(image.affine)
+    problem = problem or _value_problem(labels_XYZ, allowed) or _affine_problem(volume)
     if problem:
         raise InputError([Problem(str(path), *problem)])
-    return LabelMap(path, labels_XYZ, image.affine)
+    return LabelMap(path, labels_XYZ, volume.affine, _notices(volume))
+
+
+def _notices(volume: Volume) -> tuple[str, ...]:
+    implausible = implausible_spacing(volume, volume.spacing_mm_xyz)
+    sizes = [f"{implausible.found}, not {implausible.expected}: {implausible.fix}"] if implausible else []
+    return (*header_notices(volume), *sizes)
 
 
 Deviation = tuple[str, str, str] | None
@@ -168,7 +251,11 @@ def _value_problem(labels_XYZ: np.ndarray, allowed: frozenset[int]) -> Deviation
     if not unknown:
         return None
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-    return (f"labels {unknown[:5]}{more}", f"one of {sorted(allowed)}", "name them in --labels or --ignore-labels")
+    return (
+        f"labels {unknown[:5]}{more}",
+        f"one of {sorted(allowed)}",
+        "name them in --labels, --other-labels (background) or --ignore-labels (voxels that count nowhere)",
+    )
 
 
 def present_labels(labels_XYZ: np.ndarray) -> list[int]:
@@ -179,7 +266,8 @@ def present_labels(labels_XYZ: np.ndarray) -> list[int]:
     return np.flatnonzero(np.bincount(labels_XYZ.ravel(order="K"))).tolist()
 
 
-def _affine_problem(affine: np.ndarray) -> Deviation:
+def _affine_problem(volume: Volume) -> Deviation:
+    affine = volume.affine
     if affine is None or not np.isfinite(affine).all() or not (nib.affines.voxel_sizes(affine) > 0).all():
         return ("an affine without three positive voxel sizes", "a grid in mm", "write the header again")
     directions = affine[:3, :3] / nib.affines.voxel_sizes(affine)
@@ -193,38 +281,18 @@ def _affine_problem(affine: np.ndarray) -> Deviation:
 
 
 def grid_problems(reference: LabelMap, prediction: LabelMap) -> list[Problem]:
-    """Return why a prediction is not on the reference's grid, or nothing.
+    """Return why a prediction is not on the reference's grid, or nothing; the rule is that of `grid_difference`."""
+    difference = grid_difference(
+        (reference.labels_XYZ.shape, reference.affine), (prediction.labels_XYZ.shape, prediction.affine)
+    )
+    return [Problem(str(prediction.path), *difference)] if difference else []
 
-    Grids agree when no corner of the volume moves by more than `GRID_TOLERANCE` of the smallest voxel side.
+
+def without_ignored(prediction_XYZ: np.ndarray, reference_XYZ: np.ndarray, ignored: Collection[int]) -> np.ndarray:
+    """Return the prediction with background where the reference has an ignored value.
+
+    No structure has an ignored value, so such voxels are background on both sides and count in no metric: structures
+    end at the border of the ignored region in both.
     """
-    shapes = [label_map.labels_XYZ.shape for label_map in (reference, prediction)]
-    turns = ["".join(nib.aff2axcodes(label_map.affine)) for label_map in (reference, prediction)]
-    where, fix = str(prediction.path), "write predictions on the reference's grid, with its header"
-    if turns[0] != turns[1]:
-        return [
-            Problem(
-                where,
-                f"orientation {turns[1]} and shape {shapes[1]}",
-                f"{turns[0]} and {shapes[0]} as in the reference",
-                "reorient the prediction to the reference",
-            )
-        ]
-    if shapes[0] != shapes[1]:
-        return [Problem(where, f"shape {shapes[1]}", f"{shapes[0]}", "resample to the reference")]
-    shift_mm = _largest_shift_mm(reference.affine, prediction.affine, shapes[0])
-    limit_mm = GRID_TOLERANCE * min(reference.spacing_mm_xyz)
-    if shift_mm <= limit_mm:
-        return []
-    return [
-        Problem(
-            where,
-            f"an affine that differs: corners lie up to {shift_mm:.3g} mm apart",
-            f"the reference's grid within {limit_mm:.3g} mm",
-            fix,
-        )
-    ]
-
-
-def _largest_shift_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], [1], indexing="ij")).reshape(4, -1)
-    return float(np.linalg.norm(((first - second) @ corners)[:3], axis=0).max())
+    hidden_XYZ = np.isin(reference_XYZ, list(ignored)) if ignored else None
+    return prediction_XYZ if hidden_XYZ is None else np.where(hidden_XYZ, 0, prediction_XYZ)

@@ -11,98 +11,71 @@ from pathlib import Path
 
 import numpy as np
 
-from models.interface import SegmentationModel, load_strictly, read_state_dict
+from models.interface import SegmentationModel
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
-from segbench.core.paths import RunPaths
 from segbench.core.task import Task
 from segbench.data.checks import check_image
-from segbench.data.geometry import to_native
+from segbench.data.geometry import Geometry
 from segbench.data.preprocessing_recipes import preprocessing_recipe
 from segbench.data.readers import read_channels
-from segbench.data.resampling import normalise, to_grid
+from segbench.data.resampling import normalise
+from segbench.evaluation.predictors.network import probabilities
 from segbench.experiment.config import Config
-from segbench.experiment.jobs import Job, training_jobs
-from segbench.inference.sliding_window import predict_probabilities
-from segbench.training.loop import new_model
+from segbench.experiment.context import JobContext
+from segbench.experiment.jobs import training_jobs
 
 Paths = Sequence[Path]
 """The files of one image: one per channel in the order of the tasks' cards, or one 4D file."""
 
 
-def trained_network(config: Config, job: Job, *, device: str) -> SegmentationModel:
-    """Return the job's network with its final weights, in evaluation mode."""
-    path = RunPaths(config.run).train(job.id) / "weights.pt"
-    if not path.exists():
-        raise input_error(
-            path, found="no weights", expected="a finished training job", fix="run it, or name another job"
-        )
-    model = new_model(config, job)
-    load_strictly(model, read_state_dict(path), path)
-    return model.to(device).eval()
-
-
-def trained_job(config: Config, job_id: str) -> Job:
-    """Return a job whose network is trained here; another id raises `InputError` with a suggestion."""
-    jobs = {job.id: job for job in training_jobs(config) if not job.external}
+def trained_job(config: Config, job_id: str) -> JobContext:
+    """Return the context of a job whose network is trained here; another id raises `InputError` with a suggestion."""
+    jobs = {job.id: job for job in training_jobs(config) if not job.external and not job.self_supervised}
     if job_id not in jobs:
         raise input_error("--job", found=job_id, expected="a training job of this run", fix=suggestion(job_id, jobs))
-    return jobs[job_id]
+    return JobContext(config, jobs[job_id])
 
 
-def asked_tasks(config: Config, job: Job, names: Sequence[str]) -> list[Task]:
+def asked_tasks(context: JobContext, names: Sequence[str]) -> list[Task]:
     """Return the named tasks of a job, or all when none is named; unknown names raise `InputError`."""
-    known = {task.name: task for task in job.tasks(config)}
+    known = {task.name: task for task in context.tasks}
     raise_problems(
-        Problem(f"tasks of {job.id}", repr(name), "a task of the job", suggestion(name, known))
+        Problem(f"tasks of {context.job.id}", repr(name), "a task of the job", suggestion(name, known))
         for name in names
         if name not in known
     )
     return [known[name] for name in dict.fromkeys(names or known)]
 
 
-def raise_image_problems(images: Sequence[Paths], tasks: Sequence[Task]) -> None:
-    """Check every image against the channels of every task; all problems are raised at once."""
+def checked_images(images: Sequence[Paths], tasks: Sequence[Task]) -> list[str]:
+    """Check every image against the channels of every task and return the notices; problems are raised at once."""
     found = [
-        item
+        check_image(paths, list(modalities))
         for paths in images
         for modalities in dict.fromkeys(tuple(channel.modality for channel in task.channels) for task in tasks)
-        for item in check_image(paths, list(modalities))
     ]
-    raise_problems(dict.fromkeys(found))
-
-
-def probabilities(
-    model: SegmentationModel, config: Config, images_CZYX: np.ndarray, tasks: Sequence[Task]
-) -> dict[str, np.ndarray]:
-    """Return task name -> probabilities_KZYX of a preprocessed image, with the windows and mirroring of the config."""
-    return predict_probabilities(
-        model,
-        images_CZYX,
-        tasks,
-        patch_size_zyx=config.network.patch_size_zyx,
-        step=config.inference.step,
-        mirror_axes=config.inference.mirror_axes,
-    )
+    raise_problems(dict.fromkeys(problem for problems, _ in found for problem in problems))
+    return list(dict.fromkeys(notice for _, notices in found for notice in notices))
 
 
 def predict_image(
     model: SegmentationModel, config: Config, paths: Paths, tasks: Sequence[Task]
-) -> Iterator[tuple[Task, np.ndarray, np.ndarray]]:
-    """Yield (task, labels_XYZ on the native grid, affine) for every task, classes numbered as in its card.
+) -> Iterator[tuple[Task, np.ndarray]]:
+    """Yield (task, labels_XYZ on the native grid) for every task, classes numbered as in its card.
 
     Tasks with the same recipe and modalities are predicted from one encoding of every window.
     """
     images_CXYZ, affine = read_channels(paths)
-    unlabelled_XYZ = np.zeros(images_CXYZ.shape[1:], dtype=np.uint8)
     for _, group in groupby(sorted(tasks, key=_preprocessing), key=_preprocessing):
         alike = list(group)
         recipe = preprocessing_recipe(alike[0], config.preprocessing_recipes)
-        images_CZYX, _, geometry = to_grid(images_CXYZ, unlabelled_XYZ, affine, recipe)
+        geometry = Geometry.of(images_CXYZ, affine, recipe)
+        images_CZYX = geometry.to_grid(images_CXYZ, recipe)
         for channel, image_ZYX in zip(alike[0].channels, images_CZYX, strict=True):
             normalise(image_ZYX, channel.modality, recipe)
         found = probabilities(model, config, images_CZYX, alike)
         for task in alike:
-            yield task, *to_native(found[task.name], geometry)
+            yield task, geometry.probabilities_to_native(found[task.name])
 
 
 def _preprocessing(task: Task) -> tuple[str, ...]:

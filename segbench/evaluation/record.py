@@ -31,12 +31,14 @@ from segbench.core.run_record import (
     ScoredStructure,
     ScoredTask,
     SkippedCell,
+    StatisticsSettings,
     WeightsMatch,
 )
 from segbench.core.task import Task
 from segbench.data.presence import expected_count
 from segbench.experiment import jobs
 from segbench.experiment.config import Config, External
+from segbench.experiment.splits import Splits, read_splits
 from segbench.stats.aggregate import DEFAULT_POLICIES
 
 CURVE_POINTS = 200
@@ -51,7 +53,7 @@ def run_record(config: Config) -> RunRecord:
         InputError: an outcome file is missing or is not one.
     """
     paths = RunPaths(config.run)
-    splits = json.loads(paths.splits.read_text(encoding="utf-8"))
+    splits = read_splits(paths.splits)
     dump = config.model_dump(mode="json")
     records = [_job_record(config, paths, job) for job in jobs.all_jobs(config)]
     _refuse_mixed_code(config, records)
@@ -67,7 +69,10 @@ def run_record(config: Config) -> RunRecord:
         self_supervised=tuple(_objective(config, entry.key) for entry in config.upstream.self_supervised),
         tasks=tuple(_tasks(config, splits)),
         jobs=tuple(records),
-        missing_masks={metric: dict(values) for metric, values in {**DEFAULT_POLICIES, **dump["policies"]}.items()},
+        missing_masks={
+            metric: dict(values) for metric, values in {**DEFAULT_POLICIES, **dump["missing_masks"]}.items()
+        },
+        statistics=StatisticsSettings(decision_rule=config.statistics.decision_rule),
         skipped=tuple(
             SkippedCell(
                 experiment=job.experiment,
@@ -98,18 +103,11 @@ def _protocol_text(config: Config) -> str:
     return ", ".join([config.data.protocol, *others])
 
 
-def _audit(paths: RunPaths, splits: dict) -> Audit:
+def _audit(paths: RunPaths, splits: Splits) -> Audit:
     """Return what the leak audit compared and found, and how lists were repaired."""
     with open(paths.audit, newline="", encoding="utf-8") as stream:
         findings = tuple(Finding.model_validate(row) for row in csv.DictReader(stream))
-    cases = {
-        (task, case)
-        for tasks in splits["folds"].values()
-        for task, sides in tasks.items()
-        for side in ("train", "test")
-        for case in sides[side]
-    }
-    return Audit(cases=len(cases), findings=findings, changes=tuple(splits["changes"]))
+    return Audit(cases=len(splits.cases()), findings=findings, changes=tuple(splits.changes))
 
 
 def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
@@ -136,7 +134,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
         iterations=trained.get("iterations", 0),
         parameters=trained.get("parameters", 0),
         training_code=trained.get("training_code"),
-        method_code=trained.get("method_code"),
+        model_code=trained.get("model_code"),
         match=WeightsMatch.model_validate_json(json.dumps(match)) if match else None,
         device=trained.get("device", "cpu"),
         started=min(record["started"] for record in outcomes),
@@ -181,7 +179,7 @@ def _outcome(folder: Path) -> dict[str, Any]:
 def _refuse_mixed_code(config: Config, records: Iterable[JobRecord]) -> None:
     records = list(records)
     shared = {record.training_code for record in records if record.training_code}
-    own = {(config.model_entry(record.model).name, record.method_code) for record in records if record.method_code}
+    own = {(config.model_entry(record.model).name, record.model_code) for record in records if record.model_code}
     mixed = [name for name, count in Counter(name for name, _ in own).items() if count > 1]
     if (len(shared) > 1 or mixed) and not config.allow_mixed_training_code:
         what = f"{len(shared)} versions of the training code" if len(shared) > 1 else f"two versions of {mixed[0]}"
@@ -257,13 +255,13 @@ def _transfer_title(config: Config, name: str) -> str:
     return f"Pre-trained: {config.model_cards[source.name]['title'] if source else name}"
 
 
-def _tasks(config: Config, splits: dict) -> list[ScoredTask]:
+def _tasks(config: Config, splits: Splits) -> list[ScoredTask]:
     return [
         _task(config, splits, experiment, task) for experiment in EXPERIMENTS for task in config.tasks_of(experiment)
     ]
 
 
-def _task(config: Config, splits: dict, experiment: str, task: Task) -> ScoredTask:
+def _task(config: Config, splits: Splits, experiment: str, task: Task) -> ScoredTask:
     card = config.dataset_cards[task.name]
     return ScoredTask(
         name=task.name,
@@ -274,8 +272,8 @@ def _task(config: Config, splits: dict, experiment: str, task: Task) -> ScoredTa
             ScoredStructure(name=structure.name, lesion=structure.lesion, tolerance_mm=structure.tolerance_mm)
             for structure in task.structures
         ),
-        n_test=sum(len(jobs.test_cases(splits, fold, task.name)) for fold in config.data.folds),
-        n_train=len(splits["folds"][str(config.data.folds[0])][task.name]["train"]),
+        n_test=sum(len(splits.of(fold, task.name).test) for fold in config.data.folds),
+        n_train=len(splits.of(config.data.folds[0], task.name).train),
         spacing_is_nominal=task.spacing_is_nominal,
         synthetic=task.synthetic,
         licence=card["licence"],
@@ -350,6 +348,10 @@ def _notices(config: Config, paths: RunPaths) -> list[str]:
     nominal = [task.title for task in config.tasks if task.spacing_is_nominal]
     if nominal:
         notices.append(f"The spacing of {', '.join(nominal)} is nominal, so distances in mm are not defined there.")
+    for task in config.tasks:
+        path = paths.notices(task.name)
+        if not task.synthetic and path.exists():
+            notices += [f"{task.title}: {notice}." for notice in json.loads(path.read_text(encoding="utf-8"))]
     return notices + [
         f"Only {found} of {expected} labelled cases of {config.task(name).title}."
         for name in config.data.accept_partial

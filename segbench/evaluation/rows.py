@@ -12,18 +12,18 @@ from segbench.core.files import write_text
 from segbench.core.task import Task
 from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
 from segbench.experiment.config import Config
-from segbench.experiment.jobs import Job, expected_keys, skipped_cells, test_cases
+from segbench.experiment.context import JobContext
+from segbench.experiment.jobs import expected_keys, skipped_cells
+from segbench.experiment.splits import Splits
 from segbench.metrics import ScoreValue
 from segbench.metrics.registry import METRICS
 
 Row = dict[str, str]
 
 
-def case_rows(
-    config: Config, job: Job, *, task: Task, case: str, patient: str, values: Iterable[ScoreValue]
-) -> list[Row]:
+def case_rows(context: JobContext, *, task: Task, case: str, patient: str, values: Iterable[ScoreValue]) -> list[Row]:
     """Return the rows of one scored case, one per structure and metric."""
-    key = _key(config, job, task, case, patient)
+    key = _key(context, task, case, patient)
     return [
         key
         | {
@@ -40,13 +40,11 @@ def case_rows(
     ]
 
 
-def unscored_rows(
-    config: Config, job: Job, *, task: Task, case: str, patient: str, status: str, reason: str
-) -> list[Row]:
+def unscored_rows(context: JobContext, *, task: Task, case: str, patient: str, status: str, reason: str) -> list[Row]:
     """Return the rows of a case that has no scores, with the status and reason in every cell."""
     blank = {"value": "", "reference_volume_mm3": "", "prediction_volume_mm3": ""}
     return [
-        _key(config, job, task, case, patient)
+        _key(context, task, case, patient)
         | blank
         | {
             "structure": structure.name,
@@ -56,11 +54,12 @@ def unscored_rows(
             "reason": " ".join(reason.split()),
         }
         for structure in task.structures
-        for metric in config.metrics
+        for metric in context.config.metrics
     ]
 
 
-def _key(config: Config, job: Job, task: Task, case: str, patient: str) -> Row:
+def _key(context: JobContext, task: Task, case: str, patient: str) -> Row:
+    job = context.job
     return {
         "experiment": job.experiment,
         "model": job.model,
@@ -68,7 +67,7 @@ def _key(config: Config, job: Job, task: Task, case: str, patient: str) -> Row:
         "scope": job.scope,
         "fold": str(job.fold),
         "seed": str(job.seed),
-        "protocol": config.data.protocol_of(task.name),
+        "protocol": context.config.data.protocol_of(task.name),
         "dataset": task.name,
         "task": task.name,
         "case": case,
@@ -80,14 +79,19 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.9g}"
 
 
-def skipped_rows(config: Config, splits: dict, patients: dict[str, dict[str, str]]) -> list[Row]:
+def skipped_rows(config: Config, splits: Splits, patients: dict[str, dict[str, str]]) -> list[Row]:
     """Return a row for every expected cell that a model cannot fill, with the reason of its card."""
     return [
         row
         for job, task, reason in skipped_cells(config)
-        for case in test_cases(splits, job.fold, task.name)
+        for case in splits.of(job.fold, task.name).test
         for row in unscored_rows(
-            config, job, task=task, case=case, patient=patients[task.name][case], status="skipped", reason=reason
+            JobContext(config, job),
+            task=task,
+            case=case,
+            patient=patients[task.name][case],
+            status="skipped",
+            reason=reason,
         )
     ]
 
@@ -107,7 +111,7 @@ def read_rows(path: Path) -> list[Row]:
         return list(csv.DictReader(stream))
 
 
-def check_complete(config: Config, splits: dict, rows: Sequence[Row]) -> None:
+def check_complete(config: Config, splits: Splits, rows: Sequence[Row]) -> None:
     """Raise RunFailed unless the rows are exactly those that the config expects, each once."""
     found = [tuple(row[column] for column in KEY_COLUMNS) for row in rows]
     expected = set(expected_keys(config, splits))

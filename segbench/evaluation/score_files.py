@@ -1,20 +1,27 @@
-"""Score label maps that were made elsewhere: files or folders, any model, one row per structure and metric."""
+"""Score label maps of external models: files or folders, any model, one row per structure and metric."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
-from segbench.core.errors import InputError, RunFailed, raise_problems
+from segbench.core.errors import InputError, raise_problems
 from segbench.core.progress import Progress
 from segbench.core.task import Structure
-from segbench.evaluation.label_maps import LabelMap, Pair, grid_problems, pairs, present_labels, read_label_map
+from segbench.data.parallel import mapped
+from segbench.evaluation.label_maps import (
+    LabelMap,
+    Pair,
+    grid_problems,
+    pairs,
+    present_labels,
+    read_label_map,
+    without_ignored,
+)
 from segbench.metrics import METRICS, ScoreValue, score_pair
 
 __all__ = ["MEDPY", "Request", "Scored", "pairs", "score_all", "score_case"]
@@ -23,7 +30,11 @@ EXTERNAL = "external"
 
 @dataclass(frozen=True)
 class Request:
-    """What to score and how; `labels` are the values that may occur, background and ignored ones included."""
+    """What to score and how.
+
+    labels: the values that may occur, background and ignored ones included. ignored: values of the reference that mark
+    voxels which count nowhere.
+    """
 
     structures: tuple[Structure, ...]
     labels: frozenset[int]
@@ -32,54 +43,47 @@ class Request:
     spacing_is_nominal: bool = False
     model: str = EXTERNAL
     task: str = EXTERNAL
+    ignored: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Rows of a score table, and in how many cases each label value occurs (either side)."""
+    """Rows of a score table; in how many cases each label value occurs (either side), and each notice is due."""
 
     rows: tuple[dict, ...]
     cases_with_label: Counter[int]
+    cases_with_notice: Counter[str]
 
 
 def score_all(cases: Sequence[Pair], request: Request, *, workers: int = 1) -> Scored:
     """Return the rows of all cases; all problems of all cases are raised at once, so no partial table is made."""
-    rows, problems, seen = [], [], Counter()
+    rows, problems = [], []
+    labels: Counter[int] = Counter()
+    notices: Counter[str] = Counter()
     with Progress(total=len(cases), title="score") as progress:
-        for result in _results(cases, request, workers):
+        for result in mapped(partial(_guarded, request=request), cases, workers=workers):
             if isinstance(result, InputError):
                 problems += result.problems
             else:
                 rows += result.rows
-                seen += result.cases_with_label
+                labels += result.cases_with_label
+                notices += result.cases_with_notice
             progress.advance()
     raise_problems(problems)
-    return Scored(tuple(rows), seen)
+    return Scored(tuple(rows), labels, notices)
 
 
-def _results(cases: Sequence[Pair], request: Request, workers: int) -> Iterator[Scored | InputError]:
-    jobs = [(*case, request) for case in cases]
-    if workers == 1 or len(jobs) == 1:
-        yield from map(_guarded, jobs)
-        return
+def _guarded(pair: Pair, *, request: Request) -> Scored | InputError:
     try:
-        with ProcessPoolExecutor(min(workers, len(jobs))) as pool:
-            yield from pool.map(_guarded, jobs)
-    except BrokenProcessPool as error:
-        raise RunFailed("a worker process died, perhaps for lack of memory; take fewer --workers") from error
-
-
-def _guarded(job: tuple) -> Scored | InputError:
-    try:
-        return score_case(*job)
+        return score_case(pair, request)
     except InputError as error:
         return error
 
 
-def score_case(case: str, reference: Path, prediction: Path | None, request: Request) -> Scored:
+def score_case(pair: Pair, request: Request) -> Scored:
     """Return the rows of one case; a missing prediction is a row with its status in every cell."""
     maps, problems = [], []
-    for path in (reference, *([prediction] if prediction else [])):
+    for path in (pair.reference, *([pair.prediction] if pair.prediction else [])):
         try:
             maps.append(read_label_map(path, request.labels))
         except InputError as error:
@@ -87,30 +91,41 @@ def score_case(case: str, reference: Path, prediction: Path | None, request: Req
     if len(maps) == 2:
         problems += grid_problems(*maps)
     raise_problems(problems)
-    seen = Counter({value for label_map in maps for value in present_labels(label_map.labels_XYZ)})
-    if prediction is None:
+    labels = Counter({value for label_map in maps for value in present_labels(label_map.labels_XYZ)})
+    notices = Counter({notice for label_map in maps for notice in label_map.notices})
+    if pair.prediction is None:
         missing = {"status": "prediction_missing", "reason": "no prediction file"}
-        return Scored(
-            tuple(_row(request, case, item.name, metric, **missing) for item, metric in _cells(request)), seen
-        )
-    return Scored(tuple(_scored_rows(request, case, *maps)), seen)
+        rows = [_row(request, pair, item.name, metric, **missing) for item, metric in _cells(request, pair)]
+    else:
+        rows = list(_scored_rows(request, pair, *maps))
+    return Scored(tuple(rows), labels, notices)
 
 
-def _scored_rows(request: Request, case: str, reference: LabelMap, prediction: LabelMap) -> Iterable[dict]:
-    spacing, masks = reference.spacing_mm_xyz, (reference.labels_XYZ, prediction.labels_XYZ)
+def _scored_rows(request: Request, pair: Pair, reference: LabelMap, prediction: LabelMap) -> Iterable[dict]:
+    predicted_XYZ = without_ignored(prediction.labels_XYZ, reference.labels_XYZ, request.ignored)
+    spacing, masks = reference.spacing_mm_xyz, (reference.labels_XYZ, predicted_XYZ)
     if request.engine == "medpy":
-        return [_medpy_row(request, case, *masks, spacing, item) for item in _cells(request)]
+        return [_medpy_row(request, pair, *masks, spacing, item) for item in _cells(request, pair)]
     values = score_pair(
-        *masks, spacing, request.structures, metrics=request.metrics, spacing_is_nominal=request.spacing_is_nominal
+        *masks,
+        spacing,
+        _structures(request, pair),
+        metrics=request.metrics,
+        spacing_is_nominal=request.spacing_is_nominal,
     )
-    return [_value_row(request, case, value) for value in values]
+    return [_value_row(request, pair, value) for value in values]
 
 
-def _cells(request: Request) -> list[tuple[Structure, str]]:
-    return [(structure, metric) for structure in request.structures for metric in request.metrics]
+def _structures(request: Request, pair: Pair) -> list[Structure]:
+    """Return the structures to score in a pair of files: all, or the one that the file's name says."""
+    return [item for item in request.structures if pair.structure in (None, item.name)]
 
 
-def _row(request: Request, case: str, structure: str, metric: str, **cells: object) -> dict:
+def _cells(request: Request, pair: Pair) -> list[tuple[Structure, str]]:
+    return [(structure, metric) for structure in _structures(request, pair) for metric in request.metrics]
+
+
+def _row(request: Request, pair: Pair, structure: str, metric: str, **cells: object) -> dict:
     return {
         "experiment": EXTERNAL,
         "model": request.model,
@@ -121,10 +136,10 @@ def _row(request: Request, case: str, structure: str, metric: str, **cells: obje
         "protocol": EXTERNAL,
         "dataset": request.task,
         "task": request.task,
-        "case": case,
+        "case": pair.case,
         "structure": structure,
         "metric": metric,
-        "patient": case,
+        "patient": pair.patient,
         "value": "",
         "unit_of_value": METRICS[metric].unit,
         "status": "ok",
@@ -134,10 +149,10 @@ def _row(request: Request, case: str, structure: str, metric: str, **cells: obje
     } | cells
 
 
-def _value_row(request: Request, case: str, value: ScoreValue) -> dict:
+def _value_row(request: Request, pair: Pair, value: ScoreValue) -> dict:
     return _row(
         request,
-        case,
+        pair,
         value.structure,
         value.metric,
         value=_text(value.value),
@@ -155,13 +170,13 @@ def _text(value: float | None) -> str:
 MEDPY = {"dice": "dc", "iou": "jc", "hd95": "hd95", "hd": "hd", "assd": "assd"}
 
 
-def _medpy_row(request, case, labels_XYZ, predicted_XYZ, spacing, item: tuple[Structure, str]) -> dict:
+def _medpy_row(request: Request, pair: Pair, labels_XYZ, predicted_XYZ, spacing, item: tuple[Structure, str]) -> dict:
     """Score one cell with MedPy itself; statuses are ours, values its."""
     from medpy.metric import binary  # GPL: called as an installed tool, only when it is asked for
 
     structure, metric = item
     if request.spacing_is_nominal and METRICS[metric].needs_spacing:
-        return _row(request, case, structure.name, metric, status="not_defined", reason="the spacing is nominal")
+        return _row(request, pair, structure.name, metric, status="not_defined", reason="the spacing is nominal")
     reference, prediction = (np.isin(labels, structure.labels) for labels in (labels_XYZ, predicted_XYZ))
     voxel = float(np.prod(spacing))
     status = {
@@ -178,7 +193,7 @@ def _medpy_row(request, case, labels_XYZ, predicted_XYZ, spacing, item: tuple[St
         value = 0.0
     return _row(
         request,
-        case,
+        pair,
         structure.name,
         metric,
         value=_text(value),

@@ -1,66 +1,122 @@
-"""What the Snakefile asks: the checked config, the jobs' inputs and parameters, the owner of the lock.
+"""What the Snakefile asks: the checked config, the jobs' inputs and requests, the owner of the lock.
 
 Imports nothing that an environment with Snakemake alone lacks.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any, NoReturn
 
-from segbench.core.errors import InputError, RunFailed
-from segbench.core.files import write_json
+from segbench.core.code import code_digest, files_digest
+from segbench.core.errors import InputError, Problem, RunFailed
+from segbench.core.files import sha256_of, write_json
 from segbench.core.paths import RunPaths
-from segbench.core.provenance import SCORING_CODE, code_fingerprint, content_hash
-from segbench.experiment import jobs
-from segbench.experiment.config import Config, parse_config
+from segbench.core.provenance import content_hash
+from segbench.experiment import jobs, requests
+from segbench.experiment.config import Config, parse_config, read_config_file
+from segbench.experiment.identity import (
+    TRAINING_CODE_PARTS,
+    Identity,
+    evaluation_settings_identity,
+    training_settings_identity,
+)
+from segbench.experiment.ownership import forget_owner, write_owner
+from segbench.experiment.source_files import generation
 
-OWNER = Path(".snakemake/segbench-owner.json")
+__all__ = ["Run", "forget_owner", "write_owner"]
+PHANTOM_CODE = ("segbench/data/phantoms/world.py",)
+AUDIT_CODE = ("segbench/data/audit",)
+PREPROCESS_CODE = ("segbench/data/preprocess.py",)
+GATHER_CODE = ("segbench/evaluation/record.py", "segbench/evaluation/rows.py")
+REPORTING_CODE = ("segbench/reporting", "segbench/stats")
+REPORTING_FOLDERS = (*REPORTING_CODE, "data/published")
+REPORTING_FILES = (".j2", ".css", ".js", ".csv", ".html", ".json")
+INGEST_KEYS = ("layout", "folder", "channels", "classes", "merge", "patient_pattern", "patient_namespace")
+"""Keys of a data-set card that change a manifest; titles, citations and what is scored do not."""
+SPLIT_KEYS = {"protocol", "task_protocols", "split_seed", "test_fraction", "fold_count", "accept_split_files"}
 
 
-def read_or_leave(content: Mapping, where: str) -> Config:
-    """Return the checked config; with problems, print one line each and leave the process with status 2."""
+def read_or_exit(content: Mapping, where: str) -> Config:
+    """Return the checked config; with problems, print one line each and end the process with status 2."""
     try:
         return parse_config(content, where=where)
     except InputError as error:
-        for item in error.problems:
-            print(item.line(), file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(2)  # Snakemake turns every exception of a Snakefile into status 1
+        _exit([item.line() for item in error.problems])
+
+
+def shell_prefix(repository: Path) -> str:
+    """Return what every shell command of the workflow starts with, for any path of the checkout.
+
+    Snakemake replaces words in braces, so those of the path and of the shell are doubled. A colon would separate two
+    entries of PYTHONPATH and ends the process with status 2.
+    """
+    if ":" in str(repository):
+        _exit([Problem(str(repository), "a colon in the path", "a path without it", "move the checkout").line()])
+    path = literal(shlex.quote(str(repository)))
+    return f"set -euo pipefail; export PYTHONPATH={path}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
+
+
+def literal(path: Path | str) -> str:
+    """Return a path whose braces Snakemake takes as they are, where it would replace words in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def exit_on_unreadable(paths: Iterable[str]) -> None:
+    """End the process with status 2 when a config file has problems that its content, once read, no longer shows."""
+    for path in paths:
+        try:
+            read_config_file(path)
+        except InputError as error:
+            _exit([item.line() for item in error.problems])
+
+
+def _holds_files(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _exit(lines: list[str]) -> NoReturn:
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
+    os._exit(2)  # Snakemake turns every exception of a Snakefile into status 1
 
 
 class Run:
     """The run that the workflow's config describes, with lookups for its rules."""
 
     def __init__(self, content: Mapping, warn: Callable[[str], object]):
-        self.config = read_or_leave(content, "config")
+        self.config = read_or_exit(content, "config")
         self.paths = RunPaths(self.config.run)
-        for line in self.missing_data():
-            warn(line)
+        for problem in self.absent_data():
+            warn(problem.line())
 
     @cached_property
     def job_of(self) -> dict[str, jobs.Job]:
         """Job id -> job."""
         return {job.id: job for job in jobs.all_jobs(self.config)}
 
-    @property
-    def config_hash(self) -> str:
-        """Hash of the resolved config."""
-        return content_hash(self.config.model_dump(mode="json"))
+    @cached_property
+    def training_ids(self) -> list[str]:
+        """Ids of all training jobs."""
+        return [job.id for job in jobs.training_jobs(self.config)]
+
+    @cached_property
+    def evaluation_ids(self) -> list[str]:
+        """Ids of all evaluations."""
+        return [job.id for job in jobs.evaluation_jobs(self.config)]
 
     def write_config(self) -> None:
         """Write the resolved config that every job reads, before the first job starts.
 
-        It is no input of any rule: Snakemake does not look at the parameters of jobs behind a changed `ancient`
-        input, so a change of the config would rerun nothing the first time.
+        It is no input of any rule, so that an unrelated edit reruns nothing: each job's request says what it needs.
         """
         write_json(self.paths.config, self.config.model_dump(mode="json"))
 
-    @property
+    @cached_property
     def task_names(self) -> list[str]:
         """Names of all tasks of the run."""
         return [task.name for task in self.config.tasks]
@@ -71,39 +127,43 @@ class Run:
             return []
         return [str(self.config.data_root / self.config.dataset_cards[task]["folder"] / "dataset.json")]
 
-    def source_state(self, task: str) -> str:
-        """Hash of names, sizes and times of all files of a data set, so that a changed one is ingested anew.
-
-        Empty for generated data, which have a rule of their own.
-        """
-        if self.config.data.phantom is not None:
-            return ""
-        folder = self.config.data_root / self.config.dataset_cards[task]["folder"]
-        return _state_of(Path(root) / name for root, _, names in os.walk(folder) for name in names)
-
-    def recipe_settings(self, task: str) -> str:
-        """Name of a task's recipe and what the config changes of it; other recipes are no concern of the task."""
-        name = self.config.task(task).preprocessing
-        return json.dumps([name, self.config.preprocessing_recipes.get(name, {})], sort_keys=True)
-
     def phantom_files(self) -> list[str]:
-        """All descriptions that the generator of the synthetic world writes."""
+        """All descriptions that the generator of the synthetic world writes.
+
+        Snakemake takes words in braces in a path that a rule writes for wildcards, so such a path ends the process.
+        """
+        if self.config.data.phantom is not None and set(str(self.config.data_root)) & set("{}"):
+            where, fix = f"data.root: {self.config.data_root}", "name another folder for the synthetic world"
+            _exit([Problem(where, "braces in the path", "a path without them", fix).line()])
         return [name for task in self.task_names for name in self.data_files(task)]
 
-    def missing_data(self) -> list[str]:
-        """Return one line for each task whose folder is absent, and each list, with the step to get it."""
+    def absent_data(self) -> list[Problem]:
+        """Return one problem for each task whose folder is absent, and each list, with the step to get it."""
         if self.config.data.phantom is not None:
             return []
-        cards = self.config.dataset_cards
-        return [
-            f"{task}: absent, no folder {self.config.data_root / cards[task]['folder']}; {cards[task]['obtain']}"
-            for task in self.task_names
-            if not (self.config.data_root / cards[task]["folder"]).is_dir()
-        ] + [
-            f"{path}: absent; docs/protocols.md says where from"
+        cards, root = self.config.dataset_cards, self.config.data_root
+        folders = {task: root / cards[task]["folder"] for task in self.task_names}
+        found = [
+            Problem(f"{task}: {folder}", "no folder", "the data set, below data.root", cards[task]["obtain"])
+            for task, folder in folders.items()
+            if not _holds_files(folder)
+        ]
+        return found + [
+            Problem(str(path), "no file", "a list of data.split_files", "docs/protocols.md says where it is from")
             for path in self.config.split_paths
             if not path.exists()
         ]
+
+    def exit_if_data_are_absent(self, unlock: Callable[[], object]) -> None:
+        """End the process with status 2 before any job starts: no result is removed for data that are not there.
+
+        A task that was ingested may do without its folder: nothing of it is made anew.
+        """
+        ingested = {task for task in self.task_names if self.paths.manifest(task).exists()}
+        needed = [problem for problem in self.absent_data() if problem.where.partition(":")[0] not in ingested]
+        if needed:
+            unlock()
+            _exit([problem.line() for problem in needed])
 
     def preprocessed_of(self, job_id: str) -> list[Path]:
         """Indices of the preprocessed cases that a job reads."""
@@ -119,51 +179,93 @@ class Run:
         trained = jobs.is_trained(self.config, self.job_of[job_id])
         return [self.paths.train(job_id) / "outcome.json"] if trained else []
 
-    def train_settings(self, job_id: str) -> str:
-        """Hash of what changes a training's result, code apart."""
-        return jobs.settings_hash(self.config, self.job_of[job_id], scoring=False)
+    def request_phantom(self) -> Path:
+        """Request for the synthetic world."""
+        phantom, cards = self.config.data.phantom, self.config.dataset_cards
+        assert phantom is not None
+        tasks = {task: {key: cards[task][key] for key in INGEST_KEYS} for task in self.task_names}
+        return self._ask("phantom", "world", [phantom.model_dump(), tasks, code_digest(*PHANTOM_CODE)])
 
-    def score_settings(self, job_id: str) -> str:
-        """Hash of what changes an evaluation's result, scoring code included."""
-        settings = jobs.settings_hash(self.config, self.job_of[job_id], scoring=True)
-        return f"{settings}-{code_fingerprint(SCORING_CODE)}{self._given_masks(job_id)}"
+    def request_ingest(self, task: str) -> Path:
+        """Request for a manifest: what of the card changes it, where the data are, and which raw files.
 
-    def _given_masks(self, job_id: str) -> str:
-        """Hash of names, sizes and times of the masks that a job is given, so that other masks are scored anew."""
-        job = self.job_of[job_id]
-        if not job.external or jobs.is_trained(self.config, job) or self.config.external(job.model).predict:
-            return ""
-        folders = jobs.mask_folders(self.config, job).values()
-        files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
-        return "-" + _state_of(files)
+        While the folder is absent, which is warned of, the request stays: Snakemake would delete the manifest first.
+        """
+        card = self.config.dataset_cards[task]
+        root, raw, former = str(self.config.data_root), 0, self.paths.request("ingest", task)
+        if self.config.data.phantom is None:
+            folder = self.config.data_root / card["folder"]
+            if not _holds_files(folder) and former.exists():
+                return former
+            raw = generation(folder, self.paths.sources(task))
+        return self._ask("ingest", task, [{key: card[key] for key in INGEST_KEYS}, root, raw])
 
-    def train_attempt(self, job_id: str) -> int:
-        """Number of the attempt that the training's outcome asks for."""
-        return jobs.attempt(self.paths.train(job_id) / "outcome.json")
+    def request_split(self) -> Path:
+        """Request for the splits: protocols, lists and folds; while a list is absent, the request stays as it was."""
+        data, cards, former = self.config.data, self.config.dataset_cards, self.paths.request("split", "splits")
+        if former.exists() and not all(path.exists() for path in self.config.split_paths):
+            return former
+        lists = [sha256_of(path) for path in self.config.split_paths if path.exists()]
+        namespaces = {task: cards[task]["patient_namespace"] for task in self.task_names}
+        folds = sorted(jobs.folds_to_split(data))
+        return self._ask("split", "splits", [data.model_dump(include=SPLIT_KEYS), lists, namespaces, folds])
 
-    def evaluate_attempt(self, job_id: str) -> int:
-        """Number of the attempt that the evaluation's outcome asks for."""
-        return jobs.attempt(self.paths.evaluate(job_id) / "outcome.json")
+    def request_audit(self) -> Path:
+        """Request for the leak audit: which findings are accepted, and the code that searches."""
+        return self._ask("audit", "findings", [self.config.data.accept_leaks, code_digest(*AUDIT_CODE)])
+
+    def request_preprocess(self, task: str) -> Path:
+        """Request for preprocessed cases: the task's recipe with what the config changes of it, and the code."""
+        name, card = self.config.task(task).preprocessing, self.config.dataset_cards[task]
+        recipe = [name, self.config.preprocessing_recipes.get(name, {}), card.get("merge", {}), card["channels"]]
+        return self._ask("preprocess", task, [recipe, code_digest(*PREPROCESS_CODE)])
+
+    def request_train(self, job_id: str) -> Path:
+        """Request for a training: its settings and code, and the next attempt when weights are absent."""
+        job, folder = self.job_of[job_id], self.paths.train(job_id)
+        products = [folder / "record.json", *([] if job.external else [folder / "weights.pt"])]
+        identity = training_settings_identity(self.config, job)
+        return self._ask("train", job_id, self._counted(identity), folder / "outcome.json", products)
+
+    def request_evaluate(self, job_id: str) -> Path:
+        """Request for an evaluation: its settings and code, and the next attempt when scores are absent."""
+        folder = self.paths.evaluate(job_id)
+        outcome = folder / "outcome.json"
+        identity = evaluation_settings_identity(self.config, self.job_of[job_id])
+        went_well = requests.read(outcome).get("status") == "ok"
+        products = [folder / "scores.csv", *([folder / "record.json"] if went_well else [])]
+        return self._ask("evaluate", job_id, self._counted(identity), outcome, products)
+
+    def _counted(self, identity: Identity) -> list[tuple[str, str]]:
+        code_counts = not self.config.allow_mixed_training_code
+        return sorted(item for item in identity.parts.items() if code_counts or item[0] not in TRAINING_CODE_PARTS)
+
+    def request_gather(self) -> Path:
+        """Request for the score table and the record of the run: the whole config, and the cards that it names."""
+        config = self.config
+        names = [job.model for job in self.job_of.values() if not job.external and not job.control]
+        models = {name: config.card(name) for name in dict.fromkeys(names)}
+        tasks = {task: config.dataset_cards[task] for task in self.task_names}
+        code = code_digest(*GATHER_CODE)
+        return self._ask("gather", "scores", [config.model_dump(mode="json"), models, tasks, code])
+
+    def request_report(self) -> Path:
+        """Request for the report: the code, templates and styles that render it; a deleted file asks again."""
+        code = [code_digest(*REPORTING_CODE), files_digest(*REPORTING_FOLDERS, suffixes=REPORTING_FILES)]
+        return self._ask("report", "page", code, self.paths.rendered, self._rendered_files())
+
+    def _rendered_files(self) -> list[Path]:
+        names = requests.read(self.paths.rendered).get("files", {})
+        return [self.paths.report / name for name in names]
+
+    def _ask(
+        self, rule: str, name: str, settings: Any, outcome: Path | None = None, products: list[Path] | None = None
+    ) -> Path:
+        digest = content_hash(settings)[:16]
+        return requests.ask(self.paths.request(rule, name), digest, outcome=outcome, products=products or ())
 
     def raise_if_failed(self) -> None:
         """Raise RunFailed naming the failed jobs, so that the command as a whole does not end as a success."""
         failed = jobs.failed_outcomes(self.config)
         if failed:
             raise RunFailed("failed and retried by the next run: " + ", ".join(record["job"] for record in failed))
-
-
-def _state_of(paths: Iterable[Path]) -> str:
-    found = [(str(path), path.stat()) for path in sorted(paths) if path.exists()]
-    return content_hash([[name, stat.st_size, stat.st_mtime_ns] for name, stat in found])
-
-
-def write_owner() -> None:
-    """Record the process that holds the workflow's lock."""
-    import psutil
-
-    write_json(OWNER, {"pid": os.getpid(), "created": psutil.Process().create_time()})
-
-
-def forget_owner() -> None:
-    """Remove the record of the lock's owner."""
-    OWNER.unlink(missing_ok=True)

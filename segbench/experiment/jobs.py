@@ -8,16 +8,17 @@ evaluation.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segbench.core import cards
+from segbench.core.errors import Problem, raise_problems
 from segbench.core.paths import RunPaths
 from segbench.core.task import Task, TaskSet
-from segbench.experiment.config import Config, Initialisation, ModelEntry
+from segbench.experiment import requests
+from segbench.experiment.config import Config, Data, Initialisation, ModelEntry
+from segbench.experiment.splits import Splits
 
 JOINT = "joint"
 RANDOM = "random"
@@ -72,6 +73,7 @@ class Job:
 
     def weights(self, config: Config) -> Initialisation:
         """The entry of downstream.initialisations that starts this job."""
+        assert config.downstream is not None, "only a downstream job has them"
         return next(item for item in config.downstream.initialisations if item.name == self.initialisation)
 
 
@@ -96,14 +98,14 @@ def external_jobs(config: Config) -> list[Job]:
         Job("upstream", entry.name, NOT_TRAINED, scope, fold, seed, external=True)
         for entry in config.upstream.external
         for fold in config.data.folds
-        for seed in (config.seeds if entry.predict or "{seed}" in entry.predictions else config.seeds[:1])
+        for seed in (config.seeds if entry.predict or "{seed}" in (entry.predictions or "") else config.seeds[:1])
         for scope in ([JOINT] if entry.scope == "joint" else entry.tasks or config.upstream.tasks)
     ]
 
 
 def mask_folders(config: Config, job: Job) -> dict[str, Path]:
     """Return task -> folder of the masks that were given for a job."""
-    text = config.external(job.model).predictions
+    text = config.external(job.model).predictions or ""
     return {task.name: Path(text.format(task=task.name, fold=job.fold, seed=job.seed)) for task in job.tasks(config)}
 
 
@@ -159,11 +161,6 @@ def all_jobs(config: Config) -> list[Job]:
     return training_jobs(config) + given + control_jobs(config)
 
 
-def find_job(config: Config, job_id: str) -> Job:
-    """Return the job with this id; the graph and the commands use the same ids."""
-    return next(job for job in all_jobs(config) if job.id == job_id)
-
-
 def skipped_cells(config: Config) -> Iterator[tuple[Job, Task, str]]:
     """Yield (job, task, reason) for every cell that a model cannot fill, by its card."""
     yield from _skipped_external(config)
@@ -194,12 +191,7 @@ def _skipped_external(config: Config) -> Iterator[tuple[Job, Task, str]]:
                 yield replace(job, scope=JOINT if joint else task.name), task, reason
 
 
-def test_cases(splits: dict, fold: int, task: str) -> list[str]:
-    """Return the test cases of a task in a fold of a splits file."""
-    return splits["folds"][str(fold)][task]["test"]
-
-
-def expected_keys(config: Config, splits: dict) -> Iterator[tuple[str, ...]]:
+def expected_keys(config: Config, splits: Splits) -> Iterator[tuple[str, ...]]:
     """Yield the key of every score row that the config expects, as strings in the order of the table."""
     for job in evaluation_jobs(config):
         for task in job.tasks(config):
@@ -208,9 +200,9 @@ def expected_keys(config: Config, splits: dict) -> Iterator[tuple[str, ...]]:
         yield from row_keys(config, splits, job, task)
 
 
-def row_keys(config: Config, splits: dict, job: Job, task: Task) -> Iterator[tuple[str, ...]]:
+def row_keys(config: Config, splits: Splits, job: Job, task: Task) -> Iterator[tuple[str, ...]]:
     """Yield the keys of one cell: test cases x structures x metrics."""
-    for case in test_cases(splits, job.fold, task.name):
+    for case in splits.of(job.fold, task.name).test:
         for structure in task.structures:
             for metric in config.metrics:
                 yield (
@@ -229,64 +221,25 @@ def row_keys(config: Config, splits: dict, job: Job, task: Task) -> Iterator[tup
                 )
 
 
-def settings_hash(config: Config, job: Job, *, scoring: bool) -> str:
-    """Return a hash of the settings that change a job's result; `scoring` adds inference and metrics.
-
-    The graph uses it as a parameter, so that an unrelated edit of the config reruns nothing.
-    """
-    dump = config.model_dump(mode="json")
-    facts = {
-        "job": job.id,
-        "data": {key: value for key, value in dump["data"].items() if not key.startswith("accept_")},
-        "tasks": [repr(task) for task in job.tasks(config)],
-    }
-    facts |= _outside_facts(config, job, scoring) if job.external else _inside_facts(config, job, dump)
-    if scoring:
-        facts |= {"inference": dump["inference"], "metrics": dump["metrics"]}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _inside_facts(config: Config, job: Job, dump: dict) -> dict:
-    training = config.training_of(job.experiment).model_dump(mode="json")
-    training.pop("save_every_seconds")
-    return {
-        "preprocessing_recipes": {
-            task.preprocessing: dump["preprocessing_recipes"].get(task.preprocessing, {}) for task in job.tasks(config)
-        },
-        "network": dump["network"],
-        "training": training,
-        "model": None if job.control else config.model_entry(job.model).model_dump(mode="json"),
-        "weights": job.weights(config).model_dump(mode="json") if _has_weights(config, job) else None,
-    }
-
-
-def _outside_facts(config: Config, job: Job, scoring: bool) -> dict:
-    """What an external model depends on: its commands, not how it is titled nor how our own networks are trained."""
-    keys = {"train", "environment"} | ({"predict", "predictions"} if scoring else set())
-    return {"model": config.external(job.model).model_dump(mode="json", include=keys)}
-
-
-def _has_weights(config: Config, job: Job) -> bool:
-    return job.experiment == "downstream" and not job.control
-
-
-def attempt(outcome: Path) -> int:
-    """Return the number of the attempt that an outcome file asks for.
-
-    A finished job keeps its number, so nothing reruns; a failed one asks for the next, which Snakemake sees as a
-    changed parameter and so retries just that job.
-    """
-    try:
-        record = json.loads(outcome.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 1
-    return record["attempt"] + (record["status"] == "failed")
+def folds_to_split(data: Data) -> tuple[int, ...]:
+    """Return the folds that a splits file holds: all that the protocol has, so that adding one changes no file."""
+    protocols = {data.protocol, *data.task_protocols.values()}
+    return tuple(range(data.fold_count)) if protocols == {"kfold"} else data.folds
 
 
 def failed_outcomes(config: Config) -> list[dict]:
-    """Return the outcome records of all failed training and evaluation jobs."""
+    """Return the outcome records of all failed training and evaluation jobs; a damaged one is a problem.
+
+    Raises:
+        InputError: an outcome is not what segbench wrote.
+    """
     paths = RunPaths(config.run)
     candidates: Iterable[Path] = [paths.train(job.id) / "outcome.json" for job in training_jobs(config)]
     candidates = [*candidates, *(paths.evaluate(job.id) / "outcome.json" for job in evaluation_jobs(config))]
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in candidates if path.exists()]
-    return [record for record in records if record["status"] == "failed"]
+    records = {path: requests.read(path) for path in candidates if path.exists()}
+    raise_problems(
+        Problem(str(path), "no outcome", "an outcome as segbench wrote it", "run again: the job is done anew")
+        for path, record in records.items()
+        if not {"status", "job", "command", "reason"} <= record.keys()
+    )
+    return [record for record in records.values() if record["status"] == "failed"]

@@ -38,7 +38,7 @@ def predict_probabilities(
         total = None
         for flips in _flips(mirror_axes):
             features = model.encode(windows_BCZYX.flip(flips) if flips else windows_BCZYX)
-            found = [model.probabilities(model.decode(features, task)[0]) for task in tasks]
+            found = [model.probabilities(model.decode(features, task)[0], task) for task in tasks]
             found = [item.flip(flips) if flips else item for item in found]
             total = found if total is None else [a + b for a, b in zip(total, found, strict=True)]
         return tuple(total)

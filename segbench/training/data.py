@@ -7,48 +7,35 @@ in the training cases and zeros in the place of labels, which are never read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from segbench.core.paths import RunPaths
 from segbench.core.seeds import seed_for
-from segbench.core.task import TaskSet
 from segbench.data.sampling import PatchSampler, task_schedule
 from segbench.data.store import open_case
 from segbench.data.transforms import augment, build_augmentation
-from segbench.experiment.config import Config, Training
-from segbench.experiment.jobs import Job
-
-
-def training_cases(config: Config, job: Job, task: str) -> list[tuple[str, Path]]:
-    """Return (case id, folder in the preprocessed store) of the training cases of a task, in the order of the split."""
-    paths = RunPaths(config.run)
-    splits = json.loads(paths.splits.read_text(encoding="utf-8"))
-    index = json.loads(paths.preprocessed(task).read_text(encoding="utf-8"))
-    return [(case, Path(index["cases"][case])) for case in splits["folds"][str(job.fold)][task]["train"]]
+from segbench.experiment.context import JobContext
 
 
 class BatchStream(Dataset):
     """Batch number -> (task position, images_BCZYX, labels_BZYX, case ids)."""
 
-    def __init__(self, config: Config, job: Job, tasks: TaskSet):
-        self.recipe: Training = config.training_of(job.experiment)
-        self.job = job
-        self.tasks = tasks
-        patch_size_zyx = config.network.patch_size_zyx
-        foreground_fraction = None if job.self_supervised else self.recipe.foreground_fraction
+    def __init__(self, context: JobContext):
+        self.settings = context.training
+        self.job = job = context.job
+        self.tasks = context.tasks
+        patch_size_zyx = context.config.network.patch_size_zyx
+        foreground_fraction = None if job.self_supervised else self.settings.foreground_fraction
         self.samplers, self.augmentations, sizes = [], [], []
-        for task in tasks:
-            cases = training_cases(config, job, task.name)
+        for task in self.tasks:
+            cases = context.sides(task.name).train
             sizes.append((task.name, len(cases)))
             self.samplers.append(
                 PatchSampler(
-                    [open_case(folder) for _, folder in cases],
+                    [open_case(context.folder(task.name, case)) for case in cases],
                     task,
                     patch_size_zyx=patch_size_zyx,
                     foreground_fraction=foreground_fraction,
@@ -56,11 +43,11 @@ class BatchStream(Dataset):
             )
             self.augmentations.append(
                 build_augmentation(
-                    task, patch_size_zyx, level=self.recipe.augmentation, mirror_axes=self.recipe.mirror_axes
+                    task, patch_size_zyx, level=self.settings.augmentation, mirror_axes=self.settings.mirror_axes
                 )
             )
         rng = np.random.default_rng(seed_for("schedule", job.fold, job.seed))
-        self.order = task_schedule(sizes, self.recipe.iterations_per_task, rule=self.recipe.schedule, rng=rng)
+        self.order = task_schedule(sizes, self.settings.iterations_per_task, rule=self.settings.schedule, rng=rng)
         self.visit = _visits(self.order)
 
     def __len__(self) -> int:
@@ -71,8 +58,8 @@ class BatchStream(Dataset):
         axes = (self.tasks.names[position], self.job.fold, self.job.seed, self.visit[step])
         rng = np.random.default_rng(seed_for("batch", *axes))
         sampler = self.samplers[position]
-        images_BCZYX, labels_BZYX = sampler.sample(rng, self.recipe.batch_size)
-        images_BCZYX, labels_BZYX = augment(self.augmentations[position], images_BCZYX, labels_BZYX, rng)
+        patches = sampler.sample(rng, self.settings.batch_size)
+        images_BCZYX, labels_BZYX = augment(self.augmentations[position], *patches, rng)
         return position, torch.as_tensor(images_BCZYX), torch.as_tensor(labels_BZYX), list(sampler.last_case_ids)
 
     def loader(self, start: int, workers: int) -> DataLoader:

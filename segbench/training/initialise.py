@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from models.interface import SegmentationModel
 from segbench.core.cards import loaded_prefixes
 from segbench.core.errors import RunFailed, input_error
 from segbench.core.files import sha256_of
-from segbench.core.paths import RunPaths
-from segbench.experiment.config import Config
-from segbench.experiment.jobs import Job
+from segbench.experiment.context import JobContext
+from segbench.experiment.result_record import read_result
 from segbench.training.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
 
 
-def initialise(config: Config, job: Job, model: SegmentationModel) -> dict | None:
-    """Load the job's pre-trained weights into `model` in place; return the match report, or None for random weights.
+def initialise(context: JobContext, model: SegmentationModel) -> dict[str, Any] | None:
+    """Load the pre-trained weights that the config names into `model` in place.
 
-    Raises RunFailed when the source job has no weights, InputError when the file or what it holds is not as expected;
-    then nothing was loaded.
+    Returns:
+        The match report, or None for random weights.
+
+    Raises:
+        RunFailed: the source job has no weights.
+        InputError: the source's weights are of another identity or were changed, or the file or what it holds is not as
+            expected; then nothing was loaded.
     """
+    job, config = context.job, context.config
     if job.experiment != "downstream":
         return None
     from models.weights.transfer import transfer_weights
 
-    item, source = job.weights(config), job.source(config)
+    item = job.weights(config)
     if item.file is not None:
-        path, entry = Path(item.file), config.model_entry(job.model)
-        prefixes = loaded_prefixes(config.format_cards[item.format], entry.name, config.model_cards[entry.name])
-    elif source is not None:
-        path, prefixes = _weights_of(config, job, source), config.card(source.model)["encoder_keys"]
+        path, entry, source = Path(item.file), config.model_entry(job.model), Path(item.file).name
+        known = loaded_prefixes(config.format_cards[item.format], entry.name, config.model_cards[entry.name])
+        assert known is not None, "the config is refused when a format fits another network"
+        prefixes = known
+    elif context.source is not None:
+        path, source = _weights_of(context, context.source), context.source.job.id
+        prefixes = context.source.card["encoder_keys"]
     else:
         return None
     digest = checked_sha256(path, item.sha256)
@@ -46,7 +55,7 @@ def initialise(config: Config, job: Job, model: SegmentationModel) -> dict | Non
         expected_probe=item.probe,
     )
     log.info("%s: %s", path, report.text())
-    return report.to_dict() | {"source": path.name if item.file else source.id, "format": item.format, "sha256": digest}
+    return report.to_dict() | {"source": source, "format": item.format, "sha256": digest}
 
 
 def checked_sha256(path: Path, expected: str | None) -> str:
@@ -60,8 +69,7 @@ def checked_sha256(path: Path, expected: str | None) -> str:
     return digest
 
 
-def _weights_of(config: Config, job: Job, source: Job) -> Path:
-    path = RunPaths(config.run).train(source.id) / "weights.pt"
-    if not path.exists():
-        raise RunFailed(f"{job.id} starts from {source.id}, which has no weights because it failed")
-    return path
+def _weights_of(context: JobContext, source: JobContext) -> Path:
+    if not (source.train_folder / "weights.pt").exists() or read_result(source.train_folder) is None:
+        raise RunFailed(f"{context.job.id} starts from {source.job.id}, which has no weights because it failed")
+    return source.trained_weights()

@@ -27,7 +27,7 @@ class Objective(nn.Module):
         self.spec = spec
 
     def forward(self, images_BCZYX: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return the loss of a batch (a scalar, float32); all chance is drawn from `rng`."""
+        """Return the loss of a batch (a scalar, float32); all randomness is drawn from `rng`."""
         raise NotImplementedError
 
     def after_step(self) -> None:

@@ -1,6 +1,6 @@
 """Views of a patch for self-supervised objectives. Axis legend: B batch, C channel, Z Y X space.
 
-All chance comes from a numpy generator, so that a view is the same on every device.
+All randomness comes from a numpy generator, so that a view is the same on every device.
 """
 
 from __future__ import annotations

@@ -135,13 +135,6 @@ def truncate(which: Callable[[Path], Path], fraction: float) -> Spoil:
     return lambda folder: which(folder).write_bytes(which(folder).read_bytes()[: int(fraction * 1000) or 1])
 
 
-def link_out(folder: Path) -> None:
-    """Replace the image by a link that leaves the folder."""
-    outside = folder.parent / "outside.nii.gz"
-    shutil.move(image(folder), outside)
-    image(folder).symlink_to(outside)
-
-
 def twin(folder: Path) -> None:
     """Give the same voxels a second name."""
     shutil.copy(image(folder), folder / "imagesTr" / "case_2.nii.gz")
@@ -216,9 +209,9 @@ KINDS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "2D image": (edit_image(lambda data: data[..., 0]), ("case_1", "3 axes")),
     "4D label": (edit_label(lambda data: np.stack([data, data], -1)), ("label of shape", "3 axes")),
     "label of another shape": (edit_label(lambda data: data[:-1]), ("shape (7, 7, 6)", "(8, 7, 6)")),
-    "label shifted": (move_label(shifted), ("affine that differs by up to 5", "copy the image's header")),
-    "label flipped": (move_label(scaled(0, -1)), ("affine that differs", "labelsTr/case_1")),
-    "label scaled": (move_label(scaled(2, 1.5)), ("affine that differs by up to 1.5",)),
+    "label shifted": (move_label(shifted), ("affine that differs", "up to 5 mm apart", "with that header")),
+    "label flipped": (move_label(scaled(0, -1)), ("orientation", "labelsTr/case_1")),
+    "label scaled": (move_label(scaled(2, 1.5)), ("affine that differs", "mm apart")),
     "undeclared label value": (edit_label(set_at(7)), ("undeclared label values [7]", "[0, 1, 2]")),
     "negative label value": (edit_label(set_at(-1)), ("undeclared label values [-1]",)),
     "fractional label value": (edit_label(set_at(0.5)), ("fractional label values [0.5]", "nearest neighbour")),
@@ -260,7 +253,6 @@ KINDS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
         ("a path outside the folder",),
     ),
     "absolute path": (edit_listing(lambda d: first(d).update(image="/etc/hostname")), ("a path outside the folder",)),
-    "link that leaves the folder": (link_out, ("a path outside the folder",)),
     "one patient under two ids": (twin, ("the voxels of case_1.nii.gz", "one patient under one id")),
     "image is a pipe": (lambda folder: pipe(image(folder)), ("case_1", "no regular file")),
     "dataset.json is a pipe": (lambda folder: pipe(folder / "dataset.json"), ("dataset.json", "no regular file")),

@@ -41,7 +41,7 @@ def test_a_healthy_folder_is_accepted(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_problem_is_named_in_one_line(kind, tmp_path, capsys):
     corrupt, words = KINDS[kind]
-    folder = tmp_path / "Task01_Faulty"
+    folder = tmp_path / "Task01_Wrong"
     healthy(folder)
     corrupt(folder)
     before = files(tmp_path)
@@ -53,7 +53,7 @@ def test_a_problem_is_named_in_one_line(kind, tmp_path, capsys):
 
 
 def test_all_problems_come_in_one_message(tmp_path):
-    folder = tmp_path / "Task01_Faulty"
+    folder = tmp_path / "Task01_Wrong"
     healthy(folder)
     for kind in ("undeclared label value", "constant image"):
         KINDS[kind][0](folder)
@@ -73,7 +73,7 @@ def test_swapped_channels_are_seen(tmp_path):
 
 @pytest.mark.parametrize("kind", ["giant header dimensions", "more voxels than the file can hold"])
 def test_a_giant_header_allocates_nothing(kind, tmp_path):
-    folder = tmp_path / "Task01_Faulty"
+    folder = tmp_path / "Task01_Wrong"
     healthy(folder)
     KINDS[kind][0](folder)
     tracemalloc.start()
@@ -119,7 +119,7 @@ def test_an_nnunet_folder_is_accepted(tmp_path):
         (lambda f: [path.unlink() for path in (f / "labelsTr").iterdir()], "no label map"),
     ],
 )
-def test_a_faulty_nnunet_folder_is_refused(corrupt, words, tmp_path, capsys):
+def test_a_wrong_nnunet_folder_is_refused(corrupt, words, tmp_path, capsys):
     nnunet(tmp_path)
     corrupt(tmp_path)
     assert main(["check", "--data", str(tmp_path)]) == 2
@@ -176,7 +176,7 @@ def test_what_is_odd_but_no_problem_is_accepted_and_told(kind, tmp_path):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
 def test_an_unreadable_file_is_named(tmp_path):
-    folder = tmp_path / "Task01_Faulty"
+    folder = tmp_path / "Task01_Wrong"
     healthy(folder)
     image(folder).chmod(0)
     assert "cannot be opened" in check_folder(folder).problems[0].found
@@ -209,3 +209,17 @@ def test_too_few_cases_are_told(tmp_path):
     (problem,) = check_task(task_from_card("x", card), card, tmp_path).problems
     assert problem.found == "3 labelled cases"
     assert "ask the owner" in problem.fix
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_audit_of_unchecked_files_never_fails_and_finds_real_leaks_only(kind, tmp_path, capsys):
+    """It names what it cannot read; what only labels or intensities tell is not its concern."""
+    folder = tmp_path / "Task01_Wrong"
+    healthy(folder)
+    KINDS[kind][0](folder)
+    status = main(["audit", "--data", str(folder)])
+    leaks = kind in ("one patient under two ids", "case ids that differ in letter case")
+    assert status == 1 if leaks else status in (0, 2)
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.out + printed.err
+    assert ("; expected " in printed.err) == (status == 2)

@@ -22,7 +22,7 @@ CARD = {
     "structures": [{"name": "liver", "labels": [1], "tolerance_mm": 1.0}],
     "citation": "none",
     "url": "",
-    "permits": {"redistribute": False, "commercial": False, "show_images": False},
+    "permits": {"commercial": False, "show_images": False},
     "obtain": "ask the owner",
 }
 
@@ -73,7 +73,7 @@ def test_a_table_is_accepted_with_other_columns_and_a_byte_order_mark(check):
         (HEAD + "0,p0,imagesTr/no.nii.gz,labelsTr/case_0.nii.gz,\n", "no file"),
     ],
 )
-def test_a_faulty_table_is_refused(check, table, words):
+def test_a_wrong_table_is_refused(check, table, words):
     status, text = check(table)
     assert status == 2
     assert words in text
@@ -99,7 +99,7 @@ def test_a_pipe_or_a_folder_is_no_table(check, tmp_path, put):
         ({"layout": "dicom"}, "layout = 'dicom'"),
     ],
 )
-def test_a_faulty_card_is_refused(check, card, words):
+def test_a_wrong_card_is_refused(check, card, words):
     status, text = check(**card)
     assert status == 2
     assert words in text

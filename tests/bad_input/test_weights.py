@@ -1,9 +1,9 @@
 """A file of weights that is missing, changed, corrupted, malicious or foreign: one line, status 2, nothing written."""
 
-import argparse
 import copy
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +13,13 @@ import yaml
 from segbench.cli import main
 from segbench.cli._job import run_job
 from segbench.core.files import sha256_of
+from segbench.experiment.context import JobContext
+from segbench.experiment.preprocessed_index import PreprocessedIndex
+from segbench.experiment.splits import write_splits
 from segbench.training.initialise import initialise
 from segbench.training.loop import new_model
 from tests.unit.models.weights.test_formats import genesis, plain_unet
+from tests.unit.written_run import splits_content
 from tests.workflow.tiny import CONFIG
 
 RAN = "executed"
@@ -119,7 +123,7 @@ def test_a_wrong_checksum_is_named(here, capsys):
     ("arguments", "words"),
     [
         (["--format", "model_genesis"], "did you mean 'models_genesis'?"),
-        (["--model", "swin_unetr"], "found swin_unetr; expected one of: clip_driven_original"),
+        (["--model", "swin_unetr"], "found swin_unetr; expected one of: clip_driven_original, models_genesis"),
         (["--model", "empty"], "a control has no weights"),
         (["--channels", "0"], "expected 1 or more"),
         (["--channels", "2"], "a task it supports"),
@@ -181,17 +185,21 @@ def test_in_a_job_a_bad_file_is_a_failed_outcome_with_the_problem_as_reason(here
     folder = here()
     FILES["a missing tensor"][0](folder / "weights.pt")
     job = "downstream.clip_driven_original.genesis.phantom_schwannoma.f0.s0"
-    args = argparse.Namespace(config=folder / "config.yaml", job=job, attempt=1)
+    context = JobContext.of(folder / "config.yaml", job)
+    write_splits(context.paths.splits, splits_content({"0": {"phantom_schwannoma": {"train": ["a"], "test": ["b"]}}}))
+    index = PreprocessedIndex("phantom_schwannoma", "phantom_mr", {"a": Path("store/a-1")})
+    index.write(context.paths.preprocessed("phantom_schwannoma"))
 
-    def work(config, job):
-        return {"match": initialise(config, job, new_model(config, job))}
+    def run():
+        context = JobContext.of(folder / "config.yaml", job)
+        work = lambda: {"match": initialise(context, new_model(context))}  # noqa: E731
+        run_job(context, "train", context.train_folder, context.identity, products=[], resumable=[], work=work)
+        return json.loads((context.train_folder / "outcome.json").read_text())
 
-    run_job(args, "train", work, lambda paths, job: paths.train(job.id))
-    outcome = json.loads((folder / "results" / "tiny" / "train" / job / "outcome.json").read_text())
+    outcome = run()
     assert outcome["status"] == "failed"
     assert outcome["reason"].startswith("InputError: weights.pt: found no down_tr64.ops.0.conv1.weight; expected")
     torch.save(genesis(), folder / "weights.pt")
-    run_job(args, "train", work, lambda paths, job: paths.train(job.id))
-    match = json.loads((folder / "results" / "tiny" / "train" / job / "outcome.json").read_text())["match"]
+    match = run()["match"]
     assert (match["source"], match["format"]) == ("weights.pt", "models_genesis")
     assert match["sha256"] == sha256_of(folder / "weights.pt")

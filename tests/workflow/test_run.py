@@ -1,4 +1,4 @@
-"""One case walks through the whole house: complete rows, nothing to do twice, failures as data, kills survived."""
+"""One case through the whole workflow: complete rows, nothing to do twice, failures as data, kills survived."""
 
 import copy
 import json
@@ -18,6 +18,7 @@ import yaml
 from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
 from segbench.experiment.config import load_config
 from segbench.experiment.jobs import expected_keys
+from segbench.experiment.splits import read_splits
 from tests.workflow.tiny import CONFIG, ROOT, Workflow
 
 UNISEG = "upstream.uniseg.random.joint.f0.s0"
@@ -36,7 +37,7 @@ def finished(tmp_path_factory) -> Workflow:
 def test_the_rows_are_exactly_those_promised(finished):
     table = pd.read_csv(finished.results / "scores.csv", dtype=str, keep_default_na=False)
     assert tuple(table.columns) == SCORE_COLUMNS
-    splits = json.loads((finished.results / "splits.json").read_text())
+    splits = read_splits(finished.results / "splits.json")
     expected = set(expected_keys(load_config(finished.results / "config.json"), splits))
     assert set(map(tuple, table[list(KEY_COLUMNS)].to_numpy())) == expected
     assert len(table) == len(expected)
@@ -247,7 +248,13 @@ def test_the_paper_config_says_which_data_are_missing(tmp_path):
     assert result.returncode == 0, text[-2000:]
     paper = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
     for task in paper["upstream"]["tasks"] + paper["downstream"]["tasks"]:
-        assert f"{task}: absent" in text
+        assert f"{task}: " in text
+        assert "found no folder" in text
+    command.remove("-n")
+    refused = subprocess.run([*command, "--cores", "1"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 2, refused.stderr[-2000:]
+    assert "Traceback" not in refused.stderr
+    assert not list((tmp_path / ".snakemake" / "locks").iterdir())
     assert "train" in text
 
 

@@ -47,7 +47,8 @@ class Workflow:
         self.folder = folder
         self.config_path = folder / "config.yaml"
         self.configure(config or CONFIG)
-        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": path}
 
     def configure(self, config: dict) -> None:
         """Write the config."""

@@ -4,6 +4,7 @@
 rule audit:
     """Compare names, patients and images across the split; a leak that config does not accept stops the run."""
     input:
+        request=lambda wildcards: run.request_audit(),
         manifests=[run.paths.manifest(task) for task in run.task_names],
         splits=run.paths.splits,
     output:
@@ -13,10 +14,8 @@ rule audit:
     benchmark:
         run.paths.benchmark("audit", "findings")
     conda:
-        "../../envs/segbench.yaml"
+        ENVIRONMENT
     params:
         config=run.paths.config,
-        accepted=run.config.data.accept_leaks,
-        code=code_fingerprint(AUDIT_CODE),
     shell:
         "python -m segbench audit --config {params.config:q} --out {output:q} 2>&1 | tee {log:q}"

@@ -5,6 +5,8 @@ if run.config.data.phantom:
 
     rule phantom:
         """Write the synthetic world."""
+        input:
+            request=lambda wildcards: run.request_phantom(),
         output:
             run.phantom_files(),
         log:
@@ -12,14 +14,13 @@ if run.config.data.phantom:
         benchmark:
             run.paths.benchmark("phantom", "world")
         conda:
-            "../../envs/segbench.yaml"
+            ENVIRONMENT
         params:
             root=run.config.data_root,
             seed=run.config.data.phantom.seed,
             train=run.config.data.phantom.train_cases,
             test=run.config.data.phantom.test_cases,
             tasks=",".join(run.task_names),
-            code=code_fingerprint(PHANTOM_CODE),
         shell:
             "python -m segbench phantom --out {params.root:q} --seed {params.seed} --train {params.train}"
             " --test {params.test} --tasks {params.tasks} >{log:q} 2>&1"
@@ -28,6 +29,7 @@ if run.config.data.phantom:
 rule ingest:
     """Check all cases of a task and write its manifest."""
     input:
+        request=lambda wildcards: run.request_ingest(wildcards.task),
         data=lambda wildcards: run.data_files(wildcards.task),
     output:
         run.paths.manifest("{task}"),
@@ -36,12 +38,9 @@ rule ingest:
     benchmark:
         run.paths.benchmark("ingest", "{task}")
     conda:
-        "../../envs/segbench.yaml"
+        ENVIRONMENT
     params:
         config=run.paths.config,
-        card=lambda wildcards: repr(run.config.dataset_cards[wildcards.task]),
-        root=str(run.config.data_root),
-        files=lambda wildcards: run.source_state(wildcards.task),
     shell:
         "python -m segbench ingest --config {params.config:q} --task {wildcards.task} 2>&1 | tee {log:q}"
 
@@ -49,17 +48,16 @@ rule ingest:
 rule split:
     """Split all tasks by patient; training waits for every task's check."""
     input:
+        request=lambda wildcards: run.request_split(),
         manifests=[run.paths.manifest(task) for task in run.task_names],
-        lists=[path for path in run.config.split_paths if path.exists()],
     output:
         run.paths.splits,
     log:
         run.paths.log("split", "splits"),
     conda:
-        "../../envs/segbench.yaml"
+        ENVIRONMENT
     params:
         config=run.paths.config,
-        data=run.config.data.model_dump_json(),
     shell:
         "python -m segbench split --config {params.config:q} 2>&1 | tee {log:q}"
 
@@ -67,6 +65,7 @@ rule split:
 rule preprocess:
     """Orient, crop, resample and normalise the cases of a task into the shared store."""
     input:
+        request=lambda wildcards: run.request_preprocess(wildcards.task),
         manifest=run.paths.manifest("{task}"),
         audit=run.paths.audit,
     output:
@@ -76,14 +75,12 @@ rule preprocess:
     benchmark:
         run.paths.benchmark("preprocess", "{task}")
     conda:
-        "../../envs/segbench.yaml"
+        ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,
     params:
         config=run.paths.config,
-        code=code_fingerprint(PREPROCESS_CODE),
-        recipe=lambda wildcards: run.recipe_settings(wildcards.task),
     shell:
         "python -m segbench preprocess --config {params.config:q} --task {wildcards.task} --workers {threads}"
         " >{log:q} 2>&1"

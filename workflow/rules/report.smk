@@ -4,17 +4,17 @@
 rule report:
     """Render the report of a run."""
     input:
+        request=lambda wildcards: run.request_report(),
         scores=run.paths.scores,
         record=run.paths.run_record,
     output:
-        run.paths.report / "index.html",
+        run.paths.rendered,
     log:
         run.paths.log("report", "page"),
     conda:
-        "../../envs/segbench.yaml"
+        ENVIRONMENT
     params:
-        code=code_fingerprint(REPORTING_CODE),
         results=run.paths.root,
         out=run.paths.report,
     shell:
-        "python -m segbench report --results {params.results:q} --out {params.out:q} >{log:q} 2>&1"
+        "python -m segbench report --results {params.results:q} --out {params.out:q} --record {output:q} >{log:q} 2>&1"

@@ -2,39 +2,37 @@
 
 
 rule evaluate:
-    """Predict and score one checkpoint, or one control, over its test cases."""
+    """Predict and score one checkpoint, or one control, over its test cases; scores.csv lies beside the outcome."""
     input:
+        request=lambda wildcards: run.request_evaluate(wildcards.job),
         trained=lambda wildcards: run.trained_of(wildcards.job),
         preprocessed=lambda wildcards: run.preprocessed_of(wildcards.job),
         splits=run.paths.splits,
     output:
-        outcome=run.paths.evaluate("{job}") / "outcome.json",
-        scores=run.paths.evaluate("{job}") / "scores.csv",
+        run.paths.evaluate("{job}") / "outcome.json",
     log:
         run.paths.log("evaluate", "{job}"),
     benchmark:
         run.paths.benchmark("evaluate", "{job}")
     conda:
-        "../../envs/segbench.yaml"
+        ENVIRONMENT
     threads: 1
     resources:
         gpu=1,
         mem_mb=2000,
     params:
         config=run.paths.config,
-        settings=lambda wildcards: run.score_settings(wildcards.job),
-        attempt=lambda wildcards: run.evaluate_attempt(wildcards.job),
     shell:
-        "python -m segbench evaluate --config {params.config:q} --job {wildcards.job} --attempt {params.attempt}"
-        " --threads {threads} >{log:q} 2>&1"
+        "python -m segbench evaluate --config {params.config:q} --job {wildcards.job} --threads {threads}"
+        " >{log:q} 2>&1"
 
 
 rule gather:
     """Gather the rows, check that they are exactly those expected, and describe the run."""
     input:
-        trained=[run.paths.train(job.id) / "outcome.json" for job in training_jobs(run.config)],
-        outcomes=[run.paths.evaluate(job.id) / "outcome.json" for job in evaluation_jobs(run.config)],
-        scores=[run.paths.evaluate(job.id) / "scores.csv" for job in evaluation_jobs(run.config)],
+        request=lambda wildcards: run.request_gather(),
+        trained=[run.paths.train(job) / "outcome.json" for job in run.training_ids],
+        evaluated=[run.paths.evaluate(job) / "outcome.json" for job in run.evaluation_ids],
         audit=run.paths.audit,
     output:
         scores=run.paths.scores,
@@ -42,9 +40,8 @@ rule gather:
     log:
         run.paths.log("gather", "scores"),
     conda:
-        "../../envs/segbench.yaml"
+        ENVIRONMENT
     params:
         config=run.paths.config,
-        content=run.config_hash,
     shell:
         "python -m segbench gather --config {params.config:q} >{log:q} 2>&1"

@@ -1,9 +1,10 @@
-# One job trains one (model, scope, fold, seed). Its resumable state lives beside, not inside, the declared outputs.
+# One job trains one (model, scope, fold, seed). Weights and resumable state lie beside the declared output.
 
 
 rule train:
     """Train to the end, or record the failure as data."""
     input:
+        request=lambda wildcards: run.request_train(wildcards.job),
         preprocessed=lambda wildcards: run.preprocessed_of(wildcards.job),
         source=lambda wildcards: run.source_of(wildcards.job),
         splits=run.paths.splits,
@@ -14,15 +15,12 @@ rule train:
     benchmark:
         run.paths.benchmark("train", "{job}")
     conda:
-        "../../envs/segbench.yaml"
+        ENVIRONMENT
     threads: 1
     resources:
         gpu=1,
         mem_mb=2000,
     params:
         config=run.paths.config,
-        settings=lambda wildcards: run.train_settings(wildcards.job),
-        attempt=lambda wildcards: run.train_attempt(wildcards.job),
     shell:
-        "python -m segbench train --config {params.config:q} --job {wildcards.job} --attempt {params.attempt}"
-        " --threads {threads} >{log:q} 2>&1"
+        "python -m segbench train --config {params.config:q} --job {wildcards.job} --threads {threads} >{log:q} 2>&1"

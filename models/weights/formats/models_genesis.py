@@ -6,12 +6,12 @@ CARD = {
     "title": "Models Genesis (chest CT)",
     "citation": "Zhou et al., Models Genesis: Generic Autodidactic Models for 3D Medical Image Analysis, MICCAI 2019",
     "url": "https://github.com/MrGiovanni/ModelsGenesis",
-    "licence": "MIT (code); the weights are given on request",
+    "licence": "Arizona State University, non-commercial, with a patent notice; the weights are given on request",
     "obtain": "Genesis_Chest_CT.pt, by the form in pytorch/README.md of the repository",
     "layout": "pytorch/unet3d.py (names, widths) and pytorch/Genesis_Chest_CT.py (keys of the checkpoint)",
     "loaded": "the whole U-Net",
     "left_out": "the output convolution (out_tr) and running statistics, which its batch norm never reads",
-    "targets": {"clip_driven_original": ["backbone."]},
+    "targets": {"clip_driven_original": ["backbone."], "models_genesis": ["network.down_tr", "network.up_tr"]},
     "strict": True,
     "stems": {},
     "minimum_fraction": 0.9,
@@ -20,4 +20,4 @@ CARD = {
 
 def file_name(own: str) -> str:
     """Return a tensor's name in the file."""
-    return own.removeprefix("backbone.")
+    return own.removeprefix("backbone.").removeprefix("network.")

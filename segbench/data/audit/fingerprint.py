@@ -19,9 +19,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from scipy import fft
+
+from segbench.data.volumes import open_volume
 
 CELLS = 12
 FREQUENCIES = 8
@@ -60,9 +61,8 @@ def fingerprints_of(paths: Sequence[Path | str]) -> list[Fingerprint]:
     """Return one fingerprint per channel of a case; a 4D file has its channels last."""
     found = []
     for path in paths:
-        data = np.asarray(nib.load(path).dataobj, dtype=np.float32)
-        volumes = [data] if data.ndim == 3 else list(np.moveaxis(data, -1, 0))
-        found += [fingerprint(volume_XYZ) for volume_XYZ in volumes]
+        channels = open_volume(path).channels()
+        found += [fingerprint(channel_XYZ.astype(np.float32)) for channel_XYZ in channels]
     return found
 
 
@@ -229,6 +229,8 @@ def shared_landmarks(prints: Sequence[Fingerprint]) -> dict[tuple[int, int], int
     if not prints:
         return found
     hashes = np.concatenate([item.landmarks for item in prints])
+    if not len(hashes):
+        return found
     holders = np.repeat(np.arange(len(prints)), [len(item.landmarks) for item in prints])
     order = np.argsort(hashes, kind="stable")
     hashes, holders = hashes[order], holders[order]

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from segbench.core import cards
 from segbench.core.case import Case, CaseFiles, read_manifest
-from segbench.core.errors import InputError, input_error
+from segbench.core.errors import InputError, Problem, input_error, raise_problems
 from segbench.core.paths import RunPaths
 from segbench.data.audit.leaks import Member, members_of_split
+from segbench.data.checks import header_problems, modality_of, name_problems
 from segbench.data.ingest import card_of, discover, ingest, known_cards, manifest_row
-from segbench.data.layouts import dataset_json, folder_cases
+from segbench.data.layouts import channel_names, dataset_json, folder_cases
 from segbench.data.splitting.folds import make_splits
 from segbench.data.splitting.pickled_lists import load_lists
-from segbench.data.splitting.protocols import RELEASED, patient_of_released, rule_of, sides_of
+from segbench.data.splitting.protocols import RELEASED, patient_of_released, read_json, rule_of, sides_of
 from segbench.experiment.config import Config
 
 SPLIT_FORMS = (
@@ -61,13 +62,7 @@ def members_of_file(path: Path) -> list[Member]:
     Released names are told by their form. Other cases belong to the task that the file names, or to one with the
     file's own name; a task that is a data-set card, by its name or its folder's, brings its patients and namespace.
     """
-    if path.suffix == ".pkl":
-        content = load_lists(path)
-    else:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise input_error(path, found=f"{error}", expected=SPLIT_FORMS, fix="name another file") from error
+    content = load_lists(path) if path.suffix == ".pkl" else read_json(path, SPLIT_FORMS)
     if isinstance(content, dict) and isinstance(content.get("folds"), dict):
         folds = content["folds"]
     else:
@@ -120,12 +115,23 @@ def _member(task: str, name: str, side: str, fold: str) -> Member:
 
 def members_of_folders(folders: Sequence[Path]) -> tuple[list[Member], list[Case]]:
     """Return the members and cases of folders: data sets with a card, or any in Decathlon or nnU-Net layout."""
-    members, cases = [], []
+    members: list[Member] = []
+    cases: list[Case] = []
+    problems: list[Problem] = []
     for task, folder in _names(folders).items():
-        namespace, found = _folder(folder, task)
+        try:
+            namespace, found, modalities = _folder(folder, task)
+        except InputError as error:
+            problems += error.problems
+            continue
+        problems += name_problems(found, str(folder))
         for files in found:
-            cases.append(manifest_row(task, files))
-            members.append(Member(task, files.case_id, files.patient_id, namespace))
+            wrong = header_problems(files, modalities)
+            problems += wrong
+            if not wrong:
+                cases.append(manifest_row(task, files))
+                members.append(Member(task, files.case_id, files.patient_id, namespace))
+    raise_problems(problems)
     return members, cases
 
 
@@ -135,13 +141,17 @@ def _names(folders: Sequence[Path]) -> Mapping[str, Path]:
     return {str(folder) if names.count(name) > 1 else name: folder for name, folder in zip(names, folders, strict=True)}
 
 
-def _folder(folder: Path, task: str) -> tuple[str, list[CaseFiles]]:
+def _folder(folder: Path, task: str) -> tuple[str, list[CaseFiles], list[str]]:
+    """Return the patient namespace, the cases and the modalities of the channels of a folder."""
     card_name = card_of(folder.resolve().name)
     if card_name is not None:
         card = known_cards()[card_name]
         try:
-            return card["patient_namespace"], discover(card_name, {**card, "folder": folder.name}, folder.parent)
+            found = discover(card_name, {**card, "folder": folder.name}, folder.parent)
+            return card["patient_namespace"], found, [channel["modality"] for channel in card["channels"]]
         except InputError:
             if not (folder / "dataset.json").exists():
                 raise
-    return task, folder_cases(folder, dataset_json(folder), patient_of=lambda case: case)
+    content = dataset_json(folder)
+    found = folder_cases(folder, content, patient_of=lambda case: case)
+    return task, found, [modality_of(name) for name in channel_names(folder, content)] or ["MR"]

@@ -11,7 +11,6 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +20,11 @@ import numpy as np
 from segbench.core.case import Case
 from segbench.core.errors import Problem, raise_problems, short
 from segbench.core.files import atomic_path, write_text
+from segbench.core.names import same_case_groups
 from segbench.core.progress import Progress
 from segbench.data.audit.fingerprint import SAME_LANDMARKS, Fingerprint, Match, fingerprints_of, same_images
-from segbench.data.checks import UNREADABLE
+from segbench.data.parallel import mapped
+from segbench.data.volumes import UNREADABLE
 
 CaseKey = tuple[str, str]
 UNSPLIT = "unsplit"
@@ -110,10 +111,20 @@ def _pairs(group: Sequence[Member]) -> Iterable[tuple[Member, Member]]:
 
 
 def _same_cases(members: Sequence[Member]) -> Iterable[Finding]:
+    """One finding per case on both sides; names that are spellings of one case are that case."""
     for group in _groups(members, lambda item: item.key):
         for first, second in _pairs(group):
             name = f"case:{first.task}/{first.case_id}"
             yield _finding(name, "same case", [first], [second], "listed on both sides")
+    names = defaultdict(list)
+    for member in members:
+        names[member.task].append(member.case_id)
+    case_of = {task: same_case_groups(listed) for task, listed in names.items()}
+    for group in _groups(members, lambda item: (item.task, case_of[item.task][item.case_id])):
+        for first, second in _pairs(group):
+            if first.case_id != second.case_id:
+                name = f"case:{first.task}/{case_of[first.task][first.case_id]}"
+                yield _finding(name, "same case", [first], [second], "two spellings of one case")
 
 
 def _same_patients(members: Sequence[Member]) -> Iterable[Finding]:
@@ -182,11 +193,15 @@ def same_image_pairs(
     """
     work = partial(_prints_or_problem, cache_root=cache_root)
     with Progress(total=len(cases), title="fingerprint") as progress:
-        found = []
-        for prints in _mapped(work, cases, workers):
-            found.append(prints)
+        found: list[list[Fingerprint]] = []
+        problems: list[Problem] = []
+        for prints in mapped(work, cases, workers=workers):
+            if isinstance(prints, Problem):
+                problems.append(prints)
+            else:
+                found.append(prints)
             progress.advance()
-    raise_problems(item for item in found if isinstance(item, Problem))
+    raise_problems(problems)
     owners = [number for number, prints in enumerate(found) for _ in prints]
     matches: dict[tuple[int, int], list[Match]] = defaultdict(list)
     for match in same_images([item for prints in found for item in prints], owners):
@@ -212,14 +227,6 @@ def _evidence(matches: Sequence[Match]) -> str:
     likeness = max(match.correlation for match in matches)
     shared = max(match.shared_landmarks for match in matches)
     return f"thumbnails correlate at {likeness:.3f}, {shared} shared landmarks"
-
-
-def _mapped(work, cases: Sequence[Case], workers: int) -> Iterable[list[Fingerprint] | Problem]:
-    if workers == 1:
-        yield from map(work, cases)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(work, cases, chunksize=4)
 
 
 def _prints_or_problem(case: Case, cache_root: Path | None) -> list[Fingerprint] | Problem:

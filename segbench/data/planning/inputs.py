@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segbench.core.case import CaseFiles
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
-from segbench.data.checks import check_folder
+from segbench.data.checks import check_folder, label_values
 from segbench.data.ingest import discover
 from segbench.data.layouts import channel_names, dataset_json, folder_cases
 from segbench.data.splitting.folds import make_splits
@@ -23,6 +23,7 @@ class Planned:
     cases: list[CaseFiles]
     modalities: tuple[str, ...]
     looked_at: str
+    ignored: tuple[int, ...] = ()
 
 
 def planned_of_config(path: Path, names: Sequence[str] | None, fold: int | None) -> dict[str, Planned]:
@@ -51,6 +52,7 @@ def planned_of_config(path: Path, names: Sequence[str] | None, fold: int | None)
             tuple(channel.modality for channel in config.task(name).channels),
             f"{name}: {len(split[name]['train'])} of {len(listed[name])} cases, the training side of protocol "
             f"{config.data.protocol_of(name)}, fold {fold}",
+            tuple(config.dataset_cards[name].get("ignore_labels", ())),
         )
         for name in names or known
     }
@@ -63,4 +65,5 @@ def planned_of_folder(folder: Path) -> dict[str, Planned]:
     cases = folder_cases(folder, content, patient_of=lambda case: case)
     name = re.sub(r"\W+", "_", folder.resolve().name).strip("_").lower() or "data"
     modalities = tuple(str(channel).upper() for channel in channel_names(folder, content))
-    return {name: Planned(cases, modalities, f"{name}: all {len(cases)} cases of the folder; no split is known")}
+    looked_at = f"{name}: all {len(cases)} cases of the folder; no split is known"
+    return {name: Planned(cases, modalities, looked_at, tuple(label_values(folder, content)[1]))}

@@ -13,18 +13,19 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-import nibabel as nib
 import numpy as np
 from nibabel import orientations
 
 from segbench.core.case import CaseFiles
 from segbench.core.errors import Problem, raise_problems, short
 from segbench.core.progress import Progress
-from segbench.data.checks import UNREADABLE
+from segbench.data.geometry import ras_spacing_mm_zyx
 from segbench.data.parallel import mapped
 from segbench.data.readers import read_channels
-from segbench.data.resampling import new_shape_zyx, nonzero_box, ras_spacing_mm_zyx
+from segbench.data.resampling import new_shape_zyx, nonzero_box
+from segbench.data.volumes import UNREADABLE, open_volume, whole_numbers
 
 ANISOTROPY = 3.0
 LEAST_EDGE = 4
@@ -46,7 +47,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """Spacing of one task and the figures it came from; clip_hu is None without a CT channel or foreground."""
+    """Spacing of one task and the values it came from; clip_hu is None without a CT channel or foreground."""
 
     spacing_mm_zyx: Triple
     spacing_reason: str
@@ -63,22 +64,27 @@ class NetworkPlan:
     conv_kernels_zyx: tuple[tuple[int, int, int], ...]
 
 
-def measure(cases: Sequence[CaseFiles], *, title: str, workers: int = 1) -> list[Measured]:
-    """Return the measures of every case; those that cannot be read come in one InputError."""
+def measure(cases: Sequence[CaseFiles], *, title: str, ignored: Sequence[int] = (), workers: int = 1) -> list[Measured]:
+    """Return the measures of every case; those that cannot be read come in one InputError.
+
+    ignored: label values of voxels that count nowhere.
+    """
     found: list[Measured] = []
+    work = partial(_measured_or_problem, ignored=tuple(ignored))
     problems: list[Problem] = []
     with Progress(total=len(cases), title=f"plan {title}") as progress:
-        for case, item in zip(cases, mapped(_measured_or_problem, cases, workers=workers), strict=True):
+        for case, item in zip(cases, mapped(work, cases, workers=workers), strict=True):
             (problems if isinstance(item, Problem) else found).append(item)
             progress.advance(case.case_id)
     raise_problems(problems)
     return found
 
 
-def _measured_or_problem(case: CaseFiles) -> Measured | Problem:
+def _measured_or_problem(case: CaseFiles, ignored: tuple[int, ...]) -> Measured | Problem:
     try:
         images_CXYZ, affine = read_channels(case.image_paths)
-        foreground_XYZ = np.asarray(nib.load(case.label_path).dataobj) > 0
+        labels_XYZ = whole_numbers(open_volume(case.label_path).voxels())
+        foreground_XYZ = (labels_XYZ > 0) & ~np.isin(labels_XYZ, ignored)
     except UNREADABLE as error:
         found = f"a file that cannot be read ({short(error)})"
         return Problem(f"{case.case_id}: {case.image_paths[0]} or its label", found, "volumes", "get the files again")

@@ -17,7 +17,7 @@ CARD = {
     "spacing_is_nominal": True,
     "synthetic": False,
     "licence": "CC BY-NC-SA 4.0 (non-commercial scientific research only)",
-    "permits": {"redistribute": True, "commercial": False, "show_images": True},
+    "permits": {"commercial": False, "show_images": True},
     "citation": "O. Bernard, A. Lalande, C. Zotti, F. Cervenansky, et al., 'Deep Learning Techniques for "
     "Automatic MRI Cardiac Multi-structures Segmentation and Diagnosis: Is the Problem Solved?', "
     "IEEE Transactions on Medical Imaging 37(11):2514-2525, 2018, doi:10.1109/TMI.2018.2837502",

@@ -15,6 +15,7 @@ CARD = {
     "channels": [{"name": "CT", "modality": "CT"}, {"name": "PET", "modality": "PET"}],
     "classes": {"1": "lesion"},
     "structures": [{"name": "lesion", "labels": [1], "tolerance_mm": 4.0, "lesion": True}],
+    "tumours": {"1": None},
     "preprocessing": "autopet",
     "expected_cases": {"total": 1014},
     "patient_namespace": "autopet",
@@ -22,7 +23,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC BY 4.0 (TCIA, restricted access)",
-    "permits": {"redistribute": False, "commercial": True, "show_images": False},
+    "permits": {"commercial": True, "show_images": False},
     "citation": "Gatidis et al., A whole-body FDG-PET/CT dataset with manually annotated tumor lesions, "
     "Scientific Data 9, 2022",
     "url": "https://autopet.grand-challenge.org",

@@ -18,7 +18,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC BY-NC-SA 3.0 CH",
-    "permits": {"redistribute": True, "commercial": False, "show_images": True},
+    "permits": {"commercial": False, "show_images": True},
     "citation": "B. H. Menze et al., 'The Multimodal Brain Tumor Image Segmentation Benchmark (BRATS)', IEEE "
     "Transactions on Medical Imaging 34(10):1993-2024, 2015",
     "url": "https://github.com/deepmedic/deepmedic",

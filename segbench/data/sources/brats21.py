@@ -31,7 +31,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "by agreement with the challenge (Synapse); non-commercial research",
-    "permits": {"redistribute": False, "commercial": False, "show_images": False},
+    "permits": {"commercial": False, "show_images": False},
     "citation": "Baid et al., The RSNA-ASNR-MICCAI BraTS 2021 Benchmark, arXiv:2107.02314",
     "url": "https://www.synapse.org/brats2021",
     "obtain": "register at Synapse, download the BraTS 2021 training data and unpack it into the folder BraTS2021",

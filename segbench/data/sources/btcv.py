@@ -49,7 +49,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "by registration at Synapse; research use",
-    "permits": {"redistribute": False, "commercial": False, "show_images": False},
+    "permits": {"commercial": False, "show_images": False},
     "citation": "Landman et al., Multi-Atlas Labeling Beyond the Cranial Vault, MICCAI challenge 2015",
     "url": "https://www.synapse.org/Synapse:syn3193805",
     "obtain": "register at Synapse, download Abdomen/RawData.zip and unpack it into the folder BTCV",

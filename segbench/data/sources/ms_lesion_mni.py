@@ -12,13 +12,14 @@ CARD = {
     ],
     "classes": {"1": "lesion"},
     "structures": [{"name": "lesion", "labels": [1], "tolerance_mm": 2.0, "lesion": True}],
+    "tumours": {"1": None},
     "preprocessing": "default",
     "expected_cases": {"total": 3},
     "patient_namespace": "ms_lesion_mni",
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC BY (version not stated)",
-    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "permits": {"commercial": True, "show_images": True},
     "citation": "Z. Lesjak, F. Pernus, B. Likar, Z. Spiclin, 'A Novel Public MR Image Dataset of Multiple "
     "Sclerosis Patients With Lesion Segmentations Based on Multi-rater Consensus', Neuroinformatics "
     "2017, doi:10.1007/s12021-017-9348-7",

@@ -13,7 +13,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC-BY-SA 4.0",
-    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "permits": {"commercial": True, "show_images": True},
     "citation": "Antonelli et al., The Medical Segmentation Decathlon, Nature Communications 13, 2022; Simpson "
     "et al., arXiv:1902.09063",
     "url": "http://medicaldecathlon.com",

@@ -19,7 +19,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "MIT (repository licence of the data set's authors; third parties also cite CC BY 4.0)",
-    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "permits": {"commercial": True, "show_images": True},
     "citation": "A. Babier et al., 'OpenKBP: The open-access knowledge-based planning grand challenge and "
     "dataset', Medical Physics 48:5549-5561, 2021",
     "url": "https://github.com/ababier/open-kbp",

@@ -22,7 +22,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "as stated by the six sources (NCI-ISBI 2013, I2CVB, PROMISE12)",
-    "permits": {"redistribute": False, "commercial": False, "show_images": True},
+    "permits": {"commercial": False, "show_images": True},
     "citation": "Liu et al., Shape-aware Meta-learning for Generalizing Prostate MRI Segmentation to Unseen "
     "Domains, MICCAI 2020",
     "url": "https://liuquande.github.io/SAML/",

@@ -14,7 +14,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "MIT",
-    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "permits": {"commercial": True, "show_images": True},
     "citation": "Spinal Cord Toolbox example data (errsm_30), NeuroPoly",
     "url": "https://github.com/spinalcordtoolbox/sct_testing_data",
     "obtain": "copy https://github.com/spinalcordtoolbox/sct_testing_data at commit af4c7e8783c9 into a folder "

@@ -13,7 +13,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC-BY-SA 4.0",
-    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "permits": {"commercial": True, "show_images": True},
     "citation": "A. L. Simpson et al., arXiv:1902.09063 (Memorial Sloan Kettering Cancer Center)",
     "url": "https://github.com/ivadomed/data-testing",
     "obtain": "copy https://github.com/ivadomed/data-testing (ct_scan) at commit 794a30751752 into a folder "

@@ -7,13 +7,14 @@ CARD = {
     "channels": [{"name": "T1", "modality": "MR"}],
     "classes": {"1": "gross tumour volume"},
     "structures": [{"name": "gross tumour volume", "labels": [1], "tolerance_mm": 4.0, "lesion": True}],
+    "tumours": {"1": None},
     "preprocessing": "sts_mr",
     "expected_cases": {"total": 51},
     "patient_namespace": "sts",
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC BY 3.0",
-    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "permits": {"commercial": True, "show_images": True},
     "citation": "IBSI validation dataset (A. Zwanenburg et al., theibsi/data_sets), derived from the TCIA "
     "collection Soft-tissue-Sarcoma: M. Vallieres et al., 'A radiomics model from joint FDG-PET and "
     "MRI texture features for the prediction of lung metastases in soft-tissue sarcomas of the "

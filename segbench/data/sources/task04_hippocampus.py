@@ -16,7 +16,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC-BY-SA 4.0",
-    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "permits": {"commercial": True, "show_images": True},
     "citation": "Vanderbilt University Medical Center; A. L. Simpson et al., 'A large annotated medical image "
     "dataset for the development and evaluation of segmentation algorithms', arXiv:1902.09063",
     "url": "http://medicaldecathlon.com",

@@ -22,7 +22,7 @@ CARD = {
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC BY-SA 4.0",
-    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "permits": {"commercial": True, "show_images": True},
     "citation": "Sekuboyina et al., VerSe: A vertebrae labelling and segmentation benchmark for multi-detector "
     "CT images, Medical Image Analysis 73, 2021",
     "url": "https://github.com/anjany/verse",

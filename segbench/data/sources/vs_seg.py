@@ -27,13 +27,14 @@ CARD = {
     "channels": [{"name": "T1", "modality": "MR"}],
     "classes": {"1": "vestibular schwannoma"},
     "structures": [{"name": "vestibular schwannoma", "labels": [1], "tolerance_mm": 1.0, "lesion": True}],
+    "tumours": {"1": None},
     "preprocessing": "default",
     "expected_cases": {"total": 242},
     "patient_namespace": "vs_seg",
     "spacing_is_nominal": False,
     "synthetic": False,
     "licence": "CC BY 4.0",
-    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "permits": {"commercial": True, "show_images": True},
     "citation": "Shapey et al., Segmentation of vestibular schwannoma from MRI, an open annotated dataset and "
     "baseline algorithm, Scientific Data 8, 2021",
     "url": "https://doi.org/10.7937/TCIA.9YTJ-5Q73",
@@ -109,14 +110,14 @@ def _read_case(patient: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         every = (header for headers in series.values() for header in headers)
         sets = [header for header in every if header.get("Modality") == "RTSTRUCT"]
         drawn = _only(patient, "RTSTRUCT of it", [item for item in sets if uid in dicom.referenced_series(item)])
-        contours = _tumour(patient, dicom.contours_by_name(drawn))
+        contours = dicom.contours_of(drawn, _tumour(patient, dicom.structure_names(drawn)))
         image, affine = dicom.read_series(series[uid])
     except InputError:
         raise
     except dicom.UNREADABLE as error:
         raise input_error(
             patient,
-            found=f"{type(error).__name__}: {error}"[:160],
+            found=dicom.in_words(error),
             expected="readable DICOM files",
             fix="get the patient again",
         ) from error
@@ -134,16 +135,16 @@ def _only(patient: Path, what: str, found: list):
     return found[0]
 
 
-def _tumour(patient: Path, contours: dict[str, list[np.ndarray]]) -> list[np.ndarray]:
-    """Return the contours of the first structure that bears a name of the tumour, plain names first."""
+def _tumour(patient: Path, names: list[str]) -> str:
+    """Return the first structure that bears a name of the tumour, plain names first."""
     for pattern in TUMOUR_NAMES:
-        for name, drawn in contours.items():
-            if drawn and pattern.fullmatch(name.strip()):
-                return drawn
-    names = ", ".join(contours) or "no structure"
+        for name in names:
+            if pattern.fullmatch(name.strip()):
+                return name
+    shown = ", ".join(names) or "no structure"
     raise input_error(
         patient,
-        found=f"structures {names}",
+        found=f"structures {shown}",
         expected="contours named TV, AN, GTV, ...",
         fix="convert this case with the authors' script",
     )

@@ -89,27 +89,28 @@ def seeded_split(
                 side[namespace, patient] = "test" if held < wanted else "train"
                 held += side[namespace, patient] == "test"
         split[task] = _by_side(rows, {patient: side[namespace, patient] for patient in patients})
+        _refuse_one_side(task, split[task])
     return split
 
 
 def kfold_split(
     cases: Mapping[str, Sequence[Case]], namespaces: Mapping[str, str], *, fold: int, count: int, seed: int
 ) -> Split:
-    """Return one of `count` folds; patient number r in a namespace's ranking is tested in fold r modulo count."""
-    everyone: dict[str, dict[str, None]] = {}
+    """Return one of `count` folds: patient number r of a task's ranking is tested in fold r modulo count.
+
+    A patient keeps the fold of the first task that has it, so that a task that is added leaves the others as they are.
+    The grouped folds of scikit-learn know one task at a time and no such ranking.
+    """
+    fold_of: dict[tuple[str, str], int] = {}
     for task, rows in cases.items():
-        everyone.setdefault(namespaces[task], {}).update(dict.fromkeys(row.patient_id for row in rows))
-    fold_of = {
-        (namespace, patient): number % count
-        for namespace, patients in everyone.items()
-        for number, patient in enumerate(sorted(patients, key=lambda name: patient_rank(seed, namespace, name)))
-    }
+        namespace = namespaces[task]
+        new = [name for name in _ranked_patients(rows, namespace, seed) if (namespace, name) not in fold_of]
+        fold_of |= {(namespace, name): number % count for number, name in enumerate(new)}
     split = {}
     for task, rows in cases.items():
         sides = {row.patient_id: fold_of[namespaces[task], row.patient_id] == fold for row in rows}
         split[task] = _by_side(rows, {patient: "test" if held else "train" for patient, held in sides.items()})
-        if not split[task]["train"] or not split[task]["test"]:
-            _refuse_empty(task, 1)
+        _refuse_one_side(task, split[task])
     return split
 
 
@@ -119,6 +120,18 @@ def _ranked_patients(rows: Sequence[Case], namespace: str, seed: int) -> list[st
 
 def _by_side(rows: Sequence[Case], side: Mapping[str, str]) -> dict[str, list[str]]:
     return {name: sorted(row.case_id for row in rows if side[row.patient_id] == name) for name in ("train", "test")}
+
+
+def _refuse_one_side(task: str, sides: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a task whose patients all went to one side, as other tasks of their namespace had put them there."""
+    for name, cases in sides.items():
+        if not cases:
+            raise input_error(
+                f"split of {task}",
+                found=f"no patient for the {name} side",
+                expected="patients on both sides",
+                fix="change data.split_seed, data.test_fraction or data.fold_count, add cases, or leave the task out",
+            )
 
 
 def _refuse_empty(task: str, patients: int) -> None:

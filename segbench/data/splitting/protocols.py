@@ -19,14 +19,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-
 from segbench.core.case import Case
 from segbench.core.errors import InputError, Problem, input_error, raise_problems
 from segbench.core.files import sha256_of
+from segbench.core.names import matched
 from segbench.core.task import Task
 from segbench.data.splitting.pickled_lists import load_lists
+from segbench.data.volumes import open_volume
 from segbench.experiment.config import Data
 
 Sides = dict[str, list[str]]
@@ -181,7 +180,9 @@ def listed_split(
     task without lists and the listed cases that are not there.
     """
     lists: dict[str, Sides] = {}
-    split, changes, problems = {}, [], []
+    split: dict[str, Sides] = {}
+    changes: list[str] = []
+    problems: list[Problem] = []
     for path in split_files:
         lists |= _released_lists(path, accepted, changes) if path.suffix == ".pkl" else own_lists(path)
     for task, rows in cases.items():
@@ -213,13 +214,18 @@ def _released_lists(path: Path, accepted: Iterable[str], changes: list[str]) -> 
 def own_lists(path: Path) -> dict[str, Sides]:
     """Return {task: {"train": case ids, "test": case ids}} of a JSON file; any other content raises InputError."""
     expected = '{task: {"train": [case ids], "test": [case ids]}}'
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise input_error(path, found=f"{error}", expected=expected, fix="see docs/protocols.md") from error
+    content = read_json(path, expected)
     if not isinstance(content, dict) or not all(isinstance(sides, dict) for sides in content.values()):
         raise input_error(path, found="other content", expected=expected, fix="see docs/protocols.md")
     return {task: sides_of(path, sides, expected) for task, sides in content.items()}
+
+
+def read_json(path: Path, expected: str) -> object:
+    """Return the content of a JSON file in UTF-8, with or without a byte order mark."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise input_error(path, found=f"{error}", expected=expected, fix="see docs/protocols.md") from error
 
 
 def _task_split(task: str, rows: Sequence[Case], sides: Sides | None, protocol: str, changes: list[str]) -> Sides:
@@ -234,8 +240,7 @@ def _task_split(task: str, rows: Sequence[Case], sides: Sides | None, protocol: 
         changes += [f"{task}: {sentence}" for sentence in said]
     names = list(dict.fromkeys([*sides["train"], *sides["test"]]))
     if rule is None:
-        own = {row.case_id for row in rows}
-        found = {name: name for name in names if name in own}
+        found = matched(names, [row.case_id for row in rows])
     else:
         found = {"key": _by_key, "rank": _by_rank, "study": _by_study}[rule.by](rule, names, rows)
     missing = [name for name in names if name not in found]
@@ -247,7 +252,7 @@ def _task_split(task: str, rows: Sequence[Case], sides: Sides | None, protocol: 
             expected=f"all {len(names)} cases of the lists",
             fix="complete the data set",
         )
-    return {side: sorted(found[name] for name in listed) for side, listed in sides.items()}
+    return {side: sorted({found[name] for name in listed}) for side, listed in sides.items()}
 
 
 def check_organs(tasks: Iterable[Task], data: Data) -> None:
@@ -343,7 +348,7 @@ def _by_study(rule: Released, names: Sequence[str], rows: Sequence[Case]) -> dic
 
 
 def _has_foreground(row: Case) -> bool:
-    return bool(np.asarray(nib.load(row.label_path).dataobj).any())
+    return bool(open_volume(row.label_path).voxels().any())
 
 
 def _key(pattern: str, name: str) -> str | None:

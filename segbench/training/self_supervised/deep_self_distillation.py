@@ -26,7 +26,6 @@ CARD = {
     "segmentation, MICCAI 2022; predictor and loss of Grill et al., BYOL, NeurIPS 2020",
     "url": "https://github.com/yeerwen/DeSD",
     "licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "concept",
     "does": [
         "two crops of each patch, one voxel of the bottleneck shorter along each axis of more than two, lie at random "

@@ -20,7 +20,6 @@ CARD = {
     "deepest features as in Tian et al., SparK, ICLR 2023",
     "url": "https://arxiv.org/abs/2111.06377",
     "licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "concept",
     "does": [
         "the patch is divided into blocks of one voxel of the bottleneck each (the product of all poolings); a stated "

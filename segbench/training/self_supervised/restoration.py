@@ -21,7 +21,6 @@ CARD = {
     "citation": "Zhou et al., Models Genesis, Medical Image Analysis 67, 2021 (first at MICCAI 2019)",
     "url": "https://doi.org/10.1016/j.media.2020.101840",
     "licence": "Apache-2.0",
-    "version": "1",
     "fidelity": "concept",
     "does": [
         "the intensities of a patch pass a random monotone Bezier curve, bright and dark swapped in half of the cases",
@@ -62,8 +61,8 @@ class Restoration(Reconstruction):
 
     def forward(self, images_BCZYX: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the mean squared error between the restored and the clean patch."""
-        spoilt_BCZYX = torch.stack([self.corrupt(image_CZYX, rng) for image_CZYX in images_BCZYX])
-        return functional.mse_loss(self.reconstruct(spoilt_BCZYX), images_BCZYX.float())
+        corrupted_BCZYX = torch.stack([self.corrupt(image_CZYX, rng) for image_CZYX in images_BCZYX])
+        return functional.mse_loss(self.reconstruct(corrupted_BCZYX), images_BCZYX.float())
 
     def corrupt(self, image_CZYX: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the distorted patch; the clean one is left as it is."""

@@ -1,83 +1,85 @@
-"""Write docs/parity.md: the largest difference from the original networks, per golden output.
+"""Agreement with original networks: judge golden files, or write docs/parity.md.
 
-Run `python -m tests.golden.models.parity` where the expected outputs lie beside the checkout, then
-`python -m segbench.documentation.models`.
+`python -m tests.golden.models.parity FILE.json [...]` prints for each file the network's name and the largest absolute
+and relative difference, and exits with status 1 when one is above the tolerance, 2 when a file cannot be judged.
+Without files it judges those beside the checkout and writes the page; `python -m segbench.documentation.models` puts
+that into docs/models.md.
 """
 
 from __future__ import annotations
 
 import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
-from models.baselines import clip_driven_original, dodnet_original
-from models.uniseg import weights
+from segbench.core.errors import InputError
 from segbench.core.files import write_text
-from tests.golden.models.official import filled, load, seeded_input
+from tests.golden.models.official import GOLDEN, TOLERANCE, TOLERANCES, compare, golden_name, official_modules, read
 from tests.paths import ROOT
 
 PAGE = ROOT / "docs" / "parity.md"
-Row = tuple[str, int, str, torch.Tensor, torch.Tensor]
 
 
-def uniseg() -> list[Row]:
-    """Return the compared outputs of the three cases (stems for 1, 2 and 4 channels)."""
-    facts, arrays = load("uniseg_official")
-    model = weights.from_official(filled(facts["parameters"]))
-    size = sum(parameter.numel() for parameter in model.parameters())
-    rows = []
-    for number, case in enumerate(facts["cases"]):
-        full, _, *rest = model.forward_index(seeded_input(case), case["task_id"])
-        scales = {"full resolution": full[:, :, ::4, ::4, ::4]}
-        scales |= {f"stride {4 * 2**scale}": logits for scale, logits in enumerate(rest)}
-        for position, (scale, logits) in enumerate(scales.items()):
-            what = f"{case['input_shape'][1]} channel(s), task {case['task_id']}, {scale}"
-            rows.append(("uniseg", size, what, logits, torch.from_numpy(arrays[f"case{number}_output{position}"])))
-    return rows
+def judge(path: Path) -> bool:
+    """Print one line per golden array and one for the file; return whether all lie within the tolerance."""
+    name = golden_name(path, read(path)[0])
+    limit = TOLERANCES.get(name, TOLERANCE)
+    _, rows = compare(path)
+    for row in rows:
+        inputs = "".join(f", {key} {value}" for key, value in row.inputs.items())
+        cut = f" at stride {row.stride}" if row.stride > 1 else ""
+        print(
+            f"  case {row.case}{inputs}, {row.output}{cut}: absolute {row.difference:.2e}, relative {row.relative:.2e}"
+        )
+    absolute, relative = max(row.difference for row in rows), max(row.relative for row in rows)
+    agrees = relative <= limit
+    verdict = "agrees" if agrees else "DIFFERS"
+    print(f"{name} ({path.name}): {verdict}, absolute {absolute:.2e}, relative {relative:.2e}, accepted {limit:.0e}")
+    return agrees
 
 
-def dodnet() -> list[Row]:
-    """Return the compared output: three samples with three tasks."""
-    facts, arrays = load("dodnet_official")
-    model = dodnet_original.from_official(filled(facts["parameters"]))
-    (case,) = facts["cases"]
-    logits = model.forward_index(seeded_input(case), case["task_id"])[:, :, ::2, ::2, ::2]
-    size, what = (
-        sum(parameter.numel() for parameter in model.parameters()),
-        f"tasks {case['task_id']}, organ and tumour",
-    )
-    return [("dodnet_original", size, what, logits, torch.from_numpy(arrays["case0_output0"]))]
-
-
-def clip_driven() -> list[Row]:
-    """Return the compared output: the logits of all classes."""
-    facts, arrays = load("clip_driven_official")
-    model = clip_driven_original.from_official(filled(facts["parameters"]))
-    (case,) = facts["cases"]
-    logits = model.forward_all(seeded_input(case))[:, :, ::4, ::4, ::4]
-    size, what = sum(parameter.numel() for parameter in model.parameters()), f"all {logits.shape[1]} classes"
-    return [("clip_driven_original", size, what, logits, torch.from_numpy(arrays["case0_output0"]))]
-
-
-@torch.no_grad()
-def parity_page() -> str:
+def parity_page(paths: Sequence[Path]) -> str:
     """Return the page as text."""
     lines = [
         "## Agreement with the original networks",
         "",
-        "Weights are filled by a rule from their names, inputs by seed; compared are the logits that the original "
-        "networks answered (float32, CPU, evaluation mode). Accepted is a difference of 0.0001. By "
+        "Weights are filled by a rule from their names, inputs by seed; compared are the outputs of the original "
+        "networks (float32, CPU, evaluation mode). The relative difference is a fraction of the output's largest "
+        f"magnitude; accepted is {TOLERANCE:g}, for the encoder of DeSD 0.001. By "
         f"`python -m tests.golden.models.parity` with PyTorch {torch.__version__.split('+')[0]} on "
         f"{platform.machine()}.",
         "",
-        "| model | parameters | output | largest difference | largest logit |",
-        "|---|---|---|---|---|",
+        "| original | file here | parameters | compared outputs | largest difference | largest relative difference |",
+        "|---|---|---|---|---|---|",
     ]
-    for name, size, what, answer, expected in [*uniseg(), *dodnet(), *clip_driven()]:
-        difference = (answer - expected).abs().max().item()
-        lines.append(f"| `{name}` | {size:,} | {what} | {difference:.1e} | {expected.abs().max().item():.2f} |")
+    for path in paths:
+        name = golden_name(path, read(path)[0])
+        network, rows = compare(path)
+        size = sum(parameter.numel() for parameter in network.parameters())
+        module = official_modules()[name].__name__.replace(".", "/")
+        difference, relative = max(row.difference for row in rows), max(row.relative for row in rows)
+        lines.append(
+            f"| `{name}` | `{module}` | {size:,} | {len(rows)} | {difference:.1e} | {relative:.1e} |",
+        )
     return "\n".join(lines) + "\n"
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Judge the named files and return the exit status; without names, write the page."""
+    try:
+        if arguments:
+            agree = [judge(Path(argument)) for argument in arguments]
+            return 0 if all(agree) else 1
+        write_text(PAGE, parity_page([GOLDEN / f"{name}.json" for name in sorted(official_modules())]))
+    except InputError as error:
+        for problem in error.problems:
+            print(problem.line(), file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    write_text(PAGE, parity_page())
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The original CLIP-driven network and ours give the same numbers; sizes follow from shapes; damage is refused."""
+"""The original CLIP-driven network at other sizes follows from the shapes; damage is refused."""
 
 import itertools
 import random
@@ -9,21 +9,11 @@ from torch.nn import functional
 
 from models.baselines.clip_driven_original import from_official
 from segbench.core.errors import InputError
-from tests.golden.models.official import filled, load, seeded_input
+from tests.golden.models.official import filled, load
 
 TOLERANCE = 1e-4
 DOWN = [f"backbone.down_tr{width}" for width in (64, 128, 256, 512)]
 UP = [f"backbone.up_tr{width}" for width in (256, 128, 64)]
-
-
-def test_agreement_with_the_original():
-    facts, arrays = load("clip_driven_official")
-    model = from_official(filled(facts["parameters"]))
-    assert sum(p.numel() for p in model.parameters()) == facts["arch"]["parameters_total"] == 19_416_417
-    (case,) = facts["cases"]
-    with torch.no_grad():
-        answer = model.forward_all(seeded_input(case))[:, :, ::4, ::4, ::4]
-    assert (answer - torch.from_numpy(arrays["case0_output0"])).abs().max() <= TOLERANCE
 
 
 def shapes(*, base=8, classes=3, length=7, width=6, channels=1):
@@ -119,7 +109,7 @@ def test_other_configurations_follow_from_the_shapes(seed):
     assert (answer - expected).abs().max() <= TOLERANCE
 
 
-def test_running_statistics_are_not_missed_and_not_needed():
+def test_running_statistics_are_not_missing_and_not_needed():
     state = filled(shapes())
     state["backbone.down_tr64.ops.0.bn1.running_mean"] = torch.full((8,), 7.0)
     state["backbone.down_tr64.ops.0.bn1.num_batches_tracked"] = torch.tensor(3)

@@ -96,8 +96,8 @@ def structures(tmp_path):
     def mask(*contours, shape=SHAPE):
         affine = oblique_affine(SPACING)
         write_structures(tmp_path / "rt.dcm", {"TV": list(contours)}, affine, series="1.2.3")
-        found = dicom.contours_by_name(pydicom.dcmread(tmp_path / "rt.dcm"))
-        return dicom.mask_of(found["TV"], shape_xyz=shape, affine=affine, where=tmp_path / "rt.dcm")
+        found = dicom.contours_of(pydicom.dcmread(tmp_path / "rt.dcm"), "TV")
+        return dicom.mask_of(found, shape_xyz=shape, affine=affine, where=tmp_path / "rt.dcm")
 
     return mask
 
@@ -121,6 +121,76 @@ def test_a_hole_drawn_as_a_keyhole_is_a_hole(structures):
     expected[2:9, 3:8, 3] = 1
     expected[4:6, 4:6, 3] = 0
     np.testing.assert_array_equal(structures(np.vstack([outer, outer[:1], hole, outer[:1]])), expected)
+
+
+def rewritten(path, change):
+    """Change a structure set in place and return it as read back."""
+    item = pydicom.dcmread(path)
+    change(item)
+    item.save_as(path)
+    return pydicom.dcmread(path)
+
+
+def geometric_type(kind):
+    """Set the type of the first contour."""
+
+    def change(item):
+        item.ROIContourSequence[0].ContourSequence[0].ContourGeometricType = kind
+
+    return change
+
+
+@pytest.mark.filterwarnings("ignore:The value length")  # 16 letters are allowed, programs write 19
+@pytest.mark.parametrize("kind", ["CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR"])
+def test_every_closed_contour_is_drawn(structures, kind, tmp_path):
+    drawn = structures(rectangle((1.5, 8.5), (2.5, 7.5), 3), rectangle((1.5, 4.5), (2.5, 4.5), 2))
+    read_back = rewritten(tmp_path / "rt.dcm", geometric_type(kind))
+    found = dicom.contours_of(read_back, "TV")
+    mask = dicom.mask_of(found, shape_xyz=SHAPE, affine=oblique_affine(SPACING), where=tmp_path)
+    np.testing.assert_array_equal(mask, drawn)
+
+
+@pytest.mark.parametrize("kind", ["POINT", "OPEN_PLANAR", "OPEN_NONPLANAR"])
+def test_an_item_without_area_is_refused_in_the_chosen_structure_only(structures, kind, tmp_path):
+    structures(rectangle((1.5, 8.5), (2.5, 7.5), 3))
+    read_back = rewritten(tmp_path / "rt.dcm", geometric_type(kind))
+    assert dicom.structure_names(read_back) == ["TV"]
+    assert dicom.contours_of(read_back, "other") == []
+    with pytest.raises(InputError, match=f"an item of type {kind}"):
+        dicom.contours_of(read_back, "TV")
+
+
+def test_a_contour_that_is_stored_twice_is_no_hole_and_overlapping_ones_add_up(structures):
+    first, second = rectangle((1.5, 6.5), (2.5, 7.5), 3), rectangle((4.5, 8.5), (2.5, 7.5), 3)
+    expected = np.zeros(SHAPE, dtype=np.uint8)
+    expected[2:7, 3:8, 3] = 1
+    np.testing.assert_array_equal(structures(first, first), expected)
+    np.testing.assert_array_equal(structures(first, np.roll(first[::-1], 1, axis=0)), expected)
+    expected[2:9, 3:8, 3] = 1
+    np.testing.assert_array_equal(structures(first, second), expected)
+
+
+def test_two_structures_of_one_name_are_refused(tmp_path):
+    drawn = {name: [rectangle((1.5, 3.5), (1.5, 3.5), 1)] for name in ("TV", "tumour")}
+    write_structures(tmp_path / "rt.dcm", drawn, oblique_affine(SPACING), series="1.2.3")
+
+    def change(item):
+        item.StructureSetROISequence[1].ROIName = "TV "
+
+    with pytest.raises(InputError, match="2 of them; expected one structure of that name"):
+        dicom.contours_of(rewritten(tmp_path / "rt.dcm", change), "TV")
+
+
+def test_a_missing_element_is_named_without_words_of_python(volume, tmp_path, capsys):
+    write_patient(tmp_path, 1, volume)
+    for path in tmp_path.rglob("t1_mpr_tra-0/*.dcm"):
+        item = pydicom.dcmread(path)
+        del item.PixelSpacing
+        item.save_as(path)
+    assert main(["convert", "vs_seg", "--source", str(tmp_path), "--data-root", str(tmp_path / "data")]) == 2
+    error = capsys.readouterr().err
+    assert "a header without the element PixelSpacing" in error
+    assert "object" not in error
 
 
 def test_a_circle_gives_the_voxels_whose_centres_it_holds(structures):

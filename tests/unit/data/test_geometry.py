@@ -1,15 +1,15 @@
 """A preprocessed label goes back to the native grid: exact affine and shape, no loss where the plan is not coarser."""
 
 import itertools
+import json
 
 import nibabel as nib
 import numpy as np
 import pytest
 from nibabel import orientations
 
-from segbench.data.geometry import to_native, write_prediction
+from segbench.data.geometry import Geometry, write_prediction
 from segbench.data.preprocessing_recipes import PreprocessingRecipe
-from segbench.data.resampling import to_grid
 from tests.paths import SHARED
 
 REAL = SHARED / "realdata"
@@ -29,6 +29,14 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
+def to_grid(images, labels, affine, recipe):
+    """Return what `preprocess` stores of a case; the geometry has been through JSON, as in `meta.json`."""
+    geometry = Geometry.of(images, affine, recipe)
+    stored = Geometry.from_dict(json.loads(json.dumps(geometry.to_dict())))
+    assert stored == geometry
+    return geometry.to_grid(images, recipe), geometry.labels_to_grid(labels), stored
+
+
 ORIENTATIONS = [
     np.array([[axis, flip] for axis, flip in zip(axes, flips, strict=True)])
     for axes in itertools.permutations(range(3))
@@ -46,9 +54,8 @@ def test_every_orientation_returns_exactly(orientation, angle):
         labels[None].astype(np.float32), labels, affine, PreprocessingRecipe("native")
     )
     assert images.shape[1:] == preprocessed.shape
-    restored, restored_affine = to_native(preprocessed, geometry)
-    assert np.array_equal(restored, labels)
-    assert np.array_equal(restored_affine, affine)
+    assert np.array_equal(geometry.labels_to_native(preprocessed), labels)
+    assert np.array_equal(geometry.affine, affine)
 
 
 def test_an_oblique_affine_is_kept_exactly(tmp_path):
@@ -59,8 +66,8 @@ def test_an_oblique_affine_is_kept_exactly(tmp_path):
     affine[:3, 3] = (-12.5, 7.25, 100.125)
     labels = labelled()
     _, preprocessed, geometry = to_grid(labels[None].astype(np.float32), labels, affine, PreprocessingRecipe("native"))
-    restored, restored_affine = to_native(preprocessed, geometry)
-    write_prediction(tmp_path / "p.nii.gz", restored, restored_affine)
+    nib.save(nib.Nifti1Image(labels.astype(np.float32), affine), tmp_path / "image.nii.gz")
+    write_prediction(tmp_path / "p.nii.gz", geometry.labels_to_native(preprocessed), like=tmp_path / "image.nii.gz")
     stored = nib.load(tmp_path / "p.nii.gz")
     assert np.allclose(stored.affine, affine, atol=1e-6)
     assert np.array_equal(np.asarray(stored.dataobj), labels)
@@ -71,8 +78,8 @@ def test_probabilities_and_labels_restore_alike_where_the_plan_is_finer():
     recipe = PreprocessingRecipe("finer", spacing_mm_zyx=(1.5, 1.0, 0.75), crop_to_nonzero=False)
     _, preprocessed, geometry = to_grid(labels[None].astype(np.float32), labels, np.diag([1.5, 2.0, 3.0, 1.0]), recipe)
     one_hot = np.stack([preprocessed == value for value in range(4)]).astype(np.float32)
-    assert np.array_equal(to_native(preprocessed, geometry)[0], labels)
-    assert dice(to_native(one_hot, geometry)[0] == 1, labels == 1) > 0.97
+    assert np.array_equal(geometry.labels_to_native(preprocessed), labels)
+    assert dice(geometry.probabilities_to_native(one_hot) == 1, labels == 1) > 0.97
 
 
 def test_a_coarser_plan_loses_something_and_keeps_the_place():
@@ -80,7 +87,7 @@ def test_a_coarser_plan_loses_something_and_keeps_the_place():
     recipe = PreprocessingRecipe("coarser", spacing_mm_zyx=(6.0, 4.0, 3.0), crop_to_nonzero=False)
     _, preprocessed, geometry = to_grid(labels[None].astype(np.float32), labels, np.diag([1.5, 2.0, 3.0, 1.0]), recipe)
     assert preprocessed.size < labels.size
-    assert 0.5 < dice(to_native(preprocessed, geometry)[0] == 1, labels == 1) < 1
+    assert 0.5 < dice(geometry.labels_to_native(preprocessed) == 1, labels == 1) < 1
 
 
 def test_a_crop_comes_back_at_its_place():
@@ -88,7 +95,7 @@ def test_a_crop_comes_back_at_its_place():
     images = np.where(labels > 0, 100.0, 0.0)[None].astype(np.float32)
     _, preprocessed, geometry = to_grid(images, labels, np.diag([2.0, 2.0, 2.0, 1.0]), PreprocessingRecipe("native"))
     assert preprocessed.size < labels.size
-    assert np.array_equal(to_native(preprocessed, geometry)[0], labels)
+    assert np.array_equal(geometry.labels_to_native(preprocessed), labels)
 
 
 @pytest.mark.parametrize("task", ["Task04_Hippocampus", "STS_MR_T1", "SpinalCord_SCT", "OpenKBP_HeadNeckCT"])
@@ -103,7 +110,7 @@ def test_real_labels_survive_a_plan_no_coarser_than_native(task):
         ras = np.argsort(orientations.io_orientation(image.affine)[:, 0])
         recipe = PreprocessingRecipe("finer", spacing_mm_zyx=tuple(spacing[ras][::-1] * 0.8), crop_to_nonzero=False)
         _, preprocessed, geometry = to_grid(labels[None].astype(np.float32), labels, image.affine, recipe)
-        restored, _ = to_native(preprocessed, geometry)
+        restored = geometry.labels_to_native(preprocessed)
         for value in np.unique(labels[labels > 0]):
             if (labels == value).sum() > 500:
                 assert dice(restored == value, labels == value) >= 0.97, (path.name, value)
@@ -120,7 +127,7 @@ def test_a_coarse_recipe_costs_the_hippocampus_an_eighth():
         labels = np.asarray(image.dataobj).astype(np.uint8)
         recipe = PreprocessingRecipe("coarse", spacing_mm_zyx=(3.0, 1.5, 1.5), crop_to_nonzero=False)
         _, preprocessed, geometry = to_grid(labels[None].astype(np.float32), labels, image.affine, recipe)
-        restored, _ = to_native(preprocessed, geometry)
+        restored = geometry.labels_to_native(preprocessed)
         found += [dice(restored == value, labels == value) for value in (1, 2)]
     assert len(found) == 20
     assert 0.86 < np.mean(found) < 0.90

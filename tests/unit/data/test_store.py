@@ -105,7 +105,7 @@ def test_the_address_depends_on_what_shapes_the_bytes_and_on_nothing_else(world,
         address(card=card | {"merge": {2: 1}}),
         address(recipe=replace(RECIPE, image_order=1)),
     ]
-    monkeypatch.setattr(preprocess, "code_fingerprint", lambda parts: "other code")
+    monkeypatch.setattr(preprocess, "code_digest", lambda *entries, without: "other code")
     others.append(address())
     assert len({first, *others}) == 6
 

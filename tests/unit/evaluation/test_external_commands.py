@@ -1,7 +1,9 @@
 """External models: masks are checked one by one, commands end with all that they started."""
 
+import argparse
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -22,8 +24,13 @@ from segbench.core.paths import RunPaths
 from segbench.evaluation.evaluate import evaluate
 from segbench.evaluation.external_commands import find_masks, run_command, train, write_job_file
 from segbench.experiment.config import parse_config
-from segbench.experiment.jobs import external_jobs, settings_hash
+from segbench.experiment.context import JobContext
+from segbench.experiment.identity import evaluation_settings_identity, training_settings_identity
+from segbench.experiment.jobs import external_jobs
+from segbench.experiment.ownership import OWNER_VARIABLE, OWNERS
+from segbench.experiment.splits import write_splits
 from tests.paths import ROOT
+from tests.unit.written_run import splits_content
 
 TASK = "phantom_spleen"
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
@@ -40,9 +47,9 @@ def content(**entry) -> dict:
     return found
 
 
-def parsed(**entry):
+def parsed(**entry) -> JobContext:
     config = parse_config(content(**entry), where="test")
-    return config, external_jobs(config)[0]
+    return JobContext(config, external_jobs(config)[0])
 
 
 def write_map(path: Path, labels_XYZ: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
@@ -67,9 +74,9 @@ def run(tmp_path, monkeypatch):
         image = write_map(tmp_path / "images" / f"{name}.nii.gz", 100 * block())
         hashes = sha256_of(image), sha256_of(label)
         cases.append(Case(TASK, name, name, (str(image),), str(label), *hashes, SHAPE, (2.0, 2.0, 3.0), "RAS"))
-    paths = RunPaths(parsed(**MASKS)[0].run)
+    paths = RunPaths(parsed(**MASKS).config.run)
     write_manifest(paths.manifest(TASK), cases)
-    write_json(paths.splits, {"folds": {"0": {TASK: {"train": ["a"], "test": ["b", "c"]}}}})
+    write_splits(paths.splits, splits_content({"0": {TASK: {"train": ["a"], "test": ["b", "c"]}}}))
     return paths
 
 
@@ -85,9 +92,9 @@ def scored(run, job) -> dict[str, dict]:
 
 def test_masks_are_scored_and_a_missing_one_is_a_row(run):
     give("b")
-    config, job = parsed(**MASKS)
-    outcome = evaluate(config, job)
-    rows = scored(run, job)
+    context = parsed(**MASKS)
+    outcome = evaluate(context)
+    rows = scored(run, context.job)
     assert (rows["b"]["status"], float(rows["b"]["value"])) == ("ok", 1.0)
     assert (rows["c"]["status"], rows["c"]["value"]) == ("prediction_missing", "")
     assert outcome["masks_missing"] == 1
@@ -107,9 +114,9 @@ def test_masks_are_scored_and_a_missing_one_is_a_row(run):
 def test_a_mask_on_another_grid_or_with_other_values_fails_its_case(run, labels_XYZ, affine, text):
     give("b", labels_XYZ, affine)
     give("c")
-    config, job = parsed(**MASKS)
-    outcome = evaluate(config, job)
-    rows = scored(run, job)
+    context = parsed(**MASKS)
+    outcome = evaluate(context)
+    rows = scored(run, context.job)
     assert outcome["status"] == "failed"
     assert text in outcome["reason"]
     assert (rows["b"]["status"], rows["c"]["status"]) == ("failed", "ok")
@@ -118,28 +125,28 @@ def test_a_mask_on_another_grid_or_with_other_values_fails_its_case(run, labels_
 def test_a_rounding_of_the_affine_is_no_problem(run):
     give("b", affine=AFFINE + 1e-5)
     give("c")
-    assert "status" not in evaluate(*parsed(**MASKS))
+    assert "status" not in evaluate(parsed(**MASKS))
 
 
 def test_a_mask_of_a_training_case_and_a_folder_that_is_not_there_are_refused(run):
     with pytest.raises(InputError, match="no such folder"):
-        find_masks(*parsed(**MASKS))
+        find_masks(parsed(**MASKS))
     give("a")
     with pytest.raises(InputError, match="a mask of no test case"):
-        find_masks(*parsed(**MASKS))
+        find_masks(parsed(**MASKS))
 
 
 def test_other_masks_have_another_hash(run):
     give("b")
-    first = find_masks(*parsed(**MASKS))
+    first = find_masks(parsed(**MASKS))
     give("b", np.zeros(SHAPE))
-    second = find_masks(*parsed(**MASKS))
+    second = find_masks(parsed(**MASKS))
     assert first.digest != second.digest
     assert first.sha256[TASK]["b"] != second.sha256[TASK]["b"]
 
 
 def test_the_job_file_holds_no_label_of_a_test_case(run):
-    path = write_job_file(*parsed(predict="true"))
+    path = write_job_file(parsed(predict="true"))
     (task,) = json.loads(path.read_text())["tasks"]
     assert [case["case"] for case in task["training"]] == ["a"]
     assert all(set(case) == {"case", "patient", "images"} for case in task["test"])
@@ -147,11 +154,11 @@ def test_the_job_file_holds_no_label_of_a_test_case(run):
 
 
 def test_a_command_is_recorded_and_its_failure_names_log_and_status(run):
-    config, job = parsed(train="echo ready", predict="echo no memory; exit 9")
-    assert train(config, job)["command"] == "echo ready"
-    assert (run.external(job.id) / "train.log").read_text() == "ready\n"
-    with pytest.raises(RunFailed, match=r"predict\.log: the command left with status 9: no memory"):
-        find_masks(config, job)
+    context = parsed(train="echo ready", predict="echo no memory; exit 9")
+    assert train(context)["shell"] == "echo ready"
+    assert (run.external(context.job.id) / "train.log").read_text() == "ready\n"
+    with pytest.raises(RunFailed, match=r"predict\.log: the command exited with status 9: no memory"):
+        find_masks(context)
 
 
 STUBBORN = "(trap '' TERM; echo $BASHPID > {work}/pid; while true; do sleep 0.1; done) & wait"
@@ -163,6 +170,14 @@ def wait_for_pid(path: Path) -> psutil.Process:
             return psutil.Process(int(path.read_text()))
         time.sleep(0.1)
     raise AssertionError("the command did not start")
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(200):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no {path}")
 
 
 def is_gone(number: int) -> bool:
@@ -177,28 +192,36 @@ def is_gone(number: int) -> bool:
 
 
 def test_the_limit_ends_children_that_ignore_the_signal(run):
-    config, job = parsed(predict=STUBBORN, limit_minutes=0.02)
+    context = parsed(predict=STUBBORN, limit_minutes=0.02)
+    job = context.job
     run.external(job.id).mkdir(parents=True)
     with pytest.raises(RunFailed, match=r"longer than 0\.02 minutes"):
-        run_command(config, job, "predict")
+        run_command(context, "predict")
     assert is_gone(int((run.external(job.id) / "pid").read_text()))
     assert not list((run.root / "state" / "running").glob("*.json"))
 
 
 @pytest.fixture
 def outside(run):
-    """A process of the harness that waits for a command, and a process that the command started."""
-    config, job = parsed(predict=STUBBORN)
-    work = run.external(job.id)
+    """A process of the harness that waits for a command, and a process that the command started.
+
+    The workflow that started both is dead.
+    """
+    context = parsed(predict=STUBBORN)
+    work = run.external(context.job.id)
     work.mkdir(parents=True)
-    Path("config.json").write_text(json.dumps(config.model_dump(mode="json")))
+    Path("config.json").write_text(json.dumps(context.config.model_dump(mode="json")))
     code = (
-        "from segbench.experiment.config import load_config; from segbench.experiment.jobs import external_jobs;"
+        "from pathlib import Path; from segbench.experiment.context import JobContext;"
         "from segbench.evaluation.external_commands import run_command;"
-        "config = load_config('config.json'); run_command(config, external_jobs(config)[0], 'predict')"
+        f"run_command(JobContext.of(Path('config.json'), {context.job.id!r}), 'predict')"
     )
-    harness = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT)})
+    dead = {"host": platform.node(), "pid": 2**22 + 1, "created": 0.0, "about": context.config.run, "owner": None}
+    write_json(OWNERS / "dead.json", dead)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), OWNER_VARIABLE: "dead"}
+    harness = subprocess.Popen([sys.executable, "-c", code], env=environment)
     child = wait_for_pid(work / "pid")
+    wait_for(context.paths.running / f"command.predict.{context.job.id}.json")
     yield harness, child
     for process in (harness, child):
         try:
@@ -220,7 +243,7 @@ def test_recover_ends_the_command_of_a_job_that_was_killed(outside):
     harness.kill()
     harness.wait()
     assert child.is_running()
-    recover.run(None)
+    assert recover.run(argparse.Namespace(config=None)) == 0
     assert is_gone(child.pid)
 
 
@@ -230,8 +253,8 @@ def changed(change) -> list[bool]:
     change(other, other["upstream"]["external"][0])
     configs = [parse_config(item, where="test") for item in (base, other)]
     return [
-        len({settings_hash(config, external_jobs(config)[0], scoring=scoring) for config in configs}) == 2
-        for scoring in (False, True)
+        len({identity(config, external_jobs(config)[0]).digest for config in configs}) == 2
+        for identity in (training_settings_identity, evaluation_settings_identity)
     ]
 
 
@@ -243,7 +266,7 @@ def changed(change) -> list[bool]:
         (lambda config, entry: entry.update(predict="other"), [False, True]),
         (lambda config, entry: entry.update(train="other"), [True, True]),
         (lambda config, entry: entry.update(environment={"SIZE": "2"}), [True, True]),
-        (lambda config, entry: config["data"].update(split_seed=99), [True, True]),
+        (lambda config, entry: config["data"].update(split_seed=99), [False, False]),  # it acts by the cases alone
     ],
 )
 def test_only_what_matters_asks_for_training_anew(change, expected):

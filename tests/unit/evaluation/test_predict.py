@@ -1,6 +1,7 @@
 """Images of the user: label maps on their own grid, one encoding for tasks preprocessed alike, problems first."""
 
 import copy
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -10,9 +11,14 @@ import yaml
 from segbench.cli import main
 from segbench.core.paths import RunPaths
 from segbench.evaluation import predict
+from segbench.evaluation.predictors.network import trained_network
 from segbench.experiment.config import load_config
+from segbench.experiment.preprocessed_index import PreprocessedIndex
+from segbench.experiment.result_record import ResultRecord
+from segbench.experiment.splits import write_splits
 from segbench.training import checkpoint
 from segbench.training.loop import new_model
+from tests.unit.written_run import splits_content
 from tests.workflow.tiny import CONFIG
 
 JOB = "upstream.uniseg.random.joint.f0.s0"
@@ -26,10 +32,20 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
     monkeypatch.chdir(tmp_path)
     config = load_config(tmp_path / "config.yaml")
-    job = predict.trained_job(config, JOB)
-    checkpoint.save(RunPaths(config.run).train(job.id) / "weights.pt", new_model(config, job).state_dict())
+    context = predict.trained_job(config, JOB)
+    sides = {task.name: {"train": ["a"], "test": ["b"]} for task in config.tasks}
+    write_splits(context.paths.splits, splits_content({"0": sides}))
+    for task in config.tasks:
+        index = PreprocessedIndex(task.name, task.preprocessing, {"a": Path("store/a-1"), "b": Path("store/b-2")})
+        index.write(context.paths.preprocessed(task.name))
+    save_weights(context, new_model(context).state_dict())
     write_image(tmp_path / "ct.nii.gz")
     return tmp_path
+
+
+def save_weights(context, state):
+    checkpoint.save(context.train_folder / "weights.pt", state)
+    ResultRecord.of(context.train_folder, context.identity, {}, ["weights.pt"]).write(context.train_folder)
 
 
 def write_image(path, shape=(22, 17, 9), affine=None):
@@ -53,15 +69,15 @@ def test_label_maps_lie_on_the_image_s_grid(folder, capsys):
 
 def test_tasks_preprocessed_alike_share_one_encoding(folder, monkeypatch):
     config = load_config(folder / "config.yaml")
-    job = predict.trained_job(config, JOB)
-    model = predict.trained_network(config, job, device="cpu")
+    context = predict.trained_job(config, JOB)
+    model = trained_network(context, device="cpu")
     encode, count = model.encode, []
     monkeypatch.setattr(model, "encode", lambda images: count.append(1) or encode(images))
-    both = predict.asked_tasks(config, job, ["phantom_liver", "phantom_spleen"])
-    answers = {task.name: labels for task, labels, _ in predict.predict_image(model, config, ["ct.nii.gz"], both)}
+    both = predict.asked_tasks(context, ["phantom_liver", "phantom_spleen"])
+    answers = {task.name: labels for task, labels in predict.predict_image(model, config, ["ct.nii.gz"], both)}
     windows = len(count)
     for task in both:
-        ((_, alone, _),) = predict.predict_image(model, config, ["ct.nii.gz"], [task])
+        ((_, alone),) = predict.predict_image(model, config, ["ct.nii.gz"], [task])
         np.testing.assert_array_equal(answers[task.name], alone)
     assert len(count) == 3 * windows
 
@@ -82,9 +98,9 @@ def test_several_channels_are_several_files_or_one(folder):
         (["--job", JOB, "--images", "ct.nii.gz", "--tasks", "phantom_livre"], "did you mean 'phantom_liver'"),
         (["--job", JOB, "--images", "ct.nii.gz"], "expected 2"),
         (["--job", JOB, "--images", "absent.nii.gz", "--tasks", "phantom_liver"], "no file"),
-        (["--job", JOB, "--images", "config.yaml", "--tasks", "phantom_liver"], "cannot be opened"),
+        (["--job", JOB, "--images", "config.yaml", "--tasks", "phantom_liver"], "cannot be read"),
         (["--job", JOB, "--images", "ct.nii.gz", "./ct.nii.gz", "--tasks", "phantom_liver"], "again"),
-        (["--job", JOB, "--images", "ct.nii.gz,small.nii.gz", "--tasks", "phantom_petct"], "another grid"),
+        (["--job", JOB, "--images", "ct.nii.gz,small.nii.gz", "--tasks", "phantom_petct"], "as ct.nii.gz; resample"),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(folder, capsys, arguments, message):
@@ -94,7 +110,7 @@ def test_bad_input_is_named_and_nothing_is_written(folder, capsys, arguments, me
     assert not (folder / "out").exists()
 
 
-@pytest.mark.parametrize("corrupt", ["absent", "truncated", "another model"])
+@pytest.mark.parametrize("corrupt", ["absent", "truncated", "another model", "edited"])
 def test_weights_that_do_not_fit_are_refused(folder, capsys, corrupt):
     path = RunPaths("tiny").train(JOB) / "weights.pt"
     if corrupt == "absent":
@@ -103,7 +119,20 @@ def test_weights_that_do_not_fit_are_refused(folder, capsys, corrupt):
         path.write_bytes(path.read_bytes()[:100])
     else:
         state = checkpoint.load_weights(path)
-        checkpoint.save(path, {f"other.{name}": tensor for name, tensor in state.items()})
+        other = {f"other.{name}": tensor for name, tensor in state.items()}
+        if corrupt == "edited":
+            checkpoint.save(path, other)
+        else:
+            save_weights(predict.trained_job(load_config("config.yaml"), JOB), other)
     assert command("--job", JOB, "--images", "ct.nii.gz", "--tasks", "phantom_liver") == 2
     assert str(path) in capsys.readouterr().err
+    assert not (folder / "out").exists()
+
+
+def test_weights_of_other_settings_are_refused_and_the_difference_is_named(folder, capsys):
+    content = yaml.safe_load((folder / "config.yaml").read_text())
+    content["training"]["iterations_per_task"] += 1
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    assert command("--job", JOB, "--images", "ct.nii.gz", "--tasks", "phantom_liver") == 2
+    assert "what differs: training;" in capsys.readouterr().err
     assert not (folder / "out").exists()

@@ -41,7 +41,7 @@ def record(**values) -> JobRecord:
         "iterations": 0,
         "parameters": 0,
         "training_code": None,
-        "method_code": None,
+        "model_code": None,
         "match": None,
         "device": "cpu",
         "started": 0.0,
@@ -52,7 +52,7 @@ def record(**values) -> JobRecord:
 
 
 def records(*codes):
-    return [record(model=model, training_code=shared, method_code=own) for model, shared, own in codes]
+    return [record(model=model, training_code=shared, model_code=own) for model, shared, own in codes]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from segbench.core.errors import RunFailed
 from segbench.core.vocabulary import KEY_COLUMNS
 from segbench.evaluation.rows import check_complete, read_rows, unscored_rows, write_rows
 from segbench.experiment.config import parse_config
+from segbench.experiment.context import JobContext
 from segbench.experiment.jobs import evaluation_jobs, expected_keys
 from tests.paths import ROOT
+from tests.unit.written_run import splits_of
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def config():
     return parse_config(content, where="test")
 
 
-SPLITS = {"folds": {"0": {"phantom_spleen": {"train": ["a"], "test": ["b", "c"]}}}}
+SPLITS = splits_of({"0": {"phantom_spleen": {"train": ["a"], "test": ["b", "c"]}}})
 
 
 def all_rows(config):
@@ -29,12 +31,12 @@ def all_rows(config):
         for task in job.tasks(config)
         for case in ("b", "c")
         for row in unscored_rows(
-            config, job, task=task, case=case, patient=case, status="failed", reason="out of\nmemory"
+            JobContext(config, job), task=task, case=case, patient=case, status="failed", reason="out of\nmemory"
         )
     ]
 
 
-def test_the_promised_rows_pass_and_survive_the_file(config, tmp_path):
+def test_the_expected_rows_pass_and_survive_the_file(config, tmp_path):
     rows = all_rows(config)
     assert len(rows) == 3 * 2 * 1 * 3  # methods (the oracle is added), cases, structures, metrics
     check_complete(config, SPLITS, rows)

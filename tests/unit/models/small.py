@@ -14,7 +14,7 @@ SPEC = NetworkSpec(
 )
 
 
-def make_task(name, classes, *, channels=1, lesions=()):
+def make_task(name, classes, *, channels=1, lesions=(), tumours=None):
     """Return a task whose structures are its classes."""
     return Task(
         name=name,
@@ -24,11 +24,12 @@ def make_task(name, classes, *, channels=1, lesions=()):
         structures=tuple(
             Structure(label, (value,), 1.0, lesion=label in lesions) for value, label in enumerate(classes, start=1)
         ),
+        tumours=tuple((tumours or {}).items()),
     )
 
 
-LIVER = make_task("liver", ["liver", "tumour"], lesions=["tumour"])
-LUNG = make_task("lung", ["tumour"], lesions=["tumour"])
+LIVER = make_task("liver", ["liver", "tumour"], lesions=["tumour"], tumours={2: 1})
+LUNG = make_task("lung", ["tumour"], lesions=["tumour"], tumours={1: None})
 SPLEEN = make_task("spleen", ["spleen"])
 TASKS = TaskSet([LIVER, LUNG, SPLEEN])
 

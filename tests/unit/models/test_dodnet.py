@@ -1,13 +1,13 @@
 """Generated heads agree with plain convolutions; the original's two sigmoid channels serve exclusive classes."""
 
-import pytest
+from dataclasses import replace
+
 import torch
 from torch.nn import functional
 
 from models.blocks.dynamic_head import dynamic_head, dynamic_heads, head_outputs, head_sizes
 from models.loader import build_model
-from segbench.core.errors import InputError
-from segbench.core.task import TaskSet
+from segbench.core.task import Structure, TaskSet
 from tests.unit.models.small import LIVER, LUNG, SPEC, SPLEEN, TASKS, make_task
 
 
@@ -41,7 +41,16 @@ def test_the_tumour_wins_over_its_organ():
     """Organ 0.9 and tumour 0.6: tumour. Organ 0.9, tumour 0.4: organ. Organ 0.4, tumour 0.4: background."""
     logits = torch.logit(torch.tensor([[0.9, 0.6], [0.9, 0.4], [0.4, 0.4], [0.1, 0.7]]))
     logits_BKZYX = torch.cat([torch.zeros(4, 1), logits], dim=1)[:, :, None, None, None]
-    assert original().probabilities(logits_BKZYX).argmax(1).flatten().tolist() == [2, 1, 0, 2]
+    assert original().probabilities(logits_BKZYX, LIVER).argmax(1).flatten().tolist() == [2, 1, 0, 2]
+
+
+def test_beside_a_vessel_the_likelier_class_wins():
+    """Hepatic vessels do not hold the tumour: vessel 0.9 and tumour 0.6 is a vessel, 0.6 and 0.9 a tumour."""
+    logits = torch.logit(torch.tensor([[0.9, 0.6], [0.6, 0.9], [0.4, 0.4]]))
+    logits_BKZYX = torch.cat([torch.zeros(3, 1), logits], dim=1)[:, :, None, None, None]
+    vessel = make_task("vessel", ["vessel", "tumour"], tumours={2: None})
+    assert original().probabilities(logits_BKZYX, vessel).argmax(1).flatten().tolist() == [1, 2, 0]
+    assert original().targets(torch.tensor([[[[0, 1, 2]]]]), vessel)[0, :, 0, 0].tolist() == torch.eye(3).tolist()
 
 
 def test_the_organ_is_trained_with_its_tumour():
@@ -60,7 +69,19 @@ def test_a_lesion_alone_uses_the_tumour_channel():
             assert torch.equal(model(images_BCZYX, task)[0][:, 1], both[:, channel])
 
 
-def test_three_classes_are_too_many_for_two_channels():
-    brain = make_task("brain", ["oedema", "core", "enhancing"])
-    with pytest.raises(InputError, match="2 foreground class"):
-        build_model("dodnet_original", TaskSet([brain]), SPEC)
+def test_many_classes_have_a_channel_each():
+    organs = make_task("organs", [f"organ {number}" for number in range(13)])
+    model = build_model("dodnet_original", TaskSet([LIVER, organs]), SPEC).eval()
+    images_BCZYX = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(model(images_BCZYX, organs)[0][:, 1:], model.forward_index(images_BCZYX, 1))
+        assert torch.equal(model(images_BCZYX, LIVER)[0][:, 1:], model.forward_index(images_BCZYX, 0)[:, :2])
+
+
+def test_what_is_scored_changes_no_channel():
+    scored_otherwise = replace(LUNG, structures=(Structure("tumour", (1,), 1.0),))
+    model = build_model("dodnet_original", TaskSet([scored_otherwise, SPLEEN]), SPEC).eval()
+    images_BCZYX = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        both = model.forward_index(images_BCZYX, 0)
+        assert torch.equal(model(images_BCZYX, scored_otherwise)[0][:, 1], both[:, 1])

@@ -121,7 +121,7 @@ def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, c
         seconds = job["train_seconds"] + job["predict_seconds"]
         job |= {"score_seconds": 0.5, "process_seconds": seconds + 1.5, "device": "cpu"}
         job |= {"started": 1767261600.0, "finished": 1767261600.0 + seconds + 1.5}
-        job |= {"training_code": "0" * 16, "method_code": "1" * 16}
+        job |= {"training_code": "0" * 16, "model_code": "1" * 16}
         job["curve"] = _curve(rng, job["iterations"] or 1, known=curves and job["iterations"] > 0)
     rows.sort(key=lambda row: tuple(str(row[name]) for name in SCORE_COLUMNS[:12]))
     with open(folder / "scores.csv", "w", newline="", encoding="utf-8") as stream:

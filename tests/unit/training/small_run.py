@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.data.store import write_case
 from segbench.experiment.config import Config, parse_config
+from segbench.experiment.preprocessed_index import PreprocessedIndex
+from segbench.experiment.splits import write_splits
+from tests.unit.written_run import splits_content
 
 OBJECTIVES = ["restoration", "masked_autoencoder", "volume_contrast", "deep_self_distillation"]
 CONTENT = {
@@ -55,6 +57,6 @@ def write_data(folder: Path, *, label: int = 1) -> None:
             labels_ZYX = np.zeros((20, 18, 16), dtype=np.uint8)
             labels_ZYX[4:9, 5:9, 3:8] = label
             write_case(place, rng.normal(size=(channels, 20, 18, 16)), labels_ZYX, {"case_id": case})
-        write_json(folder / paths.preprocessed(task), {"cases": {case: str(place) for case, place in places.items()}})
+        PreprocessedIndex(task, "small", places).write(folder / paths.preprocessed(task))
     sides = {"train": ["a", "b"], "test": ["c"]}
-    write_json(folder / paths.splits, {"folds": {"0": dict.fromkeys(CHANNELS, sides)}})
+    write_splits(folder / paths.splits, splits_content({"0": dict.fromkeys(CHANNELS, sides)}))

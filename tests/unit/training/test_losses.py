@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segbench.core.task import Channel, Structure, Task, TaskSet
-from segbench.training.losses import scale_loss, scale_weights, soft_dice_loss, training_loss
+from segbench.training.losses import scale_loss, scale_weights, soft_dice_loss, summed_loss, training_loss
 
 TASK = Task("toy", "Toy", (Channel("CT", "CT"),), ("organ",), (Structure("organ", (1,), 2.0),))
 
@@ -15,6 +15,8 @@ class Stub(torch.nn.Module):
     """Only what the loss asks of a model."""
 
     activation = "softmax"
+    class_loss = "mean"
+    scale_rule = "nnunet"
     tasks = TaskSet([TASK])
 
     def targets(self, labels_BZYX, task):
@@ -51,6 +53,8 @@ def test_a_sigmoid_model_ignores_the_background_channel():
 def test_scale_weights_halve_leave_the_coarsest_out_and_sum_to_one():
     assert scale_weights(3) == pytest.approx([2 / 3, 1 / 3, 0])
     assert scale_weights(1) == [1.0]
+    assert scale_weights(3, rule="halving") == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    assert scale_weights(2, rule="equal") == [0.5, 0.5]
 
 
 def test_the_coarsest_scale_has_no_gradient():
@@ -60,3 +64,53 @@ def test_the_coarsest_scale_has_no_gradient():
     assert outputs[0].grad.abs().sum() > 0
     assert outputs[1].grad.abs().sum() > 0
     assert outputs[2].grad is None
+
+
+def test_a_model_may_train_its_coarsest_scale():
+    outputs = [torch.randn(1, 2, s, s, s, requires_grad=True) for s in (8, 4)]
+    labels = torch.randint(0, 2, (1, 8, 8, 8), generator=torch.Generator().manual_seed(0))
+    model = Stub()
+    model.scale_rule = "halving"
+    training_loss(model, outputs, labels, TASK).backward()
+    assert outputs[1].grad.abs().sum() > 0
+
+
+def test_multitalent_sums_over_classes_and_takes_dice_over_the_batch():
+    """Two samples, two classes, p = 1/2, one of four voxels foreground in the first sample's first class only.
+
+    Cross-entropy ln 2 for each of 2 x 2; Dice of class 1: 2 * 0.5 / (8 * 0.5 + 1) = 1/5, of class 2: 0 / 4.
+    """
+    logits = torch.zeros(2, 3, 1, 2, 2)
+    logits[:, 0] = 7  # the background, which does not count
+    targets = torch.zeros(2, 3, 1, 2, 2)
+    targets[0, 1, 0, 0, 0] = 1
+    assert summed_loss(logits, targets).item() == pytest.approx(4 * math.log(2) - 1 / 5, abs=1e-6)
+
+
+def test_multitalent_gives_nothing_for_an_empty_class_predicted_empty():
+    logits = torch.full((1, 2, 1, 2, 2), -200.0)
+    assert summed_loss(logits, torch.zeros(1, 2, 1, 2, 2)).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("activation", "class_loss"), [("softmax", "mean"), ("sigmoid", "mean"), ("sigmoid", "sum")])
+def test_ignored_voxels_change_nothing(activation, class_loss):
+    """Whatever the network answers there, and the loss is that of the other half when each term is a mean over it."""
+    model = Stub()
+    model.activation, model.class_loss = activation, class_loss
+    labels = torch.randint(0, 2, (2, 4, 4, 4), generator=torch.Generator().manual_seed(1))
+    logits = torch.randn(2, 2, 4, 4, 4, generator=torch.Generator().manual_seed(2))
+    ignored = labels.clone()
+    ignored[:, :, :, 2:] = 255
+    changed = logits.clone()
+    changed[..., 2:] += 3
+    loss = training_loss(model, [logits], ignored, TASK)
+    assert loss == training_loss(model, [changed], ignored, TASK)
+    if class_loss == "mean":
+        half = training_loss(model, [logits[..., :2].contiguous()], labels[..., :2].contiguous(), TASK)
+        assert loss.item() == pytest.approx(half.item(), abs=1e-5)
+
+
+def test_a_batch_of_ignored_voxels_alone_has_no_entropy():
+    labels = torch.full((1, 4, 4, 4), 255)
+    loss = training_loss(Stub(), [torch.randn(1, 2, 4, 4, 4)], labels, TASK)
+    assert loss.item() == pytest.approx(0.0, abs=1e-5)

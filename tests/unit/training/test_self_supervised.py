@@ -10,7 +10,7 @@ from segbench.core.errors import InputError
 from segbench.core.task import TaskSet
 from segbench.training.objective import build_objective
 from segbench.training.self_supervised.restoration import paint_boxes, shuffle_windows
-from segbench.training.self_supervised.volume_contrast import overlap, overlap_loss, separation_loss
+from segbench.training.self_supervised.volume_contrast import overlap, overlap_loss, separation_loss, similarity
 from segbench.training.views import intensity_curve
 from tests.unit.models.small import SPEC, make_task
 
@@ -48,12 +48,15 @@ def sgd(model, rate=0.05):
 
 LEARNT_IN_A_FEW_STEPS = {"restoration": {"curve": 0.0, "outpaint": 0.0}}  # which way is bright takes far longer
 
+DIFFERENT_BATCHES = {"volume_contrast": 1}  # where a crop of 4x4 pixels lies cannot be learnt for new crops so soon
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_loss_falls(name):
     model = objective(name, **LEARNT_IN_A_FEW_STEPS.get(name, {}))
     optimiser = sgd(model)
-    losses = [step(model, optimiser, smooth_images(number % 4), number) for number in range(30)]
+    draws = DIFFERENT_BATCHES.get(name, 30)
+    losses = [step(model, optimiser, smooth_images(number % draws % 4), number % draws) for number in range(30)]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
 
 
@@ -68,7 +71,7 @@ def test_options_are_those_of_the_card(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_channel_count_trains_its_own_stem_and_chance_comes_from_the_generator(name):
+def test_every_channel_count_trains_its_own_stem_and_randomness_comes_from_the_generator(name):
     model = objective(name)
     trained = {key: value for key, value in model.named_parameters() if value.requires_grad}
     first, again, other = (model(smooth_images(1, channels=2), np.random.default_rng(seed)) for seed in (3, 3, 4))
@@ -148,14 +151,14 @@ def test_restoration_is_judged_against_the_clean_patch():
     model = objective("restoration", curve=1.0, shuffle=1.0, paint=1.0)
     images_BCZYX = smooth_images(0)
     seen = []
-    model.reconstruct = lambda spoilt_BCZYX: seen.append(spoilt_BCZYX) or images_BCZYX
+    model.reconstruct = lambda corrupted_BCZYX: seen.append(corrupted_BCZYX) or images_BCZYX
     assert model(images_BCZYX, np.random.default_rng(0)) == 0
     assert not torch.equal(seen[0], images_BCZYX)
     still = objective("restoration", curve=0.0, shuffle=0.0, paint=0.0)
     assert torch.equal(still.corrupt(images_BCZYX[0], np.random.default_rng(0)), images_BCZYX[0])
 
 
-def test_the_mask_covers_the_stated_share_in_whole_blocks_and_is_all_that_counts():
+def test_the_mask_covers_the_stated_fraction_in_whole_blocks_and_is_all_that_counts():
     model = objective("masked_autoencoder", spec=SPEC, mask_ratio=0.75)
     mask_ZYX = model.mask(np.random.default_rng(0))
     assert mask_ZYX.float().mean() == 0.75
@@ -186,27 +189,56 @@ def test_overlaps_by_hand():
 
 
 def test_losses_of_the_contrast_by_hand():
-    base_BND = torch.eye(2)[None].requires_grad_()
-    random_BMD = torch.tensor([[[1.0, 0.0]]]).requires_grad_()
-    perfect = overlap_loss(random_BMD, base_BND, torch.tensor([[[1.0, 0.0]]]))
-    assert perfect == 0
-    half = overlap_loss(random_BMD, base_BND, torch.tensor([[[0.5, 0.5]]]))
-    assert half.item() == pytest.approx(-np.log(1 - 0.999 * 0.5))
-    half.backward()
-    assert base_BND.grad is None, "the grid is constant in this term"
-    assert random_BMD.grad.abs().max() > 0
-    assert separation_loss(base_BND) == 0
-    assert separation_loss(torch.ones(1, 2, 1)) == 1
+    """Where crops overlap: -log(1 - gap) weighted by the fraction; where they do not: the mean squared similarity."""
+    perfect = overlap_loss(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[1.0, 0.0]]]))
+    assert perfect.item() == pytest.approx(0, abs=1e-5)
+    found = overlap_loss(torch.tensor([[[0.5, 0.2, 0.4]]]), torch.tensor([[[0.75, 0.25, 0.0]]]))
+    near = -(0.75 * np.log(0.75) + 0.25 * np.log(0.95))
+    assert found.item() == pytest.approx(near + 0.4**2, abs=1e-5)
+    opposite = similarity(torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[-1.0, 0.0], [0.6, 0.8]]]))
+    torch.testing.assert_close(opposite, torch.tensor([[[0.0, 0.6]]]))
 
 
-def test_a_patch_too_small_to_halve_is_refused():
+def test_base_crops_are_separated_and_the_later_of_a_pair_is_constant():
+    assert separation_loss(torch.eye(2)[None]) == 0
+    assert separation_loss(torch.ones(1, 3, 1)) == 1
+    base_BND = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]]).requires_grad_()
+    loss = separation_loss(base_BND)
+    assert loss.item() == pytest.approx(0.36)
+    loss.backward()
+    assert base_BND.grad[0, 0].abs().max() > 0
+    assert base_BND.grad[0, 1].abs().max() == 0
+
+
+def test_sixteen_crops_tile_the_patch_and_each_is_embedded_twice():
+    model = objective("volume_contrast", crops=3, embedding=8)
+    seen = []
+    for encoder in (model.encoder, model.teacher[0]):
+        encoder.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    images_BCZYX = smooth_images(0)
+    model(images_BCZYX, np.random.default_rng(0))
+    student, teacher = seen
+    assert torch.equal(student, teacher)
+    assert student.shape == (2 * (16 + 3), 1, 16, 4, 4)
+    rows = [torch.cat(list(student[4 * row : 4 * row + 4]), dim=3) for row in range(4)]
+    assert torch.equal(torch.cat(rows, dim=2), images_BCZYX[0])
+
+
+def test_a_patch_too_small_to_divide_is_refused():
     with pytest.raises(InputError, match="larger patch"):
-        objective("volume_contrast", spec=NetworkSpec(**{**CUBE.__dict__, "patch_size_zyx": (8, 8, 8)}))
+        objective("volume_contrast", spec=NetworkSpec(**{**CUBE.__dict__, "patch_size_zyx": (4, 8, 8)}))
 
 
-def test_the_teacher_gets_no_gradient_and_follows_by_momentum():
-    model = objective("deep_self_distillation", momentum=0.9)
-    pairs = [(model.encoder, model.student), (model.projection, model.projections[-1])]
+TEACHERS = {
+    "deep_self_distillation": lambda model: [(model.encoder, model.student), (model.projection, model.projections[-1])],
+    "volume_contrast": lambda model: list(zip(model.teacher, (model.encoder, model.projection), strict=True)),
+}
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_the_teacher_gets_no_gradient_and_follows_by_momentum(name):
+    model = objective(name, momentum=0.9)
+    pairs = TEACHERS[name](model)
     for teacher, student in pairs:
         assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), student.parameters(), strict=True))
     before = [[own.clone() for own in teacher.parameters()] for teacher, _ in pairs]
@@ -220,7 +252,7 @@ def test_the_teacher_gets_no_gradient_and_follows_by_momentum():
     for (teacher, student), old in zip(pairs, before, strict=True):
         for own, other, was in zip(teacher.parameters(), student.parameters(), old, strict=True):
             torch.testing.assert_close(own, 0.9 * was + 0.1 * other)
-    assert any(not torch.equal(a, b) for a, b in zip(model.encoder.parameters(), before[0], strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(pairs[0][0].parameters(), before[0], strict=True))
 
 
 def test_every_stage_of_the_student_is_taught():

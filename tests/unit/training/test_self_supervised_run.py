@@ -10,11 +10,13 @@ from models.loader import build_model
 from segbench.core.errors import InputError, RunFailed
 from segbench.core.paths import RunPaths
 from segbench.data import store
-from segbench.experiment.jobs import all_jobs, evaluation_jobs, expected_keys, find_job
+from segbench.experiment.jobs import all_jobs, evaluation_jobs, expected_keys
+from segbench.experiment.result_record import ResultRecord
 from segbench.training import loop
 from segbench.training.data import BatchStream
 from segbench.training.initialise import initialise
 from tests.unit.training.small_run import OBJECTIVES, config, write_data
+from tests.unit.written_run import job, splits_of
 
 CPU = torch.device("cpu")
 PATHS = RunPaths("small")
@@ -37,7 +39,10 @@ def downstream(name):
 
 
 def train(settings, job_id):
-    facts = loop.train(settings, find_job(settings, job_id), device=CPU)
+    context = job(settings, job_id)
+    facts = loop.train(context, device=CPU)
+    ResultRecord.of(context.train_folder, context.identity, facts, ["weights.pt"]).write(context.train_folder)
+    (PATHS.state("train", job_id) / "state.pt").unlink()  # as `run_job` does when the outcome is written
     return facts, (PATHS.train(job_id) / "weights.pt").read_bytes()
 
 
@@ -84,7 +89,7 @@ def test_labels_change_nothing_because_they_are_never_read(folder, monkeypatch):
 def test_patches_lie_anywhere_in_the_training_cases(folder):
     settings = config(training={"foreground_fraction": 1.0, "augmentation": "none", "iterations_per_task": 40})
     seen = set()
-    stream = BatchStream(settings, find_job(settings, upstream("restoration")), settings.tasks_of("upstream"))
+    stream = BatchStream(job(settings, upstream("restoration")))
     for position, images_BCZYX, labels_BZYX, case_ids in (stream[step] for step in range(len(stream))):
         assert not labels_BZYX.any()
         assert set(case_ids) <= {"a", "b"}
@@ -98,7 +103,7 @@ def test_an_objective_is_trained_and_never_scored():
     settings = config()
     names = {job.id for job in all_jobs(settings)} - {job.id for job in evaluation_jobs(settings)}
     assert names == {upstream(name) for name in OBJECTIVES}
-    splits = {"folds": {"0": {task.name: {"test": ["c"]} for task in settings.tasks}}}
+    splits = splits_of({"0": {task.name: {"train": ["a"], "test": ["c"]} for task in settings.tasks}})
     keys = list(expected_keys(settings, splits))
     assert not [key for key in keys if key[1] in OBJECTIVES]
     assert {key[2] for key in keys if key[0] == "downstream"} >= set(OBJECTIVES)
@@ -106,9 +111,9 @@ def test_an_objective_is_trained_and_never_scored():
 
 def test_a_failed_objective_fails_what_starts_from_it(folder):
     settings = config()
-    job = find_job(settings, downstream("restoration"))
+    context = job(settings, downstream("restoration"))
     with pytest.raises(RunFailed, match=r"upstream\.restoration.*no weights because it failed"):
-        initialise(settings, job, loop.new_model(settings, job))
+        initialise(context, loop.new_model(context))
 
 
 def test_what_is_transferred_follows_the_card_of_the_source(folder):
@@ -119,14 +124,14 @@ def test_what_is_transferred_follows_the_card_of_the_source(folder):
     assert facts["match"]["matched"]
     assert all(key.startswith("encoder.") for key in facts["match"]["matched"])
 
-    source = find_job(settings, upstream("dodnet_original"))
-    weights = build_model("dodnet_original", source.tasks(settings), loop.network_spec(settings)).state_dict()
-    path = PATHS.train(source.id)
-    path.mkdir(parents=True)
-    torch.save(weights, path / "weights.pt")
-    job = find_job(settings, downstream("dodnet_original"))
+    source = job(settings, upstream("dodnet_original"))
+    weights = build_model("dodnet_original", source.tasks, loop.network_spec(settings)).state_dict()
+    source.train_folder.mkdir(parents=True)
+    torch.save(weights, source.train_folder / "weights.pt")
+    ResultRecord.of(source.train_folder, source.identity, {}, ["weights.pt"]).write(source.train_folder)
+    context = job(settings, downstream("dodnet_original"))
     with pytest.raises(InputError, match=r"0\.0 % of the parameters that the source hands over match"):
-        initialise(settings, job, loop.new_model(settings, job))
+        initialise(context, loop.new_model(context))
 
 
 def test_a_loss_that_is_not_finite_names_step_and_cases(folder, monkeypatch):
@@ -141,5 +146,5 @@ def test_the_outcome_names_the_code_of_the_objective_apart(folder):
     settings = config()
     facts = [train(settings, upstream(name))[0] for name in ("restoration", "masked_autoencoder")]
     assert facts[0]["training_code"] == facts[1]["training_code"]
-    assert facts[0]["method_code"] != facts[1]["method_code"]
+    assert facts[0]["model_code"] != facts[1]["model_code"]
     json.dumps(facts)

@@ -29,7 +29,7 @@ CARD = {
     "citation": "",
     "url": "",
     "obtain": "generate it",
-    "permits": {"redistribute": True, "commercial": True, "show_images": True},
+    "permits": {"commercial": True, "show_images": True},
 }
 
 

@@ -110,7 +110,7 @@ def test_suprem_swin_unetr_answers_as_monai_network():
     assert report.fraction > 0.99
     model.network.out.load_state_dict(original.out.state_dict())
     x_BCZYX = images(size_zyx=(32, 32, 64))
-    torch.testing.assert_close(model.eval().network(x_BCZYX), original(x_BCZYX))
+    torch.testing.assert_close(model.eval().network(x_BCZYX)[0], original(x_BCZYX))
 
 
 def test_suprem_segresnet_answers_as_monai_network():
@@ -211,6 +211,46 @@ def test_the_plain_unet_is_filled_whole(source_format, checkpoint):
     assert report.fraction > 0.9
 
 
+def test_models_genesis_fills_its_own_network_but_for_the_output():
+    model = target("models_genesis")
+    report = take(genesis(), model, name="models_genesis", source_format="models_genesis")
+    own, original = model.network.state_dict(), plain_unet()
+    assert report.missing == ["network.out_tr.final_conv.bias", "network.out_tr.final_conv.weight"]
+    assert {f"network.{name}" for name in own if "out_tr" not in name} == set(report.matched)
+    assert all(torch.equal(tensor, original[name]) for name, tensor in own.items() if "out_tr" not in name)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_stunet_fills_all_but_its_outputs_and_repeats_the_first_block(channels):
+    released = target("stunet", seed=8, classes=[f"organ {number}" for number in range(5)])
+    checkpoint = {"epoch": 4000, "state_dict": released.network.state_dict(), "plot_stuff": ([], [], [], [])}
+    model = target("stunet", channels=channels)
+    report = take(checkpoint, model, name="stunet", source_format="stunet")
+    first = "network.conv_blocks_context.0.0"
+    assert report.resized == ([] if channels == 1 else [f"{first}.conv1.weight", f"{first}.conv3.weight"])
+    assert {name.split(".")[1] for name in report.missing} == {"seg_outputs"}
+    assert {name.split(".")[0] for name in report.unused} == {"seg_outputs"}
+    x_BCZYX = images(size_zyx=(16, 16, 16))
+    ours = model.eval().network.conv_blocks_context[0](x_BCZYX.expand(-1, channels, -1, -1, -1))
+    torch.testing.assert_close(ours, released.eval().network.conv_blocks_context[0](x_BCZYX), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_desd_fills_the_encoder_from_its_teacher_and_repeats_the_stem(channels):
+    own = target("desd_resnet", seed=8).network.encoder.state_dict()
+    wrapped = {f"backbone.{name}": tensor for name, tensor in own.items()} | {"head.mlp.0.weight": torch.zeros(4, 9)}
+    student = {f"module.{name}": torch.zeros_like(tensor) for name, tensor in wrapped.items()}
+    model = target("desd_resnet", channels=channels)
+    checkpoint = {"student": student, "teacher": wrapped, "epoch": 300}
+    report = take(checkpoint, model, name="desd_resnet", source_format="desd")
+    assert report.resized == ([] if channels == 1 else ["network.encoder.conv1.weight"])
+    assert report.unused == ["head.mlp.0.weight"]
+    assert not [name for name in report.missing if name.startswith("network.encoder.")]
+    loaded = model.network.encoder.state_dict()
+    torch.testing.assert_close(loaded["conv1.weight"].sum(dim=1, keepdim=True), own["conv1.weight"])
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in own.items() if name != "conv1.weight")
+
+
 def test_the_released_clip_driven_model_leaves_its_classes_behind():
     released, model = target("clip_driven_original", seed=5, classes=("a", "b", "c")), target("clip_driven_original")
     checkpoint = {"net": {f"module.{name}": tensor for name, tensor in released.state_dict().items()}}
@@ -260,7 +300,7 @@ def with_rows(name, rows):
         (lambda state: state.update(dict.fromkeys(state, torch.zeros(2))), "62 tensors missing or of another shape, 5"),
     ],
 )
-def test_a_spoilt_file_is_named_and_loads_nothing(corrupt, message):
+def test_a_corrupted_file_is_named_and_loads_nothing(corrupt, message):
     state, model = plain_unet(), target("clip_driven_original")
     corrupt(state)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -89,7 +89,7 @@ def test_prefixes_choose_what_is_transferred():
     assert all(name.startswith("encoder.") for name in report.matched)
 
 
-def test_the_least_share_is_of_what_the_prefixes_name():
+def test_the_minimum_fraction_is_of_what_the_prefixes_name():
     """An encoder is less than half of the network; all of it is still all that its source hands over."""
     state = source("multi_head")
     report = transfer_weights(state, downstream(), prefixes=["encoder."], minimum_fraction=1.0)

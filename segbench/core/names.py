@@ -1,0 +1,62 @@
+"""One normaliser of case names, used wherever names of different origin meet: lists, folders, predictions.
+
+Two names are spellings of one case when they differ only in letter case, Unicode form, blanks, a suffix of an image
+file, a folder such as `imagesTr`, or when one is the other with a channel suffix (`_0000`) or with folders before it.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+FILE_SUFFIX = re.compile(r"\.(nii(\.gz)?|nrrd|mha|mhd|npz|npy|b2nd|pkl|h5|dcm)$")
+CHANNEL = re.compile(r"_\d{4}$")
+LAYOUT_FOLDERS = frozenset(("imagestr", "imagests", "labelstr", "labelsts", "images", "labels", "."))
+
+
+def normal_name(name: str) -> str:
+    """Return a name in small letters, blanks as `_`, without the suffix of an image file and folders of a layout."""
+    text = unicodedata.normalize("NFKC", name).casefold().strip().replace("\\", "/")
+    folders = [part.strip() for part in text.split("/")]
+    kept = [part for part in folders[:-1] if part not in LAYOUT_FOLDERS]
+    return "/".join([*kept, re.sub(r"\s+", "_", FILE_SUFFIX.sub("", folders[-1]).strip())])
+
+
+def same_case_groups(names: Iterable[str]) -> dict[str, str]:
+    """Return name -> the normal name of its case, among all names that meet.
+
+    A channel suffix or folders are taken off only where the shorter name is there too: `la_0003` stays itself.
+    """
+    normal = {name: normal_name(name) for name in names}
+    known = set(normal.values())
+    found = {}
+    for name, text in normal.items():
+        without_folders = text.rpartition("/")[2]
+        candidates = [CHANNEL.sub("", without_folders), CHANNEL.sub("", text), without_folders]
+        found[name] = next((shorter for shorter in candidates if shorter in known), text)
+    return found
+
+
+def spelled_alike(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups of different names that are spellings of one case, each sorted."""
+    groups = defaultdict(set)
+    for name, case in same_case_groups(names).items():
+        groups[case].add(name)
+    return [sorted(group) for group in groups.values() if len(group) > 1]
+
+
+def matched(names: Iterable[str], known: Iterable[str]) -> Mapping[str, str]:
+    """Return name -> known name, equal or spelled otherwise; names without a counterpart, or with two, are left out."""
+    names, known = list(names), list(known)
+    cases = same_case_groups([*names, *known])
+    of_case = defaultdict(set)
+    for name in known:
+        of_case[cases[name]].add(name)
+    found = {}
+    for name in names:
+        counterparts = {name} & set(known) or of_case[cases[name]]
+        if len(counterparts) == 1:
+            found[name] = next(iter(counterparts))
+    return found

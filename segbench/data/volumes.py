@@ -1,0 +1,309 @@
+"""The one reader of image and label files: grid in mm, voxels, and what the header leaves open.
+
+NIfTI and other formats come through nibabel, NRRD and MetaImage (`.nrrd`, `.mha`) through SimpleITK. Affines map voxel
+indices to RAS+ millimetres whatever the unit in the header. Axes of length 1 after the third are removed, so a volume
+has 3 axes, or 4 with channels last. Every command compares grids with `grid_difference`. Axis legend: X Y Z native.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from segbench.core.errors import InputError, input_error, short
+
+SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+READ_BY_ITK = (".nrrd", ".mha")
+FORMATS = "NIfTI (.nii, .nii.gz), .nrrd or .mha"
+GRID_TOLERANCE = 0.05
+"""Largest shift between two grids, at their worst corner, as a fraction of the smallest voxel side."""
+WHOLE_TOLERANCE = 1e-6  # of the largest value: rounding of a scale factor that is stored as float32
+MM_PER_UNIT = {"unknown": 1.0, "meter": 1000.0, "mm": 1.0, "micron": 0.001}
+NIFTI_UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
+UNIT_WORDS = {"m": "meter", "meter": "meter", "metre": "meter", "um": "micron", "µm": "micron", "micron": "micron"}
+NRRD_SPACES = {"ras", "las", "lps", "right-anterior-superior", "left-anterior-superior"} | {
+    "left-posterior-superior",
+    "rast",
+    "last",
+    "lpst",
+}  # what ITK turns into its own axes; it takes the numbers of any other space as they are
+HEADER_BYTES = 65_536  # of text that is searched for the end of an NRRD or MetaImage header
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    zlib.error,
+    nib.filebasedimages.ImageFileError,
+    OverflowError,
+    nib.spatialimages.HeaderDataError,
+    MemoryError,
+)  # what reading a damaged or foreign file raises; SimpleITK's RuntimeError becomes OSError here
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An opened file; voxels are read when asked for.
+
+    shape: 3 axes, or 4 with channels last. affine: 4x4, to RAS+ mm. unit: that of the header. is_oriented: whether the
+    header says how the axes lie in the patient. header: the NIfTI header as stored, None for other formats.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    dtype: np.dtype
+    unit: str
+    is_oriented: bool
+    header: nib.Nifti1Header | None
+    stored: Callable[[], np.ndarray]
+
+    @property
+    def mm_per_unit(self) -> float:
+        """Millimetres of one unit of length in the header."""
+        return MM_PER_UNIT[self.unit]
+
+    @property
+    def spacing_mm_xyz(self) -> tuple[float, float, float]:
+        """Voxel sizes along the axes of the array."""
+        x, y, z = (float(size) for size in nib.affines.voxel_sizes(self.affine))
+        return x, y, z
+
+    @property
+    def orientation(self) -> str:
+        """Axis codes such as RAS."""
+        return _codes(self.affine)
+
+    def voxels(self) -> np.ndarray:
+        """Return the voxel values, scale factors applied; one of `UNREADABLE` is raised for a damaged file."""
+        return self.stored().reshape(self.shape, order="A")
+
+    def channels(self) -> list[np.ndarray]:
+        """Return one array per channel."""
+        data = self.voxels()
+        return [data] if data.ndim == 3 else list(np.moveaxis(data, -1, 0))
+
+
+def open_volume(path: Path | str) -> Volume:
+    """Open an image or label file without reading its voxels.
+
+    Raises:
+        InputError: for a unit of length that is not known, and for voxels in a second file.
+        OSError: or another of `UNREADABLE`, for a file that cannot be opened.
+    """
+    path = Path(path)
+    return _opened_by_itk(path) if path.name.lower().endswith(READ_BY_ITK) else _opened_by_nibabel(path)
+
+
+def readable_volume(path: Path | str) -> Volume:
+    """Open a file as `open_volume`; what cannot be opened raises InputError as well."""
+    try:
+        return open_volume(path)
+    except UNREADABLE as error:
+        raise_if_input_error(error)
+        found = f"a file that cannot be read ({short(error)})"
+        raise input_error(path, found=found, expected=FORMATS, fix="get the file again") from error
+
+
+def raise_if_input_error(error: Exception) -> None:
+    """Raise an InputError again: it is a ValueError, and so one of `UNREADABLE`."""
+    if isinstance(error, InputError):
+        raise error
+
+
+def grid_difference(
+    reference: tuple[Sequence[int], np.ndarray], other: tuple[Sequence[int], np.ndarray]
+) -> tuple[str, str, str] | None:
+    """Return (found, expected, fix) when a volume is not on the grid of another one, else None.
+
+    Args:
+        reference: shape (3 axes) and affine (mm) of the grid that is expected.
+        other: shape and affine of the volume in question.
+
+    Returns:
+        None when no corner of the volume moves by more than `GRID_TOLERANCE` of the smallest voxel side.
+    """
+    (shape, affine), (found_shape, found_affine) = reference, other
+    shape, found_shape = tuple(shape[:3]), tuple(found_shape[:3])
+    codes, found_codes = (_codes(item) for item in (affine, found_affine))
+    if codes != found_codes:
+        return (
+            f"orientation {found_codes} and shape {found_shape}",
+            f"{codes} and {shape}",
+            "reorient it to the other volume's axes, voxels and header together",
+        )
+    if shape != found_shape:
+        return f"shape {found_shape}", f"{shape}", "resample it to the other volume's grid"
+    corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape], [1], indexing="ij")).reshape(4, -1)
+    shift_mm = float(np.linalg.norm(((affine - found_affine) @ corners)[:3], axis=0).max())
+    limit_mm = GRID_TOLERANCE * float(nib.affines.voxel_sizes(affine).min())
+    if shift_mm <= limit_mm:
+        return None
+    return (
+        f"an affine that differs: corners lie up to {shift_mm:.3g} mm apart",
+        f"the same grid within {limit_mm:.3g} mm",
+        "write it on the other volume's grid, with that header (in nibabel: its affine)",
+    )
+
+
+def _codes(affine: np.ndarray) -> str:
+    return "".join(code or "?" for code in nib.aff2axcodes(affine))
+
+
+def whole_numbers(labels: np.ndarray) -> np.ndarray:
+    """Return labels as they are, without the noise of a scale factor: 1.00000001 is 1. Other fractions stay."""
+    if labels.dtype.kind != "f" or not labels.size or not np.isfinite(labels).all():
+        return labels
+    near = np.round(labels)
+    difference = np.abs(labels - near)
+    if not difference.any():
+        return labels
+    return np.where(difference <= WHOLE_TOLERANCE * max(1.0, float(np.abs(near).max())), near, labels)
+
+
+def _kept_axes(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(size) for size in (*shape[:3], *(size for size in shape[3:] if size != 1)))
+
+
+def _opened_by_nibabel(path: Path) -> Volume:
+    image = nib.load(path)
+    if not isinstance(image, nib.spatialimages.SpatialImage):
+        raise OSError("no volume")
+    unit, is_oriented, header, affine = "mm", True, None, image.affine
+    if isinstance(image, nib.Nifti1Pair):
+        if not isinstance(image, nib.Nifti1Image):
+            raise _second_file(path, "a NIfTI header")
+        unit = _nifti_unit(path, int(image.header["xyzt_units"]) & 7)
+        is_oriented = bool(image.header["sform_code"] > 0 or image.header["qform_code"] > 0)
+        affine = np.diag([MM_PER_UNIT[unit]] * 3 + [1.0]) @ affine
+        with nib.openers.ImageOpener(str(path)) as stream:
+            header = image.header_class.from_fileobj(stream, check=False)
+    return Volume(
+        path,
+        _kept_axes(image.shape),
+        affine,
+        image.get_data_dtype(),
+        unit,
+        is_oriented,
+        header,
+        lambda: np.asarray(image.dataobj),
+    )
+
+
+def _nifti_unit(path: Path, code: int) -> str:
+    if code not in NIFTI_UNITS:
+        known = ", ".join(f"{number} ({unit})" for number, unit in NIFTI_UNITS.items())
+        raise input_error(path, found=f"the unit of length {code} in xyzt_units", expected=known, fix=_SAY_UNIT)
+    return NIFTI_UNITS[code]
+
+
+_SAY_UNIT = "set it to the unit in which the voxel sizes are (in nibabel: header.set_xyzt_units('mm'))"
+
+
+def _opened_by_itk(path: Path) -> Volume:
+    import SimpleITK  # imported where it is used: it costs a third of a second
+
+    with open(path, "rb") as stream:
+        text = stream.read(HEADER_BYTES)
+    fields = _header_fields(text)
+    data_file = fields.get("data file", fields.get("datafile", fields.get("elementdatafile", "LOCAL")))
+    if data_file != "LOCAL":
+        raise _second_file(path, f"the name {data_file[:40]!r}")
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise OSError(_last_line(error)) from error
+    size, dimension = reader.GetSize(), reader.GetDimension()
+    components = reader.GetNumberOfComponents()
+    shape = (*size, components) if components > 1 else size
+    affine = np.eye(4)
+    if dimension >= 3:
+        direction = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
+        affine[:3, :3] = direction @ np.diag(reader.GetSpacing()[:3])
+        affine[:3, 3] = reader.GetOrigin()[:3]
+    unit = _itk_unit(path, fields)
+    affine[:3] *= MM_PER_UNIT[unit]
+    space = fields.get("space", "").lower().split(";")[0].strip()
+    is_oriented = space in NRRD_SPACES if text.startswith(b"NRRD") else bool(fields.keys() & _ORIENTING)
+    dtype = _itk_dtype(SimpleITK.GetPixelIDValueAsString(reader.GetPixelIDValue()))
+
+    def voxels() -> np.ndarray:
+        try:
+            data = SimpleITK.GetArrayFromImage(reader.Execute())
+        except RuntimeError as error:
+            raise OSError(_last_line(error)) from error
+        axes = tuple(range(dimension))[::-1] + ((dimension,) if components > 1 else ())
+        return data.transpose(axes)
+
+    return Volume(path, _kept_axes(shape), LPS_TO_RAS @ affine, dtype, unit, is_oriented, None, voxels)
+
+
+_ORIENTING = {"transformmatrix", "orientation", "rotation"}
+
+
+def _header_fields(text: bytes) -> dict[str, str]:
+    """Return the fields of an NRRD (`field: value`) or MetaImage (`Field = value`) header, names in small letters."""
+    fields = {}
+    for line in text.split(b"\n"):
+        if not line.strip():
+            break
+        match = re.match(rb"([A-Za-z][A-Za-z ]*?)\s*(?::|=)\s*(?!=)(.*)", line)
+        if match:
+            name = match.group(1).decode("ascii").lower()
+            fields[name] = match.group(2).decode("utf-8", "replace").strip()
+            if name == "elementdatafile":
+                break
+    return fields
+
+
+def _itk_unit(path: Path, fields: dict[str, str]) -> str:
+    stated = fields.get("space units", fields.get("units", fields.get("distanceunits", "")))
+    words = {word.strip().lower() for word in re.findall(r'"([^"]*)"', stated) or [stated]} - {"", "?", "none", "???"}
+    units = {"mm" if word in ("mm", "millimeter", "millimetre") else UNIT_WORDS.get(word, word) for word in words}
+    if not units:
+        return "unknown"
+    if len(units) > 1 or not units <= MM_PER_UNIT.keys():
+        raise input_error(
+            path,
+            found=f"units of length {stated[:60]}",
+            expected="one of mm, um, m",
+            fix="write the file again with voxel sizes in mm",
+        )
+    return units.pop()
+
+
+def _itk_dtype(name: str) -> np.dtype:
+    match = re.search(r"(8|16|32|64)-bit (?:(un)?signed (integer)|float)", name)
+    if match is None or "complex" in name:
+        return np.dtype([("other", "V1")])
+    bits, unsigned, integer = match.groups()
+    kind = "f" if integer is None else "u" if unsigned else "i"
+    return np.dtype(f"{kind}{int(bits) // 8}")
+
+
+def _second_file(path: Path, found: str) -> Exception:
+    return input_error(
+        path,
+        found=f"{found} of a second file with the voxels",
+        expected="header and voxels in one file, so that its hash covers both",
+        fix="save it again as .nii.gz, .nrrd or .mha",
+    )
+
+
+def _last_line(error: RuntimeError) -> str:
+    return [line for line in str(error).splitlines() if line.strip()][-1]
+
+
+def expected_bytes(volume: Volume) -> int:
+    """Return the bytes of the voxels that a header expects."""
+    return math.prod(volume.shape) * volume.dtype.itemsize

@@ -1,0 +1,41 @@
+"""Predictions of an external model: the masks that it wrote, checked against the grid and classes of each case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from segbench.core.case import Case
+from segbench.core.errors import raise_problems
+from segbench.core.task import Task
+from segbench.data.volumes import open_volume
+from segbench.evaluation.external_commands import Masks
+from segbench.evaluation.label_maps import LabelMap, grid_problems, read_label_map
+
+
+class MaskPredictor:
+    """Hands out masks that are there; one that is missing is None."""
+
+    def __init__(self, masks: Masks):
+        self.masks = masks
+        self.seconds = masks.seconds
+
+    def made_by(self, task: Task, case: Case) -> str:
+        """Return the SHA-256 of the mask, empty where there is none."""
+        return self.masks.sha256[task.name].get(case.case_id, "")
+
+    def predict(self, task: Task, case: Case) -> np.ndarray | None:
+        """Return the mask; another grid or an undeclared value raises `InputError`."""
+        path = self.masks.paths[task.name][case.case_id]
+        if path is None:
+            return None
+        return read_mask(path, case, task).labels_XYZ.astype(np.uint8)
+
+
+def read_mask(path: Path, case: Case, task: Task) -> LabelMap:
+    """Return a mask on the case's native grid; another grid or an undeclared value raises InputError."""
+    mask = read_label_map(path, frozenset(range(len(task.classes) + 1)))
+    label = open_volume(case.label_path)
+    raise_problems(grid_problems(LabelMap(Path(case.label_path), np.broadcast_to(0, label.shape), label.affine), mask))
+    return mask

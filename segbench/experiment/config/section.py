@@ -1,0 +1,116 @@
+"""What all sections share: their base class, the types of their values, and the form of a check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from segbench.core.errors import Problem, suggestion
+from segbench.core.paths import NAME_PATTERN
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys, infinite and undefined numbers are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Check(NamedTuple):
+    """A check of a config whose keys have the right types.
+
+    reads: keys such as `data.folds` or `network`; the check runs when none of them is wrong by itself. find: yields
+    problems, `where` being the key; it gets the section named by `section`, or the whole config when that is empty.
+    """
+
+    reads: tuple[str, ...]
+    find: Callable[[Any], Iterable[Problem]]
+    section: str = ""
+
+
+def problem_of_value(found: str, expected: str, fix: str) -> PydanticCustomError:
+    """Return an error for a validator to raise, which becomes a problem of its key with these words."""
+    return PydanticCustomError("segbench", "{expected}", {"found": found, "expected": expected, "fix": fix})
+
+
+def repeated(values: Iterable[T]) -> list[T]:
+    """Return the values that come more than once, each once, in order."""
+    seen: dict[T, int] = {}
+    for value in values:
+        seen[value] = seen.get(value, 0) + 1
+    return [value for value, count in seen.items() if count > 1]
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    twice = repeated(values)
+    if twice:
+        raise problem_of_value(f"{', '.join(map(repr, twice))} twice", "each once", "remove one")
+    return values
+
+
+def alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield pairs of different names that are one name where a file system ignores upper and lower case."""
+    first: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        other = first.setdefault(name.casefold(), name)
+        if other != name:
+            yield other, name
+
+
+def unknown_names(key: str, names: Iterable[str], known: Iterable[str], expected: str) -> Iterator[Problem]:
+    """Yield a problem with a suggestion for each name that is not known."""
+    known = tuple(known)
+    for name in names:
+        if name not in known:
+            yield Problem(key, repr(name), expected, suggestion(name, known))
+
+
+def shown(values: Sequence[object], *, most: int = 5) -> str:
+    """Return values in words, cut to the first few."""
+    return ", ".join(map(str, values[:most])) + (", ..." if len(values) > most else "")
+
+
+Distinct = (AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True}))
+Text = Annotated[str, StringConstraints(pattern=r"\S")]
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Number = Annotated[int, Field(ge=0)]
+Axis = Annotated[int, Field(ge=0, le=2)]
+Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
+Texts = Annotated[tuple[Text, ...], *Distinct]
+Axes = Annotated[tuple[Axis, ...], *Distinct]
+Numbers = Annotated[tuple[Number, ...], *Distinct]
+
+
+class ModelEntry(Section):
+    """One model of the comparison: a registered name, options, and an id when it is used twice."""
+
+    name: Name = Field(description="File name of the model below models/, or of the objective, without .py.")
+    id: Name | None = Field(None, description="Name in the score table; default: `name`.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Options of the model's card.")
+
+    @property
+    def key(self) -> str:
+        """The value of the column `model`."""
+        return self.id or self.name
+
+
+def as_entry(value: Any) -> Any:
+    """Return a plain name as an entry that has this name and nothing else."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _with_ceiling(names: tuple[str, ...]) -> tuple[str, ...]:
+    return names if "oracle" in names else ("oracle", *names)
+
+
+CONTROLS = (
+    "Control predictors that bound the scale (docs/models.md); `oracle`, the ceiling that preprocessing sets, is "
+    "always among them."
+)
+Controls = Annotated[Texts, AfterValidator(_with_ceiling)]
+Model = Annotated[ModelEntry, BeforeValidator(as_entry, json_schema_input_type=Name | ModelEntry)]

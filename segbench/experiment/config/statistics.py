@@ -1,0 +1,70 @@
+"""Sections `statistics`, `metrics` and `missing_masks`: what is measured, and how the report compares it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+from segbench.core.errors import Problem
+from segbench.core.vocabulary import METRIC_NAMES
+from segbench.core.vocabulary import POLICY_STATUSES as HANDLED_STATUSES
+from segbench.experiment.config.section import Check, Distinct, Section, Text, problem_of_value, unknown_names
+
+if TYPE_CHECKING:
+    from segbench.experiment.config.experiment import Config
+
+
+class Statistics(Section):
+    """How the report compares models."""
+
+    decision_rule: Literal["mean", "ranks"] = Field(
+        "mean", description="What orders the models: their mean over tasks, or their ranks in each task."
+    )
+
+
+def _one_problem(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Check one value; a wrong one is one problem instead of one for a number and one for a word."""
+    try:
+        return handler(value)
+    except ValidationError as error:
+        raise problem_of_value(repr(value), "a finite number or 'exclude'", "write one of them") from error
+
+
+Handling = Annotated[float | Literal["exclude"], WrapValidator(_one_problem)]
+"""What a case without a score counts as: a number in the unit of the metric, or `exclude`."""
+MissingMasks = Annotated[
+    dict[str, dict[str, Handling]],
+    Field(
+        json_schema_extra={
+            "propertyNames": {"title": "metric", "enum": list(METRIC_NAMES)},
+            "additionalProperties": {
+                "type": "object",
+                "propertyNames": {"enum": list(HANDLED_STATUSES)},
+                "additionalProperties": {"anyOf": [{"type": "number"}, {"const": "exclude", "type": "string"}]},
+            },
+        }
+    ),
+]
+Metrics = Annotated[
+    tuple[Text, ...],
+    *Distinct,
+    Field(json_schema_extra={"uniqueItems": True, "items": {"type": "string", "enum": list(METRIC_NAMES)}}),
+]
+
+
+def _metrics(config: Config) -> Iterator[Problem]:
+    yield from unknown_names("metrics", config.metrics, METRIC_NAMES, "a metric")
+
+
+def _missing_masks(config: Config) -> Iterator[Problem]:
+    yield from unknown_names("missing_masks", config.missing_masks, METRIC_NAMES, "a metric")
+    for name, handling in config.missing_masks.items():
+        yield from unknown_names(f"missing_masks.{name}", handling, HANDLED_STATUSES, "a status")
+
+
+CHECKS = (
+    Check(("metrics",), _metrics),
+    Check(("missing_masks",), _missing_masks),
+)

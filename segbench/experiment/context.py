@@ -1,0 +1,225 @@
+"""All that one job needs to know, derived once per process from the config and handed down.
+
+Everything is read when it is asked for, and only JSON and tables: no numerical library is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from segbench.core.case import Case, read_manifest
+from segbench.core.errors import input_error, suggestion
+from segbench.core.files import sha256_of
+from segbench.core.paths import RunPaths
+from segbench.core.task import Task, TaskSet
+from segbench.experiment.config import Config, Training, load_config
+from segbench.experiment.identity import (
+    Identity,
+    part,
+    prediction_settings_identity,
+    scoring_parts,
+    training_settings_identity,
+)
+from segbench.experiment.jobs import Job, all_jobs, is_trained
+from segbench.experiment.preprocessed_index import PreprocessedIndex, read_index
+from segbench.experiment.result_record import read_result
+from segbench.experiment.splits import Sides, Splits, read_splits
+
+RETRAIN = "train the job again (the workflow does), or name the config that the weights were trained with"
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """One job of a run: its config, tasks, effective settings, cases, card, paths and identity."""
+
+    config: Config
+    job: Job
+
+    @classmethod
+    def of(cls, config_path: Path, job_id: str) -> JobContext:
+        """Return the context of a job; raises `InputError` for a config or a job that is not known."""
+        config = load_config(config_path)
+        jobs = {job.id: job for job in all_jobs(config)}
+        if job_id not in jobs:
+            raise input_error("--job", found=job_id, expected="a job of this run", fix=suggestion(job_id, jobs))
+        return cls(config, jobs[job_id])
+
+    def with_job(self, job: Job) -> JobContext:
+        """Return the context of another job of the same run."""
+        return JobContext(self.config, job)
+
+    @cached_property
+    def paths(self) -> RunPaths:
+        """Where the files of the run are."""
+        return RunPaths(self.config.run)
+
+    @cached_property
+    def tasks(self) -> TaskSet:
+        """Tasks that the job trains on and is scored on."""
+        return self.job.tasks(self.config)
+
+    @cached_property
+    def training(self) -> Training:
+        """Effective training settings of the job's experiment."""
+        return self.config.training_of(self.job.experiment)
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """Card of the model or self-supervised objective."""
+        return self.config.card(self.job.model)
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The splits of the run."""
+        return read_splits(self.paths.splits)
+
+    @cached_property
+    def source(self) -> JobContext | None:
+        """Context of the job of this run whose weights start this one, if any."""
+        source = self.job.source(self.config)
+        return None if source is None else self.with_job(source)
+
+    @cached_property
+    def preprocessed(self) -> dict[str, PreprocessedIndex]:
+        """Task -> its preprocessed cases."""
+        return {task.name: read_index(self.paths.preprocessed(task.name)) for task in self.tasks}
+
+    @cached_property
+    def _manifests(self) -> dict[str, dict[str, Case]]:
+        return {
+            task.name: {case.case_id: case for case in read_manifest(self.paths.manifest(task.name))}
+            for task in self.tasks
+        }
+
+    def sides(self, task: str) -> Sides:
+        """Return the case ids of both sides of a task in the job's fold."""
+        return self.splits.of(self.job.fold, task)
+
+    def case(self, task: str, case: str) -> Case:
+        """Return a row of a task's manifest; raises `InputError` when the split names a case that is not in it."""
+        try:
+            return self._manifests[task][case]
+        except KeyError:
+            where, fix = self.paths.manifest(task), "delete splits.json and the manifest, and run again"
+            raise input_error(where, found=f"no case {case}", expected="every case of the split", fix=fix) from None
+
+    def test_cases(self, task: str) -> list[Case]:
+        """Return the test cases of a task in the job's fold."""
+        return [self.case(task, name) for name in self.sides(task).test]
+
+    def folder(self, task: str, case: str) -> Path:
+        """Return the folder of a preprocessed case in the store."""
+        return self.preprocessed[task].folder(case)
+
+    @property
+    def train_folder(self) -> Path:
+        """Folder of the job's training: outcome.json, record.json, weights.pt, log.csv."""
+        return self.paths.train(self.job.id)
+
+    @property
+    def evaluate_folder(self) -> Path:
+        """Folder of the job's evaluation: outcome.json, record.json, scores.csv."""
+        return self.paths.evaluate(self.job.id)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Identity of the job's training: config, code, training cases in order, and the weights it starts from."""
+        parts = dict(training_settings_identity(self.config, self.job).parts)
+        if self.job.external:
+            sides = {task.name: self.sides(task.name).train for task in self.tasks}
+            return Identity(parts | {"training cases": part(self._raw_cases(sides))})
+        addresses = {
+            task.name: [self._address(task, name) for name in self.sides(task.name).train] for task in self.tasks
+        }
+        parts["training cases"] = part(addresses)
+        weights = self._weights_part()
+        return Identity(parts | ({"weights it starts from": weights} if weights else {}))
+
+    def _raw_cases(self, cases: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Return task -> merges of its labels, and what names the files of each case, its patient and its spacing."""
+        found = {name: [self.case(name, case) for case in of_task] for name, of_task in cases.items()}
+        return {
+            name: [
+                self.config.dataset_cards[name].get("merge", {}),
+                [[c.case_id, c.patient_id, c.image_sha256, c.label_sha256, c.spacing_mm_xyz] for c in of_task],
+            ]
+            for name, of_task in found.items()
+        }
+
+    def test_case_part(self) -> str:
+        """Return the digest of the test cases, in order, as they are scored: files, patients, spacing, merges."""
+        return part(self._raw_cases({task.name: self.sides(task.name).test for task in self.tasks}))
+
+    def _address(self, task: Task, case: str) -> list[str]:
+        return [case, self.preprocessed[task.name].address(case)]
+
+    def _weights_part(self) -> str | None:
+        """Return the digest of the file, or the identity of the job, whose weights this one starts from."""
+        if self.job.experiment != "downstream" or self.job.control:
+            return None
+        file = self.job.weights(self.config).file
+        if file is not None:
+            path = Path(file)
+            return sha256_of(path) if path.is_file() else "absent"
+        if self.source is None:
+            return None
+        found = read_result(self.source.train_folder)
+        return found.identity.digest if found else "absent"
+
+    def trained_weights(self) -> Path:
+        """Return the path of the job's weights, or where they would be for an external model.
+
+        Raises:
+            InputError: there are none, they were made from other inputs than the config asks for (which are named), or
+                the file is not the one that the training wrote.
+        """
+        record = read_result(self.train_folder)
+        if record is None:
+            expected = "a finished training job"
+            raise input_error(self.train_folder, found="no record.json", expected=expected, fix=RETRAIN)
+        different = record.identity.differences(self.identity, code_counts=not self.config.allow_mixed_training_code)
+        if different:
+            raise input_error(
+                self.train_folder,
+                found=f"weights of another identity; what differs: {', '.join(different)}",
+                expected=f"identity {self.identity.digest}",
+                fix=RETRAIN,
+            )
+        weights = self.train_folder / "weights.pt"
+        return weights if self.job.external else record.check_file(self.train_folder, weights.name)
+
+    def prediction_identity(self, task: Task, case: Case, made_by: str) -> Identity:
+        """Return the identity of a predicted label map.
+
+        Args:
+            task: task of the case.
+            case: test case.
+            made_by: SHA-256 of the weights or of the given mask; empty for a control.
+
+        Returns:
+            The identity; its digest stands beside the kept label map.
+        """
+        tasks = [task] if self.job.control or self.job.external else self.tasks
+        parts = dict(prediction_settings_identity(self.config, self.job, tasks).parts) | {"made by": made_by}
+        if self.job.external:
+            return Identity(parts | {"case": part([case.image_sha256, case.label_sha256])})
+        parts["case"] = part(self._address(task, case.case_id))
+        if self.job.control:
+            parts["training cases"] = part([self._address(task, name) for name in self.sides(task.name).train])
+        return Identity(parts)
+
+    def score_identity(self, task: Task, case: Case, prediction: str) -> Identity:
+        """Return the identity of the scores of a label map; `prediction` is the digest of the map's identity."""
+        parts = scoring_parts(self.config, [task])
+        facts = [case.image_sha256, case.label_sha256, case.spacing_mm_xyz, case.patient_id, self.job.id]
+        merge = self.config.dataset_cards[task.name].get("merge", {})
+        return Identity(parts | {"prediction": prediction, "reference": part([facts, merge])})
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a training comes before the evaluation."""
+        return is_trained(self.config, self.job)

@@ -1,0 +1,72 @@
+"""Which folder of the store holds each preprocessed case of a task; a folder's name ends in its content address."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from segbench.core.errors import input_error
+from segbench.core.files import write_json
+from segbench.core.provenance import content_hash
+
+REMAKE = "delete it and run again: cases that are in the store are not preprocessed again"
+
+
+@dataclass(frozen=True)
+class PreprocessedIndex:
+    """Case id -> folder in the store, of all cases of a task with one preprocessing recipe."""
+
+    task: str
+    recipe: str
+    folders: Mapping[str, Path]
+
+    def folder(self, case: str) -> Path:
+        """Return the folder of a case; raises `InputError` when the index does not name it, or it is not there."""
+        path = self._place(case)
+        if not (path / "meta.json").exists():
+            fix = f"delete results/*/preprocessed/{self.task}.json and run again"
+            raise input_error(path, found="no preprocessed case", expected=f"case {case} of {self.task}", fix=fix)
+        return path
+
+    def address(self, case: str) -> str:
+        """Return the content address of a case: what it was made from, in 20 hexadecimal digits."""
+        return self._place(case).name.rpartition("-")[2]
+
+    def _place(self, case: str) -> Path:
+        if case not in self.folders:
+            raise input_error(f"index of {self.task}", found=f"no case {case}", expected="every case", fix=REMAKE)
+        return self.folders[case]
+
+    def write(self, path: Path) -> None:
+        """Write the index, whole or not at all."""
+        content = {
+            "task": self.task,
+            "recipe": self.recipe,
+            "cases": {case: folder.as_posix() for case, folder in self.folders.items()},
+        }
+        write_json(path, content | {"sha256": content_hash(content)})
+
+
+def read_index(path: Path) -> PreprocessedIndex:
+    """Read an index.
+
+    Raises:
+        InputError: the file is absent, is no index, or was edited after it was written.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        digest = content.pop("sha256")
+        found = PreprocessedIndex(
+            content["task"], content["recipe"], {case: Path(folder) for case, folder in content["cases"].items()}
+        )
+    except OSError as error:
+        raise input_error(path, found=error.strerror, expected="an index of preprocessed cases", fix=REMAKE) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found_text = f"another form ({type(error).__name__}: {error})"
+        raise input_error(path, found=found_text, expected="an index of preprocessed cases", fix=REMAKE) from error
+    if digest != content_hash(content):
+        found_text = "content that does not match its own sha256"
+        raise input_error(path, found=found_text, expected="the index as segbench wrote it", fix=REMAKE)
+    return found

@@ -1,0 +1,90 @@
+"""Cards are literals that are read without importing; names and values that a schema cannot see are checked."""
+
+import re
+
+import pytest
+
+from segbench.core import cards
+from segbench.core.errors import InputError
+from segbench.core.paths import JOB_PATTERN, NAME_PATTERN
+from tests.paths import ROOT
+
+SPLEEN = cards.dataset_cards()["msd_spleen"]
+
+
+def test_every_name_of_a_card_is_a_wildcard_of_the_workflow():
+    for known in (cards.dataset_cards(), cards.model_cards(), cards.objective_cards()):
+        for name in known:
+            assert re.fullmatch(NAME_PATTERN, name)
+            assert re.fullmatch(JOB_PATTERN, f"upstream.{name}.random.{name}.f0.s0")
+
+
+def test_the_workflow_takes_its_wildcards_from_one_home():
+    text = (ROOT / "workflow" / "Snakefile").read_text()
+    constraints = text.split("wildcard_constraints:")[1].split("\n\n")[0]
+    assert "task=NAME_PATTERN" in constraints
+    assert "job=JOB_PATTERN" in constraints
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("X = 1\n", "no CARD"),
+        ("CARD = dict(a=1)\n", "a CARD that computes"),
+        ("CARD = {\n", "a Python file with a CARD"),
+    ],
+)
+def test_a_file_without_a_literal_card_is_refused(tmp_path, text, message):
+    (tmp_path / "model.py").write_text(text)
+    with pytest.raises(InputError, match=message):
+        cards.read_card(tmp_path / "model.py")
+
+
+def test_reading_a_card_runs_nothing(tmp_path):
+    (tmp_path / "model.py").write_text("raise SystemExit\nCARD = {'title': 'x'}\n")
+    assert cards.read_card(tmp_path / "model.py") == {"title": "x"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": {"1": "a", "3": "b"}}, r"class values \[1, 3\]"),
+        ({"classes": {"spleen": "1"}}, r"class values \['spleen'\]"),
+        ({"structures": [{"name": "s", "labels": [2], "tolerance_mm": 1.0}]}, r"labels \[2\]"),
+        ({"structures": [{"name": "s", "labels": [1], "tolerance_mm": 1.0}] * 2}, "the structure 's' twice"),
+        ({"patient_pattern": "("}, "a regular expression"),
+        ({"patient_pattern": "a"}, "0 groups"),
+    ],
+)
+def test_values_that_the_schema_cannot_see(change, message):
+    with pytest.raises(InputError, match=message):
+        cards.task_from_card("msd_spleen", SPLEEN | change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"structures": [{"name": "s", "labels": [1], "tolerance_mm": float("nan")}]},
+        {"structures": [{"name": "s", "labels": [1], "tolerance_mm": float("inf")}]},
+        {"version": "1"},
+        {"permits": {"commercial": True, "show_images": True, "redistribute": True}},
+        {"layout": "other"},
+    ],
+)
+def test_departures_from_the_schema_are_refused(change):
+    with pytest.raises(InputError):
+        cards.checked(SPLEEN | change, cards.DatasetCard, "card")
+
+
+def test_what_a_model_cannot_serve():
+    task = cards.task_from_card("msd_spleen", SPLEEN)
+    card = {"title": "Net", "channels": [2, 4], "max_classes": None}
+    assert "accepts 2, 4 channel(s), the task has 1" in (cards.supports(card, task) or "")
+    assert cards.supports(card | {"channels": "any"}, task) is None
+    assert "has 0 foreground" in (cards.supports(card | {"channels": [1], "max_classes": 0}, task) or "")
+
+
+def test_a_patient_is_the_group_of_the_pattern():
+    assert cards.patient_of({"patient_pattern": r"^(P\d+)_"}, "P7_a") == "P7"
+    assert cards.patient_of({"patient_pattern": r"^(P\d+)_"}, "Q7") == "Q7"
+    assert cards.patient_of({}, "Q7") == "Q7"

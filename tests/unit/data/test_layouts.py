@@ -1,0 +1,148 @@
+"""Listings as the field writes them: nnU-Net v1 and v2, Decathlon, MONAI."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from segbench.cli import main
+from segbench.core.cards import DatasetCard, checked, task_from_card
+from segbench.core.errors import InputError
+from segbench.core.task import IGNORED
+from segbench.data.checks import check_folder
+from segbench.data.ingest import ingest
+from segbench.data.layouts import dataset_json, folder_cases
+from segbench.data.readers import read_label
+
+SHAPE = (8, 7, 6)
+V2 = {"channel_names": {"0": "CT", "1": "PET"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"}
+
+
+def image_of(number):
+    return np.random.default_rng(number).normal(0, 300, SHAPE).astype(np.float32)
+
+
+def save(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, np.diag([2.0, 2, 3, 1])), path)
+
+
+def organ():
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[2:5, 2:5, 2:5] = 1
+    return labels
+
+
+def found(folder):
+    return folder_cases(folder, dataset_json(folder), patient_of=lambda case: case)
+
+
+def two_channels(folder, content, cases=("a", "b")):
+    for number, case in enumerate(cases):
+        for channel in range(2):
+            data = image_of(10 * number + channel)
+            save(folder / "imagesTr" / f"{case}_{channel:04d}.nii.gz", np.abs(data) if channel else data)
+        save(folder / "labelsTr" / f"{case}.nii.gz", organ())
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_nnunet_v2_with_a_training_list_that_was_left_over(tmp_path):
+    stale = {"training": [{"image": "imagesTr/gone.nii.gz", "label": "labelsTr/gone.nii.gz"}], "numTraining": 2}
+    folder = two_channels(tmp_path / "D", V2 | stale)
+    assert [case.case_id for case in found(folder)] == ["a", "b"]
+    assert not check_folder(folder).problems
+
+
+def test_nnunet_v1_lists_images_without_their_channels(tmp_path):
+    listed = [{"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"} for case in "ab"]
+    content = {"modality": V2["channel_names"], "labels": {"0": "bg", "1": "organ"}, "training": listed}
+    folder = two_channels(tmp_path / "D", content)
+    assert [path.name for path in found(folder)[1].image_paths] == ["b_0000.nii.gz", "b_0001.nii.gz"]
+    assert not check_folder(folder).problems
+
+
+def test_the_key_dataset_of_nnunet_v2_names_the_files(tmp_path):
+    folder = two_channels(tmp_path / "D", {})
+    images = [f"imagesTr/a_{channel:04d}.nii.gz" for channel in range(2)]
+    content = V2 | {"dataset": {"case_x": {"images": images, "label": "labelsTr/a.nii.gz"}}}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    assert [(case.case_id, len(case.image_paths)) for case in found(folder)] == [("case_x", 2)]
+    content["dataset"]["case_x"].pop("label")
+    (folder / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"dataset\['case_x'\]"):
+        found(folder)
+
+
+def test_a_monai_datalist_lists_channels_and_is_named_when_it_lacks_labels(tmp_path, capsys):
+    images = [[f"imagesTr/{case}_{channel:04d}.nii.gz" for channel in range(2)] for case in "ab"]
+    listed = [
+        {"fold": 0, "image": names, "label": f"labelsTr/{case}.nii.gz"}
+        for case, names in zip("ab", images, strict=True)
+    ]
+    folder = two_channels(tmp_path / "D", {"training": listed})
+    assert main(["check", "--data", str(folder)]) == 2
+    assert "a MONAI datalist, which names no labels" in capsys.readouterr().err
+    labels = {"labels": {"0": "bg", "1": "organ"}, "modality": V2["channel_names"]}
+    (folder / "dataset.json").write_text(json.dumps({"training": listed} | labels))
+    assert [case.case_id for case in found(folder)] == ["a", "b"]
+    assert not check_folder(folder).problems
+
+
+def test_the_ignore_label_of_nnunet_is_said_and_no_class(tmp_path):
+    content = V2 | {"labels": {"background": 0, "organ": 1, "ignore": 2}}
+    folder = two_channels(tmp_path / "D", content)
+    partly = organ()
+    partly[:, :, 5] = 2
+    save(folder / "labelsTr" / "b.nii.gz", partly)
+    checked_folder = check_folder(folder)
+    assert not checked_folder.problems
+    assert "labels [0, 1]" in checked_folder.summary
+    assert any("ignored voxels (label 2) in 1 of 2 cases" in notice for notice in checked_folder.notices)
+
+
+def test_the_ignored_values_of_a_card_have_one_value_when_they_are_read(tmp_path):
+    card = checked(
+        {
+            "title": "T",
+            "layout": "nnunet_raw",
+            "folder": "D",
+            "channels": [{"name": "CT", "modality": "CT"}, {"name": "PET", "modality": "PET"}],
+            "classes": {"1": "organ"},
+            "ignore_labels": [7],
+            "structures": [{"name": "organ", "labels": [1], "tolerance_mm": 2}],
+            "preprocessing": "default",
+            "patient_namespace": "d",
+            "licence": "x",
+            "permits": {"commercial": True, "show_images": True},
+            "citation": "x",
+            "url": "x",
+            "obtain": "x",
+        },
+        DatasetCard,
+        "card",
+    )
+    folder = two_channels(tmp_path / "D", V2)
+    partly = organ()
+    partly[:, :, 5] = 7
+    save(folder / "labelsTr" / "b.nii.gz", partly)
+    case = ingest(task_from_card("d", card), card, tmp_path)[1]
+    labels = read_label(case, card)
+    assert set(np.unique(labels)) == {0, 1, IGNORED}
+    with pytest.raises(InputError, match="ignore_labels 1"):
+        task_from_card("d", card | {"ignore_labels": [1]})
+
+
+def test_sizes_that_disagree_are_both_shown_and_neither_is_called_true(tmp_path):
+    folder = two_channels(tmp_path / "D", V2)
+    path = folder / "labelsTr" / "a.nii.gz"
+    for path in folder.rglob("a*.nii.gz"):
+        image = nib.load(path)
+        image.set_sform(np.diag([2.0, 2, 6, 1]), code=1)
+        image.header["pixdim"][1:4] = 2, 2, 3
+        nib.save(image, path)
+    notices = " ".join(check_folder(folder).notices)
+    assert "2x2x3 and 2x2x6 mm" in notices
+    assert "spacing_is_nominal" in notices
+    assert "true" not in notices

@@ -1,0 +1,194 @@
+"""Property tests of the one reader: affine, unit, type, scale, axis order and singleton axes come back as they are."""
+
+import itertools
+import struct
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from segbench.core.case import CaseFiles
+from segbench.core.errors import InputError
+from segbench.core.task import Channel, Structure, Task
+from segbench.data.checks import check_case
+from segbench.data.geometry import Geometry, write_prediction
+from segbench.data.ingest import manifest_row
+from segbench.data.preprocess import preprocess_case
+from segbench.data.preprocessing_recipes import PreprocessingRecipe
+from segbench.data.store import open_case
+from segbench.data.volumes import MM_PER_UNIT, grid_difference, open_volume, whole_numbers
+from segbench.evaluation.label_maps import Pair
+from segbench.evaluation.score_files import Request, score_case
+
+SETTINGS = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+CODE_OF_UNIT = {"unknown": 0, "meter": 1, "mm": 2, "micron": 3}
+AXIS_ORDERS = [
+    np.eye(3)[list(order)] * flips
+    for order in itertools.permutations(range(3))
+    for flips in itertools.product((1, -1), repeat=3)
+]
+
+
+@st.composite
+def affines_mm(draw) -> np.ndarray:
+    """A grid in mm: spacing, axis order and flips, a turn of up to half a radian, an origin."""
+    spacing = [draw(st.floats(0.1, 8)) for _ in range(3)]
+    turn = nib.eulerangles.euler2mat(*(draw(st.floats(-0.5, 0.5)) for _ in range(3)))
+    matrix = turn @ draw(st.sampled_from(AXIS_ORDERS)) @ np.diag(spacing)
+    return nib.affines.from_matvec(matrix, [draw(st.floats(-300, 300)) for _ in range(3)])
+
+
+def labels_of(shape: tuple[int, ...]) -> np.ndarray:
+    """Labels 0, 1, 2 that no flip or axis order maps onto themselves."""
+    return np.random.default_rng(5).integers(0, 3, shape).astype(np.uint8)
+
+
+def save(path: Path, data: np.ndarray, affine_mm: np.ndarray, unit: str = "mm") -> None:
+    """Write a NIfTI whose header has its lengths in a unit."""
+    affine = np.diag([1 / MM_PER_UNIT[unit]] * 3 + [1.0]) @ affine_mm
+    image = nib.Nifti1Image(data, affine)
+    image.header["xyzt_units"] = CODE_OF_UNIT[unit]
+    nib.save(image, path)
+
+
+@SETTINGS
+@given(
+    affine=affines_mm(),
+    unit=st.sampled_from(sorted(MM_PER_UNIT)),
+    dtype=st.sampled_from([np.uint8, np.int16, np.int32, np.float32, np.float64]),
+    singletons=st.integers(0, 3),
+    factor=st.sampled_from([1, 3, 7, 10]),
+)
+def test_every_header_gives_the_same_labels_on_the_same_grid(affine, unit, dtype, singletons, factor, tmp_path):
+    labels = labels_of((5, 4, 3))
+    data = (labels * factor).astype(dtype)
+    path = tmp_path / "label.nii"
+    save(path, data.reshape(data.shape + (1,) * singletons), affine, unit)
+    raw = bytearray(path.read_bytes())
+    raw[112:120] = struct.pack("<2f", 1 / factor, 0)  # scl_slope, scl_inter
+    path.write_bytes(raw)
+    volume = open_volume(path)
+    assert volume.shape == labels.shape
+    assert np.array_equal(whole_numbers(volume.voxels()), labels)
+    assert grid_difference((labels.shape, affine), (volume.shape, volume.affine)) is None
+    assert np.allclose(volume.affine, affine, rtol=1e-5, atol=1e-3)
+
+
+@SETTINGS
+@given(affine=affines_mm(), unit=st.sampled_from(sorted(MM_PER_UNIT)), spacing=st.floats(0.5, 6))
+def test_a_case_goes_to_the_grid_and_back_on_the_grid_of_its_image(affine, unit, spacing, tmp_path):
+    labels = labels_of((6, 5, 4))
+    save(tmp_path / "image.nii.gz", labels.astype(np.float32), affine, unit)
+    image = open_volume(tmp_path / "image.nii.gz")
+    native = min(image.spacing_mm_xyz)
+    recipe = PreprocessingRecipe("finer", spacing_mm_zyx=(native / 2,) * 3, crop_to_nonzero=spacing > 2)
+    geometry = Geometry.of(image.voxels()[None].astype(np.float32), image.affine, recipe)
+    restored = geometry.labels_to_native(geometry.labels_to_grid(labels))
+    assert np.array_equal(restored, labels)
+    write_prediction(tmp_path / "predicted.nii.gz", restored, like=tmp_path / "image.nii.gz")
+    predicted = open_volume(tmp_path / "predicted.nii.gz")
+    assert predicted.unit == "mm"
+    assert np.array_equal(predicted.voxels(), labels)
+    assert grid_difference((labels.shape, image.affine), (predicted.shape, predicted.affine)) is None
+
+
+@SETTINGS
+@given(
+    affine=affines_mm(),
+    unit=st.sampled_from(sorted(MM_PER_UNIT)),
+    singletons=st.integers(0, 2),
+    dtype=st.sampled_from([np.uint8, np.int16, np.float32]),
+)
+def test_a_case_is_checked_preprocessed_brought_back_and_scored_without_loss(
+    affine, unit, singletons, dtype, tmp_path_factory
+):
+    folder = tmp_path_factory.mktemp("case")
+    labels = labels_of((6, 5, 4))
+    image = np.random.default_rng(2).normal(0, 300, labels.shape).astype(np.float32)
+    save(folder / "image.nii.gz", image.reshape(image.shape + (1,) * singletons), affine, unit)
+    save(folder / "label.nii.gz", labels.astype(dtype).reshape(labels.shape + (1,) * singletons), affine, unit)
+    files = CaseFiles("a", "a", (folder / "image.nii.gz",), folder / "label.nii.gz")
+    problems, seen = check_case(files, {0, 1, 2}, ["CT"])
+    assert not problems
+    assert seen.labels == {0, 1, 2}
+    card = {"merge": {}, "classes": {"1": "x", "2": "y"}, "channels": [{"name": "CT", "modality": "CT"}]}
+    structures = (Structure("x", (1,), 1.0), Structure("y", (2,), 1.0))
+    task = Task("t", "T", (Channel("CT", "CT"),), ("x", "y"), structures)
+    recipe = PreprocessingRecipe("native")
+    stored = open_case(preprocess_case(manifest_row("t", files), task, card, recipe, store_root=folder / "store"))
+    restored = stored.geometry.labels_to_native(stored.labels[:])
+    write_prediction(folder / "predicted.nii.gz", restored, like=files.image_paths[0])
+    request = Request(structures, frozenset({0, 1, 2}), ("dice", "hd95"))
+    pair = Pair("a", files.label_path, folder / "predicted.nii.gz", "a")
+    rows = score_case(pair, request).rows
+    assert [row["value"] for row in rows] == ["1", "0", "1", "0"]
+    volume_mm3 = float(np.count_nonzero(labels == 1) * abs(np.linalg.det(affine[:3, :3])))
+    assert float(rows[0]["reference_volume_mm3"]) == pytest.approx(volume_mm3, rel=1e-4)
+
+
+@SETTINGS
+@given(affine=affines_mm(), channels=st.integers(1, 3), suffix=st.sampled_from([".nrrd", ".mha"]))
+def test_nrrd_and_metaimage_hold_what_the_nifti_holds(affine, channels, suffix, tmp_path):
+    data = np.random.default_rng(1).integers(-900, 900, (5, 4, 3, channels)).astype(np.int16)
+    path = tmp_path / f"image{suffix}"
+    image = SimpleITK.GetImageFromArray(data.transpose(2, 1, 0, 3), isVector=True)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    sizes = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(sizes.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection((lps[:3, :3] / sizes).ravel().tolist())
+    SimpleITK.WriteImage(image, str(path), useCompression=True)
+    volume = open_volume(path)
+    assert np.array_equal(np.stack(volume.channels(), axis=-1), data)
+    assert np.allclose(volume.affine, affine, atol=1e-5)
+    assert volume.dtype == np.int16
+    assert volume.is_oriented
+
+
+@pytest.mark.parametrize(
+    ("suffix", "old", "new"),
+    [
+        (".nrrd", b"kinds:", b'space units: "um" "um" "um"\nkinds:'),
+        (".mha", b"CompressedData", b"DistanceUnits = um\nCompressedData"),
+    ],
+)
+def test_a_unit_of_nrrd_and_metaimage_is_converted(suffix, old, new, tmp_path):
+    path = tmp_path / f"image{suffix}"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((3, 4, 5), np.uint8)), str(path))
+    path.write_bytes(path.read_bytes().replace(old, new))
+    assert np.allclose(open_volume(path).spacing_mm_xyz, 0.001)
+
+
+def test_an_unknown_unit_and_voxels_in_a_second_file_are_refused(tmp_path):
+    save(tmp_path / "a.nii", labels_of((3, 3, 3)), np.eye(4))
+    raw = bytearray((tmp_path / "a.nii").read_bytes())
+    raw[123] = 5
+    (tmp_path / "a.nii").write_bytes(raw)
+    with pytest.raises(InputError, match="unit of length 5"):
+        open_volume(tmp_path / "a.nii")
+    (tmp_path / "a.nrrd").write_bytes(b"NRRD0004\ntype: short\ndimension: 3\nsizes: 2 2 2\ndata file: a.raw\n\n")
+    with pytest.raises(InputError, match="second file"):
+        open_volume(tmp_path / "a.nrrd")
+
+
+def test_a_prediction_without_orientation_lies_where_its_image_lies(tmp_path):
+    image = nib.Nifti1Image(labels_of((4, 3, 2)), None)
+    image.header["pixdim"][1:4] = 2, 3, 4
+    nib.save(image, tmp_path / "image.nii.gz")
+    assert not open_volume(tmp_path / "image.nii.gz").is_oriented
+    write_prediction(tmp_path / "p.nii.gz", labels_of((4, 3, 2)), like=tmp_path / "image.nii.gz")
+    first, second = (nib.load(tmp_path / name).header for name in ("image.nii.gz", "p.nii.gz"))
+    for key in ("sform_code", "qform_code"):
+        assert first[key] == second[key] == 0
+    assert np.array_equal(first["pixdim"][1:4], second["pixdim"][1:4])
+
+
+def test_a_fraction_stays_a_fraction():
+    assert np.array_equal(whole_numbers(np.array([1.00000001, 2.0])), [1, 2])
+    assert np.array_equal(whole_numbers(np.array([0.5, 1.001])), [0.5, 1.001])

@@ -1,0 +1,121 @@
+"""States: used by their own identity, kept aside for another one, never read with code execution."""
+
+import logging
+import pickle
+
+import pytest
+import torch
+
+from segbench.experiment.identity import Identity
+from segbench.training import checkpoint
+from segbench.training.checkpoint import STATE_KEYS, load_state, save
+
+FIRST = Identity({"training": "80 steps", "model": "a"})
+SECOND = Identity({"training": "60 steps", "model": "a"})
+
+
+@pytest.fixture
+def path(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    return tmp_path / "state.pt"
+
+
+def write(path, identity, step=3):
+    state = dict.fromkeys(STATE_KEYS, 0) | {"identity": identity.to_dict(), "step": step}
+    save(path, state | {"model": {"weight": torch.ones(2)}})
+
+
+def names(path):
+    return sorted(file.name for file in path.parent.iterdir())
+
+
+def test_without_a_state_training_begins_anew(path):
+    assert load_state(path, FIRST) is None
+
+
+def test_a_state_is_used_by_its_own_identity(path, caplog):
+    write(path, FIRST)
+    state = load_state(path, FIRST)
+    assert state["step"] == 3
+    assert torch.equal(state["model"]["weight"], torch.ones(2))
+    assert names(path) == ["state.pt"]
+    assert not caplog.text
+
+
+def test_a_state_of_another_identity_is_kept_aside_and_used_when_settings_go_back(path, caplog):
+    write(path, FIRST, step=30)
+    assert load_state(path, SECOND) is None
+    aside = f"state.{FIRST.digest}.pt"
+    assert names(path) == [aside]
+    assert f"not used, made from other inputs (training); kept as {aside}" in caplog.text
+    assert load_state(path, FIRST)["step"] == 30
+    assert names(path) == ["state.pt"]
+
+
+def test_two_states_change_their_roles(path):
+    write(path, FIRST, step=30)
+    load_state(path, SECOND)
+    write(path, SECOND, step=20)
+    assert load_state(path, FIRST)["step"] == 30
+    assert names(path) == [f"state.{SECOND.digest}.pt", "state.pt"]
+    assert load_state(path, SECOND)["step"] == 20
+    assert names(path) == [f"state.{FIRST.digest}.pt", "state.pt"]
+
+
+def test_other_training_code_is_another_identity(path):
+    write(path, Identity(FIRST.parts | {"training code": "x"}))
+    assert load_state(path, Identity(FIRST.parts | {"training code": "y"})) is None
+
+
+def truncated(path):
+    write(path, FIRST)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+class Malicious:
+    def __reduce__(self):
+        return (open, ("executed", "w"))
+
+
+DAMAGED = {
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("state"),
+    "truncated": truncated,
+    "executes code": lambda path: path.write_bytes(pickle.dumps(Malicious())),
+    "no identity": lambda path: save(path, {"step": 3}),
+    "an edited identity": lambda path: save(path, {"identity": FIRST.to_dict() | {"digest": "0"}}),
+    "no optimiser": lambda path: save(path, {"identity": FIRST.to_dict(), "model": {}, "step": 3}),
+    "a tensor": lambda path: torch.save(torch.ones(2), path),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_state_is_kept_aside_and_training_begins_anew(path, caplog, monkeypatch, kind):
+    monkeypatch.chdir(path.parent)
+    DAMAGED[kind](path)
+    before = path.read_bytes()
+    assert load_state(path, FIRST) is None
+    assert names(path) == ["state.unreadable.pt"]
+    assert (path.parent / "state.unreadable.pt").read_bytes() == before
+    assert "not used, it cannot be read" in caplog.text
+    write(path, FIRST)
+    assert load_state(path, FIRST)["step"] == 3
+
+
+def test_a_full_memory_is_no_damaged_state(path, monkeypatch):
+    write(path, FIRST)
+
+    def load(*args, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoint.torch, "load", load)
+    with pytest.raises(MemoryError):
+        load_state(path, FIRST)
+    assert names(path) == ["state.pt"]
+
+
+def test_equal_content_gives_equal_bytes_under_any_name(tmp_path):
+    for name in ("a.pt", "b.pt"):
+        save(tmp_path / name, {"weight": torch.arange(3)})
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+    assert torch.equal(checkpoint.load_weights(tmp_path / "a.pt")["weight"], torch.arange(3))
