@@ -101,7 +101,6 @@ def _same_run(folder: Path, record: RunRecord, rows: pd.DataFrame) -> None:
     tasks = {(task.experiment, task.name) for task in record.tasks}
     seen_methods = set(zip(rows["experiment"], rows["model"], rows["initialisation"], strict=True))
     seen_tasks = set(zip(rows["experiment"], rows["task"], strict=True))
-    metrics = set(rows["metric"])
     raise_problems(
         Problem(str(folder / "scores.csv"), found, expected, "run `segbench gather` again")
         for found, expected in [
@@ -109,9 +108,6 @@ def _same_run(folder: Path, record: RunRecord, rows: pd.DataFrame) -> None:
             *_strangers("no row of the method", methods - seen_methods, "rows of every method of run.json"),
             *_strangers("rows of the task", seen_tasks - tasks, "tasks of run.json only"),
             *_strangers("no row of the task", tasks - seen_tasks, "rows of every task of run.json"),
-            *_strangers(
-                "the metric", {(name,) for name in metrics - record.missing_masks.keys()}, "metrics of run.json only"
-            ),
         ]
     )
     digest = sha256_of(folder / "scores.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -197,3 +198,11 @@ def test_rows_that_are_not_those_of_the_record_are_refused(tmp_path):
     assert "rows of the task upstream/other" in edited(
         folder, tmp_path, lambda rows: rows.assign(task=rows["task"].replace("toy_liver", "other"))
     )
+
+
+def test_a_metric_without_a_rule_for_missing_masks_is_read(tmp_path):
+    folder = write_run(tmp_path / "toy", seeds=(0,), cases=2, upstream=2, methods=3)
+    record = json.loads((folder / "run.json").read_text())
+    del record["missing_masks"]["hd95_max"]
+    (folder / "run.json").write_text(json.dumps(record))
+    assert "hd95_max" in Run(folder).metrics
