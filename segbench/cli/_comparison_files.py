@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scikit_posthocs
 
 from segbench.core.errors import Problem, suggestion
 from segbench.core.files import write_bytes, write_text
 from segbench.core.vocabulary import POLICY_STATUSES
 from segbench.metrics.registry import METRICS
-from segbench.reporting.rank_figures import fraction_map
-from segbench.reporting.style import COLOURS, INK, RC, finish, plt
+from segbench.reporting.rank_figures import critical_difference_figure, fraction_map
+from segbench.reporting.style import COLOURS, RC, finish, plt
 from segbench.stats.comparison import TITLES, Options, notes
 from segbench.stats.missing_masks import Policy
 from segbench.stats.ranking import ALL_TASKS
@@ -124,29 +123,19 @@ def _palette(methods: Sequence[str]) -> dict[str, str]:
 
 
 def _difference_figure(tested: pd.DataFrame, p_values: pd.DataFrame, title: str):
-    """Mean ranks with bars that join methods which Nemenyi's test does not tell apart."""
+    """Mean ranks with bars that join methods which Nemenyi's test does not distinguish."""
     first = tested.iloc[0]
     ranks = tested.set_index("method")["mean_rank"]
     matrix = pd.DataFrame(np.eye(len(ranks)), index=ranks.index, columns=ranks.index)
     for row in p_values.itertuples():
         matrix.loc[row.method_a, row.method_b] = matrix.loc[row.method_b, row.method_a] = row.p_value
     with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axis = plt.subplots(figsize=(8.5, 1.6 + 0.2 * len(ranks)), layout="constrained")
-        palette = _palette(ranks.index)
-        scikit_posthocs.critical_difference_diagram(
-            ranks,
-            matrix,
-            ax=axis,
-            color_palette=palette,
-            text_h_margin=0.3,
-            label_fmt_left="{label}  {rank:.2f} ",
-            label_fmt_right=" {rank:.2f}  {label}",
-            crossbar_props={"color": INK, "linewidth": 2.5},
-        )
+        names = {method: method for method in ranks.index}
+        figure = critical_difference_figure(ranks, matrix, titles=names, colours=_palette(ranks.index))
         figure.suptitle(f"{title}: mean rank (1 is best)", fontsize=9)
         unit = "tasks" if first.task == ALL_TASKS else "patients"
         caption = (
-            f"{title}: mean rank over {first.n_blocks} {unit}; bars join what Nemenyi's test does not tell apart "
+            f"{title}: mean rank over {first.n_blocks} {unit}; bars join what Nemenyi's test does not distinguish "
             f"(critical difference {first.critical_difference:.2f}; Friedman p = {first.p_value:.2g})."
         )
         return finish(figure, _file_name(title, "critical_difference"), caption)

@@ -14,11 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write scores.csv and run.json."""
+    """Write scores.csv, then run.json, which holds the hash of the rows that it describes."""
     from segbench.cli._job import check_result
     from segbench.core.case import read_manifest
-    from segbench.core.files import write_json
     from segbench.core.paths import RunPaths
+    from segbench.core.run_record import write_run_record
     from segbench.evaluation.record import run_record
     from segbench.evaluation.rows import check_complete, read_rows, skipped_rows, write_rows
     from segbench.experiment.config import load_config
@@ -37,6 +37,6 @@ def run(args: argparse.Namespace) -> int:
         check_result(paths.evaluate(job.id))
         rows += read_rows(paths.evaluate(job.id) / "scores.csv")
     check_complete(config, splits, rows)
-    write_json(paths.run_record, run_record(config))
     write_rows(paths.scores, rows)
+    write_run_record(paths.run_record, run_record(config))
     return 0

@@ -1,8 +1,4 @@
-"""run.json: what the report needs to know about a run beside its score rows.
-
-The report is rendered from the two files alone and carries both, so nothing that belongs to one machine (folders,
-environment, commands) is written here; the resolved config stays in results/.
-"""
+"""The writer of run.json: what one finished run has to say beside its score rows (model: core.run_record)."""
 
 from __future__ import annotations
 
@@ -12,13 +8,32 @@ import math
 import statistics
 import time
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from models.titles import title_for
 from segbench.core.case import read_manifest
-from segbench.core.errors import RunFailed
+from segbench.core.errors import RunFailed, input_error
+from segbench.core.files import sha256_of
 from segbench.core.paths import RunPaths
 from segbench.core.provenance import commit, content_hash, host, versions
+from segbench.core.run_record import (
+    Audit,
+    Budget,
+    Curve,
+    Finding,
+    InferenceSettings,
+    JobRecord,
+    Method,
+    Provenance,
+    RunRecord,
+    ScoredStructure,
+    ScoredTask,
+    SkippedCell,
+    StatisticsSettings,
+    WeightsMatch,
+)
 from segbench.core.task import Task
 from segbench.data.presence import expected_count
 from segbench.experiment import jobs
@@ -27,53 +42,59 @@ from segbench.experiment.splits import Splits, read_splits
 from segbench.stats.aggregate import DEFAULT_POLICIES
 
 CURVE_POINTS = 200
+EXPERIMENTS = ("upstream", "downstream")
 
 
-def run_record(config: Config) -> dict:
-    """Return methods, tasks, jobs, costs and provenance of a finished run.
+def run_record(config: Config) -> RunRecord:
+    """Return methods, tasks, jobs, costs and provenance of a finished run, whose scores.csv is already written.
 
-    Raises RunFailed when the cells were trained by different versions of the training code, unless config allows it.
+    Raises:
+        RunFailed: the cells were trained by different versions of the training code, and config does not allow it.
+        InputError: an outcome file is missing or is not one.
     """
     paths = RunPaths(config.run)
     splits = read_splits(paths.splits)
     dump = config.model_dump(mode="json")
-    job_records = [_job_record(config, paths, job) for job in jobs.all_jobs(config)]
-    _refuse_mixed_code(config, job_records)
-    phases = _phases(paths, job_records)
-    return {
-        "run": config.run,
-        "description": config.description,
-        "synthetic": config.synthetic,
-        "protocol": _protocol_text(config),
-        "audit": _audit(config, paths, splits),
-        "config_sha256": content_hash(dump),
-        "provenance": {"commit": commit(), "versions": versions(), "host": host(), **_times(job_records)},
-        "methods": _methods(config),
-        "self_supervised": [_objective(config, entry.key) for entry in config.upstream.self_supervised],
-        "tasks": _tasks(config, splits),
-        "jobs": job_records,
-        "policies": {**DEFAULT_POLICIES, **dump["missing_masks"]},
-        "skipped": [
-            {
-                "experiment": job.experiment,
-                "model": job.model,
-                "initialisation": job.initialisation,
-                "task": task.name,
-                "reason": reason,
-            }
-            for job, task, reason in jobs.skipped_cells(config)
-        ],
-        "phases": phases,
-        "wall_seconds": _wall_seconds(job_records),
-        "inference": {"step": config.inference.step, "mirror_axes": list(config.inference.mirror_axes)},
-        "budget": {
-            "iterations_per_task": config.training.iterations_per_task,
-            "downstream_iterations_per_task": config.training_of("downstream").iterations_per_task,
-            "batch_size": config.training.batch_size,
-            "patch_size_zyx": list(config.network.patch_size_zyx),
+    records = [_job_record(config, paths, job) for job in jobs.all_jobs(config)]
+    _refuse_mixed_code(config, records)
+    return RunRecord(
+        run=config.run,
+        description=config.description,
+        synthetic=config.synthetic,
+        protocol=_protocol_text(config),
+        config_sha256=content_hash(dump),
+        scores_sha256=sha256_of(paths.scores),
+        provenance=Provenance(commit=commit(), versions=versions(), host=host(), **_times(records)),
+        methods=tuple(_methods(config)),
+        self_supervised=tuple(_objective(config, entry.key) for entry in config.upstream.self_supervised),
+        tasks=tuple(_tasks(config, splits)),
+        jobs=tuple(records),
+        missing_masks={
+            metric: dict(values) for metric, values in {**DEFAULT_POLICIES, **dump["missing_masks"]}.items()
         },
-        "notices": _notices(config, paths),
-    }
+        statistics=StatisticsSettings(decision_rule=config.statistics.decision_rule),
+        skipped=tuple(
+            SkippedCell(
+                experiment=job.experiment,
+                model=job.model,
+                initialisation=job.initialisation,
+                task=task.name,
+                reason=reason,
+            )
+            for job, task, reason in jobs.skipped_cells(config)
+        ),
+        audit=_audit(paths, splits),
+        phases=_phases(config, paths, records),
+        wall_seconds=_wall_seconds(records),
+        inference=InferenceSettings(step=config.inference.step, mirror_axes=tuple(config.inference.mirror_axes)),
+        budget=Budget(
+            iterations_per_task=config.training.iterations_per_task,
+            downstream_iterations_per_task=config.training_of("downstream").iterations_per_task,
+            batch_size=config.training.batch_size,
+            patch_size_zyx=tuple(config.network.patch_size_zyx),
+        ),
+        notices=tuple(_notices(config, paths)),
+    )
 
 
 def _protocol_text(config: Config) -> str:
@@ -82,45 +103,52 @@ def _protocol_text(config: Config) -> str:
     return ", ".join([config.data.protocol, *others])
 
 
-def _audit(config: Config, paths: RunPaths, splits: Splits) -> dict:
+def _audit(paths: RunPaths, splits: Splits) -> Audit:
     """Return what the leak audit compared and found, and how lists were repaired."""
     with open(paths.audit, newline="", encoding="utf-8") as stream:
-        findings = list(csv.DictReader(stream))
-    return {"cases": len(splits.cases()), "findings": findings, "changes": list(splits.changes)}
+        findings = tuple(Finding.model_validate(row) for row in csv.DictReader(stream))
+    return Audit(cases=len(splits.cases()), findings=findings, changes=tuple(splits.changes))
 
 
-def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> dict:
-    trained = {} if not jobs.is_trained(config, job) else _read(paths.train(job.id) / "outcome.json")
-    evaluated = {} if job.self_supervised else _read(paths.evaluate(job.id) / "outcome.json")
-    failed = next((record for record in (trained, evaluated) if record.get("status", "ok") != "ok"), None)
+def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
+    trained = _outcome(paths.train(job.id)) if jobs.is_trained(config, job) else {}
+    evaluated = {} if job.self_supervised else _outcome(paths.evaluate(job.id))
     outcomes = [record for record in (trained, evaluated) if record]
-    return {
-        "job": job.id,
-        "experiment": job.experiment,
-        "model": job.model,
-        "initialisation": job.initialisation,
-        "scope": job.scope,
-        "fold": job.fold,
-        "seed": job.seed,
-        "status": "failed" if failed else "ok",
-        "reason": failed["reason"] if failed else "",
-        "train_seconds": trained.get("train_seconds", 0.0),
-        "predict_seconds": evaluated.get("predict_seconds", 0.0),
-        "score_seconds": evaluated.get("score_seconds", 0.0),
-        "process_seconds": round(sum(record["finished"] - record["started"] for record in outcomes), 3),
-        "iterations": trained.get("iterations", 0),
-        "parameters": trained.get("parameters", 0),
-        "training_code": trained.get("training_code"),
-        "model_code": trained.get("model_code"),
-        "match": trained.get("match"),
-        "device": trained.get("device", "cpu"),
-        "started": min(record["started"] for record in outcomes),
-        "finished": max(record["finished"] for record in outcomes),
-        "curve": _curve(paths.train(job.id) / "log.csv") if trained.get("status") == "ok" else None,
-    }
+    failed = next((record for record in outcomes if record.get("status", "ok") != "ok"), None)
+    train_seconds = trained.get("train_seconds", 0.0)
+    match = trained.get("match")
+    return JobRecord(
+        job=job.id,
+        experiment=job.experiment,
+        model=job.model,
+        initialisation=job.initialisation,
+        scope=job.scope,
+        fold=job.fold,
+        seed=job.seed,
+        status="failed" if failed else "ok",
+        reason=failed["reason"] if failed else "",
+        train_seconds=train_seconds,
+        predict_seconds=evaluated.get("predict_seconds", 0.0),
+        score_seconds=evaluated.get("score_seconds", 0.0),
+        process_seconds=round(_seconds(trained, at_least=train_seconds) + _seconds(evaluated), 3),
+        iterations=trained.get("iterations", 0),
+        parameters=trained.get("parameters", 0),
+        training_code=trained.get("training_code"),
+        model_code=trained.get("model_code"),
+        match=WeightsMatch.model_validate_json(json.dumps(match)) if match else None,
+        device=trained.get("device", "cpu"),
+        started=min(record["started"] for record in outcomes),
+        finished=max(record["finished"] for record in outcomes),
+        curve=_curve(paths.train(job.id) / "log.csv") if trained.get("status") == "ok" else None,
+    )
 
 
-def _curve(path: Path) -> dict[str, list[float]] | None:
+def _seconds(outcome: Mapping[str, Any], *, at_least: float = 0.0) -> float:
+    """Return the seconds of a job's processes; a resumed job trained longer than its last attempt, which was timed."""
+    return max(outcome["finished"] - outcome["started"], at_least) if outcome else 0.0
+
+
+def _curve(path: Path) -> Curve | None:
     """Return iteration and loss of a training log as at most CURVE_POINTS means of consecutive lines, None without."""
     if not path.exists():  # an external model trains without one
         return None
@@ -128,21 +156,31 @@ def _curve(path: Path) -> dict[str, list[float]] | None:
         lines = [(float(row["iteration"]), float(row["loss"])) for row in csv.DictReader(stream)]
     together = max(1, math.ceil(len(lines) / CURVE_POINTS))
     blocks = [lines[first : first + together] for first in range(0, len(lines), together)]
-    return {
-        name: [round(statistics.fmean(line[i] for line in block), 6) for block in blocks]
-        for i, name in enumerate(("iteration", "loss"))
-    }
+    iteration, loss = (tuple(round(statistics.fmean(line[i] for line in block), 6) for block in blocks) for i in (0, 1))
+    return Curve(iteration=iteration, loss=loss)
 
 
-def _read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _outcome(folder: Path) -> dict[str, Any]:
+    """Return outcome.json of a job; raises `InputError` when it is missing, truncated or without times."""
+    path = folder / "outcome.json"
+    try:
+        outcome = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in ("status", "reason", "started", "finished") if key not in outcome]
+        found = f"no key {', '.join(missing)}" if missing else ""
+    except (OSError, ValueError, TypeError) as error:
+        found = f"{type(error).__name__}: {error}"
+    if found:
+        raise input_error(
+            path, found=found, expected="the outcome of a job", fix="delete it and run the workflow again"
+        )
+    return outcome
 
 
-def _refuse_mixed_code(config: Config, records: list[dict]) -> None:
-    shared = {record["training_code"] for record in records if record["training_code"]}
-    trained = (record for record in records if record["model_code"])
-    own = {(config.model_entry(record["model"]).name, record["model_code"]) for record in trained}
-    mixed = [name for name, versions in Counter(name for name, _ in own).items() if versions > 1]
+def _refuse_mixed_code(config: Config, records: Iterable[JobRecord]) -> None:
+    records = list(records)
+    shared = {record.training_code for record in records if record.training_code}
+    own = {(config.model_entry(record.model).name, record.model_code) for record in records if record.model_code}
+    mixed = [name for name, count in Counter(name for name, _ in own).items() if count > 1]
     if (len(shared) > 1 or mixed) and not config.allow_mixed_training_code:
         what = f"{len(shared)} versions of the training code" if len(shared) > 1 else f"two versions of {mixed[0]}"
         raise RunFailed(
@@ -151,7 +189,7 @@ def _refuse_mixed_code(config: Config, records: list[dict]) -> None:
         )
 
 
-def _methods(config: Config) -> list[dict]:
+def _methods(config: Config) -> list[Method]:
     methods = [
         _method("upstream", entry.key, jobs.RANDOM, config.card(entry.key), entry.options)
         for entry in config.upstream.models
@@ -164,7 +202,7 @@ def _methods(config: Config) -> list[dict]:
         entry = config.downstream.model
         for item in config.downstream.initialisations:
             method = _method("downstream", entry.key, item.name, config.model_cards[entry.name], entry.options)
-            methods.append(method | {"title": _start_title(config, item.name), "kind": "transfer"})
+            methods.append(method.model_copy(update={"title": _transfer_title(config, item.name), "kind": "transfer"}))
         methods += [
             _method("downstream", name, jobs.NOT_TRAINED, config.model_cards[name], {})
             for name in config.downstream.controls
@@ -172,43 +210,43 @@ def _methods(config: Config) -> list[dict]:
     return methods
 
 
-def _method(experiment: str, key: str, initialisation: str, card: dict, options: dict) -> dict:
-    text = ", ".join(f"{name} = {value}" for name, value in options.items())
-    named = title_for(card, options)
-    return {
-        "experiment": experiment,
-        "model": key,
-        "initialisation": initialisation,
-        "title": named,
-        "kind": card.get("kind", "self_supervised"),
-        "fidelity": card["fidelity"],
-        "options_text": text,
-        "citation": card["citation"],
-        "url": card["url"],
-    }
+def _method(
+    experiment: str, key: str, initialisation: str, card: Mapping[str, Any], options: Mapping[str, Any]
+) -> Method:
+    return Method(
+        experiment=experiment,
+        model=key,
+        initialisation=initialisation,
+        title=title_for(card, options),
+        kind=card.get("kind", "self_supervised"),
+        fidelity=card["fidelity"],
+        options_text=", ".join(f"{name} = {value}" for name, value in options.items()),
+        citation=card["citation"],
+        url=card["url"],
+    )
 
 
-def _objective(config: Config, key: str) -> dict:
+def _objective(config: Config, key: str) -> Method:
     method = _method("upstream", key, jobs.RANDOM, config.card(key), config.model_entry(key).options)
-    return method | {"title": _start_title(config, key)}
+    return method.model_copy(update={"title": _transfer_title(config, key)})
 
 
-def _external(entry: External) -> dict:
+def _external(entry: External) -> Method:
     how = "given masks" if entry.predictions else "trained by its own command" if entry.train else "its own command"
-    return {
-        "experiment": "upstream",
-        "model": entry.name,
-        "initialisation": jobs.NOT_TRAINED,
-        "title": entry.title,
-        "kind": "external",
-        "fidelity": "external",
-        "options_text": how,
-        "citation": entry.citation,
-        "url": entry.url,
-    }
+    return Method(
+        experiment="upstream",
+        model=entry.name,
+        initialisation=jobs.NOT_TRAINED,
+        title=entry.title,
+        kind="external",
+        fidelity="external",
+        options_text=how,
+        citation=entry.citation,
+        url=entry.url,
+    )
 
 
-def _start_title(config: Config, name: str) -> str:
+def _transfer_title(config: Config, name: str) -> str:
     if name == "scratch":
         return "From scratch"
     if config.is_self_supervised(name):
@@ -217,65 +255,88 @@ def _start_title(config: Config, name: str) -> str:
     return f"Pre-trained: {config.model_cards[source.name]['title'] if source else name}"
 
 
-def _tasks(config: Config, splits: Splits) -> list[dict]:
+def _tasks(config: Config, splits: Splits) -> list[ScoredTask]:
     return [
-        _task(config, splits, experiment, task)
-        for experiment in ("upstream", "downstream")
-        for task in config.tasks_of(experiment)
+        _task(config, splits, experiment, task) for experiment in EXPERIMENTS for task in config.tasks_of(experiment)
     ]
 
 
-def _task(config: Config, splits: Splits, experiment: str, task: Task) -> dict:
+def _task(config: Config, splits: Splits, experiment: str, task: Task) -> ScoredTask:
     card = config.dataset_cards[task.name]
-    return {
-        "name": task.name,
-        "title": task.title,
-        "experiment": experiment,
-        "modality": task.modality,
-        "structures": [
-            {"name": structure.name, "lesion": structure.lesion, "tolerance_mm": structure.tolerance_mm}
+    return ScoredTask(
+        name=task.name,
+        title=task.title,
+        experiment=experiment,
+        modality=task.modality,
+        structures=tuple(
+            ScoredStructure(name=structure.name, lesion=structure.lesion, tolerance_mm=structure.tolerance_mm)
             for structure in task.structures
-        ],
-        "n_test": sum(len(splits.of(fold, task.name).test) for fold in config.data.folds),
-        "n_train": len(splits.of(config.data.folds[0], task.name).train),
-        "spacing_is_nominal": task.spacing_is_nominal,
-        "synthetic": task.synthetic,
-        "licence": card["licence"],
-        "citation": card["citation"],
-    }
+        ),
+        n_test=sum(len(splits.of(fold, task.name).test) for fold in config.data.folds),
+        n_train=len(splits.of(config.data.folds[0], task.name).train),
+        spacing_is_nominal=task.spacing_is_nominal,
+        synthetic=task.synthetic,
+        licence=card["licence"],
+        citation=card["citation"],
+    )
 
 
-def _times(records: list[dict]) -> dict:
+def _times(records: Iterable[JobRecord]) -> dict[str, str]:
     clock = "%Y-%m-%d %H:%M:%S UTC"
     return {
-        "started": time.strftime(clock, time.gmtime(min(record["started"] for record in records))),
-        "finished": time.strftime(clock, time.gmtime(max(record["finished"] for record in records))),
+        "started": time.strftime(clock, time.gmtime(min(record.started for record in records))),
+        "finished": time.strftime(clock, time.gmtime(max(record.finished for record in records))),
     }
 
 
-def _wall_seconds(records: list[dict]) -> float:
-    return round(max(record["finished"] for record in records) - min(record["started"] for record in records), 1)
+def _wall_seconds(records: Iterable[JobRecord]) -> float:
+    """Return the seconds in which at least one job of the run was at work.
+
+    Days between a first run and an added seed do not count. Earlier attempts of a resumed job, whose clock times are
+    not kept, are added as if nothing else had run beside them.
+    """
+    covered, end = 0.0, -math.inf
+    for record in sorted(records, key=lambda record: record.started):
+        covered += max(0.0, record.finished - max(record.started, end))
+        end = max(end, record.finished)
+    earlier = sum(max(0.0, record.process_seconds - (record.finished - record.started)) for record in records)
+    return round(covered + earlier, 1)
 
 
-def _phases(paths: RunPaths, records: list[dict]) -> dict[str, float]:
-    """Seconds of processes by phase; `overhead` is start-up, reading and everything else inside training jobs."""
+def _phases(config: Config, paths: RunPaths, records: Iterable[JobRecord]) -> dict[str, float]:
+    """Return process seconds by phase, of the jobs and tasks of this run only.
+
+    A folder of results may hold benchmark files of jobs that config no longer asks for; they do not count. Start-up
+    holds what a training or evaluation process does beside training, inference and scoring.
+    """
+    records = list(records)
     phases = {
-        "training": sum(record["train_seconds"] for record in records),
-        "inference": sum(record["predict_seconds"] for record in records),
-        "scoring": sum(record["score_seconds"] for record in records),
+        "training": sum(record.train_seconds for record in records),
+        "inference": sum(record.predict_seconds for record in records),
+        "scoring": sum(record.score_seconds for record in records),
     }
-    processes = 0.0
-    for rule in sorted((paths.root / "benchmarks").glob("*")):
-        seconds = sum(_benchmark_seconds(path) for path in rule.glob("*.tsv"))
-        if rule.name in ("train", "evaluate"):
-            processes += seconds
-        else:
-            phases[rule.name] = seconds
-    phases["start-up of training and evaluation"] = max(0.0, processes - sum(list(phases.values())[:3]))
+    start_up = sum(
+        max(0.0, _benchmark_seconds(paths.benchmark("train", record.job)) - record.train_seconds)
+        + max(
+            0.0,
+            _benchmark_seconds(paths.benchmark("evaluate", record.job)) - record.predict_seconds - record.score_seconds,
+        )
+        for record in records
+    )
+    tasks = [task.name for task in config.tasks]
+    once = {"audit": ["findings"], "ingest": tasks, "preprocess": tasks}
+    if config.data.phantom:
+        once["phantom"] = ["world"]
+    for rule, names in once.items():
+        phases[rule] = sum(_benchmark_seconds(paths.benchmark(rule, name)) for name in names)
+    phases["start-up of training and evaluation"] = start_up
     return {name: round(seconds, 1) for name, seconds in phases.items()}
 
 
 def _benchmark_seconds(path: Path) -> float:
+    """Return the seconds in a benchmark file of Snakemake; 0 without one, as for a job that made nothing anew."""
+    if not path.exists():
+        return 0.0
     with open(path, newline="", encoding="utf-8") as stream:
         return sum(float(row["s"]) for row in csv.DictReader(stream, delimiter="\t"))
 
@@ -283,7 +344,7 @@ def _benchmark_seconds(path: Path) -> float:
 def _notices(config: Config, paths: RunPaths) -> list[str]:
     notices = []
     if config.synthetic:
-        notices.append("Synthetic data: the volumes were generated; no figure here says anything about patients.")
+        notices.append("Synthetic data: the volumes were generated; no result here says anything about patients.")
     nominal = [task.title for task in config.tasks if task.spacing_is_nominal]
     if nominal:
         notices.append(f"The spacing of {', '.join(nominal)} is nominal, so distances in mm are not defined there.")

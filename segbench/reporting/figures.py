@@ -1,27 +1,52 @@
-"""Figures of the scores: cases per task, differences to the single-task model, training curves, Dice against cost."""
+"""Figures of the scores: cases per task, differences to the reference, training curves, Dice against cost.
+
+Drawn by seaborn where it has the figure (boxes, points, maps). Curves and points with intervals of their own are
+Matplotlib's lines and error bars.
+"""
 
 from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib import MatplotlibDeprecationWarning
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from segbench.metrics.registry import METRICS
 from segbench.reporting.run import Method, Run
-from segbench.reporting.style import DIVERGING, GREY, INK, RC, VERMILLION, Plot, finish, method_styles
+from segbench.reporting.style import (
+    DIVERGING,
+    GREY,
+    INK,
+    RC,
+    SMALLEST_PT,
+    VERMILLION,
+    Plot,
+    finish,
+    fixed_jitter,
+    method_styles,
+    new_figure,
+)
 from segbench.reporting.tables import STATE_WORDS, Table, shown, unit_of
 from segbench.stats.aggregate import apply_policies
 
 BOX_FROM = 8
-PANELS_PER_ROW = 4
+"""Fewer cases than this are shown as points only: quartiles of them say little."""
+CASE_PANELS, CURVE_PANELS = 3, 4
 SMOOTH = 9
+WIDE_CELLS = 4
+"""Most methods whose difference and interval fit on one line of a column-wide map."""
+DECIDED = ("positive", "negative")
+"""Words of the column `transfer`: the decision rule named a better method."""
 
 
 def case_plot(run: Run, table: Table) -> Plot:
@@ -29,18 +54,18 @@ def case_plot(run: Run, table: Table) -> Plot:
     methods = [row.method for row in table.rows]
     values = case_values(run, table)
     about = METRICS[table.metric]
-    logarithmic = about.unit == "mm"
-    rows, columns = _grid(len(table.tasks))
-    with plt.rc_context(RC):
-        height = rows * (0.62 + 0.2 * len(methods)) + 0.5
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(11, height), sharey=True, sharex=True, squeeze=False, layout="constrained"
-        )
+    rows, columns = _grid(len(table.tasks), CASE_PANELS)
+    styles = method_styles(run.methods + run.self_supervised)
+    colours = [styles[table.experiment, *method.key]["color"] for method in methods]
+    with plt.rc_context(RC), fixed_jitter():
+        height = rows * (0.5 + 0.155 * len(methods)) + 0.45
+        figure, axes = new_figure("double", height, nrows=rows, ncols=columns, sharey=True, sharex=True, squeeze=False)
         for i, axis in enumerate(axes.flat):
             if i >= len(table.tasks):
                 axis.set_axis_off()
                 continue
-            _case_panel(axis, table, i, values, logarithmic=logarithmic)
+            _case_panel(axis, table, i, values, colours)
+        _value_axis(axes[0, 0], table, values)
         _panel_edges(axes, len(table.tasks), f"{about.title} ({unit_of(table.metric)})")
         axes[0, 0].set_yticks(range(len(methods)), [method.title for method in methods])
         axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
@@ -49,8 +74,9 @@ def case_plot(run: Run, table: Table) -> Plot:
         )
         caption = (
             f"{run.data_word(table.experiment)}{table.experiment.capitalize()} tasks, one point per test case (mean "
-            "over structures and seeds, policy applied), diamond and line: mean over cases with 95 % interval, as "
-            f"in the table{'; logarithmic above 1 mm' if logarithmic else ''}. Controls in grey."
+            "over structures and seeds; empty and missing masks count as in the table), diamond and line: mean over "
+            f"cases with 95 % interval, as in the table{'; logarithmic above 1 mm' if about.unit == 'mm' else ''}. "
+            "Controls in grey."
         )
         return finish(figure, f"{table.experiment}_{table.metric}_cases", caption)
 
@@ -58,130 +84,135 @@ def case_plot(run: Run, table: Table) -> Plot:
 def case_values(run: Run, table: Table) -> pd.DataFrame:
     """Return one row per (model, initialisation, task, case): mean over structures and seeds in the table's unit."""
     rows = run.rows[(run.rows["experiment"] == table.experiment) & (run.rows["metric"] == table.metric)]
-    rows = apply_policies(rows, run.record["policies"])
+    rows = apply_policies(rows, run.record.missing_masks)
     keys = ["model", "initialisation", "task", "case"]
     values = rows[rows["counted"]].groupby(keys, sort=True)["scored"].mean().reset_index()
     return values.assign(scored=values["scored"] * _factor(table.metric))
 
 
-def _case_panel(axis, table: Table, position: int, values: pd.DataFrame, *, logarithmic: bool) -> None:
-    task = table.tasks[position]
-    styles = method_styles([row.method for row in table.rows])
-    here = values[values["task"] == task["name"]]
+def _case_panel(axis: Axes, table: Table, position: int, values: pd.DataFrame, colours: Sequence[str]) -> None:
+    task, order = table.tasks[position], [f"row {i}" for i in range(len(table.rows))]
     factor = _factor(table.metric)
-    for y, row in enumerate(table.rows):
-        style, cell = styles[row.method.key], row.cells[position]
-        if cell.state != "ok":
-            axis.text(
-                0.02,
-                y,
-                STATE_WORDS[cell.state],
-                color=VERMILLION if cell.state == "failed" else GREY,
-                fontsize=6.5,
-                va="center",
-                transform=axis.get_yaxis_transform(),
-            )
-            continue
-        points = here[(here["model"] == row.method.model) & (here["initialisation"] == row.method.initialisation)][
-            "scored"
-        ]
-        points = points.to_numpy()
-        if len(points) >= BOX_FROM:
-            axis.boxplot(
-                points,
-                positions=[y],
-                orientation="horizontal",
-                widths=0.6,
-                showfliers=False,
-                manage_ticks=False,
-                medianprops={"color": style["color"]},
-                boxprops={"color": "#bbbbbb"},
-                whiskerprops={"color": "#bbbbbb"},
-                capprops={"color": "#bbbbbb"},
-            )
-        offsets = 0.22 * (((np.arange(len(points)) * 0.618) % 1) - 0.5) * 2  # even spread, the same every time
-        axis.scatter(
-            points, y + offsets, s=9, color=style["color"], alpha=0.45, linewidths=0, rasterized=len(points) > 60
+    numbers = {row.method.key: f"row {i}" for i, row in enumerate(table.rows) if row.cells[position].state == "ok"}
+    here = values[values["task"] == task.name]
+    rows = [numbers.get(key, "") for key in zip(here["model"], here["initialisation"], strict=True)]
+    here = here.assign(row=rows)
+    here = here[here["row"] != ""]
+    palette = dict(zip(order, colours, strict=True))
+    common = {"x": "scored", "y": "row", "hue": "row", "order": order, "hue_order": order, "legend": False, "ax": axis}
+    many = here[here.groupby("row")["row"].transform("size") >= BOX_FROM]
+    if len(many):
+        with warnings.catch_warnings():  # seaborn 0.13.2 names an argument of Matplotlib by its old name
+            warnings.filterwarnings("ignore", "vert: bool was deprecated", MatplotlibDeprecationWarning)
+            sns.boxplot(many, **common, palette=palette, fill=False, linewidth=0.6, width=0.75, showfliers=False)
+    if len(here):
+        sns.stripplot(
+            here, **common, palette=palette, size=2.4, alpha=0.45, jitter=0.22, linewidth=0, rasterized=len(here) > 400
         )
+    for y, row in enumerate(table.rows):
+        cell = row.cells[position]
+        if cell.state != "ok":
+            colour = VERMILLION if cell.state == "failed" else GREY
+            across = axis.get_yaxis_transform()
+            axis.text(0.02, y, STATE_WORDS[cell.state], color=colour, va="center", transform=across)
+            continue
         if np.isfinite(cell.low) and np.isfinite(cell.high):
-            axis.plot([cell.low * factor, cell.high * factor], [y, y], color=style["color"], lw=1.2, alpha=0.9)
-        axis.plot(cell.mean * factor, y, marker="D", ms=4.2, mfc=style["color"], mec="white", mew=0.6)
-    axis.set_title(_wrapped(f"{task['title']}, n\u00a0=\u00a0{task['n_test']}", 34))
-    if logarithmic:
-        axis.set_xscale("symlog", linthresh=1, linscale=0.5)
-        axis.set_xlim(left=0)
-        axis.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
-        axis.xaxis.set_minor_locator(NullLocator())
-    else:
-        axis.set_xlim(-2, 102)
+            axis.plot([cell.low * factor, cell.high * factor], [y, y], color=colours[y], lw=1.2, alpha=0.9)
+        axis.plot(cell.mean * factor, y, marker="D", ms=3.6, mfc=colours[y], mec="white", mew=0.5, zorder=4)
+    axis.set_title(_wrapped(f"{task.title}, n\u00a0=\u00a0{task.n_test}", 30))
+    axis.set(xlabel="", ylabel="")
     axis.grid(visible=False, axis="y")
+
+
+def _value_axis(axis: Axes, table: Table, values: pd.DataFrame) -> None:
+    """Set the limits of all panels at once, so that they hold every point and every interval of the figure."""
+    if METRICS[table.metric].unit == "1":
+        axis.set_xlim(-2, 102)
+        return
+    highs = [cell.high * _factor(table.metric) for row in table.rows for cell in row.cells]
+    largest = max([1.0, *values["scored"], *(high for high in highs if np.isfinite(high))])
+    if METRICS[table.metric].unit == "mm":
+        axis.set_xscale("symlog", linthresh=1, linscale=0.5)
+        ticks = [0, *(10**power for power in range(0, math.ceil(math.log10(largest)) + 1))]
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
+        axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlim(-0.1 if METRICS[table.metric].unit == "mm" else -0.02 * largest, 1.08 * largest)
 
 
 def difference_plot(
     run: Run, experiment: str, differences: pd.DataFrame, *, reference: str, metric: str = "dice"
 ) -> Plot:
-    """Return the heat map of differences to a reference: columns title, column, difference, low, high, n.
+    """Return the map of differences to a reference: tasks in rows, methods in columns.
 
-    Differences are in the metric's own unit and positive where the method is better; `column` is a task title or the
-    mean, in order of appearance. An interval that excludes 0 is printed in bold.
+    Args:
+        run: the run that the differences come from.
+        experiment: upstream or downstream.
+        differences: columns title, column (a task title or the mean, in order of appearance), difference, low, high,
+            n_patients and transfer; in the metric's own unit, positive where the method is better. `transfer` holds the
+            decision (`DECIDED`), which alone makes a value bold.
+        reference: title of the method that the others are compared with.
+        metric: name of the metric.
     """
     factor = _factor(metric)
     titles, names = list(dict.fromkeys(differences["title"])), list(dict.fromkeys(differences["column"]))
     found = {(row.title, row.column): row for row in differences.itertuples()}
-    grid = np.array([[getattr(found.get((t, c)), "difference", np.nan) * factor for c in names] for t in titles], float)
+    grid = np.array([[getattr(found.get((t, c)), "difference", np.nan) * factor for t in titles] for c in names], float)
     limit = max(1.0, float(np.nanquantile(np.abs(grid), 0.95)) if np.isfinite(grid).any() else 1.0)
+    one_line = len(titles) <= WIDE_CELLS
+    words = [[_difference_words(found.get((t, c)), metric, one_line=one_line) for t in titles] for c in names]
     with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axis = plt.subplots(
-            figsize=(max(5.5, 2.1 + 0.92 * len(names)), 1.55 + 0.52 * len(titles)), layout="constrained"
+        figure, axis = new_figure("double", 1.0 + (0.22 if one_line else 0.34) * len(names))
+        sns.heatmap(
+            grid,
+            ax=axis,
+            cmap=DIVERGING,
+            vmin=-limit,
+            vmax=limit,
+            xticklabels=False,
+            yticklabels=False,
+            cbar_kws={"pad": 0.01, "label": f"{METRICS[metric].title} difference ({_points(metric)})"},
         )
-        image = axis.imshow(grid, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
-        for y, title in enumerate(titles):
-            for x, name in enumerate(names):
-                _difference_text(axis, x, y, found.get((title, name)), metric, limit)
-        axis.set_yticks(range(len(titles)), titles)
-        axis.set_xticks(range(len(names)), [_with_patients(differences, name) for name in names], fontsize=7)
+        for y, name in enumerate(names):
+            for x, title in enumerate(titles):
+                row = found.get((title, name))
+                dark = np.isfinite(grid[y, x]) and abs(grid[y, x]) > 0.7 * limit
+                bold = getattr(row, "transfer", "") in DECIDED
+                axis.text(
+                    x + 0.5,
+                    y + 0.5,
+                    words[y][x],
+                    ha="center",
+                    va="center",
+                    color="white" if dark else INK,
+                    fontweight="bold" if bold else "normal",
+                )
+        axis.set_xticks(np.arange(len(titles)) + 0.5, [_wrapped(title, max(12, 80 // len(titles))) for title in titles])
+        axis.set_yticks(np.arange(len(names)) + 0.5, [_with_patients(differences, name) for name in names])
         axis.xaxis.tick_top()
         axis.tick_params(length=0)
-        for side in axis.spines.values():
-            side.set_visible(False)
-        figure.colorbar(
-            image, ax=axis, shrink=0.9, pad=0.01, label=f"{METRICS[metric].title} difference ({_points(metric)})"
-        )
         headline(figure, run, experiment, f"{METRICS[metric].title}: method minus {reference}")
         caption = (
             f"{run.data_word(experiment)}{METRICS[metric].title} of each method minus {reference}, in "
-            f"{_points(metric)}, paired by patient, with 95 % interval. Blue: the method is better; bold: the "
-            "interval excludes 0 (not corrected for the number of tasks)."
+            f"{_points(metric)}, paired by patient (n), with 95 % interval. Blue: the method has the better mean. "
+            "Bold: the decision rule of this report names a better method on that task; nothing else is a decision."
         )
         return finish(figure, f"{experiment}_{metric}_differences", caption)
 
 
 def _with_patients(differences: pd.DataFrame, column: str) -> str:
-    """Return the wrapped title of a column with its number of patients; the mean over tasks has none of its own."""
+    """Return the title of a row with its number of patients; the mean over tasks has none of its own."""
     patients = differences.loc[differences["column"] == column, "n_patients"].dropna()
-    count = f"\nn = {patients.max():g}" if len(patients) else ""
-    return _wrapped(column, 14) + count
+    return f"{column} (n = {patients.max():g})" if len(patients) else column
 
 
-def _difference_text(axis, x: int, y: int, found, metric: str, limit: float) -> None:
+def _difference_words(found, metric: str, *, one_line: bool) -> str:
     if found is None or not np.isfinite(found.difference):
-        axis.text(x, y, "no pair", ha="center", va="center", fontsize=6, color=GREY)
-        return
-    colour = "white" if abs(found.difference * _factor(metric)) > 0.7 * limit else INK
-    sure = found.low > 0 or found.high < 0
-    axis.text(
-        x,
-        y - 0.13,
-        shown(metric, found.difference, sign=True),
-        ha="center",
-        va="center",
-        color=colour,
-        fontsize=8,
-        fontweight="bold" if sure else "normal",
-    )
-    if np.isfinite(found.low) and np.isfinite(found.high):
-        limits = f"{shown(metric, found.low, sign=True)} to {shown(metric, found.high, sign=True)}"
-        axis.text(x, y + 0.22, limits, ha="center", va="center", color=colour, fontsize=5.8)
+        return "no pair"
+    value = shown(metric, found.difference, sign=True)
+    if not (np.isfinite(found.low) and np.isfinite(found.high)):
+        return value
+    limits = f"({shown(metric, found.low, sign=True)} to {shown(metric, found.high, sign=True)})"
+    return f"{value} {limits}" if one_line else f"{value}\n{limits}"
 
 
 def training_plot(run: Run, experiment: str) -> Plot | None:
@@ -212,30 +243,30 @@ def _loss_plot(
     run: Run, methods: Sequence[Method], *, name: str, title: str, caption: str, same_levels: bool = True
 ) -> Plot | None:
     curves = {method.key: _curves(run, method.experiment, method) for method in methods}
-    styles = method_styles(methods)
+    styles = method_styles(run.methods + run.self_supervised)
     methods = [method for method in methods if curves[method.key]]
     if not methods:
         return None
     experiment = methods[0].experiment
-    rows, columns = _grid(len(methods))
+    rows, columns = _grid(len(methods), CURVE_PANELS)
     with plt.rc_context(RC):
-        figure, axes = plt.subplots(
-            rows,
-            columns,
-            figsize=(11, 0.5 + 1.75 * rows),
+        figure, axes = new_figure(
+            "double",
+            0.45 + 1.35 * rows,
+            nrows=rows,
+            ncols=columns,
             sharex=True,
             sharey=same_levels,
             squeeze=False,
-            layout="constrained",
         )
         for i, axis in enumerate(axes.flat):
             if i >= len(methods):
                 axis.set_axis_off()
                 continue
             for fraction, loss in curves[methods[i].key]:
-                axis.plot(100 * fraction, loss, color=styles[methods[i].key]["color"], lw=0.9, alpha=0.75)
-            axis.set_title(_wrapped(methods[i].title, 34))
-        _panel_edges(axes, len(methods), "fraction of the job's iterations (%)")
+                axis.plot(100 * fraction, loss, color=styles[experiment, *methods[i].key]["color"], lw=0.9, alpha=0.75)
+            axis.set_title(_wrapped(methods[i].title, 24))
+        _panel_edges(axes, len(methods), "iterations of the job (%)")
         for axis in axes[:, 0]:
             axis.set_ylabel("training loss")
         headline(figure, run, experiment, f"{experiment} {title}")
@@ -245,9 +276,9 @@ def _loss_plot(
 def _curves(run: Run, experiment: str, method: Method) -> list[tuple[np.ndarray, np.ndarray]]:
     curves = []
     for job in run.jobs(experiment, method.key):
-        if job["curve"] and job["curve"]["loss"]:
-            iteration = np.asarray(job["curve"]["iteration"])
-            loss = pd.Series(job["curve"]["loss"]).rolling(SMOOTH, min_periods=1, center=True).mean()
+        if job.curve and job.curve.loss:
+            iteration = np.asarray(job.curve.iteration)
+            loss = pd.Series(job.curve.loss).rolling(SMOOTH, min_periods=1, center=True).mean()
             curves.append((iteration / iteration[-1], loss.to_numpy()))
     return curves
 
@@ -255,18 +286,19 @@ def _curves(run: Run, experiment: str, method: Method) -> list[tuple[np.ndarray,
 def method_costs(run: Run, experiment: str) -> pd.DataFrame:
     """Return train_seconds, iterations, parameters and complete of each trained method and objective, means over seeds.
 
-    Figures are sums over the method's jobs of one seed: a single-task method pays for one network per task, a
+    Values are sums over the method's jobs of one seed: a single-task method pays for one network per task, a
     transferred one without its pre-training. `complete` is False when a job failed, whose cost is not known.
     """
     records = []
     for method in [*run.methods_of(experiment), *run.self_supervised_of(experiment)]:
         jobs = [job for job in run.jobs(experiment, method.key) if method.trained]
         if jobs:
-            seeds = len({(job["seed"], job.get("fold", 0)) for job in jobs})
+            seeds = len({(job.seed, job.fold) for job in jobs})
             sums = {
-                name: sum(job[name] for job in jobs) / seeds for name in ("train_seconds", "iterations", "parameters")
+                name: sum(getattr(job, name) for job in jobs) / seeds
+                for name in ("train_seconds", "iterations", "parameters")
             }
-            complete = all(job["status"] == "ok" for job in jobs)
+            complete = all(job.status == "ok" for job in jobs)
             records.append(
                 {"key": method.key, "title": method.title, **sums, "networks": len(jobs) / seeds, "complete": complete}
             )
@@ -282,7 +314,7 @@ def cost_plot(run: Run, table: Table) -> Plot | None:
     costs = costs[[key in means for key in costs["key"]]] if len(costs) else costs
     if costs.empty:
         return None
-    styles = method_styles([row.method for row in table.rows])
+    styles = method_styles(run.methods + run.self_supervised)
     factor = _factor(table.metric)
     axes_of = {
         "train_seconds": "training time, all its jobs (s)",
@@ -290,10 +322,10 @@ def cost_plot(run: Run, table: Table) -> Plot | None:
         "parameters": "parameters, all its networks",
     }
     with plt.rc_context(RC):
-        figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout="constrained")
+        figure, axes = new_figure("double", 2.6 + 0.14 * math.ceil(len(costs) / 3), ncols=3, sharey=True)
         for axis, (name, label) in zip(axes, axes_of.items(), strict=True):
             for row in costs.itertuples():
-                cell, style = means[row.key], styles[row.key]
+                cell, style = means[row.key], styles[table.experiment, *row.key]
                 if not getattr(row, name) > 0:
                     continue
                 errors = [[(cell.mean - cell.low) * factor], [(cell.high - cell.mean) * factor]]
@@ -303,7 +335,7 @@ def cost_plot(run: Run, table: Table) -> Plot | None:
                     yerr=errors if np.isfinite(errors).all() else None,
                     fmt=style["marker"],
                     color=style["color"],
-                    ms=6.5,
+                    ms=5,
                     elinewidth=0.9,
                     mfc=style["color"] if row.complete else "white",
                 )
@@ -312,19 +344,12 @@ def cost_plot(run: Run, table: Table) -> Plot | None:
         if METRICS[table.metric].unit == "1":
             axes[0].set_ylim(max(0.0, axes[0].get_ylim()[0]), min(101.0, axes[0].get_ylim()[1]))
         axes[0].set_ylabel(f"mean {METRICS[table.metric].title} over tasks ({unit_of(table.metric)})")
-        handles = [
-            Line2D(
-                [],
-                [],
-                ls="",
-                ms=6,
-                label=row.title,
-                **styles[row.key],
-                mfc=styles[row.key]["color"] if row.complete else "white",
-            )
-            for row in costs.itertuples()
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+        handles = []
+        for row in costs.itertuples():
+            style = styles[table.experiment, *row.key]
+            filling = style["color"] if row.complete else "white"
+            handles.append(Line2D([], [], ls="", ms=5, label=row.title, **style, mfc=filling))
+        figure.legend(handles=handles, loc="outside lower center", ncols=_legend_columns(costs["title"]))
         headline(figure, run, table.experiment, f"{table.experiment}: {METRICS[table.metric].title} against cost")
         caption = (
             f"{run.data_word(table.experiment)}Mean {METRICS[table.metric].title} over {table.experiment} tasks with "
@@ -335,20 +360,25 @@ def cost_plot(run: Run, table: Table) -> Plot | None:
         return finish(figure, f"{table.experiment}_{table.metric}_cost", caption)
 
 
-def _count_axis(axis) -> None:
+def _legend_columns(titles: Sequence[str]) -> int:
+    """Return how many columns of a legend fit a figure of two journal columns, about 120 letters wide."""
+    return max(1, min(len(titles), 120 // (max(map(len, titles)) + 7)))
+
+
+def _count_axis(axis: Axes) -> None:
     """A logarithmic axis with plain numbers: 300, 2k, 1.5M."""
     axis.set_xscale("log")
     low, high = axis.get_xlim()
     if high / low < 4:
         middle = math.sqrt(low * high)
         axis.set_xlim(middle / 2.2, middle * 2.2)
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
     axis.xaxis.set_major_formatter(EngFormatter(sep="", places=None))
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _grid(panels: int) -> tuple[int, int]:
-    columns = min(PANELS_PER_ROW, panels)
+def _grid(panels: int, most: int) -> tuple[int, int]:
+    columns = min(most, panels)
     return math.ceil(panels / columns), columns
 
 
@@ -357,14 +387,14 @@ def _panel_edges(axes: np.ndarray, panels: int, label: str) -> None:
     columns = axes.shape[1]
     for i in range(max(0, panels - columns), panels):
         axis = axes.flat[i]
-        axis.set_xlabel(label)
+        axis.set_xlabel(label, visible=True)
         axis.tick_params(labelbottom=True)
 
 
 def headline(figure: Figure, run: Run, experiment: str, text: str) -> None:
     """Write the title above a figure; it says when the data are synthetic."""
     word = "Synthetic data \u00b7 " if run.synthetic(experiment) else ""
-    figure.suptitle(f"{word}{text[0].upper()}{text[1:]}", x=0.005, ha="left", fontsize=9.5, color=INK)
+    figure.suptitle(f"{word}{text[0].upper()}{text[1:]}", x=0.005, ha="left", fontsize=SMALLEST_PT + 1, color=INK)
 
 
 def _factor(metric: str) -> float:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
 
 from segbench.core.files import write_bytes, write_text
 from segbench.metrics.registry import METRICS
-from segbench.reporting import figures, rank_figures, sections, sentences, transfers
+from segbench.reporting import failures, figures, rank_figures, sections, sentences, transfers
+from segbench.reporting.latex import table_tex
+from segbench.reporting.marks import marked
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import (
     Statistics,
@@ -21,74 +25,132 @@ from segbench.reporting.statistics import (
     statistics_of,
 )
 from segbench.reporting.style import Plot, write_plot
-from segbench.reporting.tables import Table, build_table, cell_lines, table_csv, table_markdown, table_tex, unit_of
+from segbench.reporting.tables import COUNTS_LEGEND, Table, build_table, cell_text, table_csv, table_markdown, unit_of
 from segbench.stats.aggregate import structure_cells
 
 FOLDER = Path(__file__).parent
 MAIN_METRICS = ("dice", "hd95")
+RUN_TABLES = ("published.csv", "transfers.csv")
+RENDERED = re.compile(r"(upstream|downstream)_\w+\.(csv|md|tex|svg|png)")
+"""Names that only a report gives: a table or figure of this form that is not written anew is removed."""
 log = logging.getLogger(__name__)
 
 
-def render(results_dir: Path, out_dir: Path) -> None:
-    """Write index.html, tables/ and figures/ of a finished run below `out_dir`.
+class _Output:
+    """The folder of a report; it remembers what was written, so that what no longer belongs can be removed."""
 
-    `results_dir` holds scores.csv and run.json, from which everything follows; both are copied, so that a report can be
-    rebuilt from itself. The page is written last, so that it never points to missing files.
-    Raises `InputError` when the folder does not hold a finished run.
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.written: set[Path] = set()
+
+    def text(self, name: str, text: str) -> None:
+        """Write a file below the folder."""
+        write_text(self.folder / name, text)
+        self.written.add(self.folder / name)
+
+    def plot(self, plot: Plot) -> None:
+        """Write a figure in both encodings."""
+        write_plot(plot, self.folder / "figures")
+        self.written |= {self.folder / "figures" / f"{plot.name}.{kind}" for kind in ("svg", "png")}
+
+    def remove_others(self) -> None:
+        """Remove tables and figures of an earlier report that this one does not have; other files stay."""
+        for folder in ("tables", "figures"):
+            for path in sorted((self.folder / folder).glob("*")):
+                ours = RENDERED.fullmatch(path.name) or (folder == "tables" and path.name in RUN_TABLES)
+                if ours and path not in self.written:
+                    path.unlink()
+                    log.info("removed %s, which no longer belongs to the report", path)
+
+
+def render(results_dir: Path, out_dir: Path) -> None:
+    """Write index.html, tables/ and figures/ of a finished run.
+
+    Everything follows from scores.csv and run.json; both are copied, so that a report can be rebuilt from itself. The
+    page is written after what it links to; tables and figures of an earlier rendering are removed after the page.
+
+    Args:
+        results_dir: folder with scores.csv and run.json.
+        out_dir: folder of the report; made when absent.
+
+    Raises:
+        InputError: the folder does not hold a finished run; nothing is written.
     """
-    run, out_dir = Run(Path(results_dir)), Path(out_dir)
-    parts = [experiment_part(run, experiment, out_dir) for experiment in run.experiments]
+    run, out = Run(Path(results_dir)), _Output(Path(out_dir))
+    parts = [experiment_part(run, experiment, out) for experiment in run.experiments]
+    data = "synthetic" if run.synthetic() else "real"
     published = sections.published_check(run)
     if len(published):
-        write_text(out_dir / "tables" / "published.csv", _csv(published, "synthetic" if run.synthetic() else "real"))
-    started = transfers.transfer_frame(run)
-    if len(started):
-        write_text(out_dir / "tables" / "transfers.csv", _csv(started, "synthetic" if run.synthetic() else "real"))
+        out.text("tables/published.csv", _csv(published, data))
+    pretrained = transfers.transfer_frame(run)
+    if len(pretrained):
+        out.text("tables/transfers.csv", _csv(pretrained, data))
     for name in ("scores.csv", "run.json"):
-        write_bytes(out_dir / name, (Path(results_dir) / name).read_bytes())
-    write_text(out_dir / "index.html", page_html(run, parts, published, started))
+        write_bytes(out.folder / name, (Path(results_dir) / name).read_bytes())
+    out.text("index.html", page_html(run, parts, published, pretrained))
+    out.remove_others()
 
 
-def experiment_part(run: Run, experiment: str, out_dir: Path) -> dict:
+def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
     """Write the tables and figures of one experiment and return what the page shows of it."""
     tables = [build_table(run, experiment, metric) for metric in run.metrics]
-    for table in tables:
-        for kind, text in (("csv", table_csv(table)), ("md", table_markdown(table)), ("tex", table_tex(table))):
-            write_text(out_dir / "tables" / f"{table.name}.{kind}", text)
     main = tables[0]
     log.info("%s: statistics of %s", experiment, main.metric)
     statistics = statistics_of(run, experiment, main.metric)
+    paired = None if statistics is None or statistics.paired.empty else statistics.paired
+    tables = [
+        marked(table, paired if table.metric == main.metric else None, beaten_by_controls(table)) for table in tables
+    ]
+    main = tables[0]
+    latex = []
+    for table in tables:
+        out.text(f"tables/{table.name}.csv", table_csv(table))
+        out.text(f"tables/{table.name}.md", table_markdown(table))
+        for name, text in ((table.name, table_tex(table)), (f"{table.name}_controls", table_tex(table, controls=True))):
+            if text:
+                out.text(f"tables/{name}.tex", text)
+                latex.append(name)
     challengers = differences(run, experiment, main.metric)
     checks = beaten_by_controls(main)
-    frames = _frames(run, main, statistics, challengers)
+    failed = failures.failure_frame(run, experiment, main.metric)
+    frames = _frames(run, main, statistics, challengers, failed)
     for name, frame in frames.items():
-        write_text(out_dir / "tables" / f"{main.name}_{name}.csv", _csv(frame, main.data))
+        out.text(f"tables/{main.name}_{name}.csv", _csv(frame, main.data))
     log.info("%s: figures", experiment)
     plots = _plots(run, experiment, tables, statistics, challengers)
     for plot in plots.values():
-        write_plot(plot, out_dir / "figures")
+        out.plot(plot)
     return {
         "experiment": experiment,
         "main": [table for table in tables if table.metric in MAIN_METRICS] or [main],
         "further": [table for table in tables if table.metric not in MAIN_METRICS and table is not main],
+        "latex": latex,
         "plots": plots,
-        "summary": _summary(run, experiment, tables, statistics, challengers, checks),
+        "summary": [
+            *_summary(run, experiment, tables, statistics, challengers, checks),
+            ("Failures", failures.failure_sentence(run, failed, main.metric)),
+        ],
         "small": _small_tables(run, main, statistics, checks),
+        "failed": failures.failure_table(run, experiment, failed, main.metric, f"tables/{main.name}_failures.csv"),
+        "hardest": failures.hardest_cases(run, main),
         "structures": f"tables/{main.name}_structures.csv",
         "cost": sections.cost_table(run, experiment, f"tables/{main.name}_cost.csv"),
     }
 
 
-def _frames(run: Run, main: Table, statistics: Statistics | None, challengers: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _frames(
+    run: Run, main: Table, statistics: Statistics | None, challengers: pd.DataFrame, failed: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
     """The full statistics as tables, empty ones left out."""
     rows = run.rows[run.rows["experiment"] == main.experiment]
-    structures = structure_cells(rows, metric=main.metric, policies=run.record["policies"])
+    structures = structure_cells(rows, metric=main.metric, policies=run.record.missing_masks)
     costs = figures.method_costs(run, main.experiment)
     costs = costs.assign(model=[key[0] for key in costs["key"]], initialisation=[key[1] for key in costs["key"]])
     frames = {
         "structures": structures.drop(columns=["seed_means", "seed_noise"], errors="ignore"),
         "cost": costs.drop(columns="key"),
         "differences": challengers,
+        "failures": failed,
     }
     if statistics is not None:
         names = (
@@ -168,7 +230,7 @@ def _small_tables(
     return small
 
 
-def page_html(run: Run, parts: list[dict], published: pd.DataFrame, started: pd.DataFrame) -> str:
+def page_html(run: Run, parts: list[dict], published: pd.DataFrame, pretrained: pd.DataFrame) -> str:
     """Return the page; figures are embedded, links are relative."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
@@ -179,7 +241,11 @@ def page_html(run: Run, parts: list[dict], published: pd.DataFrame, started: pd.
     )
     environment.filters["data_uri"] = _data_uri
     environment.globals.update(
-        cell_lines=cell_lines, unit_of=unit_of, metrics=METRICS, seconds_text=sentences.seconds_text
+        cell_text=cell_text,
+        counts_legend=COUNTS_LEGEND,
+        unit_of=unit_of,
+        metrics=METRICS,
+        seconds_text=sentences.seconds_text,
     )
     record = run.record
     return environment.get_template("page.html.j2").render(
@@ -189,12 +255,12 @@ def page_html(run: Run, parts: list[dict], published: pd.DataFrame, started: pd.
         css=(FOLDER / "page.css").read_text(encoding="utf-8"),
         title=f"{'Synthetic data: ' if run.synthetic() else ''}segbench report of {run.name}",
         failures=sentences.failure_sentence(run),
-        failed_jobs=[job for job in record["jobs"] if job["status"] == "failed"],
+        failed_jobs=[job for job in record.jobs if job.status == "failed"],
         phases=sections.phase_rows(run),
         overhead=sections.overhead_share(run),
         audit=sections.audit_table(run),
         published=sections.published_table(run, published, "tables/published.csv") if len(published) else None,
-        started=transfers.transfer_table(run, started, "tables/transfers.csv") if len(started) else None,
+        pretrained=transfers.transfer_table(run, pretrained, "tables/transfers.csv") if len(pretrained) else None,
     )
 
 

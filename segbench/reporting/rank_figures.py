@@ -6,80 +6,82 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import scikit_posthocs
+import seaborn as sns
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from segbench.metrics.registry import METRICS
 from segbench.reporting.figures import headline
 from segbench.reporting.run import Run
-from segbench.reporting.statistics import RESAMPLES, Statistics, label_of
-from segbench.reporting.style import BLUE, INK, RC, Plot, finish, method_styles
-from segbench.stats.ranking import ALL_TASKS
-
-SHADES = LinearSegmentedColormap.from_list("fraction", ["#ffffff", BLUE])
+from segbench.reporting.statistics import RESAMPLES, Statistics, label_of, trained_rows
+from segbench.reporting.style import INK, RC, SHADES, SMALLEST_PT, Plot, finish, method_styles, new_figure
+from segbench.stats.ranking import ALL_TASKS, nemenyi
 
 
 def critical_difference_plot(run: Run, statistics: Statistics) -> Plot | None:
-    """Return mean ranks over tasks; bars join methods that Nemenyi's test does not tell apart. None when untested."""
+    """Return mean ranks over tasks; bars join methods that Nemenyi's test does not distinguish. None when untested."""
     table = statistics.friedman
     table = table[table["task"] == ALL_TASKS] if len(table) else table
     if table.empty:
         return None
-    table = table.sort_values("mean_rank", kind="stable")
-    first, experiment = table.iloc[0], statistics.experiment
-    styles = method_styles(run.methods_of(experiment))
-    colours = {label_of(method): styles[method.key]["color"] for method in run.methods_of(experiment) if method.trained}
+    first, experiment, metric = table.iloc[0], statistics.experiment, statistics.metric
+    rows = trained_rows(run, experiment)
+    p_values = nemenyi(rows, metric=metric, policies=run.record.missing_masks)[experiment, ALL_TASKS]
+    styles = method_styles(run.methods + run.self_supervised)
+    colours = {label_of(m): styles[experiment, *m.key]["color"] for m in run.methods_of(experiment) if m.trained}
     with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axis = plt.subplots(figsize=(8.5, 1.4 + 0.2 * len(table)), layout="constrained")
-        bars = indistinct(table["mean_rank"].to_numpy(), first.critical_difference)
-        for level, (start, end) in enumerate(bars):
-            limits = [table["mean_rank"].iloc[start] - 0.03, table["mean_rank"].iloc[end] + 0.03]
-            axis.plot(limits, [-0.6 - 0.35 * level] * 2, color=INK, lw=3, solid_capstyle="butt")
-        _rank_stems(axis, table, statistics.titles, colours, below=0.6 + 0.35 * len(bars))
-        title = f"{experiment}: mean rank over tasks by {METRICS[statistics.metric].title} (1 is best)"
+        ranks = table.set_index("method")["mean_rank"]
+        figure = critical_difference_figure(ranks, p_values, titles=statistics.titles, colours=colours)
+        title = f"{experiment}: mean rank over tasks by {METRICS[metric].title} (1 is best)"
         headline(figure, run, experiment, title)
         caption = (
             f"{run.data_word(experiment)}Mean rank over {first.n_blocks} {experiment} tasks, 1 is best. A bar joins "
-            "methods that Nemenyi's test does not tell apart at 5 % (critical difference "
+            "methods that Nemenyi's test does not distinguish at 5 % (critical difference "
             f"{first.critical_difference:.2f} ranks; Friedman p = {first.p_value:.2g}). Tasks are the blocks; methods "
-            "without a figure on every task are left out."
+            "without a value on every task are left out."
         )
-        return finish(figure, f"{experiment}_{statistics.metric}_critical_difference", caption)
+        return finish(figure, f"{experiment}_{metric}_critical_difference", caption)
 
 
-def indistinct(ranks: np.ndarray, critical_difference: float) -> list[tuple[int, int]]:
-    """Return (first, last) positions of the longest runs of ascending ranks that differ by less than the difference."""
-    ends = [int(np.flatnonzero(ranks < rank + critical_difference)[-1]) for rank in ranks]
-    return [(i, end) for i, end in enumerate(ends) if end > i and (i == 0 or end > ends[i - 1])]
+def critical_difference_figure(
+    ranks: pd.Series, p_values: pd.DataFrame, *, titles: Mapping[str, str], colours: Mapping[str, str]
+) -> Figure:
+    """Return the critical-difference diagram (Demsar 2006), drawn by scikit-posthocs.
 
-
-def _rank_stems(axis: Axes, table: pd.DataFrame, titles: dict, colours: dict, *, below: float) -> None:
-    """Draw the scale on top and one stem per method to its name, the better half on the left."""
-    count = len(table)
-    axis.plot([1, count], [0, 0], color=INK, lw=1)
-    for rank in range(1, count + 1):
-        axis.plot([rank, rank], [0, 0.18], color=INK, lw=1)
-        axis.text(rank, 0.3, str(rank), ha="center", va="bottom", fontsize=7.5)
-    left = (count + 1) // 2
-    for i, row in enumerate(table.itertuples()):
-        depth = -below - 0.55 * (i if i < left else count - 1 - i)
-        edge, side = (0.8, "right") if i < left else (count + 0.2, "left")
-        colour = colours[row.method]
-        axis.plot([row.mean_rank, row.mean_rank, edge], [0, depth, depth], color=colour, lw=1.1)
-        axis.plot(row.mean_rank, 0, "o", color=colour, ms=4.5)
-        words = (f"{titles[row.method]}  {row.mean_rank:.2f}", f"{row.mean_rank:.2f}  {titles[row.method]}")
-        axis.text(edge + (-0.05 if i < left else 0.05), depth, words[i >= left], ha=side, va="center", color=INK)
-    margin = 0.45 * count
-    axis.set_xlim(1 - margin, count + margin)
-    axis.set_axis_off()
+    Args:
+        ranks: mean rank by method label.
+        p_values: p value of every pair, labels on both axes.
+        titles: what each label is called in the figure.
+        colours: the colour of each label.
+    """
+    numbers = {label: i for i, label in enumerate(ranks.index)}  # sets of text have another order in every process
+    own = ranks.rename(index=numbers)
+    matrix = p_values.loc[ranks.index, ranks.index].rename(index=numbers, columns=numbers)
+    figure, axis = new_figure("double", 0.9 + 0.16 * len(ranks))
+    drawn = scikit_posthocs.critical_difference_diagram(
+        own,
+        matrix,
+        ax=axis,
+        color_palette={numbers[label]: colours[label] for label in ranks.index},
+        label_fmt_left="{label}",
+        label_fmt_right="{label}",
+        text_h_margin=0.06,
+        crossbar_props={"color": INK, "linewidth": 2.5},
+        elbow_props={"linewidth": 1.1},
+    )
+    left = (len(ranks) + 1) // 2
+    for i, text in enumerate(drawn["labels"]):
+        label = ranks.index[int(text.get_text())]
+        title, rank = titles[label], f"{ranks[label]:.2f}"
+        text.set(text=f"{title}  {rank} " if i < left else f" {rank}  {title}", color=INK)
+    return figure
 
 
 def rank_stability_plot(run: Run, statistics: Statistics) -> Plot | None:
     """Return how often each method takes each rank on the mean over tasks when patients and seeds are drawn again."""
     fractions = statistics.distribution
-    fractions = fractions[fractions["task"] == ALL_TASKS]
+    fractions = fractions[fractions["task"] == ALL_TASKS] if len(fractions) else fractions
     if fractions.empty:
         return None
     experiment = statistics.experiment
@@ -98,16 +100,25 @@ def fraction_map(fractions: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """Return a map of `fraction` (per cent) by `method` (best mean rank on top) and `rank`."""
     grid = fractions.pivot(index="method", columns="rank", values="fraction")
     grid = grid.loc[(grid * grid.columns).sum(axis=1).sort_values(kind="stable").index]
-    size = (max(4.2, 2.6 + 0.62 * grid.shape[1]), 1.1 + 0.3 * grid.shape[0])
-    figure, axis = plt.subplots(figsize=size, layout="constrained")
-    axis.imshow(grid.to_numpy(), cmap=SHADES, vmin=0, vmax=1, aspect="auto")
-    for (y, x), fraction in np.ndenumerate(grid.to_numpy()):
-        if fraction >= 0.005:
-            colour = "white" if fraction > 0.55 else INK
-            axis.text(x, y, f"{100 * fraction:.0f} %", ha="center", va="center", fontsize=7, color=colour)
-    axis.set_yticks(range(len(grid)), [titles[label] for label in grid.index])
-    axis.set_xticks(range(grid.shape[1]), [f"rank {rank}" for rank in grid.columns])
+    words = np.where(
+        grid.to_numpy() >= 0.005, [[f"{100 * value:.0f} %" for value in row] for row in grid.to_numpy()], ""
+    )
+    figure, axis = new_figure("double", 0.75 + 0.21 * len(grid))
+    sns.heatmap(
+        grid,
+        ax=axis,
+        cmap=SHADES,
+        vmin=0,
+        vmax=1,
+        cbar=False,
+        annot=words,
+        fmt="",
+        annot_kws={"fontsize": SMALLEST_PT},
+        yticklabels=False,
+        xticklabels=False,
+    )
+    axis.set(xlabel="", ylabel="")
+    axis.set_yticks(np.arange(len(grid)) + 0.5, [titles[label] for label in grid.index])
+    axis.set_xticks(np.arange(grid.shape[1]) + 0.5, [f"rank {rank}" for rank in grid.columns])
     axis.tick_params(length=0)
-    for side in axis.spines.values():
-        side.set_visible(False)
     return figure

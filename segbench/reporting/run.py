@@ -3,79 +3,49 @@
 from __future__ import annotations
 
 import functools
-import json
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from segbench.core.errors import input_error
+from segbench.core.errors import Problem, input_error, raise_problems
+from segbench.core.files import sha256_of
+from segbench.core.run_record import JobRecord, Method, RunRecord, ScoredTask, read_run_record
 from segbench.stats.aggregate import cells, read_scores
+
+__all__ = ["CONFIDENCE", "Method", "MethodKey", "Run"]
 
 CONFIDENCE = 0.95
 MethodKey = tuple[str, str]
-_NEEDED = (
-    "run",
-    "synthetic",
-    "protocol",
-    "methods",
-    "tasks",
-    "audit",
-    "jobs",
-    "policies",
-    "provenance",
-    "config_sha256",
-)
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of a table; kind is universal, single_task, external, transfer or control.
-
-    A self-supervised objective has kind self_supervised: it is trained and never scored, so it is no row of a table.
-    """
-
-    experiment: str
-    model: str
-    initialisation: str
-    title: str
-    kind: str
-    fidelity: str
-    options_text: str = ""
-    citation: str = ""
-    url: str = ""
-
-    @property
-    def key(self) -> MethodKey:
-        """Model and initialisation: the method's name within an experiment."""
-        return self.model, self.initialisation
-
-    @property
-    def trained(self) -> bool:
-        """True for methods that compete; controls bound the scale and are not ranked."""
-        return self.kind != "control"
 
 
 class Run:
     """Score rows and record of one run; `cells` are computed once per metric."""
 
     def __init__(self, folder: Path):
-        """Read scores.csv and run.json of `folder`; raises `InputError` when one is missing or not readable."""
-        self.record = _read_record(folder / "run.json")
+        """Read scores.csv and run.json of a folder.
+
+        Args:
+            folder: results/<run> after `gather`, or a rendered report, which carries both files.
+
+        Raises:
+            InputError: a file is missing, damaged or of another version, or the two do not belong together.
+        """
+        self.record: RunRecord = read_run_record(folder / "run.json")
         self.rows = read_scores(folder / "scores.csv")
-        self.methods = _with_distinct_titles([Method(**_fields(item)) for item in self.record["methods"]])
-        self.self_supervised = _with_distinct_titles(
-            [Method(**_fields(item)) for item in self.record.get("self_supervised", [])]
-        )
+        _same_run(folder, self.record, self.rows)
+        self.scores_sha256 = self.record.scores_sha256
+        self.methods = _with_distinct_titles(self.record.methods)
+        self.self_supervised = _with_distinct_titles(self.record.self_supervised)
         self.cells = functools.cache(self._cells)
 
     def _cells(self, metric: str) -> pd.DataFrame:
-        return cells(self.rows, metric=metric, policies=self.record["policies"], confidence=CONFIDENCE)
+        return cells(self.rows, metric=metric, policies=self.record.missing_masks, confidence=CONFIDENCE)
 
     @property
     def name(self) -> str:
         """The run's name."""
-        return self.record["run"]
+        return self.record.run
 
     @property
     def metrics(self) -> list[str]:
@@ -86,11 +56,11 @@ class Run:
     @property
     def experiments(self) -> list[str]:
         """'upstream' and, where the run has one, 'downstream'."""
-        return list(dict.fromkeys(task["experiment"] for task in self.record["tasks"]))
+        return list(dict.fromkeys(task.experiment for task in self.record.tasks))
 
-    def tasks(self, experiment: str) -> list[dict]:
+    def tasks(self, experiment: str) -> list[ScoredTask]:
         """Return the tasks of an experiment in table order."""
-        return [task for task in self.record["tasks"] if task["experiment"] == experiment]
+        return [task for task in self.record.tasks if task.experiment == experiment]
 
     def methods_of(self, experiment: str) -> list[Method]:
         """Return the methods of an experiment in table order, controls last."""
@@ -107,18 +77,16 @@ class Run:
 
     def synthetic(self, experiment: str | None = None) -> bool:
         """Return whether any task of the experiment, or of the run, is synthetic."""
-        return any(task["synthetic"] for task in self.record["tasks"] if experiment in (None, task["experiment"]))
+        return any(task.synthetic for task in self.record.tasks if experiment in (None, task.experiment))
 
     def data_word(self, experiment: str | None = None) -> str:
         """Return 'Synthetic data. ' for captions where it applies, otherwise nothing."""
         return "Synthetic data. " if self.synthetic(experiment) else ""
 
-    def jobs(self, experiment: str, key: MethodKey) -> list[dict]:
+    def jobs(self, experiment: str, key: MethodKey) -> list[JobRecord]:
         """Return the job records of a method."""
         return [
-            job
-            for job in self.record["jobs"]
-            if (job["experiment"], job["model"], job["initialisation"]) == (experiment, *key)
+            job for job in self.record.jobs if (job.experiment, job.model, job.initialisation) == (experiment, *key)
         ]
 
     def seeds(self, experiment: str) -> int:
@@ -127,42 +95,42 @@ class Run:
         return int(rows.groupby(["model", "initialisation"])["seed"].nunique().max())
 
 
-def _read_record(path: Path) -> dict:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+def _same_run(folder: Path, record: RunRecord, rows: pd.DataFrame) -> None:
+    """Refuse rows and a record that do not describe each other, so that nothing of a table is silently left out."""
+    methods = {(method.experiment, *method.key) for method in record.methods}
+    tasks = {(task.experiment, task.name) for task in record.tasks}
+    seen_methods = set(zip(rows["experiment"], rows["model"], rows["initialisation"], strict=True))
+    seen_tasks = set(zip(rows["experiment"], rows["task"], strict=True))
+    raise_problems(
+        Problem(str(folder / "scores.csv"), found, expected, "run `segbench gather` again")
+        for found, expected in [
+            *_strangers("rows of the method", seen_methods - methods, "methods of run.json only"),
+            *_strangers("no row of the method", methods - seen_methods, "rows of every method of run.json"),
+            *_strangers("rows of the task", seen_tasks - tasks, "tasks of run.json only"),
+            *_strangers("no row of the task", tasks - seen_tasks, "rows of every task of run.json"),
+        ]
+    )
+    digest = sha256_of(folder / "scores.csv")
+    if digest != record.scores_sha256:
         raise input_error(
-            path,
-            found=error.strerror,
-            expected="the record of a finished run",
-            fix="name a folder results/<run> that `segbench gather` has filled",
-        ) from error
-    except ValueError as error:
-        raise input_error(
-            path, found=f"not JSON ({error})", expected="JSON", fix="run `segbench gather` again"
-        ) from error
-    missing = [key for key in _NEEDED if key not in record]
-    missing += ["curve of a job"] if any("curve" not in job for job in record.get("jobs", [])) else []
-    if missing:
-        raise input_error(
-            path,
-            found=f"no {', '.join(missing)}",
-            expected="the record that `segbench gather` writes",
-            fix="run `segbench gather` again",
+            folder / "scores.csv",
+            found=f"SHA-256 {digest}",
+            expected=f"{record.scores_sha256}, which run.json was written for",
+            fix="restore the file, or run `segbench gather` again",
         )
-    return record
 
 
-def _fields(item: dict) -> dict:
-    return {name: item[name] for name in Method.__dataclass_fields__ if name in item}
+def _strangers(what: str, names: Iterable[tuple[str, ...]], expected: str) -> list[tuple[str, str]]:
+    return [(f"{what} {'/'.join(name)}", expected) for name in sorted(names)]
 
 
-def _with_distinct_titles(methods: list[Method]) -> list[Method]:
+def _with_distinct_titles(methods: Iterable[Method]) -> list[Method]:
     """Name the model's id behind a title that an experiment has twice."""
+    methods = list(methods)
     titles = [(method.experiment, method.title) for method in methods]
     return [
         method
         if titles.count((method.experiment, method.title)) == 1
-        else Method(**{**method.__dict__, "title": f"{method.title} [{'/'.join(method.key)}]"})
+        else method.model_copy(update={"title": f"{method.title} [{'/'.join(method.key)}]"})
         for method in methods
     ]

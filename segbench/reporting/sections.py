@@ -138,7 +138,7 @@ def ranking_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
 
 def flips_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     """One row per choice of the multiverse: how often the winner changes, and whether the choice alone flips it."""
-    tasks = {task["name"]: f"without {task['title']}" for task in run.tasks(statistics.experiment)}
+    tasks = {task.name: f"without {task.title}" for task in run.tasks(statistics.experiment)}
     words = {"left_out": "task left out", "none": "all tasks", **tasks}
     flips = statistics.flips.iloc[1:].fillna("")
     flips = flips[flips.groupby("choice")["value"].transform("size") > 1]
@@ -202,13 +202,13 @@ def power_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     fractions = statistics.variance.groupby("task")[["fraction_cases", "fraction_seeds"]].median()
     rows = []
     for task in run.tasks(statistics.experiment):
-        if task["name"] not in detectable.index:
+        if task.name not in detectable.index:
             continue
-        row, fraction = detectable.loc[task["name"]], fractions.loc[task["name"]]
+        row, fraction = detectable.loc[task.name], fractions.loc[task.name]
         rest = 1 - fraction["fraction_cases"] - fraction["fraction_seeds"]
         rows.append(
             [
-                task["title"],
+                task.title,
                 f"{row['n_patients']:g}",
                 shown(metric, row["minimum_detectable"]),
                 f"{shown(metric, row['smallest'])} to {shown(metric, row['largest'])}",
@@ -248,7 +248,7 @@ def control_table(run: Run, table: Table, checks: pd.DataFrame) -> SmallTable:
 
 def phase_rows(run: Run) -> list[dict]:
     """Return phase, seconds as text, fraction of all process seconds, and whether it is a core phase."""
-    phases = run.record.get("phases", {})
+    phases = run.record.phases
     total = sum(phases.values())
     return [
         {
@@ -263,7 +263,7 @@ def phase_rows(run: Run) -> list[dict]:
 
 def overhead_share(run: Run) -> float:
     """Return the fraction of process seconds outside training, inference and scoring; NaN when nothing was measured."""
-    phases = run.record.get("phases", {})
+    phases = run.record.phases
     total = sum(phases.values())
     return 1 - sum(phases.get(name, 0.0) for name in MEASURED_PHASES) / total if total else float("nan")
 
@@ -294,20 +294,20 @@ def published_check(run: Run) -> pd.DataFrame:
     """Return published Dice cells with a measured counterpart among the trained methods (segbench.stats.published)."""
     keys = {method.key for method in run.methods if method.trained}
     trained = [key in keys for key in zip(run.rows["model"], run.rows["initialisation"], strict=True)]
-    budget = run.record.get("budget", {})
+    budget = run.record.budget
     names = {"upstream": "iterations_per_task", "downstream": "downstream_iterations_per_task"}
     return check_published(
         run.rows[trained],
-        synthetic={task["name"] for task in run.record["tasks"] if task["synthetic"]},
-        budgets={experiment: budget[name] for experiment, name in names.items() if name in budget},
-        policies=run.record["policies"],
+        synthetic={task.name for task in run.record.tasks if task.synthetic},
+        budgets={experiment: getattr(budget, name) for experiment, name in names.items()},
+        policies=run.record.missing_masks,
         confidence=CONFIDENCE,
     )
 
 
 def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
     """One row per published cell: figure, measured figure, verdict and why."""
-    titles = {(task["experiment"], task["name"]): task["title"] for task in run.record["tasks"]}
+    titles = {(task.experiment, task.name): task.title for task in run.record.tasks}
     rows = [
         [
             row.paper,
@@ -338,25 +338,25 @@ AUDIT_HEAD = ["Kind", "Relation", "Fold", "Training cases", "Test cases", "Evide
 
 def audit_table(run: Run) -> SmallTable:
     """One row per finding of the leak audit; the caption says what was compared, also when nothing was found."""
-    audit = run.record["audit"]
-    titles = {task["name"]: task["title"] for task in run.record["tasks"]}
+    audit = run.record.audit
+    titles = {task.name: task.title for task in run.record.tasks}
     rows = [
         [
-            item["kind"].capitalize(),
-            item["relation"],
-            item["fold"],
-            f"{titles.get(item['train_task'], item['train_task'])}: {item['train_cases']}",
-            f"{titles.get(item['test_task'], item['test_task'])}: {item['test_cases']}",
-            item["evidence"],
-            "data.accept_leaks" if item["accepted"] == "True" else DASH,
+            item.kind.capitalize(),
+            item.relation,
+            item.fold,
+            f"{titles.get(item.train_task, item.train_task)}: {item.train_cases}",
+            f"{titles.get(item.test_task, item.test_task)}: {item.test_cases}",
+            item.evidence,
+            "data.accept_leaks" if item.accepted == "True" else DASH,
         ]
-        for item in audit["findings"]
+        for item in audit.findings
     ]
     found = f"{len(rows)} found" if rows else "none found"
-    repairs = f" Changes to the lists: {'; '.join(audit['changes'])}." if audit["changes"] else ""
+    repairs = f" Changes to the lists: {'; '.join(audit.changes)}." if audit.changes else ""
     return SmallTable(
         "Leak audit",
-        f"{run.data_word()}{audit['cases']} cases compared by case, patient and image content, within and across tasks "
+        f"{run.data_word()}{audit.cases} cases compared by case, patient and image content, within and across tasks "
         f"and from upstream training into downstream test: {found}.{repairs}",
         AUDIT_HEAD,
         rows,

@@ -127,10 +127,10 @@ def control_sentence(checks: pd.DataFrame) -> str | None:
 
 def failure_sentence(run: Run) -> str:
     """Count failed jobs and skipped cells."""
-    jobs, skipped = run.record["jobs"], run.record.get("skipped", [])
-    failed = [job for job in jobs if job["status"] == "failed"]
+    jobs, skipped = run.record.jobs, run.record.skipped
+    failed = [job for job in jobs if job.status == "failed"]
     text = f"{len(failed)} of {len(jobs)} jobs failed" if failed else f"All {len(jobs)} jobs finished"
-    cells = len({(cell["experiment"], cell["model"], cell["initialisation"], cell["task"]) for cell in skipped})
+    cells = len({(cell.experiment, cell.model, cell.initialisation, cell.task) for cell in skipped})
     if not cells:
         return f"{text}; no cell was skipped."
     return f"{text}; {cells} cell{'' if cells == 1 else 's'} skipped because a model does not support the task."

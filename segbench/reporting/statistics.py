@@ -75,11 +75,11 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
     titles = {label_of(method): method.title for method in run.methods_of(experiment) if method.trained}
     if rows.groupby(["model", "initialisation"]).ngroups < 2:
         return None
-    options = {"metric": metric, "policies": run.record["policies"]}
+    options = {"metric": metric, "policies": run.record.missing_masks}
     paired = paired_table(rows, **options)
     ranks = rank_table(rows, **options, paired=paired)
     distribution = rank_distribution(rows, **options, resamples=RESAMPLES)
-    universes = multiverse(rows, metrics=conventions(run), policies=run.record["policies"])
+    universes = multiverse(rows, metrics=conventions(run), policies=run.record.missing_masks)
     return Statistics(
         experiment=experiment,
         metric=metric,
@@ -127,7 +127,7 @@ def differences(run: Run, experiment: str, metric: str) -> pd.DataFrame:
     sign = -direction(metric)
     low, high = (table["low"], table["high"]) if sign > 0 else (-table["high"], -table["low"])
     table = table.assign(difference=sign * table["difference"], low=low, high=high)
-    tasks = {task["name"]: task["title"] for task in run.tasks(experiment)}
+    tasks = {task.name: task.title for task in run.tasks(experiment)}
     parts = []
     for method in challengers:
         own = (
@@ -148,7 +148,7 @@ def _against(run: Run, experiment: str, metric: str, reference: Method, challeng
     """Paired table of every challenger against the reference; Holm over challengers and tasks."""
     pairs = [(label_of(method), label_of(reference)) for method in challengers]
     rows = trained_rows(run, experiment)
-    table = paired_table(rows, metric=metric, policies=run.record["policies"], pairs=pairs)
+    table = paired_table(rows, metric=metric, policies=run.record.missing_masks, pairs=pairs)
     if table.empty:
         return table
     words = {"a": "positive", "b": "negative", "": "not shown"}
@@ -190,7 +190,7 @@ def beaten_by_controls(table: Table) -> pd.DataFrame:
     trained = [row for row in table.rows if row.method.trained]
     sign = direction(table.metric)
     records = []
-    for i, name in enumerate([MEAN_COLUMN, *(task["title"] for task in table.tasks)]):
+    for i, name in enumerate([MEAN_COLUMN, *(task.title for task in table.tasks)]):
         floor = [(row, cell) for row in weak if np.isfinite((cell := [row.mean, *row.cells][i]).mean)]
         if not floor:
             continue

@@ -1,33 +1,43 @@
-"""How figures look and how they are written: Okabe-Ito colours, png and svg with the same bytes every time."""
+"""How figures look and how they are written: fixed colours, column widths, the same bytes every time."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 
 matplotlib.use("Agg")
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from segbench.core.files import write_bytes
-from segbench.reporting.run import Method, MethodKey
+from segbench.core.run_record import Method
 
-BLUE, VERMILLION, GREY, INK = "#0072B2", "#D55E00", "#8a8a8a", "#1b1f24"
+BLUE, VERMILLION, GREY, INK = "#0072B2", "#D55E00", "#767676", "#1b1f24"
 COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 CONTROL_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DIVERGING = LinearSegmentedColormap.from_list("worse_better", [VERMILLION, "#f7f7f7", BLUE])
+SHADES = LinearSegmentedColormap.from_list("fraction", ["#ffffff", BLUE])
 EMBED_LIMIT_BYTES = 350_000
+Width = Literal["single", "double"]
+WIDTH_MM: dict[Width, float] = {"single": 88.0, "double": 180.0}
+"""Widths of one and two columns of a journal's page; figures are drawn at the size at which they are printed."""
+SMALLEST_PT = 7.0
+"""No text of a figure is smaller, so that it can be read in print."""
 RC = {
     "font.family": "DejaVu Sans",
-    "font.size": 8,
+    "font.size": SMALLEST_PT,
     "text.parse_math": False,
-    "axes.titlesize": 8.5,
+    "axes.titlesize": SMALLEST_PT,
+    "axes.labelsize": SMALLEST_PT,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -39,20 +49,26 @@ RC = {
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.6,
     "xtick.color": "#444444",
+    "xtick.labelsize": SMALLEST_PT,
     "ytick.color": INK,
+    "ytick.labelsize": SMALLEST_PT,
     "legend.frameon": False,
+    "legend.fontsize": SMALLEST_PT,
     "savefig.facecolor": "white",
     "svg.hashsalt": "segbench",
     "svg.fonttype": "path",
 }
+Style = dict[str, str]
+StyleKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A rendered figure: file stem, caption, and both encodings."""
+    """A rendered figure: file stem, caption, column width and both encodings."""
 
     name: str
     caption: str
+    width: Width
     svg: bytes
     png: bytes
 
@@ -64,32 +80,69 @@ class Plot:
         return "image/png", self.png
 
 
-def method_styles(methods: Sequence[Method]) -> dict[MethodKey, dict]:
-    """Return colour and marker per method; trained methods in colour, controls in grey, each pair distinct."""
-    styles, trained, controls = {}, 0, 0
+def method_styles(methods: Iterable[Method]) -> dict[StyleKey, Style]:
+    """Return colour and marker of every method of a run, by (experiment, model, initialisation).
+
+    A method keeps its colour and marker through the whole page: pre-trained weights have those of the model that they
+    come from, and "from scratch" those of the same network upstream. Within an experiment no two methods share both.
+    Controls are grey.
+
+    Args:
+        methods: all methods and self-supervised objectives of the run, in the order of run.json.
+    """
+    styles: dict[StyleKey, Style] = {}
+    known: dict[str, Style] = {}
+    trained = controls = 0
     for method in methods:
-        if method.trained:
-            colour = COLOURS[trained % len(COLOURS)]
-            marker = MARKERS[(trained + trained // len(COLOURS)) % len(MARKERS)]
-            trained += 1
-        else:
-            colour, marker = GREY, CONTROL_MARKERS[controls % len(CONTROL_MARKERS)]
-            controls += 1
-        styles[method.key] = {"color": colour, "marker": marker}
+        subject = _subject(method)
+        taken = [styles[key] for key in styles if key[0] == method.experiment]
+        if subject not in known or known[subject] in taken:
+            if method.trained:
+                colour = COLOURS[trained % len(COLOURS)]
+                marker = MARKERS[(trained + trained // len(COLOURS)) % len(MARKERS)]
+                trained += 1
+            else:
+                colour, marker = GREY, CONTROL_MARKERS[controls % len(CONTROL_MARKERS)]
+                controls += 1
+            known[subject] = {"color": colour, "marker": marker}
+        styles[method.experiment, *method.key] = known[subject]
     return styles
 
 
-def finish(figure: Figure, name: str, caption: str) -> Plot:
+def _subject(method: Method) -> str:
+    """Return the model whose colour a method has: for pre-trained weights the one that they come from."""
+    if method.kind == "transfer" and method.initialisation != "scratch":
+        return method.initialisation
+    return method.model
+
+
+def new_figure(width: Width, height_inches: float, **options):
+    """Return a figure and its axes at a journal's column width; options are those of `pyplot.subplots`."""
+    return plt.subplots(figsize=(WIDTH_MM[width] / 25.4, height_inches), layout="constrained", **options)
+
+
+@contextmanager
+def fixed_jitter() -> Iterator[None]:
+    """Let seaborn draw the same jitter every time: it takes it from numpy's global generator, which is put back."""
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
+
+
+def finish(figure: Figure, name: str, caption: str, *, width: Width = "double") -> Plot:
     """Render a figure to svg and png without dates or versions and close it."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout is settled: do not solve it again for each encoding
     encodings = {}
     for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
         stream = io.BytesIO()
-        figure.savefig(stream, format=kind, dpi=150, metadata=metadata)
+        figure.savefig(stream, format=kind, dpi=200, metadata=metadata)
         encodings[kind] = stream.getvalue()
     plt.close(figure)
-    return Plot(name, caption, encodings["svg"], encodings["png"])
+    return Plot(name, caption, width, encodings["svg"], encodings["png"])
 
 
 def write_plot(plot: Plot, folder: Path) -> None:

@@ -1,18 +1,20 @@
 """Result tables: methods in rows, tasks in columns; every cell has its interval and its n.
 
-A table is built once and written as csv (one line per cell, for machines), markdown and LaTeX; the page draws the same
-object. Ranks are by point estimate and only among trained methods; controls stand apart.
+A table is built once and written as csv (one line per cell, for machines), Markdown and LaTeX; the page draws the same
+object. Ranks are by mean and only among trained methods; controls stand apart. Marks are set by
+`segbench.reporting.marks`, from decisions alone.
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import html
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from segbench.core.run_record import ScoredTask
 from segbench.metrics.registry import METRICS
 from segbench.reporting.run import CONFIDENCE, Method, Run
 from segbench.stats.aggregate import mean_over_tasks, policy_text
@@ -26,16 +28,28 @@ STATE_WORDS = {
     "absent": "no rows",
     "uncounted": "no case counts",
 }
+MISSED = ("prediction_empty", "prediction_missing", "failed")
+"""Statuses of a structure that is in the reference and that a method did not find."""
+COUNTS_LEGEND = (
+    "n: scored / expected rows (cases x structures x seeds), and how many structures were missed. Square "
+    "brackets: the interval if no structure of a new patient is ever missed, shown where none was and where it differs."
+)
+"""What the page and Markdown show in a cell below the interval."""
 _ABOUT_TABLE = ("data", "experiment", "metric", "unit", "protocol")
 _ABOUT_METHOD = ("model", "initialisation", "method", "kind", "fidelity")
-_FIGURES = ("mean", "low", "high", "low_as_seen", "high_as_seen")
-_SUMMED = ("n_scored", "n_expected", "n_failed")
+_VALUES = ("mean", "low", "high", "low_as_seen", "high_as_seen")
+_SUMMED = ("n_scored", "n_expected", "n_failed", "n_missed")
 _COUNTS = (*_SUMMED, "n_patients", "n_seeds")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure; `state` is ok or a key of STATE_WORDS, `place` is 1 for the best, 2 for the second, otherwise 0."""
+    """One value with its interval and counts.
+
+    `state` is ok or a key of STATE_WORDS. `rank` is the rank by mean among trained methods, ties share the best; 0
+    where there is none. `marked` says that the cell is printed in bold (see `segbench.reporting.marks`). `n_missed`
+    counts rows whose structure was not found.
+    """
 
     state: str
     mean: float = np.nan
@@ -46,10 +60,12 @@ class Cell:
     n_scored: int = 0
     n_expected: int = 0
     n_failed: int = 0
+    n_missed: int = 0
     n_patients: int = 0
     n_seeds: int = 0
     reason: str = ""
-    place: int = 0
+    rank: int = 0
+    marked: bool = False
     partial: bool = False
 
 
@@ -61,18 +77,27 @@ class Row:
     mean: Cell
     cells: list[Cell]
 
+    @property
+    def columns(self) -> list[Cell]:
+        """The mean over tasks, then the cells, as the columns of a table stand."""
+        return [self.mean, *self.cells]
+
 
 @dataclass(frozen=True)
 class Table:
-    """All rows of one experiment and metric; `notes` explain failed, skipped and undefined cells."""
+    """All rows of one experiment and metric.
+
+    `caption` is one line; `legend` says how to read a cell; `notes` explain failed, skipped and undefined cells.
+    """
 
     name: str
     experiment: str
     metric: str
     caption: str
+    legend: str
     data: str
     protocol: str
-    tasks: list[dict]
+    tasks: list[ScoredTask]
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
 
@@ -83,9 +108,14 @@ class Table:
         controls = [row for row in self.rows if not row.method.trained]
         return [("Trained methods", trained)] + ([("Controls (not ranked)", controls)] if controls else [])
 
+    @property
+    def heads(self) -> list[str]:
+        """Titles of the columns: the mean over tasks, then the tasks."""
+        return ["Mean over tasks", *(task.title for task in self.tasks)]
+
     def ranking(self) -> list[Row]:
         """Return the trained rows with a comparable mean over tasks, best first."""
-        listed = [row for row in self.rows if _ranks(row.method, row.mean)]
+        listed = [row for row in self.rows if comparable(row.method, row.mean)]
         return sorted(listed, key=lambda row: row.mean.mean * direction(self.metric))
 
 
@@ -123,7 +153,7 @@ def build_table(run: Run, experiment: str, metric: str) -> Table:
     states = _states(run.rows[(run.rows["experiment"] == experiment) & (run.rows["metric"] == metric)])
     by_key = {(row.model, row.initialisation, row.task): row for row in table.itertuples()}
     grid = {
-        method.key: [_cell(by_key.get((*method.key, task["name"])), states) for task in tasks]
+        method.key: [_cell(by_key.get((*method.key, task.name)), states) for task in tasks]
         for method in run.methods_of(experiment)
     }
     means = _means(table, grid, tasks)
@@ -133,29 +163,40 @@ def build_table(run: Run, experiment: str, metric: str) -> Table:
         experiment=experiment,
         metric=metric,
         data=_data(run, experiment),
-        caption=_caption(run, experiment, metric, table),
-        protocol=run.record["protocol"],
+        caption=_caption(run, experiment, metric),
+        legend=_legend(run, experiment, metric, table),
+        protocol=run.record.protocol,
         tasks=tasks,
-        rows=_placed(rows, direction(metric)),
+        rows=_ranked(rows, direction(metric)),
         notes=_notes(rows, tasks, metric),
     )
 
 
-def _states(rows: pd.DataFrame) -> dict[tuple, tuple[str, str]]:
-    """Return (model, initialisation, task) -> (the only status of its rows or 'mixed', a reason)."""
+class _State(NamedTuple):
+    """What the rows of one cell have in common: their only status or 'mixed', a reason, and how many were missed."""
+
+    status: str
+    reason: str
+    missed: int
+
+
+def _states(rows: pd.DataFrame) -> dict[tuple, _State]:
+    """Return (model, initialisation, task) -> state of the cell's rows."""
     states = {}
     for key, part in rows.groupby(["model", "initialisation", "task"], sort=False):
         statuses = part["status"].unique()
         bad = part[part["status"].isin(("failed", "skipped", "not_defined", "prediction_missing"))]
-        states[key] = (statuses[0] if len(statuses) == 1 else "mixed", bad["reason"].iloc[0] if len(bad) else "")
+        status = statuses[0] if len(statuses) == 1 else "mixed"
+        reason = bad["reason"].iloc[0] if len(bad) else ""
+        states[key] = _State(status, reason, int(part["status"].isin(MISSED).sum()))
     return states
 
 
 def _cell(found, states: dict) -> Cell:
     if found is None:
         return Cell("absent")
-    status, reason = states[(found.model, found.initialisation, found.task)]
-    state = status if status in ("failed", "skipped", "not_defined") else "ok"
+    about = states[(found.model, found.initialisation, found.task)]
+    state = about.status if about.status in ("failed", "skipped", "not_defined") else "ok"
     if state == "ok" and not np.isfinite(found.mean):
         state = "uncounted"
     return Cell(
@@ -165,17 +206,18 @@ def _cell(found, states: dict) -> Cell:
         found.high,
         found.low_as_seen,
         found.high_as_seen,
-        found.n_scored,
-        found.n_expected,
-        found.n_failed,
-        found.n_patients,
-        found.n_seeds,
-        reason,
+        n_scored=found.n_scored,
+        n_expected=found.n_expected,
+        n_failed=found.n_failed,
+        n_missed=about.missed,
+        n_patients=found.n_patients,
+        n_seeds=found.n_seeds,
+        reason=about.reason,
     )
 
 
-def _means(table: pd.DataFrame, grid: dict, tasks: list[dict]) -> dict[tuple, Cell]:
-    """Mean over tasks; `partial` when a task that some method has a figure for is missing."""
+def _means(table: pd.DataFrame, grid: dict, tasks: list[ScoredTask]) -> dict[tuple, Cell]:
+    """Mean over tasks; `partial` when a task is missing for which some method has a value."""
     defined = [any(np.isfinite(cells[i].mean) for cells in grid.values()) for i in range(len(tasks))]
     found = {(row.model, row.initialisation): row for row in mean_over_tasks(table).itertuples()} if len(table) else {}
     means = {}
@@ -193,26 +235,28 @@ def _means(table: pd.DataFrame, grid: dict, tasks: list[dict]) -> dict[tuple, Ce
             n_scored=row.n_scored,
             n_expected=row.n_expected,
             n_failed=row.n_failed,
+            n_missed=sum(cell.n_missed for cell in cells),
             partial=partial,
             reason=f"mean over {row.n_tasks} of {sum(defined)} tasks" if partial else "",
         )
     return means
 
 
-def _ranks(method: Method, cell: Cell) -> bool:
+def comparable(method: Method, cell: Cell) -> bool:
+    """Return whether a cell takes part in rankings: a trained method's own value, over all tasks where it is a mean."""
     return method.trained and cell.state == "ok" and not cell.partial
 
 
-def _placed(rows: list[Row], sign: int) -> list[Row]:
-    """Mark best and second-best of every column; equal values share a place."""
-    columns = [[row.mean for row in rows], *(list(column) for column in zip(*(row.cells for row in rows), strict=True))]
+def _ranked(rows: list[Row], sign: int) -> list[Row]:
+    """Give every comparable cell its rank within the column; equal values share the best rank."""
+    columns = [list(column) for column in zip(*(row.columns for row in rows), strict=True)]
     for i, column in enumerate(columns):
-        eligible = [_ranks(row.method, cell) for row, cell in zip(rows, column, strict=True)]
-        values = sorted({cell.mean * sign for cell, ok in zip(column, eligible, strict=True) if ok})[:2]
-        places = {value: place for place, value in enumerate(values, 1)} if sum(eligible) > 1 else {}
+        values = sorted(
+            cell.mean * sign for row, cell in zip(rows, column, strict=True) if comparable(row.method, cell)
+        )
         columns[i] = [
-            replace(cell, place=places.get(cell.mean * sign, 0)) if ok else cell
-            for cell, ok in zip(column, eligible, strict=True)
+            replace(cell, rank=values.index(cell.mean * sign) + 1) if comparable(row.method, cell) else cell
+            for row, cell in zip(rows, column, strict=True)
         ]
     return [Row(row.method, columns[0][i], [column[i] for column in columns[1:]]) for i, row in enumerate(rows)]
 
@@ -221,11 +265,11 @@ def _data(run: Run, experiment: str) -> str:
     return "synthetic" if run.synthetic(experiment) else "real"
 
 
-def _notes(rows: list[Row], tasks: list[dict], metric: str) -> list[str]:
+def _notes(rows: list[Row], tasks: list[ScoredTask], metric: str) -> list[str]:
     notes = []
     for row in rows:
         for task, cell in zip(tasks, row.cells, strict=True):
-            where, reason = f"{row.method.title}, {task['title']}", cell.reason or "no reason given"
+            where, reason = f"{row.method.title}, {task.title}", cell.reason or "no reason given"
             if cell.state in ("failed", "skipped"):
                 counts = f" (counts as {shown(metric, cell.mean)} {unit_of(metric)})" if np.isfinite(cell.mean) else ""
                 notes.append(f"{where}: {cell.state}{counts}: {reason}")
@@ -238,20 +282,25 @@ def _notes(rows: list[Row], tasks: list[dict], metric: str) -> list[str]:
     for i, task in enumerate(tasks):
         undefined = next((row.cells[i] for row in rows if row.cells[i].state == "not_defined"), None)
         if undefined:
-            notes.append(f"{task['title']}: not defined: {undefined.reason or 'no reason given'}")
+            notes.append(f"{task.title}: not defined: {undefined.reason or 'no reason given'}")
     return notes
 
 
-def _caption(run: Run, experiment: str, metric: str, table: pd.DataFrame) -> str:
+def _caption(run: Run, experiment: str, metric: str) -> str:
     about = METRICS[metric]
     return (
-        f"{run.data_word(experiment)}{experiment.capitalize()} tasks: {about.title} in {unit_of(metric)}, "
-        f"{about.better} is better ({about.definition}). A cell is the mean over structures of the per-structure "
-        f"means over test cases; below it the {100 * CONFIDENCE:.0f} % interval and n scored / n expected (cases x "
-        f"structures x seeds). {_interval_sentence(table, run.seeds(experiment))} Protocol: "
-        f"{run.record['protocol']}. Policy: {policy_text(metric, run.record['policies'])}; not defined and skipped "
-        "are left out. Bold: best, underlined: second-best point estimate among trained methods; the mark alone "
-        f"does not say that a difference is real.{_ceiling_sentence(run, experiment)}"
+        f"{run.data_word(experiment)}{about.title} ({unit_of(metric)}, {about.better} is better) of {experiment} tasks"
+        f", protocol {run.record.protocol}."
+    )
+
+
+def _legend(run: Run, experiment: str, metric: str, table: pd.DataFrame) -> str:
+    about = METRICS[metric]
+    return (
+        f"{about.title}: {about.definition}. A cell is the mean over structures of the means over test cases, with "
+        f"its {100 * CONFIDENCE:.0f} % interval. {_interval_sentence(table, run.seeds(experiment))} Empty and missing "
+        f"masks: {policy_text(metric, run.record.missing_masks)}; not defined and skipped ones are left out."
+        f"{_ceiling_sentence(run, experiment)}"
     )
 
 
@@ -266,7 +315,10 @@ def _ceiling_sentence(run: Run, experiment: str) -> str:
 
 def _interval_sentence(table: pd.DataFrame, seeds: int) -> str:
     spread = f"the spread between {seeds} seeds added" if seeds > 1 else "one seed, so without the spread between seeds"
-    text = "Interval: patients are the unit; misses weighted by mid-P limits, hits by Student's distribution; " + spread
+    text = (
+        "Interval: patients are drawn; missed structures enter by mid-P limits, found ones by Student's distribution; "
+        f"{spread}"
+    )
     seen = table[table["n_patients"] > 1].drop_duplicates("n_patients").sort_values("n_patients")
     if seen.empty:
         return text + "."
@@ -278,106 +330,87 @@ def _interval_sentence(table: pd.DataFrame, seeds: int) -> str:
 
 
 def table_csv(table: Table) -> str:
-    """Return one line per cell; figures in the unit of the column `unit`, blank where there is none."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*_ABOUT_TABLE, *_ABOUT_METHOD, "task", "state", *_FIGURES, *_COUNTS, "place", "reason"])
-    about = [table.data, table.experiment, table.metric, unit_of(table.metric), table.protocol]
+    """Return one line per cell; values in the unit of the column `unit`, blank where there is none."""
+    about = dict(
+        zip(
+            _ABOUT_TABLE,
+            (table.data, table.experiment, table.metric, unit_of(table.metric), table.protocol),
+            strict=True,
+        )
+    )
+    lines = []
     for row in table.rows:
-        method = [*row.method.key, row.method.title, row.method.kind, row.method.fidelity]
-        for name, cell in zip([MEAN, *(task["name"] for task in table.tasks)], [row.mean, *row.cells], strict=True):
-            figures = [_plain(table.metric, getattr(cell, figure)) for figure in _FIGURES]
-            counts = [getattr(cell, count) if name != MEAN or count in _SUMMED else "" for count in _COUNTS]
-            writer.writerow([*about, *method, name, cell.state, *figures, *counts, cell.place or "", cell.reason])
-    return stream.getvalue()
+        method = row.method
+        named = dict(zip(_ABOUT_METHOD, (*method.key, method.title, method.kind, method.fidelity), strict=True))
+        for name, cell in zip([MEAN, *(task.name for task in table.tasks)], row.columns, strict=True):
+            values = {value: _plain(table.metric, getattr(cell, value)) for value in _VALUES}
+            counts = {count: getattr(cell, count) if name != MEAN or count in _SUMMED else "" for count in _COUNTS}
+            lines.append(
+                about
+                | named
+                | {"task": name, "state": cell.state}
+                | values
+                | counts
+                | {"rank": cell.rank or "", "marked": "yes" if cell.marked else "", "reason": cell.reason}
+            )
+    return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 
 def _plain(metric: str, value: float) -> str:
     return "" if not np.isfinite(value) else f"{value * (100 if METRICS[metric].unit == '1' else 1):.4f}"
 
 
-def cell_lines(table: Table, cell: Cell) -> tuple[str, str, str]:
-    """Return what a cell shows: figure or state, interval, n; empty lines where there is nothing to say."""
+class CellText(NamedTuple):
+    """What a cell shows, line by line; empty where there is nothing to say."""
+
+    value: str
+    interval: str
+    as_seen: str
+    rows: str
+    missed: str
+
+
+def cell_text(table: Table, cell: Cell) -> CellText:
+    """Return value or state, interval, the interval as seen (where nothing was missed and it differs), n, missed."""
     count = f"{cell.n_scored}/{cell.n_expected}" if cell.n_expected else ""
     if cell.state != "ok":
-        return STATE_WORDS[cell.state], "", count
+        return CellText(STATE_WORDS[cell.state], "", "", count, "")
     flag = "\u2020" if cell.n_failed or cell.partial else ""
-    return shown(table.metric, cell.mean) + flag, interval_text(table.metric, cell.low, cell.high), count
+    interval = interval_text(table.metric, cell.low, cell.high)
+    seen = interval_text(table.metric, cell.low_as_seen, cell.high_as_seen)
+    as_seen = seen if not cell.n_missed and seen not in (DASH, interval) else ""
+    missed = f"{cell.n_missed} missed" if cell.n_missed else ""
+    return CellText(shown(table.metric, cell.mean) + flag, interval, as_seen, count, missed)
 
 
 def table_markdown(table: Table) -> str:
-    """Return the caption, one markdown table per block and the notes; best in bold, second-best underlined."""
-    head = ["Method", "Fidelity", "Mean over tasks", *(task["title"] for task in table.tasks)]
-    lines = [table.caption, ""]
+    """Return caption, legend, one Markdown table per block and the notes; marked cells in bold."""
+    lines = [_md(table.caption), "", _md(f"{table.legend} {COUNTS_LEGEND}"), ""]
     for title, rows in table.blocks:
-        lines += [f"**{title}**", "", _md_line(head), _md_line(["---", "---", *["---:"] * (len(head) - 2)])]
-        for row in rows:
-            cells = [_md_cell(table, cell) for cell in (row.mean, *row.cells)]
-            lines.append(_md_line([row.method.title, row.method.fidelity, *cells]))
-        lines.append("")
-    return "\n".join([*lines, *(f"- {note}" for note in table.notes)]).rstrip() + "\n"
+        content = [
+            [_md(row.method.title), row.method.fidelity, *(_md_cell(table, cell) for cell in row.columns)]
+            for row in rows
+        ]
+        frame = pd.DataFrame(content, columns=[_md(head) for head in ("Method", "Fidelity", *table.heads)])
+        align = ["left", "left", *["right"] * len(table.heads)]
+        lines += [f"**{title}**", "", frame.to_markdown(index=False, disable_numparse=True, colalign=align), ""]
+    return "\n".join([*lines, *(f"- {_md(note)}" for note in table.notes)]).rstrip() + "\n"
 
 
-def _md_line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _md(text: str) -> str:
+    """Return text that Markdown shows as it is: no HTML, no emphasis, no end of a cell."""
+    text = html.escape(" ".join(text.split()), quote=False)
+    return "".join(f"\\{letter}" if letter in "|*`" else letter for letter in text)
 
 
 def _md_cell(table: Table, cell: Cell) -> str:
-    value, interval, count = cell_lines(table, cell)
-    value = {1: f"**{value}**", 2: f"<u>{value}</u>"}.get(cell.place, value)
-    parts = (value, f"({interval})" if interval else "", f"n {count}" if count else "")
+    text = cell_text(table, cell)
+    value = f"**{text.value}**" if cell.marked else text.value
+    parts = (
+        value,
+        f"({text.interval})" if text.interval else "",
+        f"n {text.rows}" if text.rows else "",
+        f"[{text.as_seen}]" if text.as_seen else "",
+        text.missed,
+    )
     return " ".join(part for part in parts if part)
-
-
-def table_tex(table: Table) -> str:
-    """Return a LaTeX table for booktabs, graphicx (resizebox) and makecell."""
-    head = ["Method", "Fidelity", "Mean over tasks", *(task["title"] for task in table.tasks)]
-    lines = [
-        "% needs \\usepackage{booktabs,graphicx,makecell}",
-        "\\begin{table*}",
-        f"\\caption{{{_tex(table.caption)}}}",
-        f"\\label{{tab:{table.name}}}",
-        "\\resizebox{\\textwidth}{!}{%",
-        f"\\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}",
-        "\\toprule",
-        " & ".join(f"\\makecell{{{_tex(title)}}}" for title in head) + " \\\\",
-    ]
-    for title, rows in table.blocks:
-        lines += ["\\midrule", f"\\multicolumn{{{len(head)}}}{{l}}{{\\emph{{{_tex(title)}}}}} \\\\"]
-        for row in rows:
-            cells = [_tex_cell(table, cell) for cell in (row.mean, *row.cells)]
-            lines.append(" & ".join([_tex(row.method.title), _tex(row.method.fidelity), *cells]) + " \\\\")
-    lines += ["\\bottomrule", "\\end{tabular}}"]
-    lines += ["\\par\\footnotesize " + " ".join(_tex(note) + "." for note in table.notes)] if table.notes else []
-    return "\n".join([*lines, "\\end{table*}"]) + "\n"
-
-
-def _tex_cell(table: Table, cell: Cell) -> str:
-    value, interval, count = (_tex(part) for part in cell_lines(table, cell))
-    value = {1: f"\\textbf{{{value}}}", 2: f"\\underline{{{value}}}"}.get(cell.place, value)
-    small = [f"\\scriptsize {part}" for part in (interval, count) if part]
-    return "\\makecell[r]{" + " \\\\ ".join([value, *small]) + "}"
-
-
-_TEX = {
-    "\\": "\\textbackslash{}",
-    "&": "\\&",
-    "%": "\\%",
-    "$": "\\$",
-    "#": "\\#",
-    "_": "\\_",
-    "{": "\\{",
-    "}": "\\}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "|": "\\textbar{}",
-    "\u2013": "--",
-    "\u2212": "$-$",
-    "\u2020": "$^\\dagger$",
-    "<": "\\textless{}",
-    ">": "\\textgreater{}",
-}
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(letter, letter) for letter in text)

@@ -1,4 +1,4 @@
-"""Where the weights of the runs came from that did not start at random: what matched, by the jobs' match reports."""
+"""Pre-trained weights: where they came from and which tensors matched, from the jobs' match reports."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ HEAD = ["Method", "Source", "Format", "Fraction of the parameters", "Matched", "
 
 
 def transfer_frame(run: Run) -> pd.DataFrame:
-    """Return one row per job that started from weights: source, checksum, fraction (0..1), tensors by fate, probe."""
+    """Return one row per job with pre-trained weights: source, checksum, fraction (0..1), tensors by outcome, probe."""
     rows = [
-        {name: job[name] for name in KEYS}
-        | {name: job["match"].get(name, "") for name in ("source", "format", "sha256", "fraction")}
-        | {name: len(job["match"][name]) for name in COUNTS}
-        | {"probe": " ".join(f"{value:g}" for value in job["match"].get("probe", ()))}
-        for job in run.record["jobs"]
-        if job.get("match")
+        {name: getattr(job, name) for name in KEYS}
+        | {name: getattr(job.match, name) for name in ("source", "format", "sha256", "fraction")}
+        | {name: len(getattr(job.match, name)) for name in COUNTS}
+        | {"probe": " ".join(f"{value:g}" for value in job.match.probe)}
+        for job in run.record.jobs
+        if job.match
     ]
     return pd.DataFrame(rows)
 
 
 def transfer_table(run: Run, frame: pd.DataFrame, csv: str) -> SmallTable:
-    """One row per method; figures that differ between its tasks, folds and seeds are given as a range."""
+    """One row per method; values that differ between its tasks, folds and seeds are given as a range."""
     rows = []
-    for (experiment, model, start), part in frame.groupby(list(KEYS[:3]), sort=False):
+    for (experiment, model, initialisation), part in frame.groupby(list(KEYS[:3]), sort=False):
         sources, probes = part["source"].unique(), part["probe"].unique()
         rows.append(
             [
-                run.method(experiment, (model, start)).title,
+                run.method(experiment, (model, initialisation)).title,
                 sources[0] if len(sources) == 1 else f"{len(sources)} sources",
                 part["format"].iloc[0],
                 _range([f"{100 * fraction:.1f} %" for fraction in part["fraction"].sort_values()]),
@@ -42,9 +42,9 @@ def transfer_table(run: Run, frame: pd.DataFrame, csv: str) -> SmallTable:
         )
     return SmallTable(
         "Pre-trained weights",
-        f"{run.data_word()}Tensors of the network by fate when its weights were loaded: matched as they are, resized, "
-        "missing in the source (new heads among them); unused ones are the source's. Probe: mean, standard deviation, "
-        "smallest and largest logit on a fixed input after loading (docs/pretrained_weights.md).",
+        f"{run.data_word()}Tensors of the network by outcome when its weights were loaded: matched as they are, "
+        "resized, missing in the source (new heads among them); unused ones are the source's. Probe: mean, standard "
+        "deviation, smallest and largest logit on a fixed input after loading (docs/pretrained_weights.md).",
         HEAD,
         rows,
         csv,

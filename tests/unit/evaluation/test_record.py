@@ -1,14 +1,58 @@
-"""The record of a run: no table from two versions of the code, titles that say where weights come from, curves."""
+"""The record of a run: one version of the code, titles of pre-trained weights, curves, times of its own jobs."""
+
+import json
 
 import pytest
 
-from segbench.core.errors import RunFailed
-from segbench.evaluation.record import CURVE_POINTS, _curve, _methods, _objective, _refuse_mixed_code
+from segbench.core.errors import InputError, RunFailed
+from segbench.core.paths import RunPaths
+from segbench.core.run_record import JobRecord
+from segbench.evaluation.record import (
+    CURVE_POINTS,
+    _curve,
+    _methods,
+    _objective,
+    _outcome,
+    _phases,
+    _refuse_mixed_code,
+    _seconds,
+    _wall_seconds,
+)
+from segbench.experiment.jobs import all_jobs
 from tests.unit.training.small_run import config
 
 
+def record(**values) -> JobRecord:
+    """A job record with the values that a test asks for."""
+    plain = {
+        "job": "upstream.uniseg.random.joint.f0.s0",
+        "experiment": "upstream",
+        "model": "uniseg",
+        "initialisation": "random",
+        "scope": "joint",
+        "fold": 0,
+        "seed": 0,
+        "status": "ok",
+        "reason": "",
+        "train_seconds": 0.0,
+        "predict_seconds": 0.0,
+        "score_seconds": 0.0,
+        "process_seconds": 0.0,
+        "iterations": 0,
+        "parameters": 0,
+        "training_code": None,
+        "model_code": None,
+        "match": None,
+        "device": "cpu",
+        "started": 0.0,
+        "finished": 0.0,
+        "curve": None,
+    }
+    return JobRecord(**plain | values)
+
+
 def records(*codes):
-    return [{"model": model, "training_code": shared, "method_code": own} for model, shared, own in codes]
+    return [record(model=model, training_code=shared, model_code=own) for model, shared, own in codes]
 
 
 @pytest.mark.parametrize(
@@ -33,14 +77,14 @@ def test_other_methods_and_untrained_jobs_are_not_mixed():
 
 
 def test_titles_say_where_weights_come_from():
-    transfers = [method for method in _methods(config()) if method["kind"] == "transfer"]
-    titles = {method["initialisation"]: method["title"] for method in transfers}
+    transfers = [method for method in _methods(config()) if method.kind == "transfer"]
+    titles = {method.initialisation: method.title for method in transfers}
     assert titles["scratch"] == "From scratch"
     assert titles["cond_decoder"].startswith("Pre-trained: ")
     assert titles["volume_contrast"] == "Self-supervised: Volume contrast"
     objective = _objective(config(), "volume_contrast")
-    assert objective["kind"] == "self_supervised"
-    assert "CVPR 2024" in objective["citation"]
+    assert objective.kind == "self_supervised"
+    assert "CVPR 2024" in objective.citation
 
 
 def written(path, lines):
@@ -49,16 +93,83 @@ def written(path, lines):
 
 
 def test_a_short_log_is_kept_line_by_line(tmp_path):
-    assert _curve(written(tmp_path / "log.csv", [(5, 1.5), (10, 0.5)])) == {"iteration": [5, 10], "loss": [1.5, 0.5]}
+    assert _curve(written(tmp_path / "log.csv", [(5, 1.5), (10, 0.5)])).model_dump() == {
+        "iteration": (5, 10),
+        "loss": (1.5, 0.5),
+    }
 
 
 def test_a_long_log_becomes_means_of_equally_many_lines(tmp_path):
     lines = 5 * CURVE_POINTS
     curve = _curve(written(tmp_path / "log.csv", [(i, i / 10) for i in range(lines)]))
-    assert len(curve["loss"]) == CURVE_POINTS
-    assert curve["iteration"][:2] == [2, 7]
-    assert curve["loss"] == pytest.approx([i / 10 for i in curve["iteration"]])
+    assert len(curve.loss) == CURVE_POINTS
+    assert curve.iteration[:2] == (2, 7)
+    assert curve.loss == pytest.approx([i / 10 for i in curve.iteration])
 
 
 def test_a_model_without_a_log_has_no_curve(tmp_path):
     assert _curve(tmp_path / "log.csv") is None
+
+
+def test_wall_time_is_the_time_in_which_a_job_was_at_work():
+    day = 86_400.0
+    jobs = [
+        record(started=0.0, finished=100.0, process_seconds=100.0),
+        record(started=60.0, finished=160.0, process_seconds=100.0),  # beside the first
+        record(started=70.0, finished=80.0, process_seconds=10.0),  # within both
+        record(started=day, finished=day + 40.0, process_seconds=40.0),  # a seed that was added a day later
+    ]
+    assert _wall_seconds(jobs) == 200.0
+
+
+def test_a_resumed_job_counts_all_its_attempts():
+    outcome = {"started": 1000.0, "finished": 1030.0, "train_seconds": 90.0}
+    assert _seconds(outcome, at_least=outcome["train_seconds"]) == 90.0
+    assert _seconds({"started": 1000.0, "finished": 1030.0}, at_least=20.0) == 30.0
+    assert _seconds({}) == 0.0
+    assert _wall_seconds([record(started=1000.0, finished=1030.0, process_seconds=90.0)]) == 90.0
+
+
+def benchmark(path, seconds):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"s\th:m:s\n{seconds}\t0:00:01\n")
+
+
+def test_phases_count_the_jobs_and_tasks_of_this_run_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = config()
+    paths, job = RunPaths(settings.run), next(iter(all_jobs(settings))).id
+    resumed = record(job="resumed", train_seconds=500.0)
+    own = record(job=job, train_seconds=50.0, predict_seconds=5.0, score_seconds=1.0)
+    benchmark(paths.benchmark("train", job), 58.0)
+    benchmark(paths.benchmark("train", "resumed"), 20.0)  # its last attempt, shorter than all its training
+    benchmark(paths.benchmark("evaluate", job), 8.0)
+    benchmark(paths.benchmark("train", "upstream.gone.random.joint.f0.s0"), 1000.0)
+    benchmark(paths.benchmark("evaluate", "upstream.gone.random.joint.f0.s0"), 1000.0)
+    benchmark(paths.benchmark("ingest", "a_task_that_was_taken_out"), 1000.0)
+    benchmark(paths.benchmark("ingest", next(iter(settings.tasks)).name), 3.0)
+    benchmark(paths.benchmark("audit", "findings"), 2.0)
+    phases = _phases(settings, paths, [own, resumed])
+    assert phases["training"] == 550.0
+    assert phases["start-up of training and evaluation"] == 8.0 + 2.0
+    assert phases["ingest"] == 3.0
+    assert phases["audit"] == 2.0
+    assert sum(phases.values()) == 550.0 + 5.0 + 1.0 + 10.0 + 3.0 + 2.0
+
+
+@pytest.mark.parametrize("text", ["", '{"status": "ok"', '{"status": "ok", "reason": ""}', "[]"])
+def test_a_damaged_outcome_is_refused(tmp_path, text):
+    (tmp_path / "outcome.json").write_text(text)
+    with pytest.raises(InputError, match=r"outcome\.json.*expected the outcome of a job"):
+        _outcome(tmp_path)
+
+
+def test_an_absent_outcome_is_refused(tmp_path):
+    with pytest.raises(InputError, match="FileNotFoundError"):
+        _outcome(tmp_path)
+
+
+def test_a_whole_outcome_is_returned(tmp_path):
+    outcome = {"status": "ok", "reason": "", "started": 1.0, "finished": 2.0}
+    (tmp_path / "outcome.json").write_text(json.dumps(outcome))
+    assert _outcome(tmp_path) == outcome

@@ -7,13 +7,14 @@ It holds every kind of cell: whole and partly failed, skipped, missing predictio
 from __future__ import annotations
 
 import csv
-import json
 import math
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from segbench.core.files import sha256_of
+from segbench.core.run_record import FORMAT, RunRecord, write_run_record
 from segbench.core.vocabulary import SCORE_COLUMNS
 
 # name, title, modality, structures (name, lesion), difficulty in 0..1, nominal spacing
@@ -64,7 +65,7 @@ DOWNSTREAM_METHODS = [
     ("mean_shape", "none", "Mean shape", "control", "control", 0.5),
     ("empty", "none", "Empty prediction", "control", "control", 0.0),
 ]
-PRETEXT = {
+OBJECTIVE = {
     "experiment": "upstream",
     "model": "restoration",
     "initialisation": "random",
@@ -75,7 +76,7 @@ PRETEXT = {
     "citation": "The paper of restoration",
     "url": "https://example.org/restoration",
 }
-PRETEXT_JOB = {
+OBJECTIVE_JOB = {
     "job": "upstream.restoration.random.joint.f0.s0",
     "experiment": "upstream",
     "model": "restoration",
@@ -89,13 +90,14 @@ PRETEXT_JOB = {
     "predict_seconds": 0.0,
     "iterations": 150,
     "parameters": 400_000,
+    "match": None,
 }
 METRICS = {"dice": "1", "hd95": "mm", "hd95_max": "mm"}
-MISSES = ("reference_empty", "prediction_empty", "prediction_missing", "failed")
-POLICIES = {
-    "dice": {"both_empty": 1, **dict.fromkeys(MISSES, 0)},
-    "hd95": {"both_empty": 0, **dict.fromkeys(MISSES, 200)},
-    "hd95_max": {"both_empty": 0, **dict.fromkeys(MISSES, 200)},
+MISSED = ("reference_empty", "prediction_empty", "prediction_missing", "failed")
+MISSING_MASKS = {
+    "dice": {"both_empty": 1, **dict.fromkeys(MISSED, 0)},
+    "hd95": {"both_empty": 0, **dict.fromkeys(MISSED, 200)},
+    "hd95_max": {"both_empty": 0, **dict.fromkeys(MISSED, 200)},
 }
 
 
@@ -114,15 +116,20 @@ def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, c
                 for seed in seeds if method[3] != "control" else seeds[:1]:
                     rows += _rows(experiment, method, task, seed, cases, rng)
             jobs += _jobs(experiment, method, tasks, seeds, rng)
-    jobs.append(dict(PRETEXT_JOB))
+    jobs.append(dict(OBJECTIVE_JOB))
     for job in jobs:
+        seconds = job["train_seconds"] + job["predict_seconds"]
+        job |= {"score_seconds": 0.5, "process_seconds": seconds + 1.5, "device": "cpu"}
+        job |= {"started": 1767261600.0, "finished": 1767261600.0 + seconds + 1.5}
+        job |= {"training_code": "0" * 16, "model_code": "1" * 16}
         job["curve"] = _curve(rng, job["iterations"] or 1, known=curves and job["iterations"] > 0)
     rows.sort(key=lambda row: tuple(str(row[name]) for name in SCORE_COLUMNS[:12]))
     with open(folder / "scores.csv", "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, SCORE_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    (folder / "run.json").write_text(json.dumps(_record(worlds, jobs, cases), indent=1), encoding="utf-8")
+    record = _record(worlds, jobs, cases) | {"scores_sha256": sha256_of(folder / "scores.csv")}
+    write_run_record(folder / "run.json", RunRecord.model_validate(record, strict=False))
     return folder
 
 
@@ -224,7 +231,7 @@ def _jobs(experiment, method, tasks, seeds, rng):
 
 
 def _match(source):
-    """A match report as a training job stores it; one with a prompt lost inputs."""
+    """A match report as a training job stores it; a source with a prompt lost inputs."""
     resized = ["decoder.up.0.weight"] if source == "uniseg" else []
     return {
         "source": f"upstream.{source}.random.joint.f0.s0",
@@ -248,6 +255,7 @@ def _curve(rng, iterations, *, known):
 
 def _record(worlds, jobs, cases):
     return {
+        "format": FORMAT,
         "run": "toy",
         "description": "Made-up scores for the tests of the report.",
         "synthetic": True,
@@ -264,7 +272,7 @@ def _record(worlds, jobs, cases):
             {
                 "experiment": experiment,
                 "model": model,
-                "initialisation": start,
+                "initialisation": initialisation,
                 "title": title,
                 "kind": kind,
                 "fidelity": fidelity,
@@ -273,7 +281,7 @@ def _record(worlds, jobs, cases):
                 "url": "https://example.org",
             }
             for experiment, _, listed in worlds
-            for model, start, title, kind, fidelity, _ in listed
+            for model, initialisation, title, kind, fidelity, _ in listed
         ],
         "tasks": [
             {
@@ -292,9 +300,9 @@ def _record(worlds, jobs, cases):
             for experiment, tasks, _ in worlds
             for name, title, modality, structures, _, nominal in tasks
         ],
-        "self_supervised": [PRETEXT],
+        "self_supervised": [OBJECTIVE],
         "jobs": jobs,
-        "policies": POLICIES,
+        "missing_masks": MISSING_MASKS,
         "skipped": [
             {
                 "experiment": experiment,
@@ -324,7 +332,7 @@ def _record(worlds, jobs, cases):
             "batch_size": 2,
             "patch_size_zyx": [32, 32, 32],
         },
-        "notices": ["Synthetic data: the volumes were generated; no figure here says anything about patients."],
+        "notices": ["Synthetic data: the volumes were generated; no result here says anything about patients."],
         "audit": {
             "cases": 70,
             "changes": ["T: c1: on both sides, kept in training, removed from test"],

@@ -9,13 +9,16 @@ import os
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from segbench.cli import main
-from segbench.reporting import rank_figures, sentences, statistics
+from segbench.experiment.graph import REPORTING_FILES, REPORTING_FOLDERS
+from segbench.reporting import failures, figures, sentences, statistics
+from segbench.reporting import page as page_module
 from segbench.reporting.page import render
 from segbench.reporting.run import Run
 from segbench.reporting.tables import build_table
@@ -50,13 +53,14 @@ def page(report) -> str:
     return html.unescape((report / "index.html").read_text(encoding="utf-8"))
 
 
-def test_every_promised_file_is_there(report):
+def test_every_expected_file_is_there(report):
     files = set(_digests(report))
     for experiment in ("upstream", "downstream"):
         for metric in ("dice", "hd95"):
             assert {f"tables/{experiment}_{metric}.{kind}" for kind in ("csv", "md", "tex")} <= files
-        for figure in ("dice_cases", "dice_differences", "training", "dice_cost", "dice_rank_stability"):
-            assert {f"figures/{experiment}_{figure}.{kind}" for kind in ("png", "svg")} <= files
+        for name in ("dice_cases", "dice_differences", "training", "dice_cost", "dice_rank_stability"):
+            assert {f"figures/{experiment}_{name}.{kind}" for kind in ("png", "svg")} <= files
+        assert {f"tables/{experiment}_dice_controls.tex", f"tables/{experiment}_dice_failures.csv"} <= files
     assert {"scores.csv", "run.json"} <= files
 
 
@@ -80,9 +84,9 @@ def test_the_page_needs_nothing_from_elsewhere(report, page):
     assert all(source.startswith("data:image/") for source in sources)
 
 
-def test_starting_weights_are_shown_with_what_matched(report, page):
+def test_pretrained_weights_are_shown_with_what_matched(report, page):
     table = page[page.index("<h3>Pre-trained weights</h3>") :]
-    row = re.search(r"<tr><td[^>]*>Pre-trained: UniSeg</td>(.*?)</tr>", table).group(1)
+    row = re.search(r"<tr><th[^>]*>Pre-trained: UniSeg</th>(.*?)</tr>", table).group(1)
     source = "upstream.uniseg.random.joint.f0.s0"
     assert re.findall(r">([^<]+)<", row) == [source, "segbench", "98.0 %", "40", "1", "2", "1", "0.1 1.2 -3.4 5.6"]
     lines = (report / "tables" / "transfers.csv").read_text().splitlines()
@@ -103,10 +107,9 @@ def test_links_to_files_resolve(report, page):
 
 def test_synthetic_is_said_in_title_captions_figures_and_tables(report, page):
     assert "<title>Synthetic data:" in page
-    captions = re.findall(r'<(?:p class="caption"|figcaption)>(.*?)</', page, flags=re.S)
+    captions = re.findall(r'<(?:p class="caption"|figcaption|caption)>(.*?)</', page, flags=re.S)
     assert len(captions) > 15
-    untold = [text for text in captions if "Synthetic data" not in text and not text.startswith("Fidelity")]
-    assert not untold
+    assert not [text for text in captions if "Synthetic data" not in text and not text.startswith("Fidelity")]
     for path in (report / "tables").glob("*.csv"):
         assert all(line.startswith("synthetic,") for line in path.read_text().splitlines()[1:]), path.name
 
@@ -121,7 +124,7 @@ def test_real_data_are_not_called_synthetic(results, tmp_path):
     run = Run(tmp_path)
     assert run.data_word() == ""
     table = build_table(run, "upstream", "dice")
-    assert (table.data, "ynthetic" in table.caption) == ("real", False)
+    assert (table.data, "ynthetic" in table.caption + table.legend) == ("real", False)
 
 
 def test_the_summary_names_the_winner_of_the_table(results, page):
@@ -134,9 +137,10 @@ def test_footer_holds_the_provenance(results, page):
     record = json.loads((results / "run.json").read_text())
     for words in (record["provenance"]["commit"], record["config_sha256"], "torch 2.13.0", "Linux x86_64", "11.0 min"):
         assert words in footer
+    assert f"scores.csv SHA-256 {hashlib.sha256((results / 'scores.csv').read_bytes()).hexdigest()}" in footer
 
 
-def test_cost_section_shows_the_share_outside_training_inference_and_scoring(page):
+def test_cost_section_shows_the_fraction_outside_training_inference_and_scoring(page):
     # phases of the fixture: 520.4 + 61 + 12.5 of 689.1 seconds lie inside
     assert "14 % of the process time lies outside training, inference and scoring" in page
 
@@ -153,10 +157,10 @@ def test_a_report_is_rebuilt_from_itself_and_what_differs_is_named(tmp_path, cap
     (report / "figures" / "upstream_training.svg").unlink()
     (report / "extra.txt").write_text("x")
     assert main(["verify", str(report)]) == 1
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     for words in ("tables/upstream_dice.csv differs", "upstream_training.svg is missing", "extra.txt is not rebuilt"):
-        assert words in told
-    assert "index.html" not in told
+        assert words in message
+    assert "index.html" not in message
     assert main(["verify", str(tmp_path)]) == 2
 
 
@@ -171,7 +175,7 @@ def test_differences_are_positive_where_the_challenger_is_better(results):
     table = statistics.differences(run, "upstream", "hd95")
     hd95 = build_table(run, "upstream", "hd95")
     means = {row.method.title: [row.mean, *row.cells] for row in hd95.rows}
-    columns = [statistics.MEAN_COLUMN, *(task["title"] for task in hd95.tasks)]
+    columns = [statistics.MEAN_COLUMN, *(task.title for task in hd95.tasks)]
     for row in table.itertuples():
         i = columns.index(row.column)
         by_hand = means["Single-task U-Net"][i].mean - means[row.title][i].mean
@@ -201,7 +205,129 @@ def test_a_run_with_one_trained_method_still_renders(tmp_path):
     assert "Fewer than two trained methods: there is nothing to compare." in page
 
 
-def test_runs_of_ranks_that_are_not_told_apart():
-    # 1.0 .. 2.9 lie within 2 of each other, so do 2.5 .. 4.0; 2.9 adds no longer run
-    assert rank_figures.indistinct(np.array([1.0, 2.5, 2.9, 4.0, 9.0]), 2.0) == [(0, 2), (1, 3)]
-    assert rank_figures.indistinct(np.array([1.0, 5.0]), 2.0) == []
+@pytest.fixture
+def without_statistics(monkeypatch):
+    """Renders without the statistics, which take most of the time, for tests of everything else."""
+    monkeypatch.setattr(page_module, "statistics_of", lambda *_: None)
+
+
+def test_rendering_again_removes_what_no_longer_belongs_and_nothing_else(tmp_path, without_statistics):
+    results = write_run(tmp_path / "results", seeds=(0,), cases=3, upstream=2, methods=3)
+    out = tmp_path / "report"
+    render(results, out)
+    assert (out / "tables" / "transfers.csv").exists()
+    stale = ["tables/upstream_nsd.csv", "tables/upstream_nsd_controls.tex", "figures/upstream_nsd_cases.png"]
+    own = ["tables/my_notes.csv", "figures/sketch.svg", "tables/upstream_nsd.txt", "notes.md"]
+    for name in (*stale, *own):
+        (out / name).write_text("x")
+    before = set(_digests(out))
+
+    record = json.loads((results / "run.json").read_text())
+    for part in ("methods", "tasks", "jobs", "skipped"):
+        record[part] = [item for item in record[part] if item["experiment"] == "upstream"]
+    rows = (results / "scores.csv").read_text().splitlines(keepends=True)
+    (results / "scores.csv").write_text("".join(line for line in rows if not line.startswith("downstream")))
+    record["scores_sha256"] = hashlib.sha256((results / "scores.csv").read_bytes()).hexdigest()
+    (results / "run.json").write_text(json.dumps(record))
+    render(results, out)
+    gone = {name for name in before if "downstream" in name} | {"tables/transfers.csv"} | set(stale)
+    assert set(_digests(out)) == before - gone
+
+
+class _Tables(HTMLParser):
+    """Collects, per table, whether it has a caption, and every header cell without a scope."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables, self.captions, self.unscoped = 0, 0, []
+
+    def handle_starttag(self, tag, attrs):
+        self.tables += tag == "table"
+        self.captions += tag == "caption"
+        if tag == "th" and "scope" not in dict(attrs):
+            self.unscoped.append(self.getpos())
+
+
+def test_every_table_has_a_caption_and_every_header_a_scope(report):
+    parser = _Tables()
+    parser.feed((report / "index.html").read_text(encoding="utf-8"))
+    assert parser.tables > 20
+    assert parser.captions == parser.tables
+    assert not parser.unscoped
+
+
+def test_the_first_link_skips_to_the_results(page):
+    body = page[page.index("<body>") :]
+    assert re.search(r'<a class="skip" href="#([^"]+)"', body).group(1) == "summary"
+    assert body.index('class="skip"') < body.index("<nav")
+
+
+def test_names_titles_and_cards_cannot_write_html(tmp_path, without_statistics):
+    results = write_run(tmp_path / "results", seeds=(0,), cases=3, upstream=2, methods=3)
+    record = json.loads((results / "run.json").read_text())
+    evil = "<script>alert('x')</script>\"onload=\"y & z"
+    record["description"] = record["methods"][0]["title"] = record["methods"][0]["citation"] = evil
+    record["tasks"][0]["title"] = record["tasks"][0]["structures"][0]["name"] = record["notices"][0] = evil
+    record["jobs"][0]["reason"], record["jobs"][0]["status"] = evil, "failed"
+    (results / "run.json").write_text(json.dumps(record))
+    render(results, tmp_path / "report")
+    text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert text.count("&lt;script&gt;alert(") > 10
+    assert "<script" not in text
+    assert '"onload="' not in text
+    for path in (tmp_path / "report" / "figures").glob("*.svg"):
+        assert "<script" not in path.read_text()
+
+
+def test_failures_are_counted_on_the_page(results, page):
+    run = Run(results)
+    rows = run.rows[(run.rows["experiment"] == "upstream") & (run.rows["metric"] == "dice")]
+    trained = {method.model for method in run.methods_of("upstream") if method.trained}
+    rows = rows[rows["model"].isin(trained)]
+    answered = rows["status"].isin(("both_empty", "skipped"))
+    zero = ((rows["value"] == 0) | (rows["value"].isna() & ~answered)).sum()
+    missed = rows["status"].isin(("prediction_empty", "prediction_missing", "failed")).sum()
+    assert zero > 0
+    assert missed > 0
+    assert f"{zero} of {len(rows)} Dice rows of trained methods are 0 or without a value: {missed} missed" in page
+    frame = failures.failure_frame(run, "upstream", "dice").set_index("model")
+    own = rows[rows["model"] == "unetr"]
+    assert frame.loc["unetr", "expected"] == len(own)
+    assert frame.loc["unetr", "failed"] == own["status"].isin(("prediction_missing", "failed")).sum() > 0
+
+
+def test_the_hardest_case_is_named(results):
+    run = Run(results)
+    table = build_table(run, "upstream", "dice")
+    values = figures.case_values(run, table)
+    trained = {method.model for method in run.methods_of("upstream") if method.trained}
+    best = values[values["model"].isin(trained)].groupby("case")["scored"].max()
+    hardest = failures.hardest_cases(run, table)
+    assert hardest.rows[0][0] == best.idxmin()
+    assert hardest.rows[0][2] == f"{best.min():.1f}"
+    assert len(hardest.rows) == failures.HARDEST
+
+
+def test_a_report_depends_on_no_file_that_its_fingerprint_leaves_out(tmp_path):
+    """Every file of the checkout that a rendering opens is under the folders whose bytes make it stale."""
+    results = write_run(tmp_path / "results", seeds=(0,), cases=3, upstream=2, methods=3)
+    program = (
+        "import sys; seen = set()\n"
+        "sys.addaudithook(lambda event, args: seen.add(str(args[0])) if event == 'open' else None)\n"
+        "from pathlib import Path\n"
+        "from segbench.reporting import page\n"
+        "page.statistics_of = lambda *_: None\n"
+        f"page.render(Path({str(results)!r}), Path({str(tmp_path / 'report')!r}))\n"
+        "print(*seen, sep='\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
+    opened = {Path(name).resolve() for name in done.stdout.splitlines()}
+    own = [path.relative_to(ROOT) for path in opened if path.is_relative_to(ROOT) and ".venv" not in path.parts]
+    data = {path for path in own if path.suffix not in (".py", ".pyc") and path.suffix}
+    assert {"page.html.j2", "page.css", "measured_coverage.csv", "tables.csv"} <= {path.name for path in data}
+    folders = [Path(folder) for folder in REPORTING_FOLDERS]
+    assert not [
+        path
+        for path in data
+        if path.suffix not in REPORTING_FILES or not any(path.is_relative_to(folder) for folder in folders)
+    ]

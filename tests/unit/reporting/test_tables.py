@@ -1,16 +1,28 @@
-"""Tables: what a cell shows, who is marked, and that csv, markdown and LaTeX tell the same."""
+"""Tables: what a cell shows, how it ranks, and that csv, Markdown and LaTeX say the same."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from segbench.core.errors import InputError
 from segbench.reporting.run import Run
-from segbench.reporting.tables import build_table, interval_text, shown, table_csv, table_markdown, table_tex
+from segbench.reporting.tables import (
+    Row,
+    _ranked,
+    build_table,
+    cell_text,
+    interval_text,
+    shown,
+    table_csv,
+    table_markdown,
+)
 from tests.unit.reporting.synthetic_run import write_run
 
 
@@ -26,22 +38,22 @@ def dice(run):
 
 def _cell(table, model: str, task: str):
     row = next(row for row in table.rows if row.method.model == model)
-    return row.cells[[item["name"] for item in table.tasks].index(task)]
+    return row.cells[[item.name for item in table.tasks].index(task)]
 
 
 def test_cell_is_the_mean_over_structures_of_means_over_cases(run, dice):
     rows = run.rows[
         (run.rows["metric"] == "dice") & (run.rows["model"] == "uniseg") & (run.rows["task"] == "toy_liver")
     ]
-    policy = {"both_empty": 1.0, "reference_empty": 0.0, "prediction_empty": 0.0}
-    values = [policy.get(row.status, row.value) for row in rows.itertuples()]
+    values_of = {"both_empty": 1.0, "reference_empty": 0.0, "prediction_empty": 0.0}
+    values = [values_of.get(row.status, row.value) for row in rows.itertuples()]
     by_hand = rows.assign(counted=values).groupby("structure")["counted"].mean().mean()
     assert _cell(dice, "uniseg", "toy_liver").mean == pytest.approx(by_hand, rel=1e-12)
 
 
 def test_failed_skipped_partial_and_undefined_cells_say_so(run, dice):
     failed = _cell(dice, "unetr", "toy_colon")
-    assert (failed.state, failed.mean, failed.place) == ("failed", 0.0, 0)
+    assert (failed.state, failed.mean, failed.rank) == ("failed", 0.0, 0)
     assert failed.reason == "RunFailed: the loss is nan at step 40"
     skipped = _cell(dice, "nnformer", "toy_brain")
     assert skipped.state == "skipped"
@@ -55,27 +67,45 @@ def test_failed_skipped_partial_and_undefined_cells_say_so(run, dice):
     assert "nnFormer: mean over 10 of 11 tasks, therefore not ranked on the mean" in notes
 
 
-@pytest.mark.parametrize(("metric", "best"), [("dice", max), ("hd95", min)])
-def test_best_and_second_are_marked_among_trained_methods_only(run, metric, best):
+@pytest.mark.parametrize(("metric", "sign"), [("dice", -1), ("hd95", 1)])
+def test_ranks_are_by_mean_among_trained_methods_only_and_mark_nothing(run, metric, sign):
     table = build_table(run, "upstream", metric)
     assert {row.method.model for row in table.rows if not row.method.trained} >= {"oracle", "empty"}
-    for i in range(len(table.tasks)):
-        column = [(row.method, row.cells[i]) for row in table.rows]
-        eligible = [cell.mean for method, cell in column if method.trained and cell.state == "ok"]
-        assert all(cell.place == 0 for method, cell in column if not method.trained)
-        if not eligible:
-            assert all(cell.place == 0 for _, cell in column)
-            continue
-        first = [cell.mean for _, cell in column if cell.place == 1]
-        second = [cell.mean for _, cell in column if cell.place == 2]
-        assert first == [best(eligible)]
-        assert second == [best(value for value in eligible if value != first[0])]
+    for i in range(len(table.tasks) + 1):
+        column = [(row.method, row.columns[i]) for row in table.rows]
+        assert all(cell.rank == 0 for method, cell in column if not method.trained)
+        assert not any(cell.marked for _, cell in column)
+        ranked = sorted((cell.rank, sign * cell.mean) for _, cell in column if cell.rank)
+        assert [rank for rank, _ in ranked] == list(range(1, len(ranked) + 1))
+        assert [value for _, value in ranked] == sorted(value for _, value in ranked)
+
+
+def test_equal_means_share_the_best_rank(dice):
+    row = dice.ranking()[0]
+    rows = [Row(row.method, replace(row.mean, mean=mean), row.cells) for mean in (0.5, 0.7, 0.7, 0.2)]
+    assert [row.mean.rank for row in _ranked(rows, -1)] == [3, 1, 1, 4]
+
+
+def test_missed_structures_stand_in_the_cell(run, dice):
+    cell = _cell(dice, "unetr", "toy_liver")
+    rows = run.rows[(run.rows["model"] == "unetr") & (run.rows["task"] == "toy_liver") & (run.rows["metric"] == "dice")]
+    missed = rows["status"].isin(("prediction_empty", "prediction_missing", "failed")).sum()
+    assert cell.n_missed == missed == 4
+    assert cell_text(dice, cell).missed == "4 missed"
+    assert cell_text(dice, cell).as_seen == ""
+
+
+def test_the_interval_as_seen_stands_beside_the_other_where_nothing_was_missed(dice):
+    cell = _cell(dice, "uniseg", "toy_liver")
+    text = cell_text(dice, cell)
+    assert cell.n_missed == 0
+    assert text.as_seen == interval_text("dice", cell.low_as_seen, cell.high_as_seen) != text.interval
 
 
 def test_a_mean_over_fewer_tasks_is_not_ranked(dice):
     mean = next(row.mean for row in dice.rows if row.method.model == "nnformer")
     assert mean.partial
-    assert mean.place == 0
+    assert mean.rank == 0
     assert "nnformer" not in [row.method.model for row in dice.ranking()]
     values = [row.mean.mean for row in dice.ranking()]
     assert values == sorted(values, reverse=True)
@@ -86,22 +116,15 @@ def test_an_undefined_task_does_not_make_every_mean_partial(run):
     assert not next(row.mean for row in hd95.rows if row.method.model == "uniseg").partial
 
 
-def test_caption_states_everything_a_reader_needs(dice):
-    for words in (
-        "Synthetic data",
-        "Dice in %",
-        "higher is better",
-        "95 % interval",
-        "n scored / n expected",
-        "Protocol: seeded",
-        "failed counts as 0",
-        "between 2 seeds",
-        "patients",
-    ):
+def test_caption_is_one_line_and_the_legend_says_the_rest(dice):
+    for words in ("Synthetic data", "Dice (%, higher is better)", "upstream tasks", "protocol seeded"):
         assert words in dice.caption
+    assert len(dice.caption) < 120
+    for words in ("95 % interval", "failed counts as 0", "between 2 seeds", "patients", "mid-P"):
+        assert words in dice.legend
 
 
-def test_csv_has_one_line_per_cell_with_the_figures_of_the_table(dice):
+def test_csv_has_one_line_per_cell_with_the_values_of_the_table(dice):
     lines = list(csv.DictReader(io.StringIO(table_csv(dice))))
     assert len(lines) == len(dice.rows) * (len(dice.tasks) + 1)
     assert {line["data"] for line in lines} == {"synthetic"}
@@ -114,19 +137,26 @@ def test_csv_has_one_line_per_cell_with_the_figures_of_the_table(dice):
     assert (skipped["mean"], skipped["reason"]) == ("", "accepts 1 input channel, the task has 4")
 
 
-def test_markdown_and_latex_show_every_method_and_mark_the_best(dice):
-    markdown, tex = table_markdown(dice), table_tex(dice)
+def test_markdown_shows_every_method_and_bold_only_where_a_cell_is_marked(dice):
     best = dice.ranking()[0]
-    value = shown("dice", best.mean.mean)
-    assert f"**{value}**" in markdown
-    assert f"\\textbf{{{value}}}" in tex
-    assert "failed" in markdown
-    assert "failed" in tex
-    for row in dice.rows:
-        assert row.method.title in markdown
-        assert row.method.title in tex
-    assert tex.count("{") == tex.count("}")
-    assert "%" not in tex.replace("\\%", "").replace("% needs", "").replace("{!}{%", "")
+    rows = [
+        replace(row, mean=replace(row.mean, marked=True)) if row.method == best.method else row for row in dice.rows
+    ]
+    text = table_markdown(replace(dice, rows=rows))
+    assert f"**{shown('dice', best.mean.mean)}**" in text
+    assert "**8" not in table_markdown(dice)
+    assert all(row.method.title in text for row in dice.rows)
+    assert "failed" in text
+
+
+def test_names_cannot_break_markdown(dice):
+    hostile = "<script>alert(1)</script> | *x* `y`\n# z"
+    method = dice.rows[0].method.model_copy(update={"title": hostile})
+    text = table_markdown(replace(dice, rows=[replace(dice.rows[0], method=method)]))
+    assert "<script" not in text
+    line = next(line for line in text.splitlines() if "alert" in line)
+    assert line.replace("\\|", "").count("|") == len(dice.tasks) + 4
+    assert "\\*x\\* \\`y\\` # z" in line
 
 
 def test_values_are_shown_in_the_unit_of_the_table():
@@ -143,5 +173,36 @@ def test_a_folder_without_a_run_is_the_users_problem(tmp_path):
     with pytest.raises(InputError, match=r"run\.json"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text('{"run": "x"}')
-    with pytest.raises(InputError, match="methods"):
+    with pytest.raises(InputError, match="no format version"):
         Run(tmp_path)
+
+
+def edited(folder, tmp_path, change):
+    """A folder whose rows were changed by hand."""
+    rows = pd.read_csv(folder / "scores.csv", dtype=str, keep_default_na=False)
+    change(rows).to_csv(tmp_path / "scores.csv", index=False, lineterminator="\n")
+    (tmp_path / "run.json").write_bytes((folder / "run.json").read_bytes())
+    with pytest.raises(InputError) as caught:
+        Run(tmp_path)
+    return str(caught.value)
+
+
+def test_rows_that_are_not_those_of_the_record_are_refused(tmp_path):
+    folder = write_run(tmp_path / "toy", seeds=(0,), cases=2, upstream=2, methods=3)
+    raised = edited(folder, tmp_path, lambda rows: rows.assign(value=rows["value"].replace("0", "0.25")))
+    assert "SHA-256" in raised
+    assert "run.json was written for" in raised
+    assert "no row of the method upstream/uniseg/random" in edited(
+        folder, tmp_path, lambda rows: rows[(rows["model"] != "uniseg") | (rows["experiment"] != "upstream")]
+    )
+    assert "rows of the task upstream/other" in edited(
+        folder, tmp_path, lambda rows: rows.assign(task=rows["task"].replace("toy_liver", "other"))
+    )
+
+
+def test_a_metric_without_a_rule_for_missing_masks_is_read(tmp_path):
+    folder = write_run(tmp_path / "toy", seeds=(0,), cases=2, upstream=2, methods=3)
+    record = json.loads((folder / "run.json").read_text())
+    del record["missing_masks"]["hd95_max"]
+    (folder / "run.json").write_text(json.dumps(record))
+    assert "hd95_max" in Run(folder).metrics

@@ -1,0 +1,179 @@
+"""Figures: column widths, readable text, fixed colours, limits that hold every value, bold only for decisions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.text import Text
+
+from segbench.core.run_record import Method
+from segbench.reporting import figures, rank_figures
+from segbench.reporting.run import Run
+from segbench.reporting.statistics import differences, reference_method, statistics_of
+from segbench.reporting.style import GREY, SMALLEST_PT, WIDTH_MM, finish, fixed_jitter, method_styles
+from segbench.reporting.tables import build_table
+from tests.unit.reporting.synthetic_run import write_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    return Run(write_run(tmp_path_factory.mktemp("figures") / "toy", seeds=(0,), cases=9, upstream=3, methods=12))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Every figure as it is about to be written, after its layout is settled."""
+    kept = []
+
+    def keep(figure, name, caption, *, width="double"):
+        figure.draw_without_rendering()
+        kept.append((figure, width))
+        return finish(figure, name, caption, width=width)
+
+    monkeypatch.setattr(figures, "finish", keep)
+    monkeypatch.setattr(rank_figures, "finish", keep)
+    return kept
+
+
+def draw_all(run, experiment):
+    table = build_table(run, experiment, "dice")
+    statistics = statistics_of(run, experiment, "dice")
+    return [
+        figures.case_plot(run, table),
+        figures.case_plot(run, build_table(run, experiment, "hd95")),
+        figures.difference_plot(
+            run,
+            experiment,
+            differences(run, experiment, "dice"),
+            reference=reference_method(run, experiment).title,
+        ),
+        figures.cost_plot(run, table),
+        figures.training_plot(run, experiment),
+        rank_figures.critical_difference_plot(run, statistics),
+        rank_figures.rank_stability_plot(run, statistics),
+    ]
+
+
+def test_figures_have_the_width_of_a_column_and_no_text_below_seven_points(run, drawn):
+    draw_all(run, "upstream")
+    assert len(drawn) == 7
+    for figure, width in drawn:
+        assert figure.get_size_inches()[0] * 25.4 == pytest.approx(WIDTH_MM[width])
+        texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
+        assert texts
+        assert min(text.get_fontsize() for text in texts) >= SMALLEST_PT >= 7
+
+
+def test_nothing_leaves_the_figure(run, drawn):
+    draw_all(run, "downstream")  # the longest titles
+    for figure, _ in drawn:
+        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert box.x0 >= -0.02
+        assert box.y0 >= -0.02
+        assert box.x1 <= width + 0.02
+        assert box.y1 <= height + 0.02
+
+
+@pytest.mark.parametrize("metric", ["dice", "hd95"])
+def test_the_limits_hold_every_case_and_every_interval(run, drawn, metric):
+    table = build_table(run, "upstream", metric)
+    figures.case_plot(run, table)
+    low, high = drawn[0][0].axes[0].get_xlim()
+    factor = 100 if metric == "dice" else 1
+    values = figures.case_values(run, table)["scored"]
+    limits = [cell.high * factor for row in table.rows for cell in row.cells if np.isfinite(cell.high)]
+    assert low <= min(values)
+    assert high >= max(*values, *limits)
+    for axis in drawn[0][0].axes[:3]:
+        assert axis.get_xlim() == (low, high)
+
+
+def test_a_case_figure_shows_every_case_once(run, drawn):
+    table = build_table(run, "upstream", "dice")
+    figures.case_plot(run, table)
+    points = sum(len(collection.get_offsets()) for axis in drawn[0][0].axes for collection in axis.collections)
+    assert points == len(figures.case_values(run, table))
+
+
+def method(experiment, model, initialisation, kind):
+    return Method(
+        experiment=experiment,
+        model=model,
+        initialisation=initialisation,
+        title=f"{model} {initialisation}",
+        kind=kind,
+        fidelity="concept",
+        options_text="",
+        citation="",
+        url="",
+    )
+
+
+def test_a_method_has_one_colour_on_the_whole_page():
+    styles = method_styles(
+        [
+            method("upstream", "uniseg", "random", "universal"),
+            method("upstream", "single_task", "random", "single_task"),
+            method("upstream", "empty", "none", "control"),
+            method("downstream", "single_task", "scratch", "transfer"),
+            method("downstream", "single_task", "volume_contrast", "transfer"),
+            method("downstream", "single_task", "uniseg", "transfer"),
+            method("downstream", "empty", "none", "control"),
+            method("upstream", "volume_contrast", "random", "self_supervised"),
+        ]
+    )
+    assert styles["downstream", "single_task", "uniseg"] == styles["upstream", "uniseg", "random"]
+    assert styles["downstream", "single_task", "scratch"] == styles["upstream", "single_task", "random"]
+    assert styles["downstream", "single_task", "volume_contrast"] == styles["upstream", "volume_contrast", "random"]
+    assert styles["upstream", "empty", "none"] == styles["downstream", "empty", "none"]
+    assert styles["upstream", "empty", "none"]["color"] == GREY
+
+
+@pytest.mark.parametrize("count", [7, 20])
+def test_methods_of_an_experiment_differ_in_colour_or_marker(count):
+    methods = [method("upstream", f"model_{i}", "random", "universal") for i in range(count)]
+    methods += [method("downstream", "model_1", name, "transfer") for name in ("scratch", "model_1", "model_2")]
+    styles = method_styles(methods)
+    for experiment in ("upstream", "downstream"):
+        own = [tuple(style.items()) for key, style in styles.items() if key[0] == experiment]
+        assert len(set(own)) == len(own)
+
+
+def test_a_difference_is_bold_only_by_decision(run, drawn):
+    table = differences(run, "upstream", "dice").assign(low=0.5, high=0.9, transfer="not shown")
+    chosen = table.index[3]
+    table.loc[chosen, "transfer"] = "negative"
+    figures.difference_plot(run, "upstream", table, reference="R")
+    axis = drawn[0][0].axes[0]
+    bold = [text.get_position() for text in axis.texts if text.get_fontweight() == "bold"]
+    titles, columns = list(dict.fromkeys(table["title"])), list(dict.fromkeys(table["column"]))
+    row = table.loc[chosen]
+    assert bold == [(titles.index(row["title"]) + 0.5, columns.index(row["column"]) + 0.5)]
+
+
+def test_the_diagram_names_every_method_with_its_rank_and_joins_what_is_not_distinguishable():
+    ranks = pd.Series({"b": 2.5, "a": 1.0, "c": 2.6})
+    p_values = pd.DataFrame(
+        [[1, 0.01, 0.9], [0.01, 1, 0.01], [0.9, 0.01, 1]], index=list("bac"), columns=list("bac"), dtype=float
+    )
+    titles = {"a": "Model A", "b": "Model B", "c": "Model C"}
+    colours = {"a": "#ff0000", "b": "#00ff00", "c": "#0000ff"}
+    figure = rank_figures.critical_difference_figure(ranks, p_values, titles=titles, colours=colours)
+    words = {text.get_text().strip() for text in figure.axes[0].texts}
+    assert words == {"Model A  1.00", "Model B  2.50", "2.60  Model C"}
+    bars = [line.get_xdata() for line in figure.axes[0].lines if line.get_linewidth() == 2.5]
+    assert [sorted(bar) for bar in bars] == [[2.5, 2.6]]
+    plt.close(figure)
+
+
+def test_the_jitter_is_the_same_every_time_and_leaves_the_generator_alone():
+    np.random.seed(5)
+    expected = np.random.random(3)
+    np.random.seed(5)
+    with fixed_jitter():
+        first = np.random.random()
+    with fixed_jitter():
+        assert np.random.random() == first
+    assert np.array_equal(np.random.random(3), expected)
