@@ -175,15 +175,11 @@ def correct(table: pd.DataFrame, *, reference: str | None, rule: Rule, alpha: fl
             later = (smallest[:, None] <= smallest[None, :]).sum(axis=1)
             table.loc[tested, "attainable_p_holm"] = np.minimum(1.0, smallest * later)
     table["can_be_significant"] = table["attainable_p_holm"] < alpha
+    lower = table["lower_is_better"].astype(bool)
+    signs = zip(table["sign_of_mean"].astype(int), table["sign_of_ranks"].astype(int), strict=True)
     table["better"] = [
-        decide(
-            row.p_holm,
-            Directions(row.sign_of_mean, row.sign_of_ranks),
-            rule=rule,
-            alpha=alpha,
-            lower_is_better=row.lower_is_better,
-        )
-        for row in table.itertuples()
+        decide(float(p_value), Directions(mean, ranks), rule=rule, alpha=alpha, lower_is_better=lower_is_better)
+        for p_value, (mean, ranks), lower_is_better in zip(table["p_holm"], signs, lower, strict=True)
     ]
     table["significant"] = table["better"].isin(("a", "b"))
     return table
