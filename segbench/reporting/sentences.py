@@ -51,7 +51,7 @@ def verdict_text(found: dict) -> str:
         return "how sure that is cannot be said"
     if found["low"] > 0 or found["high"] < 0:
         return "the interval excludes 0"
-    return "the interval includes 0, so the two are not told apart"
+    return "the interval includes 0, so the two are not distinguishable"
 
 
 def winner_sentence(table: Table, statistics: Statistics | None) -> str:
@@ -86,7 +86,8 @@ def winner_sentence(table: Table, statistics: Statistics | None) -> str:
     stable = statistics.stability
     first = stable[(stable["task"] == ALL_TASKS) & (stable["method"] == label_of(best.method))]
     if len(first):
-        text += f". It ranks first in {100 * first['p_first'].iloc[0]:.0f} % of bootstrap samples"
+        given = "" if statistics.n_seeds > 1 else ", given these weights"
+        text += f". It ranks first in {100 * first['p_first'].iloc[0]:.0f} % of bootstrap samples{given}"
     return text + "."
 
 

@@ -46,6 +46,7 @@ class Statistics:
     sensitivity: pd.DataFrame
     detectable: pd.DataFrame
     variance: pd.DataFrame
+    n_seeds: int = 1
 
 
 def conventions(run: Run) -> list[str]:
@@ -111,6 +112,7 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
         sensitivity=policy_sensitivity(rows, **options),
         detectable=detectable_per_task(paired),
         variance=variance_split(rows, **options),
+        n_seeds=int(rows.groupby(["model", "initialisation"])["seed"].nunique().min()),
     )
 
 
