@@ -40,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="METRIC=HALF_WIDTH",
         help="region of practical equivalence in the metric's unit; repeat",
     )
+    parser.add_argument("--reference", metavar="METHOD", help="method that every other one is tested against first")
+    parser.add_argument(
+        "--decision-rule",
+        choices=("mean", "ranks"),
+        default="mean",
+        help="what decides which method is better: the mean difference or the signed ranks",
+    )
     parser.add_argument("--alpha", type=float, default=0.05, help="level of tests and intervals")
     parser.add_argument("--resamples", type=int, default=2000, help="draws of the bootstrap")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws")
@@ -52,14 +59,29 @@ def run(args: argparse.Namespace) -> int:
     from segbench.core.errors import Problem, raise_problems, suggestion
     from segbench.stats.comparison import Options, compare
     from segbench.stats.longtable import read_long
+    from segbench.stats.methods import method_labels
 
     rows = read_long(args.scores, lower_is_better=args.lower_is_better, higher_is_better=args.higher_is_better)
     present = rows["metric"].drop_duplicates().tolist()
     policies, policy_problems = parse_policies(args.policy, present)
     rope, rope_problems = parse_equivalence(args.equivalence, present)
     models = rows["model"].unique()
+    methods = method_labels(rows).drop_duplicates().tolist()
+    known_reference = args.reference is None or args.reference in methods
     raise_problems(
         [
+            *(
+                []
+                if known_reference
+                else [
+                    Problem(
+                        f"--reference {args.reference}",
+                        "not in the table",
+                        "a method of the table",
+                        suggestion(args.reference, methods),
+                    )
+                ]
+            ),
             *(
                 Problem(f"--metric {name}", "not in the table", "a metric of the table", suggestion(name, present))
                 for name in args.metric
@@ -95,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         rope=rope,
         resamples=args.resamples,
         seed=args.seed,
+        reference=args.reference,
+        rule=args.decision_rule,
         universal=args.universal,
         single=args.single,
         synthetic=[task for task in rows["task"].unique() if cards.get(task, {}).get("synthetic")],

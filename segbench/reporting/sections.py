@@ -13,6 +13,7 @@ from segbench.reporting.run import CONFIDENCE, Run
 from segbench.reporting.sentences import number, p_text, points, seconds_text, titled
 from segbench.reporting.statistics import Statistics, pair_over_tasks
 from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
+from segbench.stats.decision import CONFLICTING, RULE_TEXT
 from segbench.stats.published import check_published
 from segbench.stats.ranking import ALL_TASKS
 
@@ -25,6 +26,7 @@ PAIR_HEAD = [
     "95 % interval",
     "First significantly better on",
     "Second significantly better on",
+    "Conflicting on",
     "Smallest Holm p",
     "Posterior: first better",
     "equivalent",
@@ -72,7 +74,7 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
                 statistics.titles[b],
                 f"{shown(metric, found['difference'], sign=True)}",
                 interval_text(metric, found["low"], found["high"], sign=True),
-                *(str(int((part["better"] == side).sum())) for side in "ab"),
+                *(str(int((part["better"] == outcome).sum())) for outcome in ("a", "b", CONFLICTING)),
                 p_text(part["p_holm"].min()),
                 *(
                     str(int(verdicts.get(word, 0)))
@@ -80,12 +82,15 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
                 ),
             ]
         )
-    half, family = statistics.paired["region"].iloc[0], int(statistics.paired["family"].iloc[0])
+    half, rule = statistics.paired["region"].iloc[0], statistics.paired["rule"].iloc[0]
+    families = statistics.paired.groupby("family_name", sort=False)["family"].first()
+    family_text = "; ".join(f"{name}: {count} tests" for name, count in families.items())
     return SmallTable(
         "Paired comparisons",
         f"{run.data_word(statistics.experiment)}First minus second method, {METRICS[metric].title} in "
-        f"{points(metric)}, mean over tasks with 95 % interval; patients are paired. Significant: tasks on which "
-        f"Wilcoxon's signed-rank test finds a difference at 5 % after Holm over all {family} pairs and tasks. "
+        f"{points(metric)}, mean over tasks with 95 % interval; patients are paired. Significant: tasks on which the "
+        f"{RULE_TEXT[rule]} finds a difference at 5 % after Holm ({family_text}). Conflicting: tasks on which the mean "
+        "and the ranks point to different methods, so that no method is named better. "
         "Posterior: tasks on which the Bayesian signed-rank test is more than 95 % sure, equivalent within "
         f"{shown(metric, half)} {points(metric)}.{_reach(statistics.paired)}",
         PAIR_HEAD,
@@ -95,15 +100,16 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
 
 
 def _reach(paired: pd.DataFrame) -> str:
-    """Say so when no outcome could have been significant: the exact test's smallest p value is 2 / 2^n."""
-    patients, family = int(paired["n_patients"].max()), int(paired["family"].iloc[0])
-    smallest = 2.0 ** (1 - patients)
-    if smallest * family < ALPHA:
+    """Name the tasks whose patients cannot give a significant result, whatever the outcome."""
+    tests = paired.dropna(subset=["attainable_p_holm"])
+    blind = tests[~tests["can_be_significant"]].drop_duplicates("task")
+    if blind.empty:
         return ""
-    return (
-        f" With at most {patients} patients per task the smallest possible p value is {smallest:.2g}: after Holm over "
-        f"{family} tests nothing could be significant here, so its absence says nothing."
+    named = ", ".join(
+        f"{row.task} ({row.n_patients} patients: {row.attainable_p_holm:.2g} of {row.family} tests)"
+        for row in blind.itertuples()
     )
+    return f" Significance is impossible on {named}: the value is the smallest that p after Holm can take there."
 
 
 def ranking_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:

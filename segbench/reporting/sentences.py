@@ -7,8 +7,8 @@ import pandas as pd
 
 from segbench.metrics.registry import METRICS
 from segbench.reporting.run import Run
-from segbench.reporting.statistics import MEAN_COLUMN, Statistics, label_of, pair_over_tasks
-from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
+from segbench.reporting.statistics import MEAN_COLUMN, WEAK_CONTROLS, Statistics, label_of, pair_over_tasks
+from segbench.reporting.tables import DASH, Table, direction, interval_text, shown, unit_of
 from segbench.stats.ranking import ALL_TASKS
 
 NO_INTERVAL = "no interval: a task has fewer than two patients"
@@ -51,7 +51,7 @@ def verdict_text(found: dict) -> str:
         return "how sure that is cannot be said"
     if found["low"] > 0 or found["high"] < 0:
         return "the interval excludes 0"
-    return "the interval includes 0, so the two are not told apart"
+    return "the interval includes 0, so the two are not distinguishable"
 
 
 def winner_sentence(table: Table, statistics: Statistics | None) -> str:
@@ -60,6 +60,15 @@ def winner_sentence(table: Table, statistics: Statistics | None) -> str:
     if not ranking:
         return "No trained method has a comparable mean over tasks."
     best = ranking[0]
+    sign = direction(table.metric)
+    weak = [row for row in table.rows if not row.method.trained and row.method.model in WEAK_CONTROLS]
+    weak = [row for row in weak if np.isfinite(row.mean.mean)]
+    above = [row.method.title for row in weak if best.mean.mean * sign >= row.mean.mean * sign]
+    if above:
+        return (
+            f"No method is named best: the highest-ranked one, {best.method.title} "
+            f"({shown(table.metric, best.mean.mean)} {unit}), is not better than {' and '.join(above)}."
+        )
     known = np.isfinite(best.mean.low) and np.isfinite(best.mean.high)
     limits = f"95 % interval {interval_text(table.metric, best.mean.low, best.mean.high)}" if known else NO_INTERVAL
     count = sum(np.isfinite(cell.mean) for cell in best.cells)
@@ -77,7 +86,8 @@ def winner_sentence(table: Table, statistics: Statistics | None) -> str:
     stable = statistics.stability
     first = stable[(stable["task"] == ALL_TASKS) & (stable["method"] == label_of(best.method))]
     if len(first):
-        text += f". It ranks first in {100 * first['p_first'].iloc[0]:.0f} % of bootstrap samples"
+        given = "" if statistics.n_seeds > 1 else ", given these weights"
+        text += f". It ranks first in {100 * first['p_first'].iloc[0]:.0f} % of bootstrap samples{given}"
     return text + "."
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from segbench.metrics.registry import METRICS
 from segbench.reporting.run import Method, Run
 from segbench.reporting.tables import Table, direction
+from segbench.stats.decision import CONFLICTING, Rule, oriented
 from segbench.stats.methods import method_labels
 from segbench.stats.paired import detectable_per_task, paired_table, variance_split
 from segbench.stats.ranking import (
@@ -44,6 +45,7 @@ class Statistics:
     sensitivity: pd.DataFrame
     detectable: pd.DataFrame
     variance: pd.DataFrame
+    n_seeds: int = 1
 
 
 def conventions(run: Run) -> list[str]:
@@ -55,6 +57,11 @@ def label_of(method: Method) -> str:
     """Return the name that segbench.stats gives a method."""
     frame = pd.DataFrame({"model": [method.model], "initialisation": [method.initialisation]})
     return method_labels(frame).iloc[0]
+
+
+def decision_rule(run: Run) -> Rule:
+    """Return the decision rule that config names."""
+    return run.record.statistics.decision_rule
 
 
 def trained_rows(run: Run, experiment: str) -> pd.DataFrame:
@@ -76,7 +83,10 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
     if rows.groupby(["model", "initialisation"]).ngroups < 2:
         return None
     options = {"metric": metric, "policies": run.record.missing_masks}
-    paired = paired_table(rows, **options)
+    reference = reference_method(run, experiment)
+    paired = paired_table(
+        rows, **options, reference=None if reference is None else label_of(reference), rule=decision_rule(run)
+    )
     ranks = rank_table(rows, **options, paired=paired)
     distribution = rank_distribution(rows, **options, resamples=RESAMPLES)
     universes = multiverse(rows, metrics=conventions(run), policies=run.record.missing_masks)
@@ -95,6 +105,7 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
         sensitivity=policy_sensitivity(rows, **options),
         detectable=detectable_per_task(paired),
         variance=variance_split(rows, **options),
+        n_seeds=int(rows.groupby(["model", "initialisation"])["seed"].nunique().min()),
     )
 
 
@@ -145,13 +156,22 @@ def differences(run: Run, experiment: str, metric: str) -> pd.DataFrame:
 
 
 def _against(run: Run, experiment: str, metric: str, reference: Method, challengers: list[Method]) -> pd.DataFrame:
-    """Paired table of every challenger against the reference; Holm over challengers and tasks."""
-    pairs = [(label_of(method), label_of(reference)) for method in challengers]
+    """Rows of the challengers in the primary family: every trained method against the reference on every task."""
+    others = [method for method in run.methods_of(experiment) if method.trained and method != reference]
+    pairs = [(label_of(method), label_of(reference)) for method in others]
     rows = trained_rows(run, experiment)
-    table = paired_table(rows, metric=metric, policies=run.record.missing_masks, pairs=pairs)
+    table = paired_table(
+        rows,
+        metric=metric,
+        policies=run.record.missing_masks,
+        pairs=pairs,
+        reference=label_of(reference),
+        rule=decision_rule(run),
+    )
     if table.empty:
         return table
-    words = {"a": "positive", "b": "negative", "": "not shown"}
+    words = {"a": "positive", "b": "negative", CONFLICTING: CONFLICTING, "": "not shown"}
+    table = table[table["method_a"].isin([label_of(method) for method in challengers])]
     return table.assign(label=table["method_a"], transfer=table["better"].map(words))
 
 
@@ -172,12 +192,7 @@ def over_tasks(table: pd.DataFrame) -> dict[str, float]:
 
 def pair_over_tasks(statistics: Statistics, first: str, second: str) -> dict[str, float]:
     """Return first minus second over tasks (see `over_tasks`), from the paired table whichever way round it is."""
-    paired = statistics.paired
-    straight = paired[(paired["method_a"] == first) & (paired["method_b"] == second)]
-    if len(straight):
-        return over_tasks(straight)
-    turned = over_tasks(paired[(paired["method_a"] == second) & (paired["method_b"] == first)])
-    return {"difference": -turned["difference"], "low": -turned["high"], "high": -turned["low"]}
+    return over_tasks(oriented(statistics.paired, first, second))
 
 
 def beaten_by_controls(table: Table) -> pd.DataFrame:

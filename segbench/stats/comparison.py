@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from segbench.stats.aggregate import cells, mean_over_tasks, structure_cells
+from segbench.stats.decision import DEFAULT_RULE, RULE_TEXT, Rule
 from segbench.stats.methods import first_protocol, undefined_tasks
 from segbench.stats.missing_masks import Policy, policy_text
 from segbench.stats.paired import detectable_per_task, paired_table, variance_split
@@ -51,6 +52,8 @@ class Options:
     single: Sequence[str] = ()
     synthetic: Collection[str] = ()
     budgets: Mapping[str, int] = field(default_factory=dict)
+    reference: str | None = None
+    rule: Rule = DEFAULT_RULE
 
 
 def compare(rows: pd.DataFrame, options: Options) -> dict[str, pd.DataFrame]:
@@ -84,7 +87,7 @@ def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, p
     draws = {"resamples": options.resamples, "seed": options.seed}
     level = {"alpha": options.alpha, "rope": options.rope.get(metric)}
     cell_table = cells(rows, **common, **draws, confidence=1 - options.alpha)
-    paired = paired_table(rows, **common, **level, seed=options.seed)
+    paired = paired_table(rows, **common, **level, reference=options.reference, rule=options.rule, seed=options.seed)
     ranks = rank_table(rows, **common, paired=paired)
     distribution = rank_distribution(rows, **common, **draws)
     tables = {
@@ -103,7 +106,9 @@ def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, p
         "sensitivity": policy_sensitivity(rows, **common),
     }
     if options.universal and options.single:
-        tables["transfer"] = transfer_map(rows, **common, **level, universal=options.universal, single=options.single)
+        tables["transfer"] = transfer_map(
+            rows, **common, **level, universal=options.universal, single=options.single, rule=options.rule
+        )
     return tables
 
 
@@ -135,7 +140,17 @@ def notes(rows: pd.DataFrame, options: Options) -> list[str]:
         f"Intervals: {level}; patients are the unit; misses not seen yet are allowed for ('as seen': they are not); "
         "the spread of seeds is included where there are several. The coverage measured in simulations with as many "
         "patients stands beside each interval (docs/statistics.md).",
-        f"Tests: two-sided Wilcoxon signed-rank on patients, Holm over all pairs and tasks of a metric, level "
-        f"{options.alpha:g}; they are conditional on the trained models.",
+        f"Decision rule: {options.rule} ({RULE_TEXT[options.rule]}), two-sided, patients as units, level "
+        f"{options.alpha:g}. {_family_text(options.reference)} Where the mean and the ranks point to different methods "
+        "the comparison is conflicting and no method is named better. Tests are conditional on the trained models.",
         f"Resampling: {options.resamples} draws, seed {options.seed}.",
     ]
+
+
+def _family_text(reference: str | None) -> str:
+    if reference is None:
+        return "Holm's correction is over all pairs and tasks of a metric."
+    return (
+        f"Holm's correction: primary family each method against {reference} on every task of a metric; all other pairs "
+        "are a secondary family."
+    )

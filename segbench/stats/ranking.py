@@ -16,6 +16,7 @@ import pandas as pd
 import scikit_posthocs
 from scipy import stats
 
+from segbench.stats.decision import winner
 from segbench.stats.methods import case_table
 from segbench.stats.missing_masks import Policy, lower_is_better
 from segbench.stats.paired import paired_table
@@ -87,8 +88,11 @@ def _mean_case_rank(part: pd.DataFrame, metric: str) -> np.ndarray:
 
 
 def _wins(paired: pd.DataFrame) -> dict[tuple[str, str], int]:
-    winners = paired["method_a"].where(paired["better"] == "a", paired["method_b"])[paired["better"] != ""]
-    return paired.loc[winners.index].assign(winner=winners).groupby(["task", "winner"]).size().to_dict()
+    if paired.empty:
+        return {}
+    winners = paired.assign(winner=paired.apply(winner, axis=1))
+    counts = winners[winners["winner"] != ""].groupby(["task", "winner"]).size()
+    return {(str(task), str(method)): int(count) for (task, method), count in counts.items()}
 
 
 def rank_distribution(

@@ -28,6 +28,8 @@ UNIT_INTERVAL_METRICS = (
     "uniseg_dice",
     "dodnet_dice",
 )
+VALUELESS_STATUSES = ("prediction_missing", "not_defined", "skipped", "failed")
+"""Statuses of rows that hold no value: no mask was scored, or the metric has no meaning there."""
 MOST_PROBLEMS = 20
 
 
@@ -61,8 +63,8 @@ def validate_rows(
     """Return the rows with typed columns, or raise `InputError` with one problem per defect (`MOST_PROBLEMS` shown).
 
     Checked: numbers are finite numbers, statuses are known and metrics are among `metrics`, names are not blank,
-    bounded metrics lie in 0..1 and other metrics of ours are not negative, no key occurs twice, a value stands beside
-    status `ok`. `rows` is not changed.
+    bounded metrics lie in 0..1, other metrics of ours and volumes are not negative, no key occurs twice, a value stands
+    beside status `ok` and none beside VALUELESS_STATUSES. `rows` is not changed.
     """
     rows = rows.copy()
     lines = pd.Series(np.arange(2, len(rows) + 2), index=rows.index)
@@ -140,6 +142,18 @@ def _value_problems(where: str, lines: pd.Series, rows: pd.DataFrame) -> list[Pr
     problems = _listed(where, lines[outside.index], "value", outside, "a fraction in 0..1", "divide per cent by 100")
     below = rows.loc[rows["metric"].isin(METRIC_NAMES) & ~bounded & (rows["value"] < 0), "value"]
     problems += _listed(where, lines[below.index], "value", below, "0 or more", "fix the cell")
+    impossible = rows.loc[rows["status"].isin(VALUELESS_STATUSES) & rows["value"].notna(), "value"]
+    problems += _listed(
+        where,
+        lines[impossible.index],
+        "value",
+        impossible,
+        f"no value beside the status {', '.join(VALUELESS_STATUSES)}",
+        "clear the value, or correct the status",
+    )
+    for column in NUMBER_COLUMNS[1:]:
+        negative = rows.loc[rows[column] < 0, column]
+        problems += _listed(where, lines[negative.index], column, negative, "0 or more", "fix the cell")
     blank = rows.loc[(rows["status"] == "ok") & rows["value"].isna(), "status"]
     return problems + _listed(
         where,

@@ -56,7 +56,7 @@ def test_distance_penalty_and_published_sentinels():
 def test_a_status_without_policy_keeps_the_rows_value():
     rows = table({"metric": "volume_error_ml", "value": 12.5, "status": "prediction_empty"})
     assert apply_policies(rows)["scored"].tolist() == [12.5]
-    skipped = table({"value": 0.7, "status": "skipped"})
+    skipped = table({"value": np.nan, "status": "skipped"})
     assert apply_policies(skipped)["scored"].isna().all()
 
 

@@ -5,14 +5,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from segbench.stats.decision import correct, rank_biserial, sign_flip_p, wilcoxon_p
 from segbench.stats.paired import (
     detectable_per_task,
-    holm,
     minimum_detectable,
     paired_table,
-    rank_biserial,
     variance_split,
-    wilcoxon_p,
 )
 
 from .score_tables import by_case, methods, table
@@ -27,7 +25,7 @@ def test_one_pair_agrees_with_scipy():
     expected = stats.ttest_1samp(difference, 0).confidence_interval()
     assert row["difference"] == pytest.approx(difference.mean())
     assert (row["low"], row["high"]) == pytest.approx(tuple(expected))
-    assert row["p_value"] == pytest.approx(stats.wilcoxon(difference).pvalue)
+    assert row["p_ranks"] == pytest.approx(stats.wilcoxon(difference).pvalue)
     assert row["p_holm"] == row["p_value"]
     assert row["better"] == "a"
     assert row["cohen_dz"] == pytest.approx(difference.mean() / difference.std(ddof=1))
@@ -110,8 +108,12 @@ def test_wilcoxon_with_zeros_and_ties_agrees_with_scipy():
 
 
 def _corrected(differences_by_pair):
-    p_values = [wilcoxon_p(d) for d in differences_by_pair]
-    return holm(pd.DataFrame({"p_value": p_values, "better_if_significant": "a"}), 0.05)
+    records = [
+        {"p_value": sign_flip_p(d), "n_patients": len(d), "sign_of_mean": 1, "sign_of_ranks": 1}
+        for d in differences_by_pair
+    ]
+    table = pd.DataFrame(records).assign(method_a="a", method_b="b", lower_is_better=False)
+    return correct(table, reference=None, rule="mean", alpha=0.05)
 
 
 def test_family_wise_error_is_at_most_nominal():

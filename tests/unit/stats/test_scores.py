@@ -6,7 +6,7 @@ from segbench.core.errors import InputError
 from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.scores import MOST_PROBLEMS, read_scores
 
-from .score_tables import ROW
+from .score_tables import ROW, table
 
 
 def write(path, *rows, columns=SCORE_COLUMNS):
@@ -83,3 +83,14 @@ def test_an_unreadable_file_is_one_problem(tmp_path, content):
 def test_no_file_and_no_rows_are_problems(tmp_path):
     assert "No such file" in problems_of(tmp_path / "none.csv")[0]
     assert "no rows" in problems_of(write(tmp_path / "s.csv"))[0]
+
+
+@pytest.mark.parametrize("status", ["prediction_missing", "not_defined", "skipped", "failed"])
+def test_a_value_beside_a_status_without_one_is_refused(status):
+    with pytest.raises(InputError, match="no value beside the status"):
+        table({"status": status, "value": 0.5})
+
+
+def test_a_negative_volume_is_refused():
+    with pytest.raises(InputError, match="reference_volume_mm3"):
+        table({"reference_volume_mm3": -1.0})
