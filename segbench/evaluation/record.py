@@ -36,7 +36,7 @@ from segbench.core.run_record import (
 )
 from segbench.core.task import Task
 from segbench.data.presence import expected_count
-from segbench.experiment import jobs
+from segbench.experiment import jobs, requests
 from segbench.experiment.config import Config, External
 from segbench.experiment.splits import Splits, read_splits
 from segbench.stats.aggregate import DEFAULT_POLICIES
@@ -73,6 +73,7 @@ def run_record(config: Config) -> RunRecord:
             metric: dict(values) for metric, values in {**DEFAULT_POLICIES, **dump["missing_masks"]}.items()
         },
         statistics=StatisticsSettings(decision_rule=config.statistics.decision_rule),
+        identities={job.id: _identities(paths, job) for job in jobs.all_jobs(config)},
         skipped=tuple(
             SkippedCell(
                 experiment=job.experiment,
@@ -95,6 +96,15 @@ def run_record(config: Config) -> RunRecord:
         ),
         notices=tuple(_notices(config, paths)),
     )
+
+
+def _identities(paths: RunPaths, job: jobs.Job) -> str:
+    """Return the digests of what a job's weights and scores were made from, as its outcomes state them."""
+    found = {
+        name: requests.read(folder / "outcome.json").get("identity")
+        for name, folder in (("weights", paths.train(job.id)), ("scores", paths.evaluate(job.id)))
+    }
+    return ", ".join(f"{name} {digest}" for name, digest in found.items() if digest)
 
 
 def _protocol_text(config: Config) -> str:
