@@ -56,7 +56,7 @@ def rules(**changes) -> set[str]:
     ("changes", "expected"),
     [
         ({"description": "other"}, {"gather"}),
-        ({"policies": {"dice": {"failed": 0.0}}}, {"gather"}),
+        ({"missing_masks": {"dice": {"failed": 0.0}}}, {"gather"}),
         ({"seeds": [0, 1]}, {"gather"}),
         ({"metrics": ["dice", "hd95"]}, {"evaluate", "gather"}),
         ({"upstream": {"models": [*CONTENT["upstream"]["models"], "cond_decoder"]}}, {"gather"}),
