@@ -1,4 +1,6 @@
-"""Measure the image fingerprints of the leak audit: python -m benchmarks.audit --data DIR [--per-task 30]
+"""Measure the image fingerprints of the leak audit.
+
+    python -m benchmarks.audit --data DIR [--per-task 30]
 
 DIR holds data sets with a card. Prints seconds per volume beside hashing the file, the nearest pairs of different
 patients (what a false positive would look like), how often each change of an image is still recognised, and the time

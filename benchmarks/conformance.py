@@ -1,4 +1,6 @@
-"""Our scores beside those of MedPy, surface-distance and MONAI on the same tiny cases: python -m benchmarks.conformance
+"""Our scores beside those of MedPy, surface-distance and MONAI on the same tiny cases.
+
+    python -m benchmarks.conformance
 
 Prints the Markdown table of docs/metrics.md. An answer that a library refuses to give is shown as the word it gives.
 """

@@ -1,4 +1,6 @@
-"""Time random patch reads beside nnU-Net v2: NNUNET_PYTHON=... python -m benchmarks.patches
+"""Time random patch reads beside nnU-Net v2.
+
+    NNUNET_PYTHON=... python -m benchmarks.patches
 
 One 300x512x512 volume (z,y,x; a generated CT with noise, 0..1, float32) and its label map, stored by each side in its
 own way; then the same random patches, image and label, read in a fresh process. Prints milliseconds per patch, their

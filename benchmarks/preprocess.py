@@ -1,4 +1,6 @@
-"""Time preprocessing beside nnU-Net v2: NNUNET_PYTHON=... python -m benchmarks.preprocess [--data DIR]
+"""Time preprocessing beside nnU-Net v2.
+
+    NNUNET_PYTHON=... python -m benchmarks.preprocess [--data DIR]
 
 Same cases (an nnU-Net raw folder), same cores, same target spacing and spline order; each side reads, crops,
 resamples, normalises, samples foreground and stores. Prints wall and processor seconds and their ratios. The sets:

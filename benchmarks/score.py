@@ -1,4 +1,6 @@
-"""Time our scorer beside MedPy on the same arrays in one process: python -m benchmarks.score
+"""Time our scorer beside MedPy on the same arrays in one process.
+
+    python -m benchmarks.score
 
 Prints seconds, the ratio to MedPy, the largest difference, peak memory beside MedPy's and the crop's, and how a folder
 of cases scales from one worker to two.
@@ -123,7 +125,7 @@ def in_fresh_process(function: Callable, settings: dict, *, arena: bool) -> int:
     """Return the most bytes that a call added to a fresh process, C++ allocations included (Linux).
 
     glibc keeps freed arrays for later ones once it has seen a large one; without `arena` it gives them back, so that
-    the figure is what was needed at one time.
+    the value is what was needed at one time.
     """
     os.environ.pop("MALLOC_MMAP_THRESHOLD_", None)
     if not arena:

@@ -2,7 +2,7 @@
 
 Run `python -m benchmarks.shared_encoding`. FLOPs are counted on shapes alone at the paper's size; times are the least
 of several repetitions at a size that fits a processor: its own time, which other load does not lengthen, or wall time
-on a GPU. `uniseg` shares the encoder, models with generated heads fraction the decoder too.
+on a GPU. `uniseg` shares the encoder, models with generated heads share the decoder too.
 """
 
 from __future__ import annotations

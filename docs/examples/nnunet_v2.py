@@ -69,7 +69,7 @@ def train(job: dict, root: Path) -> None:
     preprocess([900], configurations=(CONFIGURATION,), num_processes=(1,))
     torch.manual_seed(job["seed"])
     trainer = get_trainer_from_args(DATASET, CONFIGURATION, "all", TRAINER, device=torch.device("cpu"))
-    trainer.num_val_iterations_per_epoch = 1  # only a figure for its log; training does not depend on it
+    trainer.num_val_iterations_per_epoch = 1  # only a value for its log; training does not depend on it
     trainer.run_training()
 
 

@@ -1,4 +1,4 @@
-"""One network and one head for all tasks, without any word about which task is asked: the floor of conditioning."""
+"""One network and one head for all tasks, without any information on the task: the lower bound of conditioning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The 3D ResNet of DeSD as the encoder of a U-shaped network, to start a downstream run from its released weights.
+"""The 3D ResNet of DeSD as the encoder of a U-shaped network, to initialise a downstream run with its released weights.
 
 Axis legend: B batch, C channel, K class, Z Y X space. The encoder is written from the facts of the released network (Ye
 et al., MICCAI 2022), and its modules have the names of the released state dict, so that it loads as it is. The decoder

@@ -1,4 +1,4 @@
-"""The U-Net of Models Genesis: the network whose released chest-CT weights start a downstream run.
+"""The U-Net of Models Genesis: the network that takes the released chest-CT weights.
 
 Axis legend: B batch, C channel, K class, Z Y X space. Written from the facts of the released network (Zhou et al.,
 MICCAI 2019). Modules have the names of the released state dict, so that it loads as it is.

@@ -18,7 +18,7 @@ from models.backbone import ConvBlock, SharedDecoder
 
 
 class SkipSharingDecoder(SharedDecoder):
-    """Decoder whose stages can start from preprocessed parts of the skips."""
+    """Decoder whose stages can use parts of the skips that were computed before."""
 
     def skip_parts(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Return what each stage's first convolution makes of its skip, bias included, coarsest stage first."""

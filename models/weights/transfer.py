@@ -1,4 +1,4 @@
-"""Start a network from other weights, with evidence: what matched, was resized, is missing or stays unused."""
+"""Initialise a network with other weights, with evidence: what matched, was resized, is missing or stays unused."""
 
 from __future__ import annotations
 

@@ -68,5 +68,5 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, MemoryError) as error:
         if not is_machine_failure(error):
             raise
-        print(f"segbench {args.command}: {short(error)}; make room and run again", file=sys.stderr)
+        print(f"segbench {args.command}: {short(error)}; free memory or disk space and run again", file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--test",
         type=int,
         default=4,
-        help="test cases per task (default: %(default)s); all cases carry labels, the splits tell them apart",
+        help="test cases per task (default: %(default)s); all cases carry labels, the splits say which is which",
     )
     parser.add_argument("--tasks", help="comma-separated task names (default: all phantom tasks)")
 

@@ -1,4 +1,4 @@
-"""Words that several rooms share: columns and key of the score table, statuses, metric names, default policies."""
+"""Words that several packages use: columns and key of the score table, statuses, metric names, default handling."""
 
 from __future__ import annotations
 

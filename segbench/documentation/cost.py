@@ -41,7 +41,7 @@ SCALES = (
 )  # edges of the patches that are tried, as a fraction of the spec's patch
 SECONDS_LIMIT = 2.0  # for one training step: a processor then measures all networks in minutes
 PAGE = ROOT / "docs" / "cost.md"
-MEMORY_SHARE = 0.7  # of what is free on this device; the rest is for the training's other needs
+MEMORY_FRACTION = 0.7  # of what is free on this device; the rest is for the training's other needs
 # Parameters of the originals: with 11 tasks, 4 classes and a prompt for a 32x64x64 patch; with 7 tasks; with 32 classes
 ORIGINAL_PARAMETERS = {"uniseg": 32_112_885, "dodnet_original": 17_329_528, "clip_driven_original": 19_416_417}
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def largest_fit(model: SegmentationModel, spec: NetworkSpec, *, seconds_limit: f
     result: dict[str, Any] = dict.fromkeys(
         ("largest_patch_zyx", "forward_seconds", "train_step_seconds", "peak_memory_mib")
     )
-    free_bytes = free_memory_bytes(next(model.parameters()).device) * MEMORY_SHARE
+    free_bytes = free_memory_bytes(next(model.parameters()).device) * MEMORY_FRACTION
     limited_by = "the largest patch tried"
     voxels = 0
     for patch_zyx in candidate_patches(spec):
@@ -290,7 +290,7 @@ def cost_page(rows: Sequence[Sequence[str]]) -> str:
         "32, 11 tasks or those of them that a network can serve, one task for a per-task network. Parameters of the "
         "originals are those of the networks in the table of agreement: 11 tasks and a prompt for a 32x64x64 "
         "patch, 7 tasks, 32 classes. Time and memory are those of batch 1 at the largest patch whose training step "
-        f"stays within {SECONDS_LIMIT:g} s and {MEMORY_SHARE:.0%} of the free memory of the device.",
+        f"stays within {SECONDS_LIMIT:g} s and {MEMORY_FRACTION:.0%} of the free memory of the device.",
         "",
         _line(rows[0]),
         "|---" * len(rows[0]) + "|",

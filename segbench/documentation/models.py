@@ -31,7 +31,7 @@ FIDELITY = {
 
 
 OBJECTIVES = """\
-## Self-supervised objectives: starts for downstream tasks
+## Self-supervised objectives: pre-trained weights for downstream tasks
 
 Listed in `upstream.self_supervised` and named in `downstream.initialisations`, an objective (one file below
 `segbench/training/self_supervised/`) is trained on the images of the training cases of all upstream tasks, one job per
@@ -39,7 +39,7 @@ fold and seed, with the steps, batch size, schedule, augmentation and optimiser 
 Labels are never read: patches lie anywhere in a volume (`foreground_fraction` needs labels and is not used). It
 trains the shared backbone with one input stem per channel count of the upstream tasks; a downstream network takes the
 tensors that the card names, the stem of its own channel count among them, and prints and stores what matched.
-Objectives are not scored and so fill no row of their own; the tables show the downstream runs that start from them,
+Objectives are not scored and so have no row of their own; the tables show the downstream runs that use their weights,
 the cost table what they cost. All are re-implemented concepts of their paper on our network: read for that are
 abstracts, released settings and public descriptions."""
 

@@ -1,7 +1,7 @@
 """Which jobs a config asks for, and which score rows they expect.
 
 One training job is one (model, scope, fold, seed): scope is `joint` for universal models, a task for per-task ones, and
-a downstream task for transfer. A self-supervised objective is a training job in the place of a model, over all upstream
+a downstream task for transfer. A self-supervised objective is a training job instead of a model, over all upstream
 tasks, whose weights start downstream jobs; it predicts nothing. Every other training job and every control has one
 evaluation.
 """

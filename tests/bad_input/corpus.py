@@ -18,7 +18,7 @@ import numpy as np
 
 SHAPE = (8, 7, 6)
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
-Spoil = Callable[[Path], None]
+Corrupt = Callable[[Path], None]
 
 
 def healthy(folder: Path, *, channels: int = 1, modality: tuple[str, ...] = ("CT",)) -> None:
@@ -66,22 +66,22 @@ def voxels(path: Path) -> np.ndarray:
     return np.asarray(nib.load(path).dataobj).astype(np.float32)
 
 
-def edit_image(change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
+def edit_image(change: Callable[[np.ndarray], np.ndarray]) -> Corrupt:
     """Replace the image's voxels."""
     return lambda folder: write(image(folder), change(voxels(image(folder))))
 
 
-def edit_label(change: Callable[[np.ndarray], np.ndarray], dtype: type = np.float32) -> Spoil:
+def edit_label(change: Callable[[np.ndarray], np.ndarray], dtype: type = np.float32) -> Corrupt:
     """Replace the label's voxels."""
     return lambda folder: write(label(folder), change(voxels(label(folder))).astype(dtype))
 
 
-def move_label(change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
+def move_label(change: Callable[[np.ndarray], np.ndarray]) -> Corrupt:
     """Replace the label's affine."""
     return lambda folder: write(label(folder), voxels(label(folder)).astype(np.uint8), change(AFFINE.copy()))
 
 
-def edit_listing(change: Callable[[dict], object]) -> Spoil:
+def edit_listing(change: Callable[[dict], object]) -> Corrupt:
     """Change dataset.json in place."""
 
     def corrupt(folder: Path) -> None:
@@ -93,7 +93,7 @@ def edit_listing(change: Callable[[dict], object]) -> Spoil:
     return corrupt
 
 
-def header_bytes(offset: int, content: bytes, which: Callable[[Path], Path] = image) -> Spoil:
+def header_bytes(offset: int, content: bytes, which: Callable[[Path], Path] = image) -> Corrupt:
     """Overwrite bytes of the NIfTI header (the format's own offsets)."""
 
     def corrupt(folder: Path) -> None:
@@ -130,7 +130,7 @@ def shifted(affine: np.ndarray) -> np.ndarray:
     return affine
 
 
-def truncate(which: Callable[[Path], Path], fraction: float) -> Spoil:
+def truncate(which: Callable[[Path], Path], fraction: float) -> Corrupt:
     """Cut a file."""
     return lambda folder: which(folder).write_bytes(which(folder).read_bytes()[: int(fraction * 1000) or 1])
 
@@ -161,7 +161,7 @@ def other_case(folder: Path) -> None:
     edit_listing(lambda content: content["training"].append(named) or content.update(numTraining=4))(folder)
 
 
-def in_units(factor: float) -> Spoil:
+def in_units(factor: float) -> Corrupt:
     """Write image and label with voxel sizes in another unit than millimetres."""
 
     def corrupt(folder: Path) -> None:
@@ -179,7 +179,7 @@ def colour(folder: Path) -> None:
     nib.save(nib.Nifti1Image(data, AFFINE), image(folder))
 
 
-def listing_text(text: str | bytes) -> Spoil:
+def listing_text(text: str | bytes) -> Corrupt:
     """Replace the content of dataset.json."""
     content = text if isinstance(text, bytes) else text.encode()
     return lambda folder: (folder / "dataset.json").write_bytes(content)
@@ -196,7 +196,7 @@ def sform(rows: list[list[float]]) -> bytes:
 
 
 NAN, INF = float("nan"), float("inf")
-KINDS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
+KINDS: dict[str, tuple[Corrupt, tuple[str, ...]]] = {
     "truncated gzip image": (truncate(image, 0.2), ("case_1", "cannot be")),
     "truncated gzip label": (truncate(label, 0.08), ("case_1", "cannot be")),
     "empty file": (lambda folder: image(folder).write_bytes(b""), ("case_1", "cannot be")),

@@ -135,7 +135,7 @@ def uncompressed(folder):
 
 
 def other_qform(folder):
-    """Let the qform, which some programs prefer, say another place than the sform."""
+    """Let the qform, which some programs prefer, say another position than the sform."""
     stored = nib.load(image(folder))
     stored.set_qform(np.diag([2.0, 2.0, 3.0, 1.0]) + np.eye(4, k=3) * 7, code=1)
     nib.save(stored, image(folder).with_name("new.nii.gz"))
@@ -163,15 +163,15 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("kind", ACCEPTED)
-def test_what_is_odd_but_no_problem_is_accepted_and_told(kind, tmp_path):
+def test_what_is_odd_but_no_problem_is_accepted_with_a_notice(kind, tmp_path):
     corrupt, notice = ACCEPTED[kind]
     folder = tmp_path / "Task01_Odd"
     healthy(folder)
     corrupt(folder)
     checked = check_folder(folder)
     assert not checked.problems
-    told = [text for text in checked.notices if "patients" not in text]
-    assert (notice in told[0] and len(told) == 1) if notice else not told
+    notices = [text for text in checked.notices if "patients" not in text]
+    assert (notice in notices[0] and len(notices) == 1) if notice else not notices
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
@@ -187,7 +187,7 @@ def test_an_empty_folder_is_refused(tmp_path, capsys):
     assert "dataset.json" in capsys.readouterr().err
 
 
-def test_too_few_cases_are_told(tmp_path):
+def test_too_few_cases_get_a_notice(tmp_path):
     healthy(tmp_path / "Task_x")
     card = {
         "title": "X",

@@ -108,7 +108,7 @@ def table(paper: Workflow) -> pd.DataFrame:
     return pd.read_csv(paper.results / "scores.csv", dtype=str, keep_default_na=False)
 
 
-def test_every_promised_row_of_all_13_tasks_is_scored(paper):
+def test_every_expected_row_of_all_13_tasks_is_scored(paper):
     rows = table(paper)
     splits = json.loads((paper.results / "splits.json").read_text())
     expected = set(expected_keys(load_config(paper.results / "config.json"), splits))

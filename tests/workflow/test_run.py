@@ -34,7 +34,7 @@ def finished(tmp_path_factory) -> Workflow:
     return workflow
 
 
-def test_the_rows_are_exactly_those_promised(finished):
+def test_the_rows_are_exactly_those_expected(finished):
     table = pd.read_csv(finished.results / "scores.csv", dtype=str, keep_default_na=False)
     assert tuple(table.columns) == SCORE_COLUMNS
     splits = read_splits(finished.results / "splits.json")

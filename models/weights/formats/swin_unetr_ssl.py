@@ -17,7 +17,7 @@ CARD = {
     "layout": "MONAI's SwinUNETR.load_from; for files of a newer pre-training, pull request 88 of "
     "Project-MONAI/research-contributions",
     "loaded": "the Swin transformer, 14 % of the network",
-    "left_out": "the heads of its self_supervised tasks; the convolutional encoder and decoder start new",
+    "left_out": "the heads of its self-supervised tasks; the convolutional encoder and decoder start new",
     "targets": {"swin_unetr": ["network.swinViT."]},
     "strict": True,
     "stems": {"network.swinViT.patch_embed.proj.weight": "new"},

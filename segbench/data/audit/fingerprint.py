@@ -76,7 +76,7 @@ def without_padding(volume_XYZ: np.ndarray) -> np.ndarray:
     """Cut off the outer planes that look like the corners; a volume without other planes is returned whole.
 
     A plane is kept when more than 1 % of it differs from the median corner by more than 2 % of the contrast, which
-    leaves room for the ripples that interpolation and noise draw into constant padding.
+    leaves a margin for the ripples that interpolation and noise draw into constant padding.
     """
     corner = np.median(volume_XYZ[np.ix_(*[(0, -1)] * 3)])
     lowest, highest = np.percentile(volume_XYZ.ravel()[:: max(1, volume_XYZ.size // 100_000)], (0.5, 99.5))

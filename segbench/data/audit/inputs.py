@@ -59,7 +59,7 @@ def _is_of(config: Config, paths: RunPaths) -> bool:
 def members_of_file(path: Path) -> list[Member]:
     """Return the members of a split file (*.pkl or *.json); names alone are known, no image.
 
-    Released names are told by their form. Other cases belong to the task that the file names, or to one with the
+    Released names are recognised by their form. Other cases belong to the task that the file names, or to one with the
     file's own name; a task that is a data-set card, by its name or its folder's, brings its patients and namespace.
     """
     content = load_lists(path) if path.suffix == ".pkl" else read_json(path, SPLIT_FORMS)

@@ -33,7 +33,7 @@ FORM = 1  # of stored fingerprints; a change of segbench/data/audit/fingerprint.
 
 @dataclass(frozen=True)
 class Member:
-    """A case's place in a split. stage: upstream or downstream; side: train, test or unsplit (a bare folder).
+    """A case of a split. stage: upstream or downstream; side: train, test or unsplit (a bare folder).
 
     Patient ids are comparable only within a namespace.
     """
@@ -128,7 +128,7 @@ def _same_cases(members: Sequence[Member]) -> Iterable[Finding]:
 
 
 def _same_patients(members: Sequence[Member]) -> Iterable[Finding]:
-    """One finding per patient and pair of tasks; a case on both sides is not told twice."""
+    """One finding per patient and pair of tasks; a case on both sides is not reported twice."""
     for group in _groups(members, lambda item: (item.namespace, item.patient_id)):
         between = defaultdict(list)
         for first, second in _pairs(group):

@@ -43,8 +43,8 @@ class Released:
     """How the released lists name the cases of one of our tasks.
 
     pattern: regular expression of a released name with the group `key`, and `patient` where a patient has several
-    cases; ours: the same key in our case ids. by: "key"; "rank", the place among all case ids in order; or "study", the
-    place among a patient's studies.
+    cases; ours: the same key in our case ids. by: "key"; "rank", the position among all case ids in order; or "study",
+    the position among a patient's studies.
     """
 
     task: str

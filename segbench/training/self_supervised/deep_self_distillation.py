@@ -1,7 +1,7 @@
 """Deep self-distillation: every stage of a student's encoder predicts the features of a teacher that follows it slowly.
 
 Axis legend: B batch, C channel, Z Y X space, V views, N voxels of the bottleneck's grid, D embedding. The teacher is
-called `encoder`, because it is what a downstream network starts from.
+called `encoder`, because a downstream network is initialised with it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class DeepSelfDistillation(Objective):
         return torch.stack(losses).mean()
 
     def view(self, images_BCZYX: Tensor, start_cells: np.ndarray, rng: np.random.Generator) -> Tensor:
-        """Return the crop of a batch at a place of the bottleneck's grid, each patch with intensities of its own."""
+        """Return the crop of a batch at a position of the bottleneck's grid, each patch with intensities of its own."""
         factors = np.array(self.spec.downsampling_zyx)
         size_zyx = np.array(images_BCZYX.shape[2:]) - factors * self._spare_cells()
         place = window((start_cells * factors).tolist(), size_zyx.tolist())

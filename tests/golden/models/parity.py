@@ -36,8 +36,8 @@ def judge(path: Path) -> bool:
         )
     absolute, relative = max(row.difference for row in rows), max(row.relative for row in rows)
     agrees = relative <= limit
-    verdict = "agrees" if agrees else "DIFFERS"
-    print(f"{name} ({path.name}): {verdict}, absolute {absolute:.2e}, relative {relative:.2e}, accepted {limit:.0e}")
+    result = "agrees" if agrees else "DIFFERS"
+    print(f"{name} ({path.name}): {result}, absolute {absolute:.2e}, relative {relative:.2e}, accepted {limit:.0e}")
     return agrees
 
 

@@ -106,8 +106,8 @@ def test_random_configurations_follow_from_the_shapes(seed):
         scales = model.forward_index(images_BCZYX, draw.choice([task, [task] * batch, torch.tensor(task)]))
         expected = as_the_layout_says(state, images_BCZYX, task)
     assert [answer.shape for answer in scales] == [answer.shape for answer in expected]
-    for answer, told in zip(scales, expected, strict=True):
-        assert (answer - told).abs().max() <= TOLERANCE
+    for answer, computed in zip(scales, expected, strict=True):
+        assert (answer - computed).abs().max() <= TOLERANCE
 
 
 def test_another_patch_size_interpolates_the_prompt():

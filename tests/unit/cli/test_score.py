@@ -164,7 +164,7 @@ def test_another_orientation_of_the_same_space_is_refused(folders, capsys):
 
 
 @pytest.mark.parametrize(("scale", "status"), [(1.0, 0), (0.01, 0)])
-def test_the_grid_tolerance_is_a_share_of_the_voxel(folders, scale, status, capsys):
+def test_the_grid_tolerance_is_a_fraction_of_the_voxel(folders, scale, status, capsys):
     """A shift of 4 % of a voxel side passes, one of 6 % does not, whatever the size of the voxels (smallest 1 mm)."""
     affine = AFFINE * scale
     affine[3, 3] = 1

@@ -125,7 +125,7 @@ def test_settings_and_files_that_are_not_imported_change_nothing(repository, nam
     assert repository({name: FILES[name] + "other = 2\n"}) == before
 
 
-def test_the_search_stops_where_it_is_told(repository):
+def test_the_search_stops_at_the_given_files(repository):
     before = repository(without=["models/helper.py"])
     assert repository({"segbench/deep.py": "deep = 9\n"}, without=["models/helper.py"]) == before
     assert code.imported_files(["models/net.py"], ["models/helper.py"]) == {"models/net.py"}

@@ -82,7 +82,7 @@ def test_probabilities_and_labels_restore_alike_where_the_plan_is_finer():
     assert dice(geometry.probabilities_to_native(one_hot) == 1, labels == 1) > 0.97
 
 
-def test_a_coarser_plan_loses_something_and_keeps_the_place():
+def test_a_coarser_plan_loses_something_and_keeps_the_position():
     labels = labelled()
     recipe = PreprocessingRecipe("coarser", spacing_mm_zyx=(6.0, 4.0, 3.0), crop_to_nonzero=False)
     _, preprocessed, geometry = to_grid(labels[None].astype(np.float32), labels, np.diag([1.5, 2.0, 3.0, 1.0]), recipe)
@@ -90,7 +90,7 @@ def test_a_coarser_plan_loses_something_and_keeps_the_place():
     assert 0.5 < dice(geometry.labels_to_native(preprocessed) == 1, labels == 1) < 1
 
 
-def test_a_crop_comes_back_at_its_place():
+def test_a_crop_comes_back_at_its_position():
     labels = labelled()
     images = np.where(labels > 0, 100.0, 0.0)[None].astype(np.float32)
     _, preprocessed, geometry = to_grid(images, labels, np.diag([2.0, 2.0, 2.0, 1.0]), PreprocessingRecipe("native"))

@@ -66,7 +66,7 @@ def block(shape=SHAPE) -> np.ndarray:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Three cases, a to train and b and c to test, in the folder where the run lives."""
+    """Three cases, a to train and b and c to test, in the folder of the run."""
     monkeypatch.chdir(tmp_path)
     cases = []
     for name in "abc":

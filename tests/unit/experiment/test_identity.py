@@ -106,9 +106,7 @@ COARSER = [{"name": "spleen", "labels": [1], "tolerance_mm": 7.0, "lesion": Fals
             id="added upstream task",
         ),
         pytest.param({"description": "other"}, NONE, NONE, NONE, id="changed description"),
-        pytest.param(
-            {"missing_masks": {"dice": {"failed": 0.0}}}, NONE, NONE, NONE, id="missing masks"
-        ),
+        pytest.param({"missing_masks": {"dice": {"failed": 0.0}}}, NONE, NONE, NONE, id="missing masks"),
         pytest.param({"data": {"accept_leaks": ["x"], "accept_partial": [SPLEEN]}}, NONE, NONE, NONE, id="accept"),
         pytest.param({"data": {"root": "elsewhere"}}, NONE, NONE, NONE, id="moved data root"),
         pytest.param({"data": {"split_seed": 7, "test_fraction": 0.3}}, NONE, NONE, NONE, id="equal splits"),

@@ -1,4 +1,4 @@
-"""Self-supervised objectives inside the training loop: no labels, same bytes after a kill, a start for downstream."""
+"""Self-supervised objectives inside the training loop: no labels, same bytes after a kill, weights for downstream."""
 
 import json
 

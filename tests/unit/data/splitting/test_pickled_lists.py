@@ -62,6 +62,6 @@ def test_the_audit_refuses_hostile_files_with_status_2(kind, tmp_path, capsys):
 def test_a_file_too_large_for_lists_is_not_read(tmp_path):
     path = tmp_path / "splits.pkl"
     with path.open("wb") as stream:
-        stream.truncate(2**40)  # takes no room on the disk
+        stream.truncate(2**40)  # takes no space on the disk
     with pytest.raises(InputError, match="1099511627776 bytes"):
         load_lists(path)

@@ -50,7 +50,7 @@ def swin(in_channels=1):
 
 
 def pretrained_swin(state):
-    """What model_swinvit.pt holds: the transformer's tensors by old names, and heads of its self_supervised tasks."""
+    """What model_swinvit.pt holds: the transformer's tensors by old names, and heads of its self-supervised tasks."""
     old = {
         "module." + name.removeprefix("swinViT.").replace(".mlp.linear", ".mlp.fc"): tensor
         for name, tensor in state.items()
