@@ -416,7 +416,8 @@ EDITS = (
         "one deleted result (weights.pt)",
         lambda place: (place.results / "train" / SPLEEN / "weights.pt").unlink(),
         frozenset({SPLEEN}),
-        "made again to the same bytes, so its scores stand",
+        "made again to the same bytes, so its scores stand; the page shows its new time",
+        rendered=True,
         quick=True,
     ),
     Edit(

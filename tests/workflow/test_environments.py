@@ -30,7 +30,7 @@ def test_every_rule_has_log_and_environment():
         rules = path.read_text().split("rule ")[1:]
         for text in rules:
             assert "log:" in text, f"{path.name}: {text.splitlines()[0]} has no log"
-            assert "../../envs/segbench.yaml" in text, f"{path.name}: {text.splitlines()[0]} has no environment"
+            assert "ENVIRONMENT" in text, f"{path.name}: {text.splitlines()[0]} has no environment"
 
 
 def test_what_the_snakefile_imports_needs_no_numerical_library():

@@ -15,6 +15,7 @@ from segbench.core.files import sha256_of
 from segbench.core.vocabulary import KEY_COLUMNS
 from segbench.experiment.config import load_config
 from segbench.experiment.jobs import expected_keys
+from segbench.experiment.splits import read_splits
 from tests.unit.data.miniature import write_tree
 from tests.workflow.tiny import ROOT, Workflow
 
@@ -84,6 +85,9 @@ def write_world(root: Path) -> list[str]:
     return hashes
 
 
+pytestmark = pytest.mark.slow  # minutes: 13 data sets from raw files to tables
+
+
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory) -> Workflow:
     """The finished run."""
@@ -110,7 +114,7 @@ def table(paper: Workflow) -> pd.DataFrame:
 
 def test_every_expected_row_of_all_13_tasks_is_scored(paper):
     rows = table(paper)
-    splits = json.loads((paper.results / "splits.json").read_text())
+    splits = read_splits(paper.results / "splits.json")
     expected = set(expected_keys(load_config(paper.results / "config.json"), splits))
     assert set(map(tuple, rows[list(KEY_COLUMNS)].to_numpy())) == expected
     assert len(rows) == len(expected)

@@ -353,8 +353,8 @@ def test_a_failed_training_fails_its_evaluation_and_is_not_tried_again_by_it(don
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
-        (KeyboardInterrupt(), 130, "segbench train: interrupted"),
-        (FULL, 1, "segbench train: [Errno 28] No space left on device"),
+        (KeyboardInterrupt(), 130, "segbench train: interrupted; what is done is kept, run again to go on"),
+        (FULL, 1, "segbench train: [Errno 28] No space left on device; free memory or disk space and run again"),
     ],
 )
 def test_an_interruption_and_a_full_disk_end_in_one_line(done, monkeypatch, capsys, error, status, line):

@@ -78,6 +78,7 @@ def test_a_change_of_the_config_asks_only_for_what_may_change(changes, expected)
 def test_moved_data_are_ingested_again():
     for name in {card["folder"] for card in run_of().config.dataset_cards.values()}:
         Path("elsewhere", name).mkdir(parents=True)
+        Path("elsewhere", name, "dataset.json").write_text("{}")
     assert rules(data={"root": "elsewhere"}) == {"ingest", "gather"}
 
 
@@ -110,9 +111,9 @@ def test_a_second_look_writes_nothing():
         ("segbench/training/loop.py", {"train"}),
         ("segbench/data/audit/__init__.py", {"audit"}),
         ("segbench/data/preprocess.py", {"preprocess"}),
-        ("segbench/metrics/score.py", {"evaluate"}),
+        ("segbench/metrics/score.py", {"evaluate", "gather"}),
         ("segbench/reporting/page.py", {"report"}),
-        ("segbench/stats/aggregate.py", {"report"}),
+        ("segbench/stats/aggregate.py", {"gather", "report"}),
         ("segbench/cli/_job.py", set()),
         ("segbench/experiment/graph.py", set()),
     ],
@@ -260,8 +261,9 @@ def test_absent_data_are_named_with_the_way_to_get_them(here):
     lines: list[str] = []
     Run(content, warn=lines.append)
     folders = {parse_config(content, where="test").dataset_cards[task]["folder"] for task in run_of().task_names}
-    assert all(any(f"no folder raw/{folder};" in line for line in lines) for folder in folders)
-    assert "raw/lists.pkl: absent; docs/protocols.md says where from" in lines
+    for folder in folders:
+        assert any(f"raw/{folder}: found no folder; expected the data set" in line for line in lines), folder
+    assert any(line.startswith("raw/lists.pkl: found no file;") and "docs/protocols.md" in line for line in lines)
 
 
 def test_absent_data_and_lists_ask_for_nothing_so_that_nothing_is_deleted(real):
@@ -278,7 +280,7 @@ def test_generated_data_are_asked_for_as_a_whole():
     content = changed(CONTENT, {"data": {"phantom": {"train_cases": 3, "test_cases": 2}}})
     run = Run(content, warn=print)
     first = run.request_phantom().read_bytes()
-    assert run.missing_data() == []
+    assert run.absent_data() == []
     assert len(run.phantom_files()) == 3
     other = Run(changed(content, {"data": {"phantom": {"seed": 7}}}), warn=print)
     assert other.request_phantom().read_bytes() != first

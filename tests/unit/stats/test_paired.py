@@ -116,6 +116,7 @@ def _corrected(differences_by_pair):
     return correct(table, reference=None, rule="mean", alpha=0.05)
 
 
+@pytest.mark.slow
 def test_family_wise_error_is_at_most_nominal():
     """Five exchangeable methods, 27 patients, skewed with misses; any star is false. 400 repeats, 99 % margin."""
     rng, repeats, false = np.random.default_rng(11), 400, 0
