@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,13 +121,11 @@ def outcomes(place: Place) -> dict[tuple[str, str], dict]:
     }
 
 
-def measured(place: Place) -> tuple[Done, float]:
-    """Run and return what was done and the seconds it took."""
+def measured(place: Place) -> Done:
+    """Run and return what was done."""
     before, page = outcomes(place), place.folder / "reports" / "reruns" / "index.html"
     rendered = page.stat().st_mtime_ns if page.exists() else 0
-    began = time.monotonic()
     place.run()
-    seconds = time.monotonic() - began
     after = outcomes(place)
     again = {key: found for key, found in after.items() if found["started"] != before.get(key, {}).get("started")}
     evaluated = [found for (command, _), found in again.items() if command == "evaluate"]
@@ -137,7 +134,7 @@ def measured(place: Place) -> tuple[Done, float]:
         sum(found["predicted"] for found in evaluated),
         sum(found["scored"] for found in evaluated),
         page.stat().st_mtime_ns != rendered,
-    ), seconds
+    )
 
 
 def build(folder: Path) -> Path:
@@ -432,12 +429,12 @@ EDITS = (
 )
 
 
-def row(edit: Edit, done: Done, seconds: float) -> str:
+def row(edit: Edit, done: Done) -> str:
     """Return the line of the table."""
     names = ", ".join(sorted(_short(job) for job in done.trained))
     trained = f"{len(done.trained)}: {names}" if done.trained else "none"
     rendered = "yes" if done.rendered else "no"
-    return f"| {edit.title} | {trained} | {done.predicted} | {done.scored} | {rendered} | {seconds:.0f} | {edit.why} |"
+    return f"| {edit.title} | {trained} | {done.predicted} | {done.scored} | {rendered} | {edit.why} |"
 
 
 def _short(job: str) -> str:
@@ -454,8 +451,8 @@ tasks, one downstream, UniSeg and single-task networks, {jobs} trained jobs; syn
 job that Snakemake starts although nothing changed compares identities and ends in about a second; it is not counted.
 Cases are counted over all jobs, controls included. No edit trains a job whose result would be the same.
 
-| edit | trained again | cases predicted | cases scored | page rendered | seconds | why that is right |
-|---|---|---|---|---|---|---|
+| edit | trained again | cases predicted | cases scored | page rendered | why that is right |
+|---|---|---|---|---|---|
 """
 
 
@@ -467,8 +464,8 @@ def main() -> None:
         for number, edit in enumerate(EDITS):
             place = copied(base, Path(name) / f"edit{number}")
             edit.make(place)
-            done, seconds = measured(place)
-            lines.append(row(edit, done, seconds))
+            done = measured(place)
+            lines.append(row(edit, done))
             print(lines[-1], "" if done.trained == edit.trained else f"  EXPECTED {sorted(edit.trained)}", flush=True)
             shutil.rmtree(place.folder)
     write_text(PAGE, HEAD.format(jobs=len(ALL_TRAINED)) + "\n".join(lines) + "\n")

@@ -21,6 +21,6 @@ def base(tmp_path_factory):
 def test_an_edit_costs_what_it_changes(edit, base, tmp_path):
     place = reruns.copied(base, tmp_path / "run")
     edit.make(place)
-    done, _ = reruns.measured(place)
+    done = reruns.measured(place)
     assert done.trained == edit.trained
     assert (done.predicted > 0, done.scored > 0, done.rendered) == (edit.predicted, edit.scored, edit.rendered)
