@@ -1,9 +1,8 @@
 """The training loop: one job, one model, one device; the final weights are what is scored.
 
-SGD with Nesterov momentum, polynomial decay and gradient clipping, as in the released UniSeg trainer. Test cases never
-select anything: there is no validation and no early stopping. A state is kept beside the declared outputs, so that a
-killed job continues and ends with the same weights. Self-supervised objectives go through the same loop, without labels
-and with losses of their own.
+The recipe says how the weights move (`training.optimisation`). Test cases never select anything: there is no validation
+and no early stopping. A state is kept beside the declared outputs, so that a killed job continues and ends with the
+same weights. Self-supervised objectives go through the same loop, without labels and with losses of their own.
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ from segbench.training.data import BatchStream
 from segbench.training.initialise import initialise
 from segbench.training.losses import training_loss
 from segbench.training.objective import Objective, build_objective
+from segbench.training.optimisation import Optimisation
 
 LOG_ROWS = 200
 MEMORY_FORMAT = torch.channels_last_3d  # a fifth faster here on a processor, the same arithmetic
@@ -68,11 +68,6 @@ def new_model(context: JobContext) -> SegmentationModel | Objective:
         return build(entry.name, context.tasks, network_spec(context.config), **entry.options)
 
 
-def learning_rate(initial: float, step: int, total: int, exponent: float) -> float:
-    """Return the polynomial decay initial * (1 - step / total) ** exponent; the first step has the initial rate."""
-    return initial * (1 - step / total) ** exponent
-
-
 def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dict[str, Any]:
     """Train one job to its end and write weights.pt and log.csv.
 
@@ -93,20 +88,14 @@ def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dic
     match = initialise(context, model) if isinstance(model, SegmentationModel) else None
     model.to(device=device, memory_format=MEMORY_FORMAT).train()  # type: ignore[call-overload]
     settings = context.training
-    optimiser = torch.optim.SGD(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=settings.initial_learning_rate,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.momentum > 0,
-    )
+    stream = BatchStream(context)
+    optimiser = Optimisation(model, settings, len(stream))
     state_path = context.paths.state("train", context.job.id) / "state.pt"
     progression = _resume(state_path, context.identity, model, optimiser)
-    stream = BatchStream(context)
     _run_steps(context, model, optimiser, stream, progression, state_path, device, workers)
     folder = context.train_folder
     forget_result(folder)
-    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.cpu().contiguous() for name, tensor in optimiser.scored_weights().items()}
     checkpoint.save(folder / "weights.pt", weights)
     _write_log(folder / "log.csv", progression.rows)
     return {
@@ -122,7 +111,7 @@ def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dic
 
 
 def _resume(
-    path: Path, identity: Identity, model: SegmentationModel | Objective, optimiser: torch.optim.Optimizer
+    path: Path, identity: Identity, model: SegmentationModel | Objective, optimiser: Optimisation
 ) -> Progression:
     state = checkpoint.load_state(path, identity)
     if state is None:
@@ -136,7 +125,7 @@ def _resume(
 def _run_steps(
     context: JobContext,
     model: SegmentationModel | Objective,
-    optimiser: torch.optim.Optimizer,
+    optimiser: Optimisation,
     stream: BatchStream,
     progression: Progression,
     state_path: Path,
@@ -150,9 +139,7 @@ def _run_steps(
     with Progress(total=total, start=progression.step, title=f"train {job.id}", unit="step") as progress:
         for position, images_BCZYX, labels_BZYX, case_ids in stream.loader(progression.step, workers):
             step, task = progression.step, list(model.tasks)[position]
-            rate = learning_rate(settings.initial_learning_rate, step, total, settings.poly_exponent)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+            rate = optimiser.learning_rate
             images_BCZYX = images_BCZYX.to(device, memory_format=MEMORY_FORMAT)
             loss, norm = _step(model, optimiser, images_BCZYX, labels_BZYX.to(device), task, settings, job, step)
             for name, value in {"loss": loss, "norm of the gradient": norm}.items():
@@ -161,6 +148,7 @@ def _run_steps(
             now = time.monotonic()
             progression.seconds += now - last_time
             last_time = now
+            optimiser.advance()
             progression.step += 1
             progression.window.append(loss)
             if progression.step % row_every == 0 or progression.step == total:
@@ -175,7 +163,7 @@ def _run_steps(
 
 def _step(
     model: SegmentationModel | Objective,
-    optimiser: torch.optim.Optimizer,
+    optimiser: Optimisation,
     images_BCZYX: Tensor,
     labels_BZYX: Tensor,
     task: Task,
@@ -199,7 +187,7 @@ def _step(
         if not math.isfinite(value):
             return value, 0.0
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip).item()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip or math.inf).item()
         if math.isfinite(norm):
             optimiser.step()
             if isinstance(model, Objective):
@@ -211,7 +199,7 @@ def _save_state(
     path: Path,
     identity: Identity,
     model: SegmentationModel | Objective,
-    optimiser: torch.optim.Optimizer,
+    optimiser: Optimisation,
     progression: Progression,
 ) -> None:
     checkpoint.save(

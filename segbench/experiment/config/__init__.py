@@ -14,7 +14,7 @@ from segbench.experiment.config.network import Network
 from segbench.experiment.config.problems import section_of
 from segbench.experiment.config.section import ModelEntry
 from segbench.experiment.config.statistics import Statistics
-from segbench.experiment.config.training import Training
+from segbench.experiment.config.training import Recipe, Training
 from segbench.experiment.config.upstream import Upstream
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Network",
     "Phantom",
     "Protocol",
+    "Recipe",
     "Statistics",
     "Training",
     "Upstream",

@@ -1,29 +1,144 @@
-"""Section `training`: the training recipe. Its ranges are all its checks."""
+"""Section `training`: the training recipe, which a model's card or entry may change, and the budget, which it may not.
+
+One rule decides between several sources: defaults < `training` < `downstream.training` < the recipe of the entry,
+which is its card's published recipe (`published`) or the entry's own values. A recipe changes the keys of `Recipe`
+alone; the budget and the arithmetic are the experiment's.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from segbench.core.errors import Problem
 from segbench.experiment.config.section import Axes, Section
 
+EQUAL, PUBLISHED, OWN = "equal", "published", "own"
+"""Names of recipes: the experiment's, that of the card, and the entry's own values."""
+ONLY_WITH = {
+    "momentum": ("optimiser", ("sgd",)),
+    "betas": ("optimiser", ("adam", "adamw")),
+    "poly_exponent": ("learning_rate_schedule", ("poly",)),
+}
+"""Key -> the key that it belongs to, and the values of that key which know it."""
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Steps = Annotated[int, Field(ge=0)]
 
-class Training(Section):
-    """The training recipe, the same for every model."""
 
-    iterations_per_task: int = Field(50000, ge=1, description="Optimiser steps per task: the compute budget.")
+class Recipe(Section):
+    """How weights are learnt: what a card's `published_recipe` and an entry's `recipe` may state."""
+
     batch_size: int = Field(2, ge=1, description="Patches per step, all of one task.")
     schedule: Literal["equal", "proportional", "sqrt"] = Field(
         "equal", description="Fraction of each task in the steps: equal as published, by size, or by its square root."
     )
-    initial_learning_rate: float = Field(0.01, gt=0, description="Learning rate of the first step.")
-    momentum: float = Field(0.99, ge=0, lt=1, description="Nesterov momentum of SGD.")
-    weight_decay: float = Field(3e-5, ge=0, description="Weight decay of SGD.")
-    poly_exponent: float = Field(0.9, ge=0, description="Exponent of the polynomial decay of the learning rate.")
-    gradient_clip: float = Field(12.0, gt=0, description="Largest norm of the gradient.")
+    optimiser: Literal["sgd", "adam", "adamw"] = Field("sgd", description="Optimiser: one of torch.optim.")
+    initial_learning_rate: float = Field(0.01, gt=0, description="Learning rate of the first step after warm-up.")
+    momentum: float | None = Field(None, ge=0, lt=1, description="Nesterov momentum of SGD; default 0.99.")
+    betas: tuple[Beta, Beta] | None = Field(None, description="Decay rates of Adam and AdamW; default [0.9, 0.999].")
+    weight_decay: float = Field(3e-5, ge=0, description="Weight decay; decoupled from the gradient in AdamW.")
+    learning_rate_schedule: Literal["poly", "cosine", "constant"] = Field(
+        "poly", description="Decay of the learning rate from step to step, down to zero or not at all."
+    )
+    poly_exponent: float | None = Field(
+        None, ge=0, description="Exponent of the polynomial decay of the learning rate; default 0.9."
+    )
+    warmup: Steps | Fraction = Field(
+        0,
+        description="Steps in which the learning rate rises linearly before it decays: a whole number of steps, or a "
+        "fraction of the run between 0 and 1.",
+    )
+    gradient_clip: float | None = Field(12.0, gt=0, description="Largest norm of the gradient; null for no limit.")
+    drop_path: float | None = Field(
+        None, ge=0, lt=1, description="Stochastic depth of a network that has this option; null for its own default."
+    )
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of the exponential moving average of the weights, which is then what is scored; null for "
+        "the weights themselves.",
+    )
     foreground_fraction: float = Field(0.33, ge=0, le=1, description="Fraction of patches centred on foreground.")
     augmentation: Literal["none", "light", "full"] = Field("full", description="Augmentation of the nnU-Net family.")
     mirror_axes: Axes = Field((0, 1, 2), description="Axes (z, y, x) mirrored at random in training.")
+
+    @property
+    def effective_momentum(self) -> float:
+        """Momentum of SGD, its default filled in."""
+        return 0.99 if self.momentum is None else self.momentum
+
+    @property
+    def effective_betas(self) -> tuple[float, float]:
+        """Decay rates of Adam and AdamW, their default filled in."""
+        return self.betas or (0.9, 0.999)
+
+    @property
+    def effective_poly_exponent(self) -> float:
+        """Exponent of the polynomial decay, its default filled in."""
+        return 0.9 if self.poly_exponent is None else self.poly_exponent
+
+    def warmup_steps(self, total: int) -> int:
+        """Return the steps of warm-up in a run of `total` steps; a fraction is rounded down."""
+        return self.warmup if isinstance(self.warmup, int) else int(self.warmup * total)
+
+    def effective(self) -> dict[str, Any]:
+        """Return all that acts in a training, as plain values: defaults filled in, keys without an effect left out."""
+        values = self.model_dump(mode="json") | {
+            "momentum": self.effective_momentum,
+            "betas": list(self.effective_betas),
+            "poly_exponent": self.effective_poly_exponent,
+        }
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in ONLY_WITH or getattr(self, ONLY_WITH[name][0]) in ONLY_WITH[name][1]
+        }
+
+
+class Training(Recipe):
+    """The training recipe of all models that name no other one, and the budget of every model."""
+
+    iterations_per_task: int = Field(50000, ge=1, description="Optimiser steps per task: the compute budget.")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of the forward pass.")
     save_every_seconds: float = Field(30.0, gt=0, description="Interval between resumable states.")
+
+
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of layers, the last one first.
+
+    A layer that names another optimiser, or another schedule of the learning rate, drops what earlier layers said of
+    the former one alone, such as its momentum.
+    """
+    values: dict[str, Any] = {}
+    for layer in layers:
+        for key, (chooser, known_to) in ONLY_WITH.items():
+            if chooser in layer and layer[chooser] not in known_to:
+                values.pop(key, None)
+        values |= layer
+    return values
+
+
+def recipe_problems(key: str, recipe: Recipe) -> Iterator[Problem]:
+    """Yield the keys of a recipe that its optimiser or schedule does not know."""
+    for name, (chooser, known_to) in ONLY_WITH.items():
+        value, chosen = getattr(recipe, name), getattr(recipe, chooser)
+        if value is not None and chosen not in known_to:
+            found = f"{_shown(value)} with {chooser} {chosen}"
+            fix = f"remove it, or set {chooser} to {known_to[0]}"
+            yield Problem(f"{key}.{name}", found, f"{name} only with {' or '.join(known_to)}", fix)
+
+
+def warmup_problems(key: str, recipe: Recipe, total: int) -> Iterator[Problem]:
+    """Yield a warm-up that leaves no step of a run of `total` steps."""
+    steps = recipe.warmup_steps(total)
+    if steps >= total:
+        found = f"{steps} steps of warm-up in a run of {total}"
+        yield Problem(f"{key}.warmup", found, "a warm-up shorter than the run", "shorten it, or train for longer")
+
+
+def _shown(value: Any) -> str:
+    return str(list(value) if isinstance(value, tuple) else value)

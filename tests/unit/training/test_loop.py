@@ -13,7 +13,8 @@ from segbench.experiment.result_record import ResultRecord
 from segbench.training import loop
 from segbench.training.data import BatchStream
 from segbench.training.initialise import initialise
-from segbench.training.loop import Progression, learning_rate
+from segbench.training.loop import Progression
+from segbench.training.optimisation import Optimisation
 from tests.unit.training.small_run import config, write_data
 from tests.unit.written_run import job
 
@@ -28,13 +29,6 @@ def folder(tmp_path, monkeypatch):
     write_data(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def test_the_rate_decays_as_a_polynomial_from_its_first_value():
-    assert learning_rate(0.01, 0, 100, 0.9) == 0.01
-    assert learning_rate(0.01, 50, 100, 0.9) == pytest.approx(0.01 * 0.5**0.9)
-    assert learning_rate(0.01, 99, 100, 0.9) == pytest.approx(0.01 * 0.01**0.9)
-    assert learning_rate(0.01, 70, 100, 0.0) == 0.01
 
 
 class Line(nn.Module):
@@ -126,9 +120,17 @@ def stop_after(monkeypatch, count):
     monkeypatch.setattr(loop, "_save_state", save_and_die)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_killed_training_ends_with_the_same_weights_and_log(folder, monkeypatch, workers):
-    context = job(config(), JOB)
+@pytest.mark.parametrize(
+    ("recipe", "workers"),
+    [
+        ({}, 0),
+        ({}, 1),
+        ({"ema_decay": 0.5}, 0),
+        ({"optimiser": "adamw", "learning_rate_schedule": "cosine", "warmup": 4, "ema_decay": 0.9}, 0),
+    ],
+)
+def test_a_killed_training_ends_with_the_same_weights_and_log(folder, monkeypatch, recipe, workers):
+    context = job(config(training=recipe), JOB)
     facts = loop.train(context, device=CPU)
     straight, log = weights(context), (context.train_folder / "log.csv").read_text()
     (context.train_folder / "weights.pt").unlink()
@@ -184,7 +186,7 @@ def test_the_facts_and_the_log_say_what_was_trained(folder):
     assert [int(row["iteration"]) for row in rows] == list(range(1, 9))
     assert {row["task"] for row in rows} == {"phantom_spleen", "phantom_petct"}
     for row in rows:
-        expected = learning_rate(0.01, int(row["iteration"]) - 1, 8, 0.9)
+        expected = 0.01 * (1 - (int(row["iteration"]) - 1) / 8) ** 0.9
         assert float(row["learning_rate"]) == pytest.approx(expected, abs=1e-8)
         assert float(row["loss"]) > 0
 
@@ -193,14 +195,14 @@ def test_a_long_training_logs_the_mean_loss_of_each_window(folder, monkeypatch):
     context = job(config(training={"iterations_per_task": 6, "save_every_seconds": 1e9}), JOB)
     monkeypatch.setattr(loop, "LOG_ROWS", 2)
     losses = iter(range(1, 13))
-    monkeypatch.setattr(loop, "_step", lambda *arguments: (float(next(losses)), 1.0))
+    monkeypatch.setattr(loop, "_step", lambda _, optimiser, *rest: optimiser.step() or (float(next(losses)), 1.0))
     progression = Progression()
     model = loop.new_model(context)
-    optimiser = torch.optim.SGD(model.parameters(), lr=1.0)
     stream = BatchStream(context)
+    optimiser = Optimisation(model, context.training, len(stream))
     loop._run_steps(context, model, optimiser, stream, progression, folder / "state.pt", CPU, 0)
     assert [(row[0], row[2]) for row in progression.rows] == [(6, 3.5), (12, 9.5)]
-    assert optimiser.param_groups[0]["lr"] == pytest.approx(learning_rate(0.01, 11, 12, 0.9))
+    assert progression.rows[-1][3] == pytest.approx(0.01 * (1 - 11 / 12) ** 0.9), "the rate of the last step"
     assert progression.step == 12
     assert not (folder / "state.pt").exists(), "no state was due"
 
