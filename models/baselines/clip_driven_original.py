@@ -62,6 +62,24 @@ CARD = {
     },
     "encoder_keys": ["backbone.down_"],
     "backbone": "own",
+    "published_recipe": {
+        "source": "ljwztc/CLIP-Driven-Universal-Model, train.py",
+        "keys": {
+            "optimiser": "adamw",
+            "initial_learning_rate": 0.0001,
+            "weight_decay": 1e-05,
+            "learning_rate_schedule": "cosine",
+            "warmup": 0.05,
+            "gradient_clip": None,
+            "batch_size": 2,
+        },
+        "not_taken": [
+            "100 of 2000 epochs of warm-up, stated here as a fraction of the run; the learning rate "
+            "changes once per epoch there",
+            "the network starts from pre-trained weights there",
+            "MONAI's augmentation",
+        ],
+    },
 }
 OFFICIAL = "clip_driven_official"
 WHERE = "official CLIP-driven weights"

@@ -40,6 +40,21 @@ CARD = {
     "options": {"layers": {"default": 6, "help": "deformable attention layers"}},
     "encoder_keys": ["network.encoder.", "network.transformer."],
     "backbone": "own",
+    "published_recipe": {
+        "source": "MIC-DKFZ/MedNeXt, "
+        "nnunet_mednext/training/network_training/nnUNet_variants/baselines/nnUNetTrainerV2_CoTr.py, a "
+        "port by the authors of MedNeXt",
+        "keys": {
+            "optimiser": "adamw",
+            "initial_learning_rate": 0.0005,
+            "epsilon": 0.0001,
+            "weight_decay": 3e-05,
+            "learning_rate_schedule": "poly",
+            "poly_exponent": 0.9,
+            "gradient_clip": 12.0,
+        },
+        "not_taken": ["the learning rate changes once per epoch there, per step here"],
+    },
 }
 
 HEADS = 6

@@ -29,6 +29,24 @@ CARD = {
     "options": {},
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
+    "published_recipe": {
+        "source": "jianpengz/DoDNet, a_DynConv/train.py and the command of README.md",
+        "keys": {
+            "optimiser": "sgd",
+            "initial_learning_rate": 0.01,
+            "momentum": 0.99,
+            "weight_decay": 0.0,
+            "learning_rate_schedule": "poly",
+            "poly_exponent": 0.9,
+            "gradient_clip": None,
+            "batch_size": 2,
+        },
+        "not_taken": [
+            "the learning rate changes once per epoch there, per step here",
+            "batch 2 there holds patches of several tasks",
+            "inputs scaled to -1..1",
+        ],
+    },
 }
 
 

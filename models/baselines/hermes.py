@@ -36,6 +36,14 @@ CARD = {
     "options": {"layers": {"default": 2, "help": "rounds of attention between tokens and features, per level"}},
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
+    "published_recipe": {
+        "source": "yhygao/universal-medical-image-segmentation",
+        "keys": {},
+        "not_taken": [
+            "LAMB with a learning rate of 2e-3, which PyTorch does not offer",
+            "an exponential moving average whose decay was not read",
+        ],
+    },
 }
 ENCODER_LEVELS, DECODER_LEVELS = 3, 2
 

@@ -55,6 +55,19 @@ CARD = {
     },
     "encoder_keys": ["network.stem.", "network.enc_block_", "network.down_", "network.bottleneck."],
     "backbone": "own",
+    "published_recipe": {
+        "source": "MIC-DKFZ/MedNeXt, nnunet_mednext/training/network_training/MedNeXt/nnUNetTrainerV2_MedNeXt.py",
+        "keys": {
+            "optimiser": "adamw",
+            "initial_learning_rate": 0.001,
+            "epsilon": 0.0001,
+            "weight_decay": 3e-05,
+            "learning_rate_schedule": "poly",
+            "poly_exponent": 0.9,
+            "gradient_clip": 12.0,
+        },
+        "not_taken": ["the learning rate changes once per epoch there, per step here"],
+    },
 }
 OFFICIAL = "mednext_official"
 WHERE = "official MedNeXt weights"

@@ -45,6 +45,13 @@ CARD = {
     "options": {"drop_path": {"default": 0.2, "help": "stochastic depth of the last block; earlier blocks have less"}},
     "encoder_keys": ["network.model_down."],
     "backbone": "own",
+    "published_recipe": {
+        "source": "282857341/nnFormer, the authors' trainer",
+        "keys": {"optimiser": "sgd", "initial_learning_rate": 0.01, "drop_path": 0.2},
+        "not_taken": [
+            "the released trainer loads pre-trained weights; the port of the authors of MedNeXt uses AdamW with 5e-5"
+        ],
+    },
 }
 OFFICIAL = "nnformer_official"
 WHERE = "official nnFormer weights"

@@ -51,6 +51,25 @@ CARD = {
     },
     "encoder_keys": ["network.down_projection.", "network.eva."],
     "backbone": "own",
+    "published_recipe": {
+        "source": "MIC-DKFZ/nnUNet, nnunetv2/training/nnUNetTrainer/primus/primus_trainers.py and "
+        "variants/lr_schedule/nnUNetTrainer_warmup.py",
+        "keys": {
+            "optimiser": "adamw",
+            "initial_learning_rate": 0.0003,
+            "betas": [0.9, 0.98],
+            "weight_decay": 0.05,
+            "learning_rate_schedule": "poly",
+            "poly_exponent": 0.9,
+            "warmup": 0.05,
+            "gradient_clip": 1.0,
+            "drop_path": 0.2,
+        },
+        "not_taken": [
+            "50 of 1000 epochs of warm-up, stated here as a fraction of the run; the learning rate "
+            "changes once per epoch there"
+        ],
+    },
 }
 TOKEN_ZYX: Triple = (8, 8, 8)
 NORM_EPS = 1e-5

@@ -33,6 +33,24 @@ CARD = {
     },
     "encoder_keys": ["network.swinViT."],
     "backbone": "own",
+    "published_recipe": {
+        "source": "MIC-DKFZ/MedNeXt, "
+        "nnunet_mednext/training/network_training/nnUNet_variants/baselines/nnUNetTrainerV2_SwinUNETR.py, "
+        "a port by the authors of MedNeXt",
+        "keys": {
+            "optimiser": "adamw",
+            "initial_learning_rate": 0.0001,
+            "epsilon": 0.0001,
+            "weight_decay": 3e-05,
+            "learning_rate_schedule": "poly",
+            "poly_exponent": 0.9,
+            "gradient_clip": 12.0,
+        },
+        "not_taken": [
+            "the learning rate changes once per epoch there, per step here",
+            "the port offers 1e-3, and 1e-4 and 5e-4 for patches of 128 voxels; taken is the one that it gives for 128",
+        ],
+    },
 }
 
 

@@ -42,6 +42,24 @@ CARD = {
     "options": {},
     "encoder_keys": ["network.uxnet_3d."],
     "backbone": "own",
+    "published_recipe": {
+        "source": "MIC-DKFZ/MedNeXt, "
+        "nnunet_mednext/training/network_training/nnUNet_variants/baselines/nnUNetTrainerV2_3DUXNet.py, a "
+        "port by the authors of MedNeXt",
+        "keys": {
+            "optimiser": "adamw",
+            "initial_learning_rate": 0.0005,
+            "epsilon": 0.0001,
+            "weight_decay": 3e-05,
+            "learning_rate_schedule": "poly",
+            "poly_exponent": 0.9,
+            "gradient_clip": 12.0,
+        },
+        "not_taken": [
+            "the learning rate changes once per epoch there, per step here",
+            "its own authors' main_train.py: AdamW, by default 1e-4, constant, without a clip",
+        ],
+    },
 }
 OFFICIAL = "uxnet3d_official"
 WHERE = "official 3D UX-Net weights"

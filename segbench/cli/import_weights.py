@@ -76,8 +76,10 @@ def _network(config: Path | None, model: str):
     if config is None:
         return NetworkSpec(), {}
     content = load_config(config)
-    entry = content.downstream.model if content.downstream else None
-    return NetworkSpec(**content.network.model_dump()), entry.options if entry and entry.name == model else {}
+    entry = next((item for item in content.entries_of("downstream") if item.name == model), None)
+    if entry is None:
+        return NetworkSpec(**content.network.model_dump()), {}
+    return NetworkSpec(**content.network_of("downstream", entry).model_dump()), entry.options
 
 
 def _probe_task(channels: int):

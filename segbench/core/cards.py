@@ -104,6 +104,18 @@ class DatasetCard(_Schema):
         return expanded
 
 
+class _PublishedRecipe(_Schema):
+    """How a method is trained by its authors, as far as it was read in `source`.
+
+    keys: recipe keys of `training` (docs/recipes.md); a fact that is not known is absent, and none where the optimiser
+    is not offered here. not_taken: what the source does beside them and segbench does not.
+    """
+
+    source: str
+    keys: dict[str, Any]
+    not_taken: list[str] = Field(default_factory=list)
+
+
 class _MethodCard(_Schema):
     title: str
     citation: str
@@ -113,6 +125,7 @@ class _MethodCard(_Schema):
     deviations: list[str]
     options: dict[str, dict[str, Any]]
     encoder_keys: list[str]
+    published_recipe: _PublishedRecipe | None = None
 
 
 class ModelCard(_MethodCard):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from segbench.core.errors import Problem, input_error, raise_problems, short
 from segbench.core.files import write_json
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Version of run.json; it grows when a key is added, removed or means something else."""
 MOST_PROBLEMS = 8
 FIX = "run `segbench gather` again with this version of segbench, or restore the file"
@@ -37,12 +37,15 @@ class _Part(BaseModel):
 class Method(_Part):
     """One row of a table.
 
-    A self-supervised objective has the kind self_supervised: it is trained and never scored, so it is no row.
+    `recipe` is the training recipe, `none` where nothing is trained here; `recipe_text` says what acts in it. A
+    self-supervised objective has the kind self_supervised: it is trained and never scored, so it is no row.
     """
 
     experiment: Experiment
     model: str
     initialisation: str
+    recipe: str
+    recipe_text: str
     title: str
     kind: Kind
     fidelity: str
@@ -121,13 +124,16 @@ class JobRecord(_Part):
     """One training job with its evaluation, or one evaluated control.
 
     Durations are in seconds, `started` and `finished` in seconds since 1970.
-    `train_seconds` holds all attempts of a resumed job; `process_seconds` is at least that much.
+    `train_seconds` holds all attempts of a resumed job; `process_seconds` is at least that much. `batch_size` is that
+    of training, 0 where nothing is trained here.
     """
 
     job: str
     experiment: Experiment
     model: str
     initialisation: str
+    recipe: str
+    batch_size: int
     scope: str
     fold: int
     seed: int
@@ -154,6 +160,7 @@ class SkippedCell(_Part):
     experiment: Experiment
     model: str
     initialisation: str
+    recipe: str
     task: str
     reason: str
 
@@ -220,7 +227,7 @@ class RunRecord(_Part):
     job to the digest of what it was made from; it may be empty. `phases` maps a phase to process seconds.
     """
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     run: str
     description: str
     synthetic: bool
@@ -246,7 +253,7 @@ class RunRecord(_Part):
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         """Refuse names that are there twice and names that point to nothing."""
-        methods = [(item.experiment, item.model, item.initialisation) for item in self.methods + self.self_supervised]
+        methods = [_row_of(item) for item in self.methods + self.self_supervised]
         jobs = [item.job for item in self.jobs]
         listed: dict[str, list[str]] = {
             "method": ["/".join(name) for name in methods],
@@ -257,8 +264,7 @@ class RunRecord(_Part):
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
                 raise ValueError(f"each {word} once; there twice: {', '.join(twice)}")
-        used = {(item.experiment, item.model, item.initialisation) for item in self.jobs}
-        used |= {(item.experiment, item.model, item.initialisation) for item in self.skipped}
+        used = {_row_of(item) for item in (*self.jobs, *self.skipped)}
         strangers = sorted(used - set(methods))
         if strangers:
             raise ValueError(f"methods of jobs and skipped cells among `methods`; {'/'.join(strangers[0])} is not")
@@ -266,6 +272,10 @@ class RunRecord(_Part):
         if unknown:
             raise ValueError(f"identities of jobs of this run; {unknown[0]} is none")
         return self
+
+
+def _row_of(item: Method | JobRecord | SkippedCell) -> tuple[str, str, str, str]:
+    return item.experiment, item.model, item.initialisation, item.recipe
 
 
 def write_run_record(path: Path | str, record: RunRecord) -> None:

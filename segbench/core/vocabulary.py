@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+EQUAL, PUBLISHED, OWN = "equal", "published", "own"
+"""Values of the column `recipe`: the experiment's training recipe, that of the model's card, the entry's own values."""
+NO_RECIPE = "none"
+"""Value of the column `recipe` of what is not trained here: controls, external models, masks that were given."""
 KEY_COLUMNS = (
     "experiment",
     "model",
     "initialisation",
+    "recipe",
     "scope",
     "fold",
     "seed",

@@ -1,4 +1,4 @@
-"""Pages generated from cards: `python -m segbench.documentation.models` writes docs/models.md and the formats."""
+"""Pages generated from cards: `python -m segbench.documentation.models` writes docs/models.md, formats and recipes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from segbench.core.cards import format_cards, model_cards, objective_cards, target_names
 from segbench.core.code import ROOT
 from segbench.core.files import write_text
+from segbench.documentation.recipes import PAGE as RECIPES_PAGE
+from segbench.documentation.recipes import recipes_page
 
 PAGE = ROOT / "docs" / "models.md"
 WEIGHTS_PAGE = ROOT / "docs" / "pretrained_weights.md"
@@ -35,7 +37,7 @@ OBJECTIVES = """\
 
 Listed in `upstream.self_supervised` and named in `downstream.initialisations`, an objective (one file below
 `segbench/training/self_supervised/`) is trained on the images of the training cases of all upstream tasks, one job per
-fold and seed, with the steps, batch size, schedule, augmentation and optimiser of `training`, as a universal model is.
+fold and seed, with the budget and the recipe of `training`, or a recipe of its own, as a universal model is.
 Labels are never read: patches lie anywhere in a volume (`foreground_fraction` needs labels and is not used). It
 trains the shared backbone with one input stem per channel count of the upstream tasks; a downstream network takes the
 tensors that the card names, the stem of its own channel count among them, and prints and stores what matched.
@@ -138,9 +140,10 @@ def weights_page() -> str:
 
 
 def main() -> int:
-    """Write both pages."""
+    """Write the three pages."""
     write_text(PAGE, models_page())
     write_text(WEIGHTS_PAGE, weights_page())
+    write_text(RECIPES_PAGE, recipes_page())
     return 0
 
 

@@ -35,9 +35,11 @@ from segbench.core.run_record import (
     WeightsMatch,
 )
 from segbench.core.task import Task
+from segbench.core.vocabulary import NO_RECIPE
 from segbench.data.presence import expected_count
 from segbench.experiment import jobs, requests
-from segbench.experiment.config import Config, External
+from segbench.experiment.config import Config, External, ModelEntry
+from segbench.experiment.config.training import recipe_text
 from segbench.experiment.splits import Splits, read_splits
 from segbench.stats.aggregate import DEFAULT_POLICIES
 
@@ -66,7 +68,7 @@ def run_record(config: Config) -> RunRecord:
         scores_sha256=sha256_of(paths.scores),
         provenance=Provenance(commit=commit(), versions=versions(), host=host(), **_times(records)),
         methods=tuple(_methods(config)),
-        self_supervised=tuple(_objective(config, entry.key) for entry in config.upstream.self_supervised),
+        self_supervised=tuple(_objective(config, entry) for entry in config.upstream.self_supervised),
         tasks=tuple(_tasks(config, splits)),
         jobs=tuple(records),
         missing_masks={
@@ -79,6 +81,7 @@ def run_record(config: Config) -> RunRecord:
                 experiment=job.experiment,
                 model=job.model,
                 initialisation=job.initialisation,
+                recipe=job.recipe,
                 task=task.name,
                 reason=reason,
             )
@@ -132,6 +135,8 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
         experiment=job.experiment,
         model=job.model,
         initialisation=job.initialisation,
+        recipe=job.recipe,
+        batch_size=_batch_size(config, job),
         scope=job.scope,
         fold=job.fold,
         seed=job.seed,
@@ -151,6 +156,12 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
         finished=max(record["finished"] for record in outcomes),
         curve=_curve(paths.train(job.id) / "log.csv") if trained.get("status") == "ok" else None,
     )
+
+
+def _batch_size(config: Config, job: jobs.Job) -> int:
+    if job.control or job.external:
+        return 0
+    return config.training_of(job.experiment, job.entry(config)).batch_size
 
 
 def _seconds(outcome: Mapping[str, Any], *, at_least: float = 0.0) -> float:
@@ -200,33 +211,29 @@ def _refuse_mixed_code(config: Config, records: Iterable[JobRecord]) -> None:
 
 
 def _methods(config: Config) -> list[Method]:
-    methods = [
-        _method("upstream", entry.key, jobs.RANDOM, config.card(entry.key), entry.options)
-        for entry in config.upstream.models
-    ]
-    methods += [
-        _method("upstream", name, jobs.NOT_TRAINED, config.model_cards[name], {}) for name in config.upstream.controls
-    ]
+    methods = [_method(config, "upstream", entry, jobs.RANDOM) for entry in config.upstream.models]
+    methods += [_control(config, "upstream", name) for name in config.upstream.controls]
     methods += [_external(entry) for entry in config.upstream.external]
     if config.downstream:
-        entry = config.downstream.model
-        for item in config.downstream.initialisations:
-            method = _method("downstream", entry.key, item.name, config.model_cards[entry.name], entry.options)
-            methods.append(method.model_copy(update={"title": _transfer_title(config, item.name), "kind": "transfer"}))
-        methods += [
-            _method("downstream", name, jobs.NOT_TRAINED, config.model_cards[name], {})
-            for name in config.downstream.controls
-        ]
+        several = len({entry.key for entry in config.downstream.models}) > 1
+        for _, entry, items in config.downstream.lists():
+            for item in items:
+                method = _method(config, "downstream", entry, item.name)
+                start = _transfer_title(config, item.name)
+                title = f"{method.title}: {start[0].lower()}{start[1:]}" if several else start
+                methods.append(method.model_copy(update={"title": title, "kind": "transfer"}))
+        methods += [_control(config, "downstream", name) for name in config.downstream.controls]
     return methods
 
 
-def _method(
-    experiment: str, key: str, initialisation: str, card: Mapping[str, Any], options: Mapping[str, Any]
-) -> Method:
+def _method(config: Config, experiment: str, entry: ModelEntry, initialisation: str) -> Method:
+    card, options = config.card(entry.key), entry.options
     return Method(
         experiment=experiment,
-        model=key,
+        model=entry.key,
         initialisation=initialisation,
+        recipe=entry.recipe_name,
+        recipe_text=recipe_text(config.training_of(experiment, entry)),
         title=title_for(card, options),
         kind=card.get("kind", "self_supervised"),
         fidelity=card["fidelity"],
@@ -236,9 +243,26 @@ def _method(
     )
 
 
-def _objective(config: Config, key: str) -> Method:
-    method = _method("upstream", key, jobs.RANDOM, config.card(key), config.model_entry(key).options)
-    return method.model_copy(update={"title": _transfer_title(config, key)})
+def _control(config: Config, experiment: str, name: str) -> Method:
+    card = config.model_cards[name]
+    return Method(
+        experiment=experiment,
+        model=name,
+        initialisation=jobs.NOT_TRAINED,
+        recipe=NO_RECIPE,
+        recipe_text="",
+        title=title_for(card, {}),
+        kind=card["kind"],
+        fidelity=card["fidelity"],
+        options_text="",
+        citation=card["citation"],
+        url=card["url"],
+    )
+
+
+def _objective(config: Config, entry: ModelEntry) -> Method:
+    method = _method(config, "upstream", entry, jobs.RANDOM)
+    return method.model_copy(update={"title": _transfer_title(config, entry.key)})
 
 
 def _external(entry: External) -> Method:
@@ -247,6 +271,8 @@ def _external(entry: External) -> Method:
         experiment="upstream",
         model=entry.name,
         initialisation=jobs.NOT_TRAINED,
+        recipe=NO_RECIPE,
+        recipe_text="",
         title=entry.title,
         kind="external",
         fidelity="external",

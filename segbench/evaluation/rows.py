@@ -64,6 +64,7 @@ def _key(context: JobContext, task: Task, case: str, patient: str) -> Row:
         "experiment": job.experiment,
         "model": job.model,
         "initialisation": job.initialisation,
+        "recipe": job.recipe,
         "scope": job.scope,
         "fold": str(job.fold),
         "seed": str(job.seed),

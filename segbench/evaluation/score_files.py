@@ -130,6 +130,7 @@ def _row(request: Request, pair: Pair, structure: str, metric: str, **cells: obj
         "experiment": EXTERNAL,
         "model": request.model,
         "initialisation": "none",
+        "recipe": "none",
         "scope": EXTERNAL,
         "fold": "0",
         "seed": "0",

@@ -17,7 +17,7 @@ from segbench.core.errors import input_error, suggestion
 from segbench.core.files import sha256_of
 from segbench.core.paths import RunPaths
 from segbench.core.task import Task, TaskSet
-from segbench.experiment.config import Config, Training, load_config
+from segbench.experiment.config import Config, Network, Training, load_config
 from segbench.experiment.identity import (
     Identity,
     part,
@@ -65,8 +65,24 @@ class JobContext:
 
     @cached_property
     def training(self) -> Training:
-        """Effective training settings of the job's experiment."""
-        return self.config.training_of(self.job.experiment)
+        """Effective training settings of the job: those of its experiment with its own recipe."""
+        return self.config.training_of(self.job.experiment, self.job.entry(self.config))
+
+    @cached_property
+    def network(self) -> Network:
+        """Size of the job's network."""
+        return self.config.network_of(self.job.experiment, self.job.entry(self.config))
+
+    @cached_property
+    def config_of_network(self) -> Config:
+        """The config with the size of the job's network in the place of the shared one."""
+        return self.config.model_copy(update={"network": self.network})
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that the network is built with: those of its entry, and the drop path of its recipe."""
+        options, drop_path = self.job.entry(self.config).options, self.training.drop_path
+        return options if drop_path is None else options | {"drop_path": drop_path}
 
     @cached_property
     def card(self) -> dict[str, Any]:

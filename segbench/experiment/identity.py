@@ -99,16 +99,17 @@ def training_settings_identity(config: Config, job: Job) -> Identity:
             commands | {"tasks": _task_parts(job.tasks(config)), "fold and seed": f"{job.fold}, {job.seed}"}
         )
     own = cards.code_of(config.model_entry(job.model).name, objective=job.self_supervised)
-    entry, card = config.model_entry(job.model), config.card(job.model)
+    entry, card = job.entry(config), config.card(job.model)
     options = {name: item["default"] for name, item in card["options"].items()} | entry.options
     facts = {key: card[key] for key in NETWORK_KEYS if key in card}
-    training = config.training_of(job.experiment).model_dump(mode="json", exclude=set(ONLY_FOR_SAVING))
+    training = config.training_of(job.experiment, entry).effective()
+    training = {name: value for name, value in training.items() if name not in ONLY_FOR_SAVING}
     parts = {
         "model": part([entry.name, {name: _option(value) for name, value in options.items()}, facts]),
         "model code": code_digest(own, *([OBJECTIVE] if job.self_supervised else [])),
         "training": part(training),
         "training code": code_digest(TRAINING, without=(INITIALISE, OBJECTIVE)),
-        "network": part(config.network.model_dump(mode="json")),
+        "network": part(config.network_of(job.experiment, entry).model_dump(mode="json")),
         "tasks": _task_parts(job.tasks(config), [own]),
         "fold and seed": f"{job.fold}, {job.seed}",
     }
@@ -130,7 +131,11 @@ def _initialisation_parts(config: Config, job: Job) -> dict[str, str]:
     layout = cards.FORMAT_FOLDER.relative_to(ROOT) / f"{item.format}.py"
     source = job.source(config)
     keys = config.card(source.model)["encoder_keys"] if source else []
-    facts = [item.model_dump(mode="json", exclude={"name", "file"}), keys, config.format_cards[item.format]["targets"]]
+    facts = [
+        item.model_dump(mode="json", exclude={"name", "file", "upstream_recipe"}),
+        keys,
+        config.format_cards[item.format]["targets"],
+    ]
     return {
         "pre-trained weights": part(facts),
         "initialisation code": code_digest(INITIALISE, layout.as_posix()),
@@ -183,7 +188,7 @@ def prediction_settings_identity(config: Config, job: Job, tasks: Iterable[Task]
     own = cards.code_of(config.model_entry(job.model).name, objective=False)
     return Identity(
         {
-            "inference": part([inference, config.network.patch_size_zyx]),
+            "inference": part([inference, config.network_of(job.experiment, job.entry(config)).patch_size_zyx]),
             "tasks": task_digest,
             "prediction code": code_digest(PREDICTION["network"], own, without=(TRAINING, TRAINED)),
         }

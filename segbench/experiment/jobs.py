@@ -1,9 +1,9 @@
 """Which jobs a config asks for, and which score rows they expect.
 
-One training job is one (model, scope, fold, seed): scope is `joint` for universal models, a task for per-task ones, and
-a downstream task for transfer. A self-supervised objective is a training job instead of a model, over all upstream
-tasks, whose weights start downstream jobs; it predicts nothing. Every other training job and every control has one
-evaluation.
+One training job is one (model, recipe, scope, fold, seed): scope is `joint` for universal models, a task for per-task
+ones, and a downstream task for transfer. A self-supervised objective is a training job instead of a model, over
+all upstream tasks, whose weights start downstream jobs; it predicts nothing. Every other training job and every control
+has one evaluation.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from segbench.core import cards
 from segbench.core.errors import Problem, raise_problems
 from segbench.core.paths import RunPaths
 from segbench.core.task import Task, TaskSet
+from segbench.core.vocabulary import EQUAL, NO_RECIPE
 from segbench.experiment import requests
 from segbench.experiment.config import Config, Data, Initialisation, ModelEntry
+from segbench.experiment.config.downstream import SCRATCH, DownstreamModel
 from segbench.experiment.splits import Splits
 
 JOINT = "joint"
@@ -27,7 +29,7 @@ NOT_TRAINED = "none"
 
 @dataclass(frozen=True)
 class Job:
-    """One (experiment, model, initialisation, scope, fold, seed).
+    """One (experiment, model, initialisation, recipe, scope, fold, seed).
 
     `control` jobs are evaluated without training, `self_supervised` jobs trained without evaluation.
     """
@@ -38,14 +40,20 @@ class Job:
     scope: str
     fold: int
     seed: int
+    recipe: str = EQUAL
     control: bool = False
     external: bool = False
     self_supervised: bool = False
 
     @property
     def id(self) -> str:
-        """Folder name of the job."""
-        return f"{self.experiment}.{self.model}.{self.initialisation}.{self.scope}.f{self.fold}.s{self.seed}"
+        """Folder name of the job; the equal recipe is not named in it."""
+        name = f"{self.experiment}.{self.model}.{self.initialisation}.{self.scope}.f{self.fold}.s{self.seed}"
+        return name if self.recipe in (EQUAL, NO_RECIPE) else f"{name}.{self.recipe}"
+
+    def entry(self, config: Config) -> ModelEntry:
+        """Return the entry of the config that this job trains."""
+        return config.entry_of(self.experiment, self.model, self.recipe)
 
     def tasks(self, config: Config) -> TaskSet:
         """Tasks that the job trains on and is scored on: those of its scope that the model supports."""
@@ -59,8 +67,9 @@ class Job:
         if self.experiment != "downstream" or self.control:
             return None
         item = self.weights(config)
-        if item.name == "scratch" or item.file is not None:
+        if item.name == SCRATCH or item.file is not None:
             return None
+        trained = [entry.recipe_name for entry in config.entries_of("upstream") if entry.key == item.name]
         return Job(
             "upstream",
             item.name,
@@ -68,13 +77,16 @@ class Job:
             JOINT,
             self.fold,
             self.seed,
+            item.upstream_recipe or trained[0],
             self_supervised=config.is_self_supervised(item.name),
         )
 
     def weights(self, config: Config) -> Initialisation:
-        """The entry of downstream.initialisations that starts this job."""
+        """The entry among the initialisations of this job's network that starts it."""
+        entry = self.entry(config)
         assert config.downstream is not None, "only a downstream job has them"
-        return next(item for item in config.downstream.initialisations if item.name == self.initialisation)
+        assert isinstance(entry, DownstreamModel), "a downstream job has a downstream entry"
+        return next(item for item in config.downstream.initialisations_of(entry) if item.name == self.initialisation)
 
 
 def skip_reason(config: Config, model: str, task: Task) -> str | None:
@@ -95,7 +107,7 @@ def _scopes(config: Config, entry: ModelEntry) -> list[str]:
 def external_jobs(config: Config) -> list[Job]:
     """Return the jobs of external models; masks that are given serve one seed unless they name it."""
     return [
-        Job("upstream", entry.name, NOT_TRAINED, scope, fold, seed, external=True)
+        Job("upstream", entry.name, NOT_TRAINED, scope, fold, seed, NO_RECIPE, external=True)
         for entry in config.upstream.external
         for fold in config.data.folds
         for seed in (config.seeds if entry.predict or "{seed}" in (entry.predictions or "") else config.seeds[:1])
@@ -120,29 +132,35 @@ def training_jobs(config: Config) -> list[Job]:
     for fold in config.data.folds:
         for seed in config.seeds:
             jobs += [
-                Job("upstream", entry.key, RANDOM, JOINT, fold, seed, self_supervised=True)
+                Job("upstream", entry.key, RANDOM, JOINT, fold, seed, entry.recipe_name, self_supervised=True)
                 for entry in config.upstream.self_supervised
             ]
             jobs += [
-                Job("upstream", entry.key, RANDOM, scope, fold, seed)
+                Job("upstream", entry.key, RANDOM, scope, fold, seed, entry.recipe_name)
                 for entry in config.upstream.models
                 for scope in _scopes(config, entry)
             ]
-            if config.downstream:
-                jobs += [
-                    Job("downstream", config.downstream.model.key, item.name, task.name, fold, seed)
-                    for item in config.downstream.initialisations
-                    for task in config.tasks_of("downstream")
-                    if skip_reason(config, config.downstream.model.key, task) is None
-                ]
+            jobs += [job for job, task in _downstream_cells(config, fold, seed) if _serves(config, job, task)]
     return jobs + [job for job in external_jobs(config) if is_trained(config, job)]
+
+
+def _downstream_cells(config: Config, fold: int, seed: int) -> Iterator[tuple[Job, Task]]:
+    """Yield a job for each network, initialisation and task of downstream, served or not."""
+    for _, entry, items in config.downstream.lists() if config.downstream else ():
+        for item in items:
+            for task in config.tasks_of("downstream"):
+                yield Job("downstream", entry.key, item.name, task.name, fold, seed, entry.recipe_name), task
+
+
+def _serves(config: Config, job: Job, task: Task) -> bool:
+    return skip_reason(config, job.model, task) is None
 
 
 def control_jobs(config: Config) -> list[Job]:
     """Return one evaluation per control and experiment; controls have no seed of their own."""
     sections = {"upstream": config.upstream, "downstream": config.downstream}
     return [
-        Job(experiment, name, NOT_TRAINED, JOINT, fold, config.seeds[0], control=True)
+        Job(experiment, name, NOT_TRAINED, JOINT, fold, config.seeds[0], NO_RECIPE, control=True)
         for experiment, section in sections.items()
         if section
         for name in section.controls
@@ -172,14 +190,11 @@ def skipped_cells(config: Config) -> Iterator[tuple[Job, Task, str]]:
                     reason = skip_reason(config, entry.key, task)
                     if reason:
                         scope = JOINT if universal else task.name
-                        yield Job("upstream", entry.key, RANDOM, scope, fold, seed), task, reason
-            if config.downstream:
-                for item in config.downstream.initialisations:
-                    for task in config.tasks_of("downstream"):
-                        reason = skip_reason(config, config.downstream.model.key, task)
-                        if reason:
-                            key = config.downstream.model.key
-                            yield Job("downstream", key, item.name, task.name, fold, seed), task, reason
+                        yield Job("upstream", entry.key, RANDOM, scope, fold, seed, entry.recipe_name), task, reason
+            for job, task in _downstream_cells(config, fold, seed):
+                reason = skip_reason(config, job.model, task)
+                if reason:
+                    yield job, task, reason
 
 
 def _skipped_external(config: Config) -> Iterator[tuple[Job, Task, str]]:
@@ -209,6 +224,7 @@ def row_keys(config: Config, splits: Splits, job: Job, task: Task) -> Iterator[t
                     job.experiment,
                     job.model,
                     job.initialisation,
+                    job.recipe,
                     job.scope,
                     str(job.fold),
                     str(job.seed),

@@ -16,6 +16,7 @@ from segbench.metrics.registry import METRICS
 from segbench.reporting import failures, figures, rank_figures, sections, sentences, transfers
 from segbench.reporting.latex import table_tex
 from segbench.reporting.marks import marked
+from segbench.reporting.recipes import experiment_of
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import (
     Statistics,
@@ -206,7 +207,7 @@ def _summary(
     main, reference = tables[0], reference_method(run, experiment)
     lines = [("Best", sentences.winner_sentence(main, statistics))]
     lines += [("HD95", sentences.winner_sentence(table, None)) for table in tables[1:] if table.metric == "hd95"]
-    word = "Universal" if experiment == "upstream" else "Transfer"
+    word = "Universal" if experiment_of(experiment) == "upstream" else "Transfer"
     if len(challengers):
         lines += [(word, text) for text in sentences.difference_sentences(challengers, reference.title, main.metric)]
     lines += [("Controls", sentences.control_sentence(checks)), ("Ranking", sentences.multiverse_sentence(statistics))]

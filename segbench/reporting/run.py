@@ -11,6 +11,7 @@ import pandas as pd
 from segbench.core.errors import Problem, input_error, raise_problems
 from segbench.core.files import sha256_of
 from segbench.core.run_record import JobRecord, Method, RunRecord, ScoredTask, read_run_record
+from segbench.reporting.recipes import belongs, split_record, split_rows
 from segbench.stats.aggregate import cells, read_scores
 
 __all__ = ["CONFIDENCE", "Method", "MethodKey", "Run"]
@@ -31,9 +32,10 @@ class Run:
         Raises:
             InputError: a file is missing, damaged or of another version, or the two do not belong together.
         """
-        self.record: RunRecord = read_run_record(folder / "run.json")
-        self.rows = read_scores(folder / "scores.csv")
-        _same_run(folder, self.record, self.rows)
+        record, rows = read_run_record(folder / "run.json"), read_scores(folder / "scores.csv")
+        _same_run(folder, record, rows)
+        self.record: RunRecord = split_record(record)
+        self.rows = split_rows(rows)
         self.scores_sha256 = self.record.scores_sha256
         self.methods = _with_distinct_titles(self.record.methods)
         self.self_supervised = _with_distinct_titles(self.record.self_supervised)
@@ -55,7 +57,7 @@ class Run:
 
     @property
     def experiments(self) -> list[str]:
-        """'upstream' and, where the run has one, 'downstream'."""
+        """'upstream' and, where the run has one, 'downstream'; each recipe but the equal one under its own name."""
         return list(dict.fromkeys(task.experiment for task in self.record.tasks))
 
     def tasks(self, experiment: str) -> list[ScoredTask]:
@@ -86,7 +88,9 @@ class Run:
     def jobs(self, experiment: str, key: MethodKey) -> list[JobRecord]:
         """Return the job records of a method."""
         return [
-            job for job in self.record.jobs if (job.experiment, job.model, job.initialisation) == (experiment, *key)
+            job
+            for job in self.record.jobs
+            if (job.model, job.initialisation) == key and belongs(job.experiment, job.recipe, experiment)
         ]
 
     def seeds(self, experiment: str) -> int:
@@ -97,9 +101,10 @@ class Run:
 
 def _same_run(folder: Path, record: RunRecord, rows: pd.DataFrame) -> None:
     """Refuse rows and a record that do not describe each other, so that nothing of a table is silently left out."""
-    methods = {(method.experiment, *method.key) for method in record.methods}
+    methods = {(method.experiment, *method.key, method.recipe) for method in record.methods}
     tasks = {(task.experiment, task.name) for task in record.tasks}
-    seen_methods = set(zip(rows["experiment"], rows["model"], rows["initialisation"], strict=True))
+    names = ("experiment", "model", "initialisation", "recipe")
+    seen_methods = set(zip(*(rows[name] for name in names), strict=True))
     seen_tasks = set(zip(rows["experiment"], rows["task"], strict=True))
     raise_problems(
         Problem(str(folder / "scores.csv"), found, expected, "run `segbench gather` again")

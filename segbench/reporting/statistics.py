@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from segbench.metrics.registry import METRICS
+from segbench.reporting.recipes import experiment_of
 from segbench.reporting.run import Method, Run
 from segbench.reporting.tables import Table, direction
 from segbench.stats.decision import CONFLICTING, Rule, oriented
@@ -116,7 +117,7 @@ def reference_method(run: Run, experiment: str) -> Method | None:
     scratch. None when the run has no such method.
     """
     methods = run.methods_of(experiment)
-    if experiment == "downstream":
+    if experiment_of(experiment) == "downstream":
         return next((method for method in methods if method.initialisation == "scratch"), None)
     single = [method for method in methods if method.kind == "single_task"]
     return next((method for method in single if method.model == "single_task"), next(iter(single), None))

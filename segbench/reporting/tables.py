@@ -16,6 +16,7 @@ import pandas as pd
 
 from segbench.core.run_record import ScoredTask
 from segbench.metrics.registry import METRICS
+from segbench.reporting.recipes import budget_sentence, recipe_words, recipes_of_methods
 from segbench.reporting.run import CONFIDENCE, Method, Run
 from segbench.stats.aggregate import mean_over_tasks, policy_text
 
@@ -290,8 +291,14 @@ def _caption(run: Run, experiment: str, metric: str) -> str:
     about = METRICS[metric]
     return (
         f"{run.data_word(experiment)}{about.title} ({unit_of(metric)}, {about.better} is better) of {experiment} tasks"
-        f", protocol {run.record.protocol}."
+        f", protocol {run.record.protocol}.{_training_sentences(run, experiment)}"
     )
+
+
+def _training_sentences(run: Run, experiment: str) -> str:
+    jobs = [job for method in run.methods_of(experiment) for job in run.jobs(experiment, method.key)]
+    words = recipe_words(run.methods_of(experiment)), budget_sentence(jobs, len(run.tasks(experiment)))
+    return "".join(f" {text}" for text in words if text)
 
 
 def _legend(run: Run, experiment: str, metric: str, table: pd.DataFrame) -> str:
@@ -300,7 +307,7 @@ def _legend(run: Run, experiment: str, metric: str, table: pd.DataFrame) -> str:
         f"{about.title}: {about.definition}. A cell is the mean over structures of the means over test cases, with "
         f"its {100 * CONFIDENCE:.0f} % interval. {_interval_sentence(table, run.seeds(experiment))} Empty and missing "
         f"masks: {policy_text(metric, run.record.missing_masks)}; not defined and skipped ones are left out."
-        f"{_ceiling_sentence(run, experiment)}"
+        f"{_ceiling_sentence(run, experiment)}{recipes_of_methods(run.methods_of(experiment))}"
     )
 
 

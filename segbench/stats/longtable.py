@@ -19,6 +19,7 @@ NEEDED = ("model", "task", "case", "structure", "metric", "value")
 DEFAULTS = {
     "experiment": "comparison",
     "initialisation": "none",
+    "recipe": "equal",
     "scope": "unknown",
     "fold": "0",
     "seed": "0",

@@ -27,7 +27,7 @@ class BatchStream(Dataset):
         self.settings = context.training
         self.job = job = context.job
         self.tasks = context.tasks
-        patch_size_zyx = context.config.network.patch_size_zyx
+        patch_size_zyx = context.network.patch_size_zyx
         foreground_fraction = None if job.self_supervised else self.settings.foreground_fraction
         self.samplers, self.augmentations, sizes = [], [], []
         for task in self.tasks:

@@ -27,7 +27,7 @@ from segbench.core.files import sha256_of, write_text
 from segbench.core.progress import Progress
 from segbench.core.seeds import seed_for
 from segbench.core.task import Task
-from segbench.experiment.config import Config, Training
+from segbench.experiment.config import Network, Training
 from segbench.experiment.context import JobContext
 from segbench.experiment.identity import Identity
 from segbench.experiment.jobs import Job
@@ -54,9 +54,9 @@ class Progression:
     window: list[float] = field(default_factory=list)
 
 
-def network_spec(config: Config) -> NetworkSpec:
-    """Return the network size that the config states."""
-    return NetworkSpec(**config.network.model_dump())
+def network_spec(network: Network) -> NetworkSpec:
+    """Return a size of the config as a network is built with it."""
+    return NetworkSpec(**network.model_dump())
 
 
 def new_model(context: JobContext) -> SegmentationModel | Objective:
@@ -65,7 +65,7 @@ def new_model(context: JobContext) -> SegmentationModel | Objective:
     build = build_objective if context.job.self_supervised else build_model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("weights", context.job.seed))
-        return build(entry.name, context.tasks, network_spec(context.config), **entry.options)
+        return build(entry.name, context.tasks, network_spec(context.network), **context.options)
 
 
 def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dict[str, Any]:

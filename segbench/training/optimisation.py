@@ -81,7 +81,7 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         momentum = recipe.effective_momentum
         return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimiser]
-    return kind(parameters, lr=rate, betas=recipe.effective_betas, weight_decay=decay)
+    return kind(parameters, lr=rate, betas=recipe.effective_betas, eps=recipe.effective_epsilon, weight_decay=decay)
 
 
 def build_schedule(optimiser: torch.optim.Optimizer, recipe: Recipe, total: int) -> LRScheduler:

@@ -89,7 +89,7 @@ def here(tmp_path, monkeypatch):
         config["network"]["base_features"] = 8
         del config["upstream"]["self_supervised"]  # for networks on the shared backbone only
         start = {"name": "genesis", "file": "weights.pt", "format": "models_genesis"} | changes
-        config["downstream"] |= {"model": "clip_driven_original", "initialisations": [start]}
+        config["downstream"] |= {"models": ["clip_driven_original"], "initialisations": [start]}
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
         return tmp_path
 
@@ -169,7 +169,7 @@ def test_check_finds_another_probe(here, capsys):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": "suprem_segresnet"}, "expected one of: segresnet_plain; set downstream.model"),
+        ({"format": "suprem_segresnet"}, "expected one of: segresnet_plain; give the weights"),
         ({"format": "uniseg_official"}, "expected one of: a network on the shared backbone"),
         ({"format": "models_genesi"}, "did you mean 'models_genesis'?"),
         ({"name": "uniseg", "file": None}, "a file beside format"),

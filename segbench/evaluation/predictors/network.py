@@ -39,7 +39,7 @@ class NetworkPredictor:
     def predict(self, task: Task, case: Case) -> np.ndarray:
         """Return the label map of the largest probability, interpolated to the native grid."""
         preprocessed = open_case(self.context.folder(task.name, case.case_id))
-        found = probabilities(self.model, self.context.config, preprocessed.images[:], [task])[task.name]
+        found = probabilities(self.model, self.context.config_of_network, preprocessed.images[:], [task])[task.name]
         return preprocessed.geometry.probabilities_to_native(found)
 
 

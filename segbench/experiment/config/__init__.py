@@ -5,7 +5,7 @@ One file per section holds its keys and its own checks; `combinations` holds the
 """
 
 from segbench.experiment.config.data import Data, Phantom, Protocol
-from segbench.experiment.config.downstream import Downstream, Initialisation
+from segbench.experiment.config.downstream import Downstream, DownstreamModel, Initialisation
 from segbench.experiment.config.experiment import Config
 from segbench.experiment.config.external import External
 from segbench.experiment.config.inference import Inference
@@ -21,6 +21,7 @@ __all__ = [
     "Config",
     "Data",
     "Downstream",
+    "DownstreamModel",
     "External",
     "Inference",
     "Initialisation",

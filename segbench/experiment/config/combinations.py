@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
 from segbench.core.errors import InputError, Problem, suggestion
 from segbench.core.paths import NAME_PATTERN
+from segbench.core.vocabulary import EQUAL, NO_RECIPE, PUBLISHED
 from segbench.experiment.config.data import WITH_LISTS
 from segbench.experiment.config.downstream import SCRATCH
 from segbench.experiment.config.experiment import Config
 from segbench.experiment.config.problems import as_problem
-from segbench.experiment.config.section import Check, alike, repeated, unknown_names
-from segbench.experiment.config.training import Training
+from segbench.experiment.config.section import (
+    Check,
+    ModelEntry,
+    Section,
+    alike,
+    repeated,
+    unknown_names,
+)
+from segbench.experiment.config.training import Recipe, Training, merged, recipe_problems, warmup_problems
 
 JOINT_SCOPE = "joint"
 """Value of the column `scope` of a job over all tasks, so that it is the name of no task."""
@@ -66,72 +75,147 @@ def _tasks_named(config: Config) -> Iterator[Problem]:
 
 
 def _model_ids(config: Config) -> Iterator[Problem]:
-    """Ids of the column `model`: each once, on every file system, and none that a control has."""
+    """Ids of the column `model`: each once per recipe, on every file system, and none that a control has."""
     upstream, key = config.upstream, "upstream.models"
-    ids = [entry.key for entry in (*upstream.models, *upstream.self_supervised)]
-    ids += [entry.name for entry in upstream.external]
-    for name in repeated(ids):
-        yield Problem(key, f"{name!r} twice", "distinct ids", "remove one, or give it an id")
+    kinds = [[(entry.key, entry.recipe_name) for entry in part] for part in (upstream.models, upstream.self_supervised)]
+    kinds.append([(entry.name, NO_RECIPE) for entry in upstream.external])
+    rows = [row for kind in kinds for row in kind]
+    twice = [name for name, _ in repeated(rows)]
+    twice += repeated([name for kind in kinds for name in {name for name, _ in kind}])
+    for name in dict.fromkeys(twice):
+        yield Problem(key, f"{name!r} twice", "distinct ids, or distinct recipes", "remove one, or give it an id")
     controls = {name for name, card in config.model_cards.items() if card["kind"] == "control"}
-    for name in dict.fromkeys(ids):
+    for name in dict.fromkeys(name for name, _ in rows):
         if name.casefold() in controls:
             yield Problem(key, repr(name), "an id that is no control's", "give it another id")
-    everyone = [*ids, config.downstream.model.key] if config.downstream else ids
+    everyone = [name for name, _ in rows] + [entry.key for entry in config.entries_of("downstream")]
     for one, other in alike(everyone):
         yield Problem(key, f"{one!r} and {other!r}", "ids that differ in more than case", "change one id")
 
 
-def _downstream_model(config: Config) -> Iterator[Problem]:
-    """One id stands for one network, in both experiments."""
-    if config.downstream is None:
-        return
-    model, upstream = config.downstream.model, config.upstream
-    others = [entry.key for entry in upstream.self_supervised] + [entry.name for entry in upstream.external]
-    if any(entry.key == model.key and entry != model for entry in upstream.models) or model.key in others:
-        found = f"{model.key} with other options than upstream"
-        yield Problem("downstream.model", found, "one network by one id", "give it an id of its own")
+def _one_network(config: Config) -> Iterator[Problem]:
+    """One id stands for one network, at every recipe and in both experiments."""
+    downstream = config.entries_of("downstream")
+    others = {entry.key for entry in config.upstream.self_supervised} | {item.name for item in config.upstream.external}
+    seen: dict[str, ModelEntry] = {}
+    for key, entries in (("upstream.models", config.upstream.models), ("downstream.models", downstream)):
+        for entry in entries:
+            first = seen.setdefault(entry.key, entry)
+            if (first.name, first.options) != (entry.name, entry.options):
+                found = f"{entry.key} with another name or other options than before"
+                yield Problem(key, found, "one network by one id", "give it an id of its own")
+    for entry in downstream:
+        if entry.key in others:
+            found = f"{entry.key}, the id of an objective or external model"
+            yield Problem("downstream.models", found, "one network by one id", "give it an id of its own")
+    for name, recipe in repeated([(entry.key, entry.recipe_name) for entry in downstream]):
+        found = f"{name!r} twice at the recipe {recipe}"
+        yield Problem("downstream.models", found, "distinct ids, or distinct recipes", "give it an id")
 
 
 def _initialisations(config: Config) -> Iterator[Problem]:
-    """Weights of the run: of a universal model, or of a self-supervised objective."""
+    """Weights of the run: of a universal model or an objective of upstream, at a recipe that it is trained by."""
     if config.downstream is None:
         return
     kinds = {name: card["kind"] for name, card in config.model_cards.items()}
-    joint = [entry.key for entry in config.upstream.models if kinds.get(entry.name) == "universal"]
-    known = [SCRATCH, *joint, *(entry.key for entry in config.upstream.self_supervised)]
-    names = [item.name for item in config.downstream.initialisations if item.file is None]
+    joint = [entry for entry in config.upstream.models if kinds.get(entry.name) == "universal"]
+    sources = [*joint, *config.upstream.self_supervised]
+    known = [SCRATCH, *dict.fromkeys(entry.key for entry in sources)]
     expected = "scratch, a universal model of upstream, an entry of upstream.self_supervised, or a name with a file"
-    yield from unknown_names("downstream.initialisations", names, known, expected)
+    for key, _, items in config.downstream.lists():
+        yield from unknown_names(key, [item.name for item in items if item.file is None], known, expected)
+        for item in items:
+            recipes = [entry.recipe_name for entry in sources if entry.key == item.name and item.file is None]
+            where, listed = f"{key}.{item.name}.upstream_recipe", ", ".join(recipes)
+            if item.upstream_recipe is None and len(recipes) > 1:
+                found = f"nothing, and {item.name} is trained by several recipes"
+                yield Problem(where, found, f"one of: {listed}", "name the training whose weights these are")
+            elif item.upstream_recipe is not None and item.upstream_recipe not in recipes:
+                expected_recipe = f"one of: {listed}" if recipes else "no recipe beside scratch or a file"
+                yield Problem(where, repr(item.upstream_recipe), expected_recipe, "change or remove it")
 
 
 def _self_supervised(config: Config) -> Iterator[Problem]:
     """Objectives that are used, by a network on the shared backbone."""
-    key, downstream = "upstream.self_supervised", config.downstream
-    used = {item.name for item in downstream.initialisations if item.file is None} if downstream else set()
-    for entry in config.upstream.self_supervised:
-        if entry.key not in used:
-            fix = f"add {entry.key} to downstream.initialisations, or remove it"
-            yield Problem(key, f"{entry.key}, which is no initialisation", "a use of each objective", fix)
-    card = config.network_cards.get(downstream.model.name) if downstream else None
-    if downstream and config.upstream.self_supervised and card and card["backbone"] != "shared":
-        found = f"{downstream.model.name} as downstream.model, which has its own backbone"
-        yield Problem(key, found, "a network on the shared backbone", "use single_task, or no objectives")
+    key, objectives = "upstream.self_supervised", {entry.key for entry in config.upstream.self_supervised}
+    lists = list(config.downstream.lists()) if config.downstream else []
+    used = {item.name for _, _, items in lists for item in items if item.file is None}
+    for name in sorted(objectives - used):
+        fix = f"add {name} to downstream.initialisations, or remove it"
+        yield Problem(key, f"{name}, which is no initialisation", "a use of each objective", fix)
+    for _, entry, items in lists:
+        card = config.network_cards.get(entry.name)
+        if card and card["backbone"] != "shared" and any(item.name in objectives for item in items):
+            found = f"{entry.name} in downstream.models, which has its own backbone"
+            fix = "use single_task, or give the network initialisations of its own without objectives"
+            yield Problem(key, found, "a network on the shared backbone", fix)
 
 
-def _downstream_training(config: Config) -> Iterator[Problem]:
-    """Changed keys of the training recipe, with values that it accepts."""
-    if config.downstream is None:
+def _trainings(config: Config) -> Iterator[Problem]:
+    """Every training recipe that a job would use: keys, values, what excludes what, and the length of the warm-up."""
+    changes = config.downstream.training if config.downstream else {}
+    wrong = list(_key_problems("downstream.training", changes, Training))
+    yield from wrong
+    bases = {"upstream": ("training", {})} | ({"downstream": ("downstream.training", changes)} if changes else {})
+    for key, own in bases.values():
+        known = {name: value for name, value in own.items() if name in Training.model_fields}
+        yield from _value_problems(key, config, known)
+    if wrong:
         return
-    key = "downstream.training"
-    unknown = sorted(set(config.downstream.training) - set(Training.model_fields))
-    for name in unknown:
-        fix = suggestion(name, Training.model_fields)
-        yield Problem(f"{key}.{name}", "an unknown key", "a key of training", fix)
-    known = {name: value for name, value in config.downstream.training.items() if name not in unknown}
+    for experiment in ("upstream", "downstream"):
+        for entry in config.entries_of(experiment):
+            yield from _entry_recipe(config, experiment, entry)
+
+
+def _key_problems(key: str, changes: Mapping[str, Any], section: type[Section]) -> Iterator[Problem]:
+    what = "a key of training" if section is Training else "a recipe key of training; the budget is the experiment's"
+    for name in sorted(set(changes) - set(section.model_fields)):
+        yield Problem(f"{key}.{name}", "an unknown key", what, suggestion(name, section.model_fields))
+
+
+def _value_problems(key: str, config: Config, *changes: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the problems of the values of layers on top of `training`, and of what excludes what in them."""
     try:
-        Training(**{**config.training.model_dump(), **known})
+        found = Training(**merged(config.training.model_dump(), *changes))
     except ValidationError as error:
         yield from (as_problem(key, item) for item in error.errors())
+        return
+    yield from recipe_problems(key, found)
+
+
+def _entry_recipe(config: Config, experiment: str, entry: ModelEntry) -> Iterator[Problem]:
+    """Yield what is wrong with the recipe of one entry."""
+    objective = any(entry is other for other in config.upstream.self_supervised)
+    card = (config.objective_cards if objective else config.network_cards).get(entry.name)
+    if card is None:
+        return  # an unknown name is a problem of its own
+    listed = "self_supervised" if objective else "models"
+    key = f"{experiment}.{listed}.{entry.key}.recipe"
+    if entry.recipe == PUBLISHED and not (card["published_recipe"] or {}).get("keys"):
+        why = "; ".join((card["published_recipe"] or {}).get("not_taken", ["its source was not read"]))
+        found, fix = f"published, and the card of {entry.name} states none ({why})", "use equal, or state its values"
+        yield Problem(key, found, "a published recipe", fix)
+        return
+    changes = config.downstream.training if experiment == "downstream" and config.downstream else {}
+    recipe = config.recipe_of(entry)
+    problems = list(_key_problems(key, recipe, Recipe))
+    if not problems and entry.recipe != EQUAL:
+        problems = list(_value_problems(key, config, changes, recipe))
+    yield from problems
+    if problems:
+        return
+    try:
+        training = config.training_of(experiment, entry)
+    except ValidationError:
+        return  # of `training` or `downstream.training`, which have problems of their own
+    shown = key if entry.recipe != EQUAL else "downstream.training" if "warmup" in changes else "training"
+    if training.drop_path is not None and "drop_path" not in card["options"]:
+        fix = "give the drop path in the recipe of a network that has it"
+        yield Problem(f"{shown}.drop_path", f"{training.drop_path} for {entry.key}", "a network with this option", fix)
+    tasks = 1
+    if experiment == "upstream" and (objective or card["kind"] == "universal"):
+        tasks = max(1, len(config.upstream.tasks))
+    yield from warmup_problems(shown, training, tasks * training.iterations_per_task)
 
 
 def _folds(config: Config) -> Iterator[Problem]:
@@ -168,11 +252,11 @@ CHECKS = (
     Check(TASKS, _task_names),
     Check((*TASKS, "structures", "data.phantom"), _task_cards),
     Check((*TASKS, "task_preprocessing", "structures", "data.task_protocols", "data.accept_partial"), _tasks_named),
-    Check((*MODELS, "downstream.model"), _model_ids),
-    Check((*MODELS, "downstream.model"), _downstream_model),
-    Check((*MODELS, "downstream.initialisations"), _initialisations),
-    Check((*MODELS, "downstream.initialisations", "downstream.model"), _self_supervised),
-    Check(("training", "downstream.training"), _downstream_training),
+    Check((*MODELS, "downstream.models"), _model_ids),
+    Check((*MODELS, "downstream.models"), _one_network),
+    Check((*MODELS, "downstream.models", "downstream.initialisations"), _initialisations),
+    Check((*MODELS, "downstream.models", "downstream.initialisations"), _self_supervised),
+    Check((*MODELS, "downstream.models", "training", "downstream.training", "upstream.tasks"), _trainings),
     Check((*TASKS, *SPLIT), _folds),
     Check((*TASKS, *SPLIT, "data.phantom", "data.split_files"), _sides),
 )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError
 
 from segbench.core import cards
 from segbench.core.errors import Problem, suggestion
 from segbench.experiment.config.entries import control_problems, entry_problems
+from segbench.experiment.config.network import CHECKS as NETWORK_CHECKS
+from segbench.experiment.config.network import Network
+from segbench.experiment.config.problems import as_problem
 from segbench.experiment.config.section import (
     CONTROLS,
     Check,
     Controls,
     Distinct,
-    Model,
     ModelEntry,
     Name,
     Section,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from segbench.experiment.config.experiment import Config
 
 SCRATCH = "scratch"
+WEIGHTS = "downstream.initialisations"
 RESERVED = ("random", "none")
 """Values of the column `initialisation` of upstream models and of models that are not trained."""
 
@@ -48,6 +51,9 @@ class Initialisation(Section):
         description="The job stops when a smaller fraction is matched of the parameters that the source hands over; "
         "default: by format.",
     )
+    upstream_recipe: Literal["equal", "published", "own"] | None = Field(
+        None, description="Which training of the upstream model, where it is trained by several recipes."
+    )
     probe: tuple[float, float, float, float] | None = Field(
         None, description="Answer to the probe that `import-weights` printed; the job stops at another one."
     )
@@ -56,49 +62,102 @@ class Initialisation(Section):
 Weights = Annotated[Initialisation, BeforeValidator(as_entry, json_schema_input_type=Name | Initialisation)]
 
 
+class DownstreamModel(ModelEntry):
+    """A network that is fine-tuned, with the weights that it starts from."""
+
+    initialisations: tuple[Weights, ...] = Field(
+        (), description="Where its weights come from; default: `downstream.initialisations`."
+    )
+    network: dict[str, Any] = Field(default_factory=dict, description="Keys of `network` that differ for it.")
+
+
+DownstreamEntry = Annotated[DownstreamModel, BeforeValidator(as_entry, json_schema_input_type=Name | DownstreamModel)]
+
+
 class Downstream(Section):
     """Tasks that models meet later, started from several initialisations."""
 
     tasks: Annotated[tuple[Text, ...], *Distinct] = Field(min_length=1, description="Names of data-set cards.")
-    model: Model = Field(ModelEntry(name="single_task"), description="The network that is fine-tuned.")
-    initialisations: tuple[Weights, ...] = Field(min_length=1, description="Where its weights come from.")
+    models: tuple[DownstreamEntry, ...] = Field(
+        (DownstreamModel(name="single_task"),),
+        min_length=1,
+        description="The networks that are fine-tuned, each beside its own training from scratch where that is among "
+        "its initialisations.",
+    )
+    initialisations: tuple[Weights, ...] = Field((), description="Where the weights of a network come from.")
     controls: Controls = Field(("oracle",), description=CONTROLS)
     training: dict[str, Any] = Field(default_factory=dict, description="Keys of `training` that differ here.")
 
+    def initialisations_of(self, entry: DownstreamModel) -> tuple[Initialisation, ...]:
+        """Return the initialisations of a network: its own, or those of the section."""
+        return entry.initialisations or self.initialisations
+
+    def lists(self) -> Iterator[tuple[str, DownstreamModel, tuple[Initialisation, ...]]]:
+        """Yield the key of each list of initialisations with a network that starts from it."""
+        for entry in self.models:
+            key = f"downstream.models.{entry.key}.initialisations" if entry.initialisations else WEIGHTS
+            yield key, entry, self.initialisations_of(entry)
+
 
 def _weight_names(downstream: Downstream) -> Iterator[Problem]:
-    key, names = "downstream.initialisations", [item.name for item in downstream.initialisations]
-    for name in repeated(names):
-        yield Problem(key, f"{name!r} twice", "each once", "remove one, or give a file another name")
-    for one, other in alike(names):
-        yield Problem(key, f"{one!r} and {other!r}", "names that differ in more than case", "rename one")
-    for item in downstream.initialisations:
-        if item.name in RESERVED or (item.name == SCRATCH and item.file is not None):
-            found = f"{item.name!r}" + (" with a file" if item.file else "")
-            yield Problem(key, found, "a name of its own", f"rename it; {item.name} has a meaning in the score table")
+    for key, entry, items in downstream.lists():
+        names = [item.name for item in items]
+        if not names:
+            found, fix = f"none for {entry.key}", "name at least scratch"
+            yield Problem(key, found, "at least one initialisation of each network", fix)
+        for name in repeated(names):
+            yield Problem(key, f"{name!r} twice", "each once", "remove one, or give a file another name")
+        for one, other in alike(names):
+            yield Problem(key, f"{one!r} and {other!r}", "names that differ in more than case", "rename one")
+        for item in items:
+            if item.name in RESERVED or (item.name == SCRATCH and item.file is not None):
+                found = f"{item.name!r}" + (" with a file" if item.file else "")
+                yield Problem(
+                    key, found, "a name of its own", f"rename it; {item.name} has a meaning in the score table"
+                )
 
 
-def _model(config: Config) -> Iterator[Problem]:
-    if config.downstream:
-        entry, key = config.downstream.model, "downstream.model"
-        yield from entry_problems(key, entry, config.network_cards, expected="the name of a model")
+def _models(config: Config) -> Iterator[Problem]:
+    for entry in config.downstream.models if config.downstream else ():
+        yield from entry_problems("downstream.models", entry, config.network_cards, expected="the name of a model")
+
+
+def _network_sizes(config: Config) -> Iterator[Problem]:
+    """Changed keys of `network`, with values that it accepts and that fit together."""
+    for entry in config.downstream.models if config.downstream else ():
+        if not entry.network:
+            continue
+        key = f"downstream.models.{entry.key}.network"
+        for name in entry.network.keys() - Network.model_fields.keys():
+            yield Problem(f"{key}.{name}", "an unknown key", "a key of network", suggestion(name, Network.model_fields))
+        known = {name: value for name, value in entry.network.items() if name in Network.model_fields}
+        try:
+            size = Network(**{**config.network.model_dump(), **known})
+        except ValidationError as error:
+            yield from (as_problem(key, item) for item in error.errors())
+            continue
+        for check in NETWORK_CHECKS:
+            for found in check.find(size):
+                yield Problem(key + found.where.removeprefix("network"), found.found, found.expected, found.fix)
 
 
 def _formats(config: Config) -> Iterator[Problem]:
     """Layouts of weights: an unknown one, one without a file, one for another network."""
-    if config.downstream is None:
-        return
-    name = config.downstream.model.name
-    for item in config.downstream.initialisations:
-        key, card = f"downstream.initialisations.{item.name}", config.format_cards.get(item.format)
-        if card is None:
-            yield Problem(f"{key}.format", repr(item.format), "a format", suggestion(item.format, config.format_cards))
-        elif item.file is None and (item.format != "segbench" or item.sha256):
-            fix = "name it, or remove these"
-            yield Problem(f"{key}.file", "nothing", "a file beside format or sha256", fix)
-        elif name in config.network_cards and cards.loaded_prefixes(card, name, config.network_cards[name]) is None:
-            found, expected = f"{item.format} for the network {name}", f"one of: {', '.join(cards.target_names(card))}"
-            yield Problem(f"{key}.format", found, expected, "set downstream.model, or bring other weights")
+    for where, entry, items in config.downstream.lists() if config.downstream else ():
+        name = entry.name
+        for item in items:
+            key, card = f"{where}.{item.name}", config.format_cards.get(item.format)
+            if card is None:
+                fix = suggestion(item.format, config.format_cards)
+                yield Problem(f"{key}.format", repr(item.format), "a format", fix)
+            elif item.file is None and (item.format != "segbench" or item.sha256):
+                fix = "name it, or remove these"
+                yield Problem(f"{key}.file", "nothing", "a file beside format or sha256", fix)
+            elif name in config.network_cards and cards.loaded_prefixes(card, name, config.network_cards[name]) is None:
+                found = f"{item.format} for the network {name}"
+                expected = f"one of: {', '.join(cards.target_names(card))}"
+                fix = "give the weights to a network of downstream.models that they fit, or bring other weights"
+                yield Problem(f"{key}.format", found, expected, fix)
 
 
 def _controls(config: Config) -> Iterator[Problem]:
@@ -107,8 +166,9 @@ def _controls(config: Config) -> Iterator[Problem]:
 
 
 CHECKS = (
-    Check(("downstream.initialisations",), _weight_names, "downstream"),
-    Check(("downstream.model",), _model),
-    Check(("downstream.initialisations", "downstream.model"), _formats),
+    Check(("downstream.initialisations", "downstream.models"), _weight_names, "downstream"),
+    Check(("downstream.models",), _models),
+    Check(("downstream.models", "network"), _network_sizes),
+    Check(("downstream.initialisations", "downstream.models"), _formats),
     Check(("downstream.controls",), _controls),
 )

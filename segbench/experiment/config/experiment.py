@@ -10,14 +10,15 @@ from pydantic import Field
 
 from segbench.core import cards
 from segbench.core.task import Task, TaskSet
+from segbench.core.vocabulary import PUBLISHED
 from segbench.experiment.config.data import Data
-from segbench.experiment.config.downstream import Downstream
+from segbench.experiment.config.downstream import Downstream, DownstreamModel
 from segbench.experiment.config.external import External
 from segbench.experiment.config.inference import Inference
 from segbench.experiment.config.network import Network
 from segbench.experiment.config.section import ModelEntry, Name, Numbers, Section, Text
 from segbench.experiment.config.statistics import Metrics, MissingMasks, Statistics
-from segbench.experiment.config.training import Training
+from segbench.experiment.config.training import Training, merged
 from segbench.experiment.config.upstream import Upstream
 
 
@@ -128,16 +129,40 @@ class Config(Section):
         """The lists that the user brings, below the folder of the data sets unless their path is absolute."""
         return tuple(self.data_root / name for name in self.data.split_files)
 
-    def training_of(self, experiment: str) -> Training:
-        """Return the training recipe of an experiment, downstream changes applied."""
-        if experiment == "downstream" and self.downstream:
-            return Training(**{**self.training.model_dump(), **self.downstream.training})
-        return self.training
+    def training_of(self, experiment: str, entry: ModelEntry | None = None) -> Training:
+        """Return the effective training settings of an experiment, or of one of its models.
+
+        Defaults < `training` < `downstream.training` < the recipe of the entry.
+        """
+        changes = self.downstream.training if experiment == "downstream" and self.downstream else {}
+        return Training(**merged(self.training.model_dump(), changes, self.recipe_of(entry) if entry else {}))
+
+    def recipe_of(self, entry: ModelEntry) -> dict[str, Any]:
+        """Return what the recipe of an entry changes: nothing, its card's published recipe, or its own values."""
+        if isinstance(entry.recipe, dict):
+            return entry.recipe
+        card = self.network_cards.get(entry.name) or self.objective_cards.get(entry.name) or {}
+        return (card.get("published_recipe") or {}).get("keys", {}) if entry.recipe == PUBLISHED else {}
+
+    def network_of(self, experiment: str, entry: ModelEntry) -> Network:
+        """Return the size of a network: that of the config, with what its downstream entry changes."""
+        changes = entry.network if experiment == "downstream" and isinstance(entry, DownstreamModel) else {}
+        return Network(**{**self.network.model_dump(), **changes})
+
+    def entries_of(self, experiment: str) -> tuple[ModelEntry, ...]:
+        """Return the entries of the models that an experiment trains, objectives included."""
+        if experiment == "upstream":
+            return self.upstream.models + self.upstream.self_supervised
+        return self.downstream.models if self.downstream else ()
+
+    def entry_of(self, experiment: str, key: str, recipe: str) -> ModelEntry:
+        """Return the entry with this id and recipe in an experiment."""
+        found = (entry for entry in self.entries_of(experiment) if (entry.key, entry.recipe_name) == (key, recipe))
+        return next(found)
 
     def model_entry(self, key: str) -> ModelEntry:
-        """Return the entry of the model, or of the self-supervised objective, with this id."""
-        upstream, downstream = self.upstream, self.downstream
-        entries = upstream.models + upstream.self_supervised + ((downstream.model,) if downstream else ())
+        """Return the first entry with this id; all have one name and the same options."""
+        entries = self.entries_of("upstream") + self.entries_of("downstream")
         return next(entry for entry in entries if entry.key == key)
 
     def card(self, key: str) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from segbench.core.errors import Problem, suggestion
 from segbench.core.paths import NAME_PATTERN
+from segbench.core.vocabulary import EQUAL, OWN
 
 T = TypeVar("T", bound=Hashable)
 
@@ -87,16 +88,26 @@ Numbers = Annotated[tuple[Number, ...], *Distinct]
 
 
 class ModelEntry(Section):
-    """One model of the comparison: a registered name, options, and an id when it is used twice."""
+    """One model of the comparison: a registered name, options, a recipe, and an id when it is used twice."""
 
     name: Name = Field(description="File name of the model below models/, or of the objective, without .py.")
     id: Name | None = Field(None, description="Name in the score table; default: `name`.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the model's card.")
+    recipe: Literal["equal", "published"] | dict[str, Any] = Field(
+        EQUAL,
+        description="Training recipe (docs/recipes.md): `equal` for that of the experiment, `published` for that of "
+        "the model's card, or own values of recipe keys of `training`. Each recipe has tables of its own.",
+    )
 
     @property
     def key(self) -> str:
         """The value of the column `model`."""
         return self.id or self.name
+
+    @property
+    def recipe_name(self) -> str:
+        """The value of the column `recipe`."""
+        return self.recipe if isinstance(self.recipe, str) else OWN
 
 
 def as_entry(value: Any) -> Any:

@@ -15,11 +15,10 @@ from pydantic import Field
 from segbench.core.errors import Problem
 from segbench.experiment.config.section import Axes, Section
 
-EQUAL, PUBLISHED, OWN = "equal", "published", "own"
-"""Names of recipes: the experiment's, that of the card, and the entry's own values."""
 ONLY_WITH = {
     "momentum": ("optimiser", ("sgd",)),
     "betas": ("optimiser", ("adam", "adamw")),
+    "epsilon": ("optimiser", ("adam", "adamw")),
     "poly_exponent": ("learning_rate_schedule", ("poly",)),
 }
 """Key -> the key that it belongs to, and the values of that key which know it."""
@@ -39,6 +38,9 @@ class Recipe(Section):
     initial_learning_rate: float = Field(0.01, gt=0, description="Learning rate of the first step after warm-up.")
     momentum: float | None = Field(None, ge=0, lt=1, description="Nesterov momentum of SGD; default 0.99.")
     betas: tuple[Beta, Beta] | None = Field(None, description="Decay rates of Adam and AdamW; default [0.9, 0.999].")
+    epsilon: float | None = Field(
+        None, gt=0, description="Constant in the denominator of Adam and AdamW; default 1e-8."
+    )
     weight_decay: float = Field(3e-5, ge=0, description="Weight decay; decoupled from the gradient in AdamW.")
     learning_rate_schedule: Literal["poly", "cosine", "constant"] = Field(
         "poly", description="Decay of the learning rate from step to step, down to zero or not at all."
@@ -77,6 +79,11 @@ class Recipe(Section):
         return self.betas or (0.9, 0.999)
 
     @property
+    def effective_epsilon(self) -> float:
+        """Constant in the denominator of Adam and AdamW, its default filled in."""
+        return self.epsilon or 1e-8
+
+    @property
     def effective_poly_exponent(self) -> float:
         """Exponent of the polynomial decay, its default filled in."""
         return 0.9 if self.poly_exponent is None else self.poly_exponent
@@ -90,6 +97,7 @@ class Recipe(Section):
         values = self.model_dump(mode="json") | {
             "momentum": self.effective_momentum,
             "betas": list(self.effective_betas),
+            "epsilon": self.effective_epsilon,
             "poly_exponent": self.effective_poly_exponent,
         }
         return {
@@ -120,6 +128,24 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
                 values.pop(key, None)
         values |= layer
     return values
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return what moves the weights in words, such as 'adamw, initial_learning_rate 0.0001, ...'; defaults included."""
+    acting = recipe.effective()
+    named = (
+        "initial_learning_rate",
+        "momentum",
+        "betas",
+        "epsilon",
+        "weight_decay",
+        "poly_exponent",
+        "warmup",
+        "gradient_clip",
+    )
+    named += ("drop_path", "ema_decay", "batch_size")
+    words = [acting["optimiser"], acting["learning_rate_schedule"]]
+    return ", ".join(words + [f"{name} {acting[name]}" for name in named if acting.get(name) not in (None, 0)])
 
 
 def recipe_problems(key: str, recipe: Recipe) -> Iterator[Problem]:

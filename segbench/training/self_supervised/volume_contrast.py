@@ -57,6 +57,11 @@ CARD = {
         "momentum": {"default": 0.9, "help": "fraction of itself that the teacher keeps per step"},
     },
     "encoder_keys": ["encoder."],
+    "published_recipe": {
+        "source": "Luffy03/VoCo, AdamW as its pre-training script sets it",
+        "keys": {"optimiser": "adamw", "initial_learning_rate": 0.0001},
+        "not_taken": ["schedule and decay were not read"],
+    },
 }
 PARTS_ZYX = (1, 4, 4)
 EPSILON = 1e-6  # keeps the logarithm finite

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from segbench.core.cards import model_cards, objective_cards
 from segbench.documentation import models as pages
+from segbench.documentation import recipes
 
 
 def test_docs_are_in_step_with_the_cards():
@@ -14,6 +15,12 @@ def test_the_table_of_formats_is_in_step_with_the_cards():
     assert pages.WEIGHTS_PAGE.read_text(encoding="utf-8") == pages.weights_page(), (
         "run python -m segbench.documentation.models"
     )
+
+
+def test_the_page_of_recipes_is_in_step_with_the_cards():
+    text = recipes.PAGE.read_text(encoding="utf-8")
+    assert text == recipes.recipes_page(), "run python -m segbench.documentation.models"
+    assert "| `unetr` | optimiser adamw, initial_learning_rate 0.0001," in text
 
 
 def test_every_deviation_is_on_the_page():

@@ -29,6 +29,8 @@ def record(**values) -> JobRecord:
         "experiment": "upstream",
         "model": "uniseg",
         "initialisation": "random",
+        "recipe": "equal",
+        "batch_size": 2,
         "scope": "joint",
         "fold": 0,
         "seed": 0,

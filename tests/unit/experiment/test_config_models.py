@@ -149,8 +149,8 @@ def test_an_objective_that_is_no_initialisation_is_refused():
 
 def test_an_objective_needs_a_downstream_network_on_the_shared_backbone():
     content = with_objectives("restoration")
-    content["downstream"]["model"] = "unetr"
-    assert "unetr as downstream.model, which has its own backbone" in "\n".join(lines(content))
+    content["downstream"]["models"] = ["unetr"]
+    assert "unetr in downstream.models, which has its own backbone" in "\n".join(lines(content))
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,9 @@ def test_one_id_stands_for_one_network():
     content["upstream"]["models"][3] = {"name": "single_task", "options": {}}
     parse_config(content, where="config.yaml")
     content["upstream"]["models"][3] = {"name": "swin_unetr", "options": {"window_size": 4}}
-    content["downstream"]["model"] = "swin_unetr"
+    content["downstream"]["models"] = ["swin_unetr"]
     line = only(content)
-    assert "downstream.model" in line
+    assert "downstream.models" in line
     assert "an id of its own" in line
 
 

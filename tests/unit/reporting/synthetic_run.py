@@ -15,7 +15,7 @@ import numpy as np
 
 from segbench.core.files import sha256_of
 from segbench.core.run_record import FORMAT, RunRecord, write_run_record
-from segbench.core.vocabulary import SCORE_COLUMNS
+from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
 
 # name, title, modality, structures (name, lesion), difficulty in 0..1, nominal spacing
 UPSTREAM = [
@@ -65,10 +65,13 @@ DOWNSTREAM_METHODS = [
     ("mean_shape", "none", "Mean shape", "control", "control", 0.5),
     ("empty", "none", "Empty prediction", "control", "control", 0.0),
 ]
+RECIPE_TEXT = "sgd, poly, initial_learning_rate 0.01"
 OBJECTIVE = {
     "experiment": "upstream",
     "model": "restoration",
     "initialisation": "random",
+    "recipe": "equal",
+    "recipe_text": RECIPE_TEXT,
     "title": "Self-supervised: Restoration",
     "kind": "self_supervised",
     "fidelity": "concept",
@@ -81,6 +84,8 @@ OBJECTIVE_JOB = {
     "experiment": "upstream",
     "model": "restoration",
     "initialisation": "random",
+    "recipe": "equal",
+    "batch_size": 2,
     "scope": "joint",
     "fold": 0,
     "seed": 0,
@@ -123,7 +128,7 @@ def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, c
         job |= {"started": 1767261600.0, "finished": 1767261600.0 + seconds + 1.5}
         job |= {"training_code": "0" * 16, "model_code": "1" * 16}
         job["curve"] = _curve(rng, job["iterations"] or 1, known=curves and job["iterations"] > 0)
-    rows.sort(key=lambda row: tuple(str(row[name]) for name in SCORE_COLUMNS[:12]))
+    rows.sort(key=lambda row: tuple(str(row[name]) for name in KEY_COLUMNS))
     with open(folder / "scores.csv", "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, SCORE_COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -163,6 +168,7 @@ def _rows(experiment, method, task, seed, cases, rng):
                             experiment,
                             model,
                             initialisation,
+                            "none" if kind == "control" else "equal",
                             "joint" if kind in ("universal", "control") else name,
                             0,
                             seed,
@@ -217,6 +223,8 @@ def _jobs(experiment, method, tasks, seeds, rng):
                 "experiment": experiment,
                 "model": model,
                 "initialisation": initialisation,
+                "recipe": "none" if control else "equal",
+                "batch_size": 0 if control else 2,
                 "scope": scope,
                 "fold": 0,
                 "seed": seed,
@@ -273,6 +281,8 @@ def _record(worlds, jobs, cases):
                 "experiment": experiment,
                 "model": model,
                 "initialisation": initialisation,
+                "recipe": "none" if kind == "control" else "equal",
+                "recipe_text": "" if kind == "control" else RECIPE_TEXT,
                 "title": title,
                 "kind": kind,
                 "fidelity": fidelity,
@@ -308,6 +318,7 @@ def _record(worlds, jobs, cases):
                 "experiment": experiment,
                 "model": method[0],
                 "initialisation": method[1],
+                "recipe": "equal",
                 "task": task[0],
                 "reason": "accepts 1 input channel, the task has 4",
             }

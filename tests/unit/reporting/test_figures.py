@@ -102,6 +102,8 @@ def method(experiment, model, initialisation, kind):
         experiment=experiment,
         model=model,
         initialisation=initialisation,
+        recipe="none" if kind == "control" else "equal",
+        recipe_text="",
         title=f"{model} {initialisation}",
         kind=kind,
         fidelity="concept",

@@ -14,6 +14,7 @@ ROW = {
     "experiment": "upstream",
     "model": "a",
     "initialisation": "random",
+    "recipe": "equal",
     "scope": "joint",
     "fold": 0,
     "seed": 0,

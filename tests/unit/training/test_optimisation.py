@@ -70,8 +70,8 @@ def test_a_warmup_of_all_steps_but_one():
         ({}, lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.99, weight_decay=3e-5, nesterov=True)),
         ({"momentum": 0.0}, lambda p: torch.optim.SGD(p, lr=0.01, weight_decay=3e-5)),
         (
-            {"optimiser": "adamw", "weight_decay": 0.1, "betas": [0.8, 0.9]},
-            lambda p: torch.optim.AdamW(p, lr=0.01, betas=(0.8, 0.9), weight_decay=0.1),
+            {"optimiser": "adamw", "weight_decay": 0.1, "betas": [0.8, 0.9], "epsilon": 1e-4},
+            lambda p: torch.optim.AdamW(p, lr=0.01, betas=(0.8, 0.9), eps=1e-4, weight_decay=0.1),
         ),
         ({"optimiser": "adam"}, lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=3e-5)),
     ],

@@ -126,7 +126,7 @@ def test_what_is_transferred_follows_the_card_of_the_source(folder):
     assert all(key.startswith("encoder.") for key in facts["match"]["matched"])
 
     source = job(settings, upstream("dodnet_original"))
-    weights = build_model("dodnet_original", source.tasks, loop.network_spec(settings)).state_dict()
+    weights = build_model("dodnet_original", source.tasks, loop.network_spec(settings.network)).state_dict()
     source.train_folder.mkdir(parents=True)
     torch.save(weights, source.train_folder / "weights.pt")
     ResultRecord.of(source.train_folder, source.identity, {}, ["weights.pt"]).write(source.train_folder)

@@ -1,0 +1,77 @@
+"""The page of training recipes, generated from cards: `python -m segbench.documentation.models` writes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from segbench.core.cards import model_cards, objective_cards
+from segbench.core.code import ROOT
+from segbench.experiment.config import Recipe
+from segbench.experiment.config.training import merged, recipe_text
+
+PAGE = ROOT / "docs" / "recipes.md"
+HEAD = """\
+# Training recipes
+
+Generated from the cards of the model files by `python -m segbench.documentation.models`; do not edit.
+
+A recipe says how weights are learnt. Its keys are those of `training` that config/README.md lists, without the budget
+and the arithmetic: `iterations_per_task`, `precision` and `save_every_seconds` are the experiment's for every model.
+An entry of `upstream.models`, `upstream.self_supervised` or `downstream.models` chooses one:
+
+```yaml
+upstream:
+  models:
+    - uniseg                                     # recipe: equal, that of `training`
+    - {name: unetr, recipe: published}           # that of its card
+    - {name: unetr, id: unetr_slow, recipe: {optimiser: adamw, initial_learning_rate: 5.0e-5}}
+```
+
+**One rule decides between several sources**: defaults < `training` < `downstream.training` < the recipe of the entry.
+`published` takes every key that the card states and leaves the others as the experiment has them. A layer that names
+another optimiser or another schedule drops what earlier layers said of the former one alone (`momentum`, `betas`,
+`epsilon`, `poly_exponent`).
+
+**Each recipe has tables and families of tests of its own.** The score table has the column `recipe` (`equal`,
+`published`, `own`; `none` for controls and external models, which stand in every table), and the same network may be
+trained by several. A report never ranks models of different recipes together.
+
+**Refused before anything runs**: a warm-up that leaves no step, momentum with Adam or AdamW, betas with SGD, a drop
+path for a network without this option, an average of the weights without a decay between 0 and 1 (`ema_decay`),
+`published` for a card that states no recipe, a key of the budget in a recipe.
+
+With `ema_decay` the averaged weights are what is scored; a resumable state holds both. What is not offered: LAMB, which
+PyTorch does not have, and a search for the learning rate.
+
+## Published and equal, model by model
+
+The equal recipe with its defaults: {equal}. "Same" means that the card states the same value as this default.
+"""
+
+
+def recipes_page() -> str:
+    """Return docs/recipes.md: the rules, then one table with a row for every model and objective that trains."""
+    cards = {name: card for name, card in model_cards().items() if card["kind"] != "control"} | objective_cards()
+    rows = ["| model | published | equal | source | what differs beside |", "|---|---|---|---|---|"]
+    rows += [_row(name, card["published_recipe"]) for name, card in sorted(cards.items())]
+    return HEAD.replace("{equal}", recipe_text(Recipe())) + "\n" + "\n".join(rows) + "\n"
+
+
+def _row(name: str, published: dict[str, Any] | None) -> str:
+    if published is None:
+        return f"| `{name}` | not read |  |  |  |"
+    keys = published["keys"]
+    equal = Recipe().effective()
+    changed = Recipe(**merged(Recipe().model_dump(), keys)).effective()
+    words, ours = [], []
+    for key, value in keys.items():
+        words.append(f"{key} {_shown(changed.get(key, value))}")
+        if equal.get(key) != changed.get(key):
+            ours.append(f"{key} {_shown(equal[key])}" if key in equal else f"no {key}")
+    differs = "; ".join(published["not_taken"]) or "nothing known"
+    own = ", ".join(ours) or ("same" if keys else "")
+    return f"| `{name}` | {', '.join(words) or 'not offered'} | {own} | {published['source']} | {differs} |"
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
