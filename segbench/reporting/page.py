@@ -13,7 +13,7 @@ import pandas as pd
 
 from segbench.core.files import write_bytes, write_text
 from segbench.metrics.registry import METRICS
-from segbench.reporting import failures, figures, rank_figures, sections, sentences, transfers
+from segbench.reporting import failures, figures, gains, rank_figures, sections, sentences, transfers
 from segbench.reporting.latex import table_tex
 from segbench.reporting.marks import marked
 from segbench.reporting.recipes import experiment_of
@@ -220,6 +220,9 @@ def _small_tables(
     small = {"controls": sections.control_table(run, main, checks)} if len(checks) else {}
     if statistics is None:
         return small
+    gained = gains.gains_table(run, main, statistics)
+    if gained is not None:
+        small["gains"] = gained
     path = f"tables/{main.name}_{{}}.csv"
     if len(statistics.paired):
         small["pairs"] = sections.pair_table(run, statistics, path.format("paired"))

@@ -131,6 +131,8 @@ def differences(run: Run, experiment: str, metric: str) -> pd.DataFrame:
     """
     reference = reference_method(run, experiment)
     challengers = [m for m in run.methods_of(experiment) if m.kind in ("universal", "transfer") and m != reference]
+    if reference is not None and reference.kind == "transfer":  # other networks have a control of their own
+        challengers = [method for method in challengers if method.model == reference.model]
     if reference is None or not challengers:
         return pd.DataFrame()
     table = _against(run, experiment, metric, reference, challengers)

@@ -37,6 +37,7 @@ RELEASED_NAME = {  # of the case with a number, in the form of the released list
     "autopet22": "PETCT_{:010x}_0",
     "vs_seg": "vs_gk_{}",
 }
+STARTS = ["scratch", "multi_head", "dodnet", {"name": "uniseg", "upstream_recipe": "equal"}]
 FIRST = {"verse20": 501, "prostate_saml": 0}  # the number that a released name gives to our case 1
 CUTS = {
     "network": {
@@ -47,6 +48,9 @@ CUTS = {
         "conv_kernels_zyx": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
     },
     "training": {"iterations_per_task": 1},
+    "upstream": {
+        "models": ["uniseg", {"name": "uniseg", "recipe": "published"}, "dodnet", "multi_head", "single_task"]
+    },
     "inference": {"step": 1.0, "mirror_axes": []},
 }
 
@@ -96,7 +100,7 @@ def paper(tmp_path_factory) -> Workflow:
     config = copy.deepcopy(PAPER)
     for section, cut in CUTS.items():
         config[section] |= cut
-    config["downstream"]["training"] = {"iterations_per_task": 1}
+    config["downstream"] |= {"training": {"iterations_per_task": 1}, "initialisations": STARTS}
     config["data"] |= {
         "accept_partial": [t for t in UPSTREAM + DOWNSTREAM if t != "btcv"],
         "accept_split_files": hashes,
@@ -121,7 +125,8 @@ def test_every_expected_row_of_all_13_tasks_is_scored(paper):
     assert "failed" not in set(rows.status)
     assert set(rows.task) == set(UPSTREAM + DOWNSTREAM)
     assert set(rows.model) >= {"uniseg", "dodnet", "multi_head", "single_task", "oracle", "mean_shape", "empty"}
-    assert set(rows[rows.task == "vs_seg"].initialisation) == {"none", *PAPER["downstream"]["initialisations"]}
+    assert set(rows[rows.task == "vs_seg"].initialisation) == {"none", "scratch", "multi_head", "dodnet", "uniseg"}
+    assert set(rows[rows.model == "uniseg"].recipe) == {"equal", "published"}
     assert rows[rows.task == "btcv"].structure.nunique() == 13
 
 

@@ -143,7 +143,7 @@ def test_one_network_at_two_recipes_makes_two_jobs_of_which_the_equal_one_keeps_
 def test_rows_carry_the_recipe_in_their_key():
     config = parsed(with_models("unetr", UNETR))
     sides = {"train": ["a"], "test": ["b"]}
-    splits = Splits.from_dict(splits_content({"0": dict.fromkeys(config.all_task_names, sides)}), where="x")
+    splits = Splits.from_dict(splits_content({"0": dict.fromkeys(config.all_task_names, sides)}))
     keys = list(expected_keys(config, splits))
     assert len(set(keys)) == len(keys)
     assert {key[3] for key in keys if key[1] == "unetr"} == {"equal", "published"}

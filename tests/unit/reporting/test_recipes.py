@@ -1,0 +1,126 @@
+"""Equal and published recipes: two tables with two families of tests; budgets; gains over the own scratch control."""
+
+import csv
+import json
+
+import pytest
+
+from segbench.core.files import sha256_of
+from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
+from segbench.reporting.gains import gains_table
+from segbench.reporting.recipes import budget_sentence, comparison_name, experiment_of
+from segbench.reporting.run import Run
+from segbench.reporting.statistics import statistics_of
+from segbench.reporting.tables import build_table
+from tests.unit.reporting.synthetic_run import write_run
+
+ADAMW = "adamw, poly, initial_learning_rate 0.0001"
+
+
+def again(folder, experiment, models, **changes):
+    """Add the rows, methods, jobs and skipped cells of models once more, with changed keys such as `recipe`."""
+    with open(folder / "scores.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    named = {name: value for name, value in changes.items() if name in KEY_COLUMNS}
+    rows += [row | named for row in rows if row["model"] in models and row["experiment"] == experiment]
+    rows.sort(key=lambda row: tuple(row[name] for name in KEY_COLUMNS))
+    with open(folder / "scores.csv", "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, SCORE_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    record = json.loads((folder / "run.json").read_text())
+    for part in ("methods", "jobs", "skipped"):
+        for item in [item for item in record[part] if item["model"] in models and item["experiment"] == experiment]:
+            new = item | {name: value for name, value in changes.items() if name in item}
+            if part == "jobs":
+                new["job"] += f".{changes.get('recipe', '')}{changes.get('model', '')}"
+            record[part].append(new)
+    record["scores_sha256"] = sha256_of(folder / "scores.csv")
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run in which three models are trained by the published recipe too."""
+    folder = write_run(tmp_path_factory.mktemp("recipes"))
+    again(folder, "upstream", ["uniseg", "dodnet", "single_task"], recipe="published", recipe_text=ADAMW, batch_size=1)
+    return Run(folder)
+
+
+def test_each_recipe_is_a_comparison_of_its_own(run):
+    assert run.experiments == ["upstream", "upstream_published", "downstream"]
+    equal = {method.key for method in run.methods_of("upstream") if method.trained}
+    published = {method.key for method in run.methods_of("upstream_published") if method.trained}
+    assert published == {("uniseg", "random"), ("dodnet", "random"), ("single_task", "random")}
+    assert published < equal
+    controls = [[m.key for m in run.methods_of(name) if not m.trained] for name in run.experiments[:2]]
+    assert controls[0] == controls[1] != []
+
+
+def test_no_test_compares_two_recipes_and_each_has_its_own_family(run):
+    equal, published = (statistics_of(run, name, "dice").paired for name in run.experiments[:2])
+    count = len({*published["method_a"], *published["method_b"]})
+    assert count == 3
+    assert len(published[["method_a", "method_b"]].drop_duplicates()) == 3
+    assert set(published["experiment"]) == {"upstream_published"}
+    assert set(equal["experiment"]) == {"upstream"}
+    assert published["family"].max() < equal["family"].max()
+    ranks = statistics_of(run, "upstream_published", "dice").ranks
+    assert ranks["method"].nunique() == 3
+
+
+def test_the_equal_table_is_the_one_without_the_other_recipe(run, tmp_path):
+    alone = Run(write_run(tmp_path))
+    before, after = build_table(alone, "upstream", "dice"), build_table(run, "upstream", "dice")
+    assert before == after
+
+
+def test_costs_belong_to_their_recipe_and_no_job_counts_twice(run, tmp_path):
+    alone = Run(write_run(tmp_path))
+    key = ("uniseg", "random")
+    assert [job.job for job in run.jobs("upstream", key)] == [job.job for job in alone.jobs("upstream", key)]
+    assert all(job.job.endswith(".published") for job in run.jobs("upstream_published", key))
+    control = ("oracle", "none")
+    assert run.jobs("upstream", control) == run.jobs("upstream_published", control) != []
+    names = [job.job for job in run.record.jobs]
+    assert len(set(names)) == len(names)
+
+
+def test_captions_state_recipe_and_budget_in_both_readings(run):
+    equal = build_table(run, "upstream", "dice").caption
+    published = build_table(run, "upstream_published", "dice").caption
+    tasks = len(run.tasks("upstream"))
+    assert "Recipe: equal, one for all models: sgd, poly, initial_learning_rate 0.01." in equal
+    assert f"Recipe: published, each model by that of its card: {ADAMW}." in published
+    assert "per-task networks 150 steps and 300 patches each, for their one task" in equal
+    joint = f"joint networks 150 steps and 300 patches per task (mean of {tasks} tasks), {150 * tasks:,} steps"
+    assert joint in equal
+    assert "per-task networks 150 steps and 150 patches each" in published
+
+
+def test_a_budget_without_a_trained_job_has_no_sentence(run):
+    assert budget_sentence(run.jobs("upstream", ("oracle", "none")), 3) == ""
+
+
+def test_names_of_comparisons_lead_back_to_their_experiment():
+    assert comparison_name("downstream", "equal") == comparison_name("downstream", "none") == "downstream"
+    assert experiment_of(comparison_name("downstream", "own")) == "downstream"
+
+
+def test_gains_are_over_the_own_scratch_control(tmp_path):
+    folder = write_run(tmp_path)
+    again(folder, "downstream", ["single_task"], model="unetr", title="Again")
+    run = Run(folder)
+    table, statistics = build_table(run, "downstream", "dice"), statistics_of(run, "downstream", "dice")
+    gains = gains_table(run, table, statistics)
+    assert gains.head[0] == "Gain over own scratch"
+    rows = {(row[2], row[3].split(" [")[0]): row for row in gains.rows}
+    assert len(rows) == 8
+    by_key = {row.method.key: row.mean.mean for row in table.rows}
+    for model in ("single_task", "unetr"):
+        own = [row for row in gains.rows if row[2] == model]
+        assert [row[0] for row in own][-1] == "control"
+    found = next(row for row in gains.rows if row[2] == "unetr" and "uniseg" in row[3].lower())
+    expected = 100 * (by_key["unetr", "uniseg"] - by_key["unetr", "scratch"])
+    assert float(found[0].replace("\u2212", "-")) == pytest.approx(expected, abs=0.06)
+    assert found[6] != found[5], "the training that made the weights is charged"
