@@ -35,7 +35,7 @@ from segbench.core.run_record import (
     WeightsMatch,
 )
 from segbench.core.task import Task
-from segbench.core.vocabulary import NO_RECIPE
+from segbench.core.vocabulary import EQUAL, NO_RECIPE
 from segbench.data.presence import expected_count
 from segbench.experiment import jobs, requests
 from segbench.experiment.config import Config, External, ModelEntry
@@ -220,6 +220,8 @@ def _methods(config: Config) -> list[Method]:
             for item in items:
                 method = _method(config, "downstream", entry, item.name)
                 start = _transfer_title(config, item.name)
+                if item.upstream_recipe not in (None, EQUAL):
+                    start += f" ({item.upstream_recipe} recipe)"
                 title = f"{method.title}: {start[0].lower()}{start[1:]}" if several else start
                 methods.append(method.model_copy(update={"title": title, "kind": "transfer"}))
         methods += [_control(config, "downstream", name) for name in config.downstream.controls]

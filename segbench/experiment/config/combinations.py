@@ -156,11 +156,10 @@ def _trainings(config: Config) -> Iterator[Problem]:
     changes = config.downstream.training if config.downstream else {}
     wrong = list(_key_problems("downstream.training", changes, Training))
     yield from wrong
-    bases = {"upstream": ("training", {})} | ({"downstream": ("downstream.training", changes)} if changes else {})
-    for key, own in bases.values():
-        known = {name: value for name, value in own.items() if name in Training.model_fields}
-        yield from _value_problems(key, config, known)
-    if wrong:
+    known = {name: value for name, value in changes.items() if name in Training.model_fields}
+    problems = list(_value_problems("training", config)) or list(_value_problems("downstream.training", config, known))
+    yield from problems
+    if wrong or problems:
         return
     for experiment in ("upstream", "downstream"):
         for entry in config.entries_of(experiment):
@@ -204,18 +203,23 @@ def _entry_recipe(config: Config, experiment: str, entry: ModelEntry) -> Iterato
     yield from problems
     if problems:
         return
-    try:
-        training = config.training_of(experiment, entry)
-    except ValidationError:
-        return  # of `training` or `downstream.training`, which have problems of their own
-    shown = key if entry.recipe != EQUAL else "downstream.training" if "warmup" in changes else "training"
+    training = config.training_of(experiment, entry)
+
+    def origin(name: str) -> str:
+        return key if name in recipe else "downstream.training" if name in changes else "training"
+
     if training.drop_path is not None and "drop_path" not in card["options"]:
         fix = "give the drop path in the recipe of a network that has it"
-        yield Problem(f"{shown}.drop_path", f"{training.drop_path} for {entry.key}", "a network with this option", fix)
+        yield Problem(
+            f"{origin('drop_path')}.drop_path",
+            f"{training.drop_path} for {entry.key}",
+            "a network with this option",
+            fix,
+        )
     tasks = 1
     if experiment == "upstream" and (objective or card["kind"] == "universal"):
         tasks = max(1, len(config.upstream.tasks))
-    yield from warmup_problems(shown, training, tasks * training.iterations_per_task)
+    yield from warmup_problems(origin("warmup"), training, tasks * training.iterations_per_task)
 
 
 def _folds(config: Config) -> Iterator[Problem]:

@@ -141,8 +141,10 @@ class Config(Section):
         """Return what the recipe of an entry changes: nothing, its card's published recipe, or its own values."""
         if isinstance(entry.recipe, dict):
             return entry.recipe
-        card = self.network_cards.get(entry.name) or self.objective_cards.get(entry.name) or {}
-        return (card.get("published_recipe") or {}).get("keys", {}) if entry.recipe == PUBLISHED else {}
+        if entry.recipe != PUBLISHED:
+            return {}
+        card = self.model_cards.get(entry.name) or self.objective_cards.get(entry.name) or {}
+        return (card.get("published_recipe") or {}).get("keys", {})
 
     def network_of(self, experiment: str, entry: ModelEntry) -> Network:
         """Return the size of a network: that of the config, with what its downstream entry changes."""

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import PydanticCustomError
 
 from segbench.core.errors import Problem, suggestion
@@ -36,6 +47,18 @@ class Check(NamedTuple):
 def problem_of_value(found: str, expected: str, fix: str) -> PydanticCustomError:
     """Return an error for a validator to raise, which becomes a problem of its key with these words."""
     return PydanticCustomError("segbench", "{expected}", {"found": found, "expected": expected, "fix": fix})
+
+
+def one_problem(expected: str) -> WrapValidator:
+    """Return a validator that makes one problem of a wrong value, instead of one for each kind that it might have."""
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise problem_of_value(repr(value)[:120], expected, "write one of them") from error
+
+    return WrapValidator(check)
 
 
 def repeated(values: Iterable[T]) -> list[T]:
@@ -87,13 +110,18 @@ Axes = Annotated[tuple[Axis, ...], *Distinct]
 Numbers = Annotated[tuple[Number, ...], *Distinct]
 
 
+RecipeChoice = Annotated[
+    Literal["equal", "published"] | dict[str, Any], one_problem("equal, published, or a mapping of recipe keys")
+]
+
+
 class ModelEntry(Section):
     """One model of the comparison: a registered name, options, a recipe, and an id when it is used twice."""
 
     name: Name = Field(description="File name of the model below models/, or of the objective, without .py.")
     id: Name | None = Field(None, description="Name in the score table; default: `name`.")
     options: dict[str, Any] = Field(default_factory=dict, description="Options of the model's card.")
-    recipe: Literal["equal", "published"] | dict[str, Any] = Field(
+    recipe: RecipeChoice = Field(
         EQUAL,
         description="Training recipe (docs/recipes.md): `equal` for that of the experiment, `published` for that of "
         "the model's card, or own values of recipe keys of `training`. Each recipe has tables of its own.",

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from segbench.core.errors import Problem
-from segbench.experiment.config.section import Axes, Section
+from segbench.experiment.config.section import Axes, Section, one_problem
 
 ONLY_WITH = {
     "momentum": ("optimiser", ("sgd",)),
@@ -24,7 +24,8 @@ ONLY_WITH = {
 """Key -> the key that it belongs to, and the values of that key which know it."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Steps = Annotated[int, Field(ge=0)]
+Steps = Annotated[int, Field(strict=True, ge=0)]
+Warmup = Annotated[Steps | Fraction, one_problem("a whole number of steps, or a fraction between 0 and 1")]
 
 
 class Recipe(Section):
@@ -48,7 +49,7 @@ class Recipe(Section):
     poly_exponent: float | None = Field(
         None, ge=0, description="Exponent of the polynomial decay of the learning rate; default 0.9."
     )
-    warmup: Steps | Fraction = Field(
+    warmup: Warmup = Field(
         0,
         description="Steps in which the learning rate rises linearly before it decays: a whole number of steps, or a "
         "fraction of the run between 0 and 1.",

@@ -95,6 +95,7 @@ def test_the_recipe_of_each_card_can_be_used(name):
         ({"name": "cond_none", "recipe": {"warmup": 1320}}, "found 1320 steps of warm-up in a run of 1320"),
         ({"name": "unetr", "recipe": {"warmup": 1.5}}, "unetr.recipe.warmup"),
         ({"name": "unetr", "recipe": {"warmup": -1}}, "unetr.recipe.warmup"),
+        ({"name": "unetr", "recipe": {"warmup": 1.0}}, "unetr.recipe.warmup: found 1.0"),
         ({"name": "unetr", "recipe": {"ema": True}}, "unetr.recipe.ema: found an unknown key"),
         ({"name": "unetr", "recipe": {"ema_decay": True}}, "unetr.recipe.ema_decay"),
         ({"name": "unetr", "recipe": {"ema_decay": 1.0}}, "unetr.recipe.ema_decay: found 1.0"),
