@@ -83,7 +83,7 @@ def test_a_folder_without_a_record_is_refused(tmp_path):
             "jobs.0.status: found 'fine'; expected 'ok' or 'failed'",
         ),
         (lambda c: c["jobs"][0].pop("curve"), "jobs.0.curve: found no such key"),
-        (lambda c: c["jobs"][0].__setitem__("model", "ghost"), "upstream/ghost/random is not"),
+        (lambda c: c["jobs"][0].__setitem__("model", "ghost"), "upstream/ghost/random/equal is not"),
         (lambda c: c["methods"].append(c["methods"][0]), "each method once; there twice: upstream/uniseg/random"),
         (lambda c: c["methods"][0].__setitem__("url", "javascript:alert(1)"), "methods.0.url"),
         (lambda c: c.__setitem__("scores_sha256", "abc"), "scores_sha256: found 'abc'"),
