@@ -36,7 +36,7 @@ STATUSES = (
     "skipped",
     "failed",
 )
-POLICY_STATUSES = ("both_empty", "reference_empty", "prediction_empty", "prediction_missing", "failed")
+HANDLED_STATUSES = ("both_empty", "reference_empty", "prediction_empty", "prediction_missing", "failed")
 METRIC_NAMES = (
     "dice",
     "iou",

@@ -39,7 +39,7 @@ from segbench.data.presence import expected_count
 from segbench.experiment import jobs, requests
 from segbench.experiment.config import Config, External
 from segbench.experiment.splits import Splits, read_splits
-from segbench.stats.aggregate import DEFAULT_POLICIES
+from segbench.stats.aggregate import DEFAULT_HANDLING
 
 CURVE_POINTS = 200
 EXPERIMENTS = ("upstream", "downstream")
@@ -70,7 +70,7 @@ def run_record(config: Config) -> RunRecord:
         tasks=tuple(_tasks(config, splits)),
         jobs=tuple(records),
         missing_masks={
-            metric: dict(values) for metric, values in {**DEFAULT_POLICIES, **dump["missing_masks"]}.items()
+            metric: dict(values) for metric, values in {**DEFAULT_HANDLING, **dump["missing_masks"]}.items()
         },
         statistics=StatisticsSettings(decision_rule=config.statistics.decision_rule),
         identities={job.id: _identities(paths, job) for job in jobs.all_jobs(config)},

@@ -40,7 +40,7 @@ class Run:
         self.cells = functools.cache(self._cells)
 
     def _cells(self, metric: str) -> pd.DataFrame:
-        return cells(self.rows, metric=metric, policies=self.record.missing_masks, confidence=CONFIDENCE)
+        return cells(self.rows, metric=metric, missing_masks=self.record.missing_masks, confidence=CONFIDENCE)
 
     @property
     def name(self) -> str:

@@ -97,7 +97,7 @@ def multiverse_sentence(statistics: Statistics | None) -> str | None:
         return None
     row = statistics.flips.iloc[0]
     return (
-        f"Over {row['universes']} defensible ways to rank the same scores the winner differs from "
+        f"Over {row['variants']} defensible ways to rank the same scores the winner differs from "
         f"{titled(statistics, row['default_winner'])} in {100 * row['winner_changes']:.0f} %."
     )
 

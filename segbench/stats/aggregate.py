@@ -17,26 +17,26 @@ from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.coverage import measured_coverage
 from segbench.stats.intervals import PatientSums, Scale, SeedSpread, interval, mean_draws, seed_spread, with_seeds
 from segbench.stats.missing_masks import (
-    DEFAULT_POLICIES,
-    Policy,
-    apply_policies,
+    DEFAULT_HANDLING,
+    Handling,
+    apply_handling,
+    handling_of,
+    handling_text,
     lower_is_better,
-    policy_of,
-    policy_text,
     scale_of,
 )
 from segbench.stats.scores import read_scores, validate_rows
 
 __all__ = [
     "CELL",
-    "DEFAULT_POLICIES",
+    "DEFAULT_HANDLING",
     "SCORE_COLUMNS",
-    "apply_policies",
+    "apply_handling",
     "cells",
+    "handling_of",
+    "handling_text",
     "lower_is_better",
     "mean_over_tasks",
-    "policy_of",
-    "policy_text",
     "read_scores",
     "structure_cells",
     "validate_rows",
@@ -50,7 +50,7 @@ def cells(
     rows: pd.DataFrame,
     *,
     metric: str,
-    policies: Mapping[str, Policy] | None = None,
+    missing_masks: Mapping[str, Handling] | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -64,8 +64,8 @@ def cells(
     interval with that many patients). Units are the metric's. A cell without a counted row has NaN figures, one
     patient no interval. Raises `InputError` when a task mixes protocols.
     """
-    chosen = apply_policies(_of_metric(rows, metric), policies)
-    scale = scale_of(metric, policies)
+    chosen = apply_handling(_of_metric(rows, metric), missing_masks)
+    scale = scale_of(metric, missing_masks)
     records = [
         {**dict(zip(CELL, key, strict=True)), "metric": metric, "protocol": part["protocol"].iloc[0]}
         | _figures(part[part["counted"]], scale, confidence, resamples, _rng(seed, key, metric))
@@ -76,11 +76,11 @@ def cells(
 
 
 def structure_cells(
-    rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None = None, **options: float
+    rows: pd.DataFrame, *, metric: str, missing_masks: Mapping[str, Handling] | None = None, **options: float
 ) -> pd.DataFrame:
     """Return `cells` for every structure apart, with the column `structure`; options are those of `cells`."""
     parts = [
-        cells(part, metric=metric, policies=policies, **options).assign(structure=structure)
+        cells(part, metric=metric, missing_masks=missing_masks, **options).assign(structure=structure)
         for structure, part in rows[rows["metric"] == metric].groupby("structure", sort=False)
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

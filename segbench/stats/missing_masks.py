@@ -9,25 +9,25 @@ import numpy as np
 import pandas as pd
 
 from segbench.core.errors import input_error, suggestion
-from segbench.core.vocabulary import METRIC_NAMES, POLICY_STATUSES
+from segbench.core.vocabulary import HANDLED_STATUSES, METRIC_NAMES
 from segbench.stats.intervals import Scale
 from segbench.stats.scores import UNIT_INTERVAL_METRICS
 
-Policy = Mapping[str, float | Literal["exclude"]]
-MISSES = ("prediction_empty", "prediction_missing", "failed")
+Handling = Mapping[str, float | Literal["exclude"]]
+MISSED_STATUSES = ("prediction_empty", "prediction_missing", "failed")
 NEVER_COUNTED = ("not_defined", "skipped")
 PENALTY_MM = 300.0
 DISTANCES = ("hd95", "hd95_max", "hd", "assd", "masd")
 PUBLISHED_DISTANCES = {"uniseg_hd95": 998.0, "dodnet_hd95": 373.12866}
 
 
-def _misses_count_as(value: float, *, both_empty: float | Literal["exclude"]) -> Policy:
-    return {"both_empty": both_empty, **dict.fromkeys(("reference_empty", *MISSES), value)}
+def _misses_count_as(value: float, *, both_empty: float | Literal["exclude"]) -> Handling:
+    return {"both_empty": both_empty, **dict.fromkeys(("reference_empty", *MISSED_STATUSES), value)}
 
 
 _OVERLAP = _misses_count_as(0.0, both_empty=1.0)
 
-DEFAULT_POLICIES: dict[str, Policy] = {
+DEFAULT_HANDLING: dict[str, Handling] = {
     **dict.fromkeys(UNIT_INTERVAL_METRICS, _OVERLAP),
     **{name: _misses_count_as(PENALTY_MM, both_empty=0.0) for name in DISTANCES},
     **{name: _misses_count_as(value, both_empty=0.0) for name, value in PUBLISHED_DISTANCES.items()},
@@ -42,7 +42,7 @@ _DECLARED_LOWER: dict[str, bool] = {}
 
 
 def declare_metric(metric: str, *, lower_is_better: bool) -> None:
-    """Make the direction of a metric of another origin known; its values have no range and no policy of their own."""
+    """Make the direction of a metric of another origin known; its values have no range and no handling of their own."""
     _DECLARED_LOWER[metric] = lower_is_better
 
 
@@ -65,45 +65,45 @@ def lower_is_better(metric: str) -> bool:
     return metric not in UNIT_INTERVAL_METRICS
 
 
-def policy_of(metric: str, policies: Mapping[str, Policy] | None) -> Policy:
-    """Return the full policy of a metric: the default with the keys of `policies` on top."""
-    return {**DEFAULT_POLICIES.get(metric, {}), **((policies or {}).get(metric, {}))}
+def handling_of(metric: str, missing_masks: Mapping[str, Handling] | None) -> Handling:
+    """Return the full handling of a metric: the default with the keys of `missing_masks` on top."""
+    return {**DEFAULT_HANDLING.get(metric, {}), **((missing_masks or {}).get(metric, {}))}
 
 
-def policy_text(metric: str, policies: Mapping[str, Policy] | None) -> str:
-    """Return the policy as one line for a table note."""
-    named = policy_of(metric, policies)
+def handling_text(metric: str, missing_masks: Mapping[str, Handling] | None) -> str:
+    """Return the handling as one line for a table note."""
+    named = handling_of(metric, missing_masks)
     parts = [
         f"{status.replace('_', ' ')} {'excluded' if value == 'exclude' else f'counts as {value:g}'}"
         for status, value in named.items()
     ]
-    rest = [] if set(POLICY_STATUSES) <= set(named) else ["other rows count with their own value, blank ones do not"]
+    rest = [] if set(HANDLED_STATUSES) <= set(named) else ["other rows count with their own value, blank ones do not"]
     return f"{metric}: " + ", ".join(parts + rest)
 
 
-def scale_of(metric: str, policies: Mapping[str, Policy] | None) -> Scale:
-    """Return the metric's range and the value of a miss under the policy (None when misses are excluded)."""
+def scale_of(metric: str, missing_masks: Mapping[str, Handling] | None) -> Scale:
+    """Return the metric's range and the value of a miss under the handling (None when misses are excluded)."""
     if metric in UNIT_INTERVAL_METRICS:
         low, high = 0.0, 1.0
     else:
         low, high = (0.0 if metric in METRIC_NAMES else -np.inf), np.inf
-    policy = policy_of(metric, policies)
-    numbers = [float(policy[status]) for status in MISSES if policy.get(status, "exclude") != "exclude"]
+    handling = handling_of(metric, missing_masks)
+    numbers = [float(handling[status]) for status in MISSED_STATUSES if handling.get(status, "exclude") != "exclude"]
     if not numbers:
         return Scale(low, high)
     return Scale(low, high, max(numbers) if np.isinf(high) else min(numbers))
 
 
-def apply_policies(rows: pd.DataFrame, policies: Mapping[str, Policy] | None = None) -> pd.DataFrame:
+def apply_handling(rows: pd.DataFrame, missing_masks: Mapping[str, Handling] | None = None) -> pd.DataFrame:
     """Return a copy of the rows with `scored` (float, NaN when excluded) and `counted` (bool).
 
-    A status that the policy names counts as the policy says, whatever the row holds; `ok` and statuses that it does not
-    name keep the row's value. `not_defined` and `skipped` are always excluded. Empty input gives empty output.
+    A status that the handling names counts as the handling says, whatever the row holds; `ok` and statuses that it
+    does not name keep the row's value. `not_defined` and `skipped` are always excluded. Empty input gives empty output.
     """
     rows = rows.copy()
     scored = rows["value"].mask(rows["status"].isin(NEVER_COUNTED)).astype(float)
     for metric in rows["metric"].unique():
-        for status, value in policy_of(metric, policies).items():
+        for status, value in handling_of(metric, missing_masks).items():
             chosen = (rows["metric"] == metric) & (rows["status"] == status)
             scored[chosen] = np.nan if value == "exclude" else float(value)
     rows["scored"] = scored

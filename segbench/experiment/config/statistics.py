@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from segbench.core.errors import Problem
-from segbench.core.vocabulary import METRIC_NAMES
-from segbench.core.vocabulary import POLICY_STATUSES as HANDLED_STATUSES
+from segbench.core.vocabulary import HANDLED_STATUSES, METRIC_NAMES
 from segbench.experiment.config.section import Check, Distinct, Section, Text, problem_of_value, unknown_names
 
 if TYPE_CHECKING:

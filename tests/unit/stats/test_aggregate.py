@@ -6,8 +6,8 @@ import pytest
 
 from segbench.core.errors import InputError
 from segbench.core.vocabulary import METRIC_NAMES
-from segbench.stats.aggregate import apply_policies, cells, mean_over_tasks, policy_text, structure_cells
-from segbench.stats.missing_masks import DEFAULT_POLICIES, lower_is_better, scale_of
+from segbench.stats.aggregate import apply_handling, cells, handling_text, mean_over_tasks, structure_cells
+from segbench.stats.missing_masks import DEFAULT_HANDLING, lower_is_better, scale_of
 
 from .score_tables import by_case, methods, table
 
@@ -40,7 +40,7 @@ def test_policy_is_applied_at_aggregation_only():
     rows = table(*by_case([0.9, None]), {"case": "c02", "value": np.nan, "status": "both_empty"})
     assert cell(rows)["mean"] == pytest.approx((0.9 + 0 + 1) / 3)
     excluded = {"dice": {"both_empty": "exclude", "prediction_missing": "exclude"}}
-    found = cell(rows, policies=excluded)
+    found = cell(rows, missing_masks=excluded)
     assert found["mean"] == pytest.approx(0.9)
     assert (found["n_scored"], found["n_expected"]) == (1, 3)
     assert rows["value"].isna().sum() == 2
@@ -49,24 +49,24 @@ def test_policy_is_applied_at_aggregation_only():
 def test_distance_penalty_and_published_sentinels():
     common = {"status": "prediction_empty", "value": np.nan}
     rows = table(*({"metric": name, **common} for name in ("hd95", "uniseg_hd95", "dodnet_hd95")), unit_of_value="mm")
-    scored = apply_policies(rows).set_index("metric")["scored"]
+    scored = apply_handling(rows).set_index("metric")["scored"]
     assert scored.to_dict() == {"hd95": 300.0, "uniseg_hd95": 998.0, "dodnet_hd95": 373.12866}
 
 
 def test_a_status_without_policy_keeps_the_rows_value():
     rows = table({"metric": "volume_error_ml", "value": 12.5, "status": "prediction_empty"})
-    assert apply_policies(rows)["scored"].tolist() == [12.5]
+    assert apply_handling(rows)["scored"].tolist() == [12.5]
     skipped = table({"value": np.nan, "status": "skipped"})
-    assert apply_policies(skipped)["scored"].isna().all()
+    assert apply_handling(skipped)["scored"].isna().all()
 
 
 def test_every_metric_has_a_direction_and_a_printable_policy():
     for name in METRIC_NAMES:
         assert isinstance(lower_is_better(name), bool)
-        assert policy_text(name, None).startswith(f"{name}: ")
-    assert set(DEFAULT_POLICIES) <= set(METRIC_NAMES)
-    assert "prediction missing counts as 0" in policy_text("dice", None)
-    assert "both empty excluded" in policy_text("dice", {"dice": {"both_empty": "exclude"}})
+        assert handling_text(name, None).startswith(f"{name}: ")
+    assert set(DEFAULT_HANDLING) <= set(METRIC_NAMES)
+    assert "prediction missing counts as 0" in handling_text("dice", None)
+    assert "both empty excluded" in handling_text("dice", {"dice": {"both_empty": "exclude"}})
     with pytest.raises(InputError, match="unknown direction"):
         lower_is_better("HD95 of somebody")
 
