@@ -10,12 +10,12 @@ import pandas as pd
 
 from segbench.core.errors import Problem, suggestion
 from segbench.core.files import write_bytes, write_text
-from segbench.core.vocabulary import POLICY_STATUSES
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
+from segbench.core.vocabulary import HANDLED_STATUSES
 from segbench.reporting.rank_figures import critical_difference_figure, fraction_map
 from segbench.reporting.style import COLOURS, RC, finish, plt
 from segbench.stats.comparison import TITLES, Options, notes
-from segbench.stats.missing_masks import Policy
+from segbench.stats.missing_masks import Handling
 from segbench.stats.ranking import ALL_TASKS
 from segbench.stats.scores import UNIT_INTERVAL_METRICS
 
@@ -38,7 +38,7 @@ PLAIN = {
     "high_as_seen",
 }
 """Columns in the unit of the metric; fractions are shown in per cent."""
-ABOUT = ("experiment", "initialisation", "protocol", "n_seeds", "n_seeds_a", "n_seeds_b", "seed_freedoms")
+ABOUT = ("experiment", "initialisation", "protocol", "n_seeds", "n_seeds_a", "n_seeds_b", "seed_degrees")
 """Columns that the page leaves out where every row says the same."""
 HIDDEN = {"patient_low", "patient_high", "seed_means", "seed_noise", "source_url", "table"}
 VOLUMES = tuple(name for name, metric in METRICS.items() if metric.unit == "ml")
@@ -46,9 +46,9 @@ LONGEST = 60
 """Rows of a table on the page; the CSV file has all."""
 
 
-def parse_policies(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, Policy], list[Problem]]:
-    """Return metric -> policy from METRIC.STATUS=VALUE, and a problem for each text that is not one."""
-    policies: dict[str, dict[str, float | str]] = {}
+def parse_missing_masks(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, Handling], list[Problem]]:
+    """Return metric -> handling from METRIC.STATUS=VALUE, and a problem for each text that is not one."""
+    missing_masks: dict[str, dict[str, float | str]] = {}
     problems = []
     for text in texts:
         name, _, value = text.partition("=")
@@ -56,17 +56,19 @@ def parse_policies(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[s
         number = _number(value)
         if metric not in metrics:
             problems.append(
-                Problem(f"--policy {text}", repr(metric), "a metric of the table", suggestion(metric, metrics))
+                Problem(f"--missing-masks {text}", repr(metric), "a metric of the table", suggestion(metric, metrics))
             )
-        elif status not in POLICY_STATUSES:
-            problems.append(Problem(f"--policy {text}", repr(status), "a status", suggestion(status, POLICY_STATUSES)))
+        elif status not in HANDLED_STATUSES:
+            problems.append(
+                Problem(f"--missing-masks {text}", repr(status), "a status", suggestion(status, HANDLED_STATUSES))
+            )
         elif number is None and value != "exclude":
             problems.append(
-                Problem(f"--policy {text}", repr(value), "a number or 'exclude'", "write METRIC.STATUS=VALUE")
+                Problem(f"--missing-masks {text}", repr(value), "a number or 'exclude'", "write METRIC.STATUS=VALUE")
             )
         else:
-            policies.setdefault(metric, {})[status] = "exclude" if number is None else number
-    return policies, problems
+            missing_masks.setdefault(metric, {})[status] = "exclude" if number is None else number
+    return missing_masks, problems
 
 
 def parse_equivalence(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, float], list[Problem]]:
@@ -188,7 +190,7 @@ def _under(name: str, options: Options) -> str:
         "that the difference lies inside plus or minus `region`.",
         "detectable": f"Mean difference found with 80 % power at level {options.alpha:g}, before correction.",
         "published": "low, high: measured interval (misses as seen); within 0.5 Dice points is reproduced.",
-        "multiverse_summary": "winner_changes: fraction of universes with another winner than the default one.",
+        "ranking_variants_summary": "winner_changes: fraction of variants with another winner than the default one.",
     }.get(name, "")
 
 

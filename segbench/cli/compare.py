@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-EXAMPLE = "python -m segbench compare scores.csv --out comparison --policy hd95.prediction_empty=300"
+EXAMPLE = "python -m segbench compare scores.csv --out comparison --missing-masks hd95.prediction_empty=300"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables and figures")
     parser.add_argument("--metric", action="append", default=[], help="metric to compare by; repeat; default: all")
     parser.add_argument(
-        "--policy",
+        "--missing-masks",
         action="append",
         default=[],
         metavar="METRIC.STATUS=VALUE",
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read and check everything, compute everything, then write."""
-    from segbench.cli._comparison_files import figures, parse_equivalence, parse_policies, write
+    from segbench.cli._comparison_files import figures, parse_equivalence, parse_missing_masks, write
     from segbench.core.cards import dataset_cards
     from segbench.core.errors import Problem, raise_problems, suggestion
     from segbench.stats.comparison import Options, compare
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
     rows = read_long(args.scores, lower_is_better=args.lower_is_better, higher_is_better=args.higher_is_better)
     present = rows["metric"].drop_duplicates().tolist()
-    policies, policy_problems = parse_policies(args.policy, present)
+    missing_masks, handling_problems = parse_missing_masks(args.missing_masks, present)
     rope, rope_problems = parse_equivalence(args.equivalence, present)
     models = rows["model"].unique()
     methods = method_labels(rows).drop_duplicates().tolist()
@@ -105,14 +105,14 @@ def run(args: argparse.Namespace) -> int:
                 else [Problem("--resamples", str(args.resamples), "at least 100", "use 2000")]
             ),
             *([Problem("--out", f"{args.out} is a file", "a folder", "name another")] if args.out.is_file() else []),
-            *policy_problems,
+            *handling_problems,
             *rope_problems,
         ]
     )
     cards = dataset_cards()
     options = Options(
         metrics=list(dict.fromkeys(args.metric)) or present,
-        policies=policies,
+        missing_masks=missing_masks,
         alpha=args.alpha,
         rope=rope,
         resamples=args.resamples,

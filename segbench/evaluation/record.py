@@ -41,7 +41,7 @@ from segbench.experiment import jobs, requests
 from segbench.experiment.config import Config, External, ModelEntry
 from segbench.experiment.config.training import recipe_text
 from segbench.experiment.splits import Splits, read_splits
-from segbench.stats.aggregate import DEFAULT_POLICIES
+from segbench.stats.missing_masks import handling_of
 
 CURVE_POINTS = 200
 EXPERIMENTS = ("upstream", "downstream")
@@ -71,9 +71,7 @@ def run_record(config: Config) -> RunRecord:
         self_supervised=tuple(_objective(config, entry) for entry in config.upstream.self_supervised),
         tasks=tuple(_tasks(config, splits)),
         jobs=tuple(records),
-        missing_masks={
-            metric: dict(values) for metric, values in {**DEFAULT_POLICIES, **dump["missing_masks"]}.items()
-        },
+        missing_masks={metric: dict(handling_of(metric, config.missing_masks)) for metric in config.metrics},
         statistics=StatisticsSettings(decision_rule=config.statistics.decision_rule),
         identities={job.id: _identities(paths, job) for job in jobs.all_jobs(config)},
         skipped=tuple(

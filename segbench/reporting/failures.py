@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting.run import Run
 from segbench.reporting.sections import SmallTable
 from segbench.reporting.tables import MISSED, Table, shown, unit_of
-from segbench.stats.aggregate import apply_policies
+from segbench.stats.aggregate import apply_handling
 
 HEAD = ["Method", "Expected rows", "Dice 0", "Missed structure", "Failed or no file", "Without a value", "Skipped"]
 HARDEST = 10
@@ -80,7 +80,7 @@ def hardest_cases(run: Run, table: Table) -> SmallTable | None:
     """Return the cases on which the best trained method scores worst; None when no case has a value."""
     trained = {method.key: method.title for method in run.methods_of(table.experiment) if method.trained}
     rows = run.rows[(run.rows["experiment"] == table.experiment) & (run.rows["metric"] == table.metric)]
-    rows = apply_policies(rows, run.record.missing_masks)
+    rows = apply_handling(rows, run.record.missing_masks)
     keep = [key in trained for key in zip(rows["model"], rows["initialisation"], strict=True)]
     rows = rows[rows["counted"] & pd.Series(keep, rows.index)]
     if rows.empty:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting.run import Method, Run
 from segbench.reporting.style import (
     DIVERGING,
@@ -37,7 +37,7 @@ from segbench.reporting.style import (
     new_figure,
 )
 from segbench.reporting.tables import STATE_WORDS, Table, shown, unit_of
-from segbench.stats.aggregate import apply_policies
+from segbench.stats.aggregate import apply_handling
 
 BOX_FROM = 8
 """Fewer cases than this are shown as points only: quartiles of them say little."""
@@ -84,7 +84,7 @@ def case_plot(run: Run, table: Table) -> Plot:
 def case_values(run: Run, table: Table) -> pd.DataFrame:
     """Return one row per (model, initialisation, task, case): mean over structures and seeds in the table's unit."""
     rows = run.rows[(run.rows["experiment"] == table.experiment) & (run.rows["metric"] == table.metric)]
-    rows = apply_policies(rows, run.record.missing_masks)
+    rows = apply_handling(rows, run.record.missing_masks)
     keys = ["model", "initialisation", "task", "case"]
     values = rows[rows["counted"]].groupby(keys, sort=True)["scored"].mean().reset_index()
     return values.assign(scored=values["scored"] * _factor(table.metric))

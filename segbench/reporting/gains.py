@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting.run import Method, Run
 from segbench.reporting.sections import SmallTable
 from segbench.reporting.sentences import points, seconds_text

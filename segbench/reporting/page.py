@@ -12,7 +12,7 @@ import jinja2
 import pandas as pd
 
 from segbench.core.files import write_bytes, write_text
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting import failures, figures, gains, rank_figures, sections, sentences, transfers
 from segbench.reporting.latex import table_tex
 from segbench.reporting.marks import marked
@@ -144,7 +144,7 @@ def _frames(
 ) -> dict[str, pd.DataFrame]:
     """The full statistics as tables, empty ones left out."""
     rows = run.rows[run.rows["experiment"] == main.experiment]
-    structures = structure_cells(rows, metric=main.metric, policies=run.record.missing_masks)
+    structures = structure_cells(rows, metric=main.metric, missing_masks=run.record.missing_masks)
     costs = figures.method_costs(run, main.experiment)
     costs = costs.assign(model=[key[0] for key in costs["key"]], initialisation=[key[1] for key in costs["key"]])
     frames = {
@@ -159,7 +159,7 @@ def _frames(
             "ranks",
             "distribution",
             "friedman",
-            "multiverse",
+            "ranking_variants",
             "flips",
             "sensitivity",
             "detectable",
@@ -228,7 +228,7 @@ def _small_tables(
         small["pairs"] = sections.pair_table(run, statistics, path.format("paired"))
     small["ranking"] = sections.ranking_table(run, statistics, path.format("ranks"))
     if len(statistics.flips):
-        small["flips"] = sections.flips_table(run, statistics, path.format("multiverse"))
+        small["flips"] = sections.flips_table(run, statistics, path.format("ranking_variants"))
     small["sensitivity"] = sections.sensitivity_table(run, statistics, path.format("sensitivity"))
     small["power"] = sections.power_table(run, statistics, path.format("detectable"))
     return small

@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting.figures import headline
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import RESAMPLES, Statistics, label_of, trained_rows
@@ -27,7 +27,7 @@ def critical_difference_plot(run: Run, statistics: Statistics) -> Plot | None:
         return None
     first, experiment, metric = table.iloc[0], statistics.experiment, statistics.metric
     rows = trained_rows(run, experiment)
-    p_values = nemenyi(rows, metric=metric, policies=run.record.missing_masks)[experiment, ALL_TASKS]
+    p_values = nemenyi(rows, metric=metric, missing_masks=run.record.missing_masks)[experiment, ALL_TASKS]
     styles = method_styles(run.methods + run.self_supervised)
     colours = {label_of(m): styles[experiment, *m.key]["color"] for m in run.methods_of(experiment) if m.trained}
     with plt.rc_context(RC | {"axes.grid": False}):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting.figures import method_costs
 from segbench.reporting.run import CONFIDENCE, Run
 from segbench.reporting.sentences import number, p_text, points, seconds_text, titled
@@ -143,7 +143,7 @@ def ranking_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
 
 
 def flips_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
-    """One row per choice of the multiverse: how often the winner changes, and whether the choice alone flips it."""
+    """One row per choice of the ranking variants: how often the winner changes, and whether it alone changes it."""
     tasks = {task.name: f"without {task.title}" for task in run.tasks(statistics.experiment)}
     words = {"left_out": "task left out", "none": "all tasks", **tasks}
     flips = statistics.flips.iloc[1:].fillna("")
@@ -154,7 +154,7 @@ def flips_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
             f"{METRICS[row.value].title}, {row.tasks} tasks"
             if row.choice == "metric"
             else words.get(row.value, row.value),
-            str(row.universes),
+            str(row.variants),
             f"{100 * row.winner_changes:.0f} %",
             row.flips_alone or "stated choice",
             titled(statistics, row.winner_alone),
@@ -162,8 +162,8 @@ def flips_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
         for row in flips.itertuples()
     ]
     return SmallTable(
-        "Ranking multiverse",
-        f"{run.data_word(statistics.experiment)}Every combination of metric, policy for empty and missing masks, "
+        "Ranking variants",
+        f"{run.data_word(statistics.experiment)}Every combination of metric, handling for empty and missing masks, "
         "aggregation, one task left out and protocol. Winner of the stated choices: "
         f"{titled(statistics, statistics.flips['default_winner'].iloc[0])}.",
         ["Choice", "Value", "Rankings", "Winner differs in", "Flips it alone", "Winner then"],
@@ -173,29 +173,29 @@ def flips_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
 
 
 def sensitivity_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
-    """Ranking under each policy for empty and missing masks."""
+    """Ranking under each handling for empty and missing masks."""
     table, metric = statistics.sensitivity, statistics.metric
-    policies = list(dict.fromkeys(table["policy"]))
+    missing_masks = list(dict.fromkeys(table["handling"]))
     rows = []
     for method, part in table.groupby("method", sort=False):
-        own = part.set_index("policy")
+        own = part.set_index("handling")
         rows.append(
             [
                 statistics.titles[method],
                 *(
-                    f"{shown(metric, own.loc[p, 'figure'])} (rank {own.loc[p, 'rank']:g}, n "
+                    f"{shown(metric, own.loc[p, 'value'])} (rank {own.loc[p, 'rank']:g}, n "
                     f"{own.loc[p, 'n_scored']:g}/{own.loc[p, 'n_expected']:g})"
-                    if np.isfinite(own.loc[p, "figure"])
+                    if np.isfinite(own.loc[p, "value"])
                     else DASH
-                    for p in policies
+                    for p in missing_masks
                 ),
             ]
         )
     return SmallTable(
-        "Sensitivity to the policy",
+        "Sensitivity to the handling",
         f"{run.data_word(statistics.experiment)}Mean {METRICS[metric].title} over tasks in {unit_of(metric)}, rank "
-        "and n scored / n expected under each policy for empty, missing and failed masks.",
-        ["Method", *policies],
+        "and n scored / n expected under each handling for empty, missing and failed masks.",
+        ["Method", *missing_masks],
         rows,
         csv,
     )
@@ -306,7 +306,7 @@ def published_check(run: Run) -> pd.DataFrame:
         run.rows[trained],
         synthetic={task.name for task in run.record.tasks if task.synthetic},
         budgets={experiment: getattr(budget, name) for experiment, name in names.items()},
-        policies=run.record.missing_masks,
+        missing_masks=run.record.missing_masks,
         confidence=CONFIDENCE,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import MEAN_COLUMN, WEAK_CONTROLS, Statistics, label_of, pair_over_tasks
 from segbench.reporting.tables import DASH, Table, direction, interval_text, shown, unit_of
@@ -97,7 +97,7 @@ def multiverse_sentence(statistics: Statistics | None) -> str | None:
         return None
     row = statistics.flips.iloc[0]
     return (
-        f"Over {row['universes']} defensible ways to rank the same scores the winner differs from "
+        f"Over {row['variants']} defensible ways to rank the same scores the winner differs from "
         f"{titled(statistics, row['default_winner'])} in {100 * row['winner_changes']:.0f} %."
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting.recipes import experiment_of
 from segbench.reporting.run import Method, Run
 from segbench.reporting.tables import Table, direction
@@ -21,7 +21,7 @@ from segbench.stats.ranking import (
     rank_stability,
     rank_table,
 )
-from segbench.stats.ranking_variants import multiverse, multiverse_summary, policy_sensitivity
+from segbench.stats.ranking_variants import handling_sensitivity, ranking_variants, ranking_variants_summary
 
 WEAK_CONTROLS = ("empty", "mean_shape", "threshold")
 MEAN_COLUMN = "Mean over tasks"
@@ -41,7 +41,7 @@ class Statistics:
     distribution: pd.DataFrame
     stability: pd.DataFrame
     friedman: pd.DataFrame
-    multiverse: pd.DataFrame
+    ranking_variants: pd.DataFrame
     flips: pd.DataFrame
     sensitivity: pd.DataFrame
     detectable: pd.DataFrame
@@ -83,14 +83,14 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
     titles = {label_of(method): method.title for method in run.methods_of(experiment) if method.trained}
     if rows.groupby(["model", "initialisation"]).ngroups < 2:
         return None
-    options = {"metric": metric, "policies": run.record.missing_masks}
+    options = {"metric": metric, "missing_masks": run.record.missing_masks}
     reference = reference_method(run, experiment)
     paired = paired_table(
         rows, **options, reference=None if reference is None else label_of(reference), rule=decision_rule(run)
     )
     ranks = rank_table(rows, **options, paired=paired)
     distribution = rank_distribution(rows, **options, resamples=RESAMPLES)
-    universes = multiverse(rows, metrics=conventions(run), policies=run.record.missing_masks)
+    variants = ranking_variants(rows, metrics=conventions(run), missing_masks=run.record.missing_masks)
     return Statistics(
         experiment=experiment,
         metric=metric,
@@ -101,9 +101,9 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
         distribution=distribution,
         stability=rank_stability(distribution),
         friedman=friedman(rows, **options),
-        multiverse=universes,
-        flips=multiverse_summary(universes) if len(universes) else universes,
-        sensitivity=policy_sensitivity(rows, **options),
+        ranking_variants=variants,
+        flips=ranking_variants_summary(variants) if len(variants) else variants,
+        sensitivity=handling_sensitivity(rows, **options),
         detectable=detectable_per_task(paired),
         variance=variance_split(rows, **options),
         n_seeds=int(rows.groupby(["model", "initialisation"])["seed"].nunique().min()),
@@ -166,7 +166,7 @@ def _against(run: Run, experiment: str, metric: str, reference: Method, challeng
     table = paired_table(
         rows,
         metric=metric,
-        policies=run.record.missing_masks,
+        missing_masks=run.record.missing_masks,
         pairs=pairs,
         reference=label_of(reference),
         rule=decision_rule(run),

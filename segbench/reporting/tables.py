@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from segbench.core.metric_facts import METRICS
 from segbench.core.run_record import ScoredTask
-from segbench.metrics.registry import METRICS
 from segbench.reporting.recipes import budget_sentence, recipe_words, recipes_of_methods
 from segbench.reporting.run import CONFIDENCE, Method, Run
-from segbench.stats.aggregate import mean_over_tasks, policy_text
+from segbench.stats.aggregate import handling_text, mean_over_tasks
 
 DASH = "\u2013"
 MEAN = "mean over tasks"
@@ -306,7 +306,7 @@ def _legend(run: Run, experiment: str, metric: str, table: pd.DataFrame) -> str:
     return (
         f"{about.title}: {about.definition}. A cell is the mean over structures of the means over test cases, with "
         f"its {100 * CONFIDENCE:.0f} % interval. {_interval_sentence(table, run.seeds(experiment))} Empty and missing "
-        f"masks: {policy_text(metric, run.record.missing_masks)}; not defined and skipped ones are left out."
+        f"masks: {handling_text(metric, run.record.missing_masks)}; not defined and skipped ones are left out."
         f"{_ceiling_sentence(run, experiment)}{recipes_of_methods(run.methods_of(experiment))}"
     )
 

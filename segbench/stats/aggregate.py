@@ -17,26 +17,24 @@ from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.coverage import measured_coverage
 from segbench.stats.intervals import PatientSums, Scale, SeedSpread, interval, mean_draws, seed_spread, with_seeds
 from segbench.stats.missing_masks import (
-    DEFAULT_POLICIES,
-    Policy,
-    apply_policies,
+    Handling,
+    apply_handling,
+    handling_of,
+    handling_text,
     lower_is_better,
-    policy_of,
-    policy_text,
     scale_of,
 )
 from segbench.stats.scores import read_scores, validate_rows
 
 __all__ = [
     "CELL",
-    "DEFAULT_POLICIES",
     "SCORE_COLUMNS",
-    "apply_policies",
+    "apply_handling",
     "cells",
+    "handling_of",
+    "handling_text",
     "lower_is_better",
     "mean_over_tasks",
-    "policy_of",
-    "policy_text",
     "read_scores",
     "structure_cells",
     "validate_rows",
@@ -50,7 +48,7 @@ def cells(
     rows: pd.DataFrame,
     *,
     metric: str,
-    policies: Mapping[str, Policy] | None = None,
+    missing_masks: Mapping[str, Handling] | None = None,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
@@ -61,11 +59,11 @@ def cells(
     holds if no patient is ever missed unless a miss was seen); sd between patients; n_scored, n_expected, n_failed,
     n_skipped (rows: case x structure x seed); n_patients, n_cases, n_structures, n_seeds; patient_low, patient_high
     (without the spread of seeds); seed_means (dict), seed_noise; coverage_low, coverage_high (measured coverage of the
-    interval with that many patients). Units are the metric's. A cell without a counted row has NaN figures, one
+    interval with that many patients). Units are the metric's. A cell without a counted row has NaN values, one
     patient no interval. Raises `InputError` when a task mixes protocols.
     """
-    chosen = apply_policies(_of_metric(rows, metric), policies)
-    scale = scale_of(metric, policies)
+    chosen = apply_handling(_of_metric(rows, metric), missing_masks)
+    scale = scale_of(metric, missing_masks, chosen)
     records = [
         {**dict(zip(CELL, key, strict=True)), "metric": metric, "protocol": part["protocol"].iloc[0]}
         | _figures(part[part["counted"]], scale, confidence, resamples, _rng(seed, key, metric))
@@ -76,11 +74,11 @@ def cells(
 
 
 def structure_cells(
-    rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None = None, **options: float
+    rows: pd.DataFrame, *, metric: str, missing_masks: Mapping[str, Handling] | None = None, **options: float
 ) -> pd.DataFrame:
     """Return `cells` for every structure apart, with the column `structure`; options are those of `cells`."""
     parts = [
-        cells(part, metric=metric, policies=policies, **options).assign(structure=structure)
+        cells(part, metric=metric, missing_masks=missing_masks, **options).assign(structure=structure)
         for structure, part in rows[rows["metric"] == metric].groupby("structure", sort=False)
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -150,7 +148,7 @@ def _rng(seed: int, key: tuple[str, ...], metric: str) -> np.random.Generator:
 
 def patient_sums(counted: pd.DataFrame, scale: Scale) -> PatientSums:
     """Return hits and misses per patient and structure of rows that count; patients and structures are sorted."""
-    missed = pd.Series(False, index=counted.index) if scale.worst is None else counted["scored"] == scale.worst
+    missed = pd.Series(False, index=counted.index) if scale.worst is None else counted["missed"]
     keys = [counted["patient"], counted["structure"]]
 
     def table(values: pd.Series) -> np.ndarray:

@@ -10,11 +10,11 @@ import pandas as pd
 from segbench.stats.aggregate import cells, mean_over_tasks, structure_cells
 from segbench.stats.decision import DEFAULT_RULE, RULE_TEXT, Rule
 from segbench.stats.methods import first_protocol, undefined_tasks
-from segbench.stats.missing_masks import Policy, policy_text
+from segbench.stats.missing_masks import Handling, handling_text
 from segbench.stats.paired import detectable_per_task, paired_table, variance_split
 from segbench.stats.published import check_published
 from segbench.stats.ranking import consensus, friedman, nemenyi, rank_distribution, rank_stability, rank_table
-from segbench.stats.ranking_variants import multiverse, multiverse_summary, policy_sensitivity
+from segbench.stats.ranking_variants import handling_sensitivity, ranking_variants, ranking_variants_summary
 from segbench.stats.transfer import transfer_map
 
 TITLES = {
@@ -30,9 +30,9 @@ TITLES = {
     "consensus": "Consensus of the rankings over tasks",
     "friedman": "Friedman's test and critical difference",
     "nemenyi": "Nemenyi's p values",
-    "sensitivity": "Ranking under each policy",
-    "multiverse_summary": "Which choice changes the winner",
-    "multiverse": "Ranking in every universe",
+    "sensitivity": "Ranking under each handling",
+    "ranking_variants_summary": "Which choice changes the winner",
+    "ranking_variants": "Ranking in every variant",
     "transfer": "Universal minus single-task",
     "published": "Published figures beside measured ones",
 }
@@ -40,10 +40,10 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Options:
-    """What to compute: metrics in order of importance, policies, levels, and who is universal and who single-task."""
+    """What to compute: metrics in order of importance, missing masks, levels, universal and single-task methods."""
 
     metrics: Sequence[str]
-    policies: Mapping[str, Policy] = field(default_factory=dict)
+    missing_masks: Mapping[str, Handling] = field(default_factory=dict)
     alpha: float = 0.05
     rope: Mapping[str, float] = field(default_factory=dict)
     resamples: int = 2000
@@ -59,22 +59,22 @@ class Options:
 def compare(rows: pd.DataFrame, options: Options) -> dict[str, pd.DataFrame]:
     """Return name -> table for every statistic that the rows allow, in the order of `TITLES`; empty ones are left out.
 
-    A task with rows of several protocols is compared under its first one; the multiverse holds the others.
+    A task with rows of several protocols is compared under its first one; the ranking variants hold the others.
     """
     first = first_protocol(rows)
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in TITLES}
     for metric in options.metrics:
         for name, table in _of_metric(first, metric, options).items():
             found[name].append(table)
-    universes = multiverse(rows, metrics=options.metrics, policies=options.policies)
-    found["multiverse"].append(universes)
-    found["multiverse_summary"].append(multiverse_summary(universes) if len(universes) else universes)
+    variants = ranking_variants(rows, metrics=options.metrics, missing_masks=options.missing_masks)
+    found["ranking_variants"].append(variants)
+    found["ranking_variants_summary"].append(ranking_variants_summary(variants) if len(variants) else variants)
     found["published"].append(
         check_published(
             first,
             synthetic=options.synthetic,
             budgets=options.budgets,
-            policies=options.policies,
+            missing_masks=options.missing_masks,
             confidence=1 - options.alpha,
         )
     )
@@ -83,7 +83,7 @@ def compare(rows: pd.DataFrame, options: Options) -> dict[str, pd.DataFrame]:
 
 
 def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, pd.DataFrame]:
-    common = {"metric": metric, "policies": options.policies}
+    common = {"metric": metric, "missing_masks": options.missing_masks}
     draws = {"resamples": options.resamples, "seed": options.seed}
     level = {"alpha": options.alpha, "rope": options.rope.get(metric)}
     cell_table = cells(rows, **common, **draws, confidence=1 - options.alpha)
@@ -103,7 +103,7 @@ def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, p
         "consensus": consensus(ranks),
         "friedman": friedman(rows, **common, alpha=options.alpha),
         "nemenyi": _long_nemenyi(rows, common),
-        "sensitivity": policy_sensitivity(rows, **common),
+        "sensitivity": handling_sensitivity(rows, **common),
     }
     if options.universal and options.single:
         tables["transfer"] = transfer_map(
@@ -122,14 +122,14 @@ def _long_nemenyi(rows: pd.DataFrame, common: dict) -> pd.DataFrame:
 
 
 def notes(rows: pd.DataFrame, options: Options) -> list[str]:
-    """Return what must stand under every table: convention, policy, interval, counts, tests, synthetic data."""
+    """Return what must stand under every table: convention, handling, interval, counts, tests, synthetic data."""
     level = f"{100 * (1 - options.alpha):g} %"
     synthetic = sorted(set(options.synthetic) & set(rows["task"]))
     return [
         *([f"Synthetic data: {', '.join(synthetic)}. These figures say nothing about patients."] if synthetic else []),
         f"Protocol: {', '.join(rows['protocol'].unique())}. Metrics by their names in docs/metrics.md: "
         f"{', '.join(options.metrics)}; dice and other fractions in per cent, distances in mm, volumes in ml.",
-        *(f"Policy for {policy_text(metric, options.policies)}." for metric in options.metrics),
+        *(f"Handling for {handling_text(metric, options.missing_masks)}." for metric in options.metrics),
         *(
             f"{metric} is defined for nobody on {', '.join(tasks)}: rankings over tasks by {metric} are without."
             for metric in options.metrics

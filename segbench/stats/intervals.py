@@ -107,8 +107,8 @@ def _hit_mean_draws(sums: PatientSums, scale: Scale, rng: np.random.Generator, r
 
 def _student_widening(patients_K: np.ndarray, level_B: np.ndarray) -> np.ndarray:
     """Factors (B, K) that turn normal draws of n patients into Student's; one level for all structures of a draw."""
-    freedoms, of_K = np.unique(np.maximum(patients_K - 1, 1), return_inverse=True)
-    factors = np.sqrt((freedoms + 1) / stats.chi2.ppf(level_B[:, None], freedoms))
+    degrees, of_K = np.unique(np.maximum(patients_K - 1, 1), return_inverse=True)
+    factors = np.sqrt((degrees + 1) / stats.chi2.ppf(level_B[:, None], degrees))
     return factors[:, of_K]
 
 
@@ -142,13 +142,13 @@ class SeedSpread:
         own = max(self.variance, 0.0) / seeds if seeds > 1 else 0.0
         if own == 0:
             return 0.0
-        freedoms = welch_freedoms([(own, seeds - 1), (patient_variance, np.inf)])
-        return float(stats.t.ppf((1 + confidence) / 2, freedoms) * np.sqrt(own))
+        degrees = welch_degrees([(own, seeds - 1), (patient_variance, np.inf)])
+        return float(stats.t.ppf((1 + confidence) / 2, degrees) * np.sqrt(own))
 
 
-def welch_freedoms(parts: Sequence[tuple[float, float]]) -> float:
+def welch_degrees(parts: Sequence[tuple[float, float]]) -> float:
     """Return the degrees of freedom of a sum of variances (variance, its degrees), Welch and Satterthwaite."""
-    uncertainty = sum(variance**2 / freedoms for variance, freedoms in parts)
+    uncertainty = sum(variance**2 / degrees for variance, degrees in parts)
     return float(sum(variance for variance, _ in parts) ** 2 / uncertainty) if uncertainty > 0 else np.inf
 
 

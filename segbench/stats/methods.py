@@ -1,6 +1,6 @@
 """Methods side by side: what is compared is a model with an initialisation, case by case.
 
-`case_table` is the one wide table from which paired tests, rankings, transfer maps and the multiverse start.
+`case_table` is the one wide table from which paired tests, rankings, transfer maps and the ranking variants start.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from segbench.core.errors import Problem, raise_problems
-from segbench.stats.missing_masks import NEVER_COUNTED, Policy, apply_policies
+from segbench.core.vocabulary import NEVER_COUNTED
+from segbench.stats.missing_masks import Handling, apply_handling
 
 PLAIN_INITIALISATIONS = ("", "random", "none")
 CASE_KEYS = ["task", "patient", "case", "structure"]
@@ -86,17 +87,21 @@ def undefined_tasks(rows: pd.DataFrame, metric: str) -> list[str]:
 
 
 def case_table(
-    rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None = None, experiment: str | None = None
+    rows: pd.DataFrame,
+    *,
+    metric: str,
+    missing_masks: Mapping[str, Handling] | None = None,
+    experiment: str | None = None,
 ) -> pd.DataFrame:
     """Return values per case: index (task, patient, case, structure), one column per method, mean over seeds.
 
-    Tasks on which the metric is defined for nobody are left out (`countable`). NaN marks what the policy excludes;
+    Tasks on which the metric is defined for nobody are left out (`countable`). NaN marks what the handling excludes;
     methods keep the order of the rows. `experiment` None takes all rows.
     """
     chosen = countable(rows, metric)
     if experiment is not None:
         chosen = chosen[chosen["experiment"] == experiment]
-    chosen = apply_policies(chosen, policies)
+    chosen = apply_handling(chosen, missing_masks)
     chosen = chosen.assign(method=method_labels(chosen))
     table = chosen.groupby([*CASE_KEYS, "method"], sort=True)["scored"].mean().unstack("method")
     return table[chosen["method"].drop_duplicates().tolist()]

@@ -29,9 +29,9 @@ from segbench.stats.decision import (
     sign_flip_p,
     wilcoxon_p,
 )
-from segbench.stats.intervals import SeedSpread, welch_freedoms
+from segbench.stats.intervals import SeedSpread, welch_degrees
 from segbench.stats.methods import case_table, method_labels, patient_differences
-from segbench.stats.missing_masks import Policy, apply_policies, lower_is_better, scale_of
+from segbench.stats.missing_masks import Handling, apply_handling, lower_is_better, scale_of
 
 EQUIVALENCE = {"dice": 0.01, "iou": 0.01, "nsd": 0.01, "nsd_voxel": 0.01}
 """Half-width of the region of practical equivalence: one Dice point; 1 mm for distances, see `region`."""
@@ -51,7 +51,7 @@ def paired_table(
     rows: pd.DataFrame,
     *,
     metric: str,
-    policies: Mapping[str, Policy] | None = None,
+    missing_masks: Mapping[str, Handling] | None = None,
     alpha: float = 0.05,
     rope: float | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
@@ -62,7 +62,7 @@ def paired_table(
     """Return one row per (experiment, task, method_a, method_b): `difference` is a minus b in the metric's unit.
 
     Columns: n_patients, n_seeds_a, n_seeds_b, difference, low, high (Student over patients; with several seeds their
-    spread is added, see `seed_variances`), seed_freedoms (degrees of freedom of that spread, 0 when seeds are not in
+    spread is added, see `seed_variances`), seed_degrees (degrees of freedom of that spread, 0 when seeds are not in
     the interval), coverage_low, coverage_high (measured for that many patients), median_difference, rule, p_value (of
     the rule's test), p_mean, p_ranks, sign_of_mean, sign_of_ranks, rank_biserial and cohen_dz (effect sizes, positive
     when a is larger), p_a_better, p_equivalent, p_b_better, region, status (reading of the posterior),
@@ -74,8 +74,8 @@ def paired_table(
     half = region(metric) if rope is None else rope
     parts = []
     for experiment in rows["experiment"].unique():
-        table = case_table(rows, metric=metric, policies=policies, experiment=experiment)
-        seeds = seed_variances(rows[rows["experiment"] == experiment], metric=metric, policies=policies)
+        table = case_table(rows, metric=metric, missing_masks=missing_masks, experiment=experiment)
+        seeds = seed_variances(rows[rows["experiment"] == experiment], metric=metric, missing_masks=missing_masks)
         wanted = list(itertools.combinations(table.columns, 2)) if pairs is None else pairs
         records = [
             {"experiment": experiment, "metric": metric, "task": task, "method_a": a, "method_b": b}
@@ -109,11 +109,11 @@ class Seeds:
 
     count: int = 1
     variance: float = 0.0
-    freedoms: int = 0
+    degrees: int = 0
 
 
 def seed_variances(
-    rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None
+    rows: pd.DataFrame, *, metric: str, missing_masks: Mapping[str, Handling] | None
 ) -> dict[tuple[str, str], Seeds]:
     """Return per (task, method) the spread between its seeds.
 
@@ -122,7 +122,7 @@ def seed_variances(
     with one seed takes the pooled spread of the others. When every method has one seed there is nothing to pool, and
     intervals are conditional on the trained models.
     """
-    chosen = apply_policies(rows[rows["metric"] == metric], policies)
+    chosen = apply_handling(rows[rows["metric"] == metric], missing_masks)
     chosen = chosen[chosen["counted"]].assign(method=method_labels(chosen))
     found = {}
     for task, of_task in chosen.groupby("task", sort=False):
@@ -134,9 +134,9 @@ def seed_variances(
 def pool_seeds(spreads: Mapping[str, SeedSpread]) -> dict[str, Seeds]:
     """Return per method its number of seeds with the variance that all methods share, and its degrees of freedom."""
     several = [(spread.variance, len(spread.means_S) - 1) for spread in spreads.values() if len(spread.means_S) > 1]
-    freedoms = sum(own for _, own in several)
-    pooled = max(sum(variance * own for variance, own in several) / freedoms, 0.0) if several else 0.0
-    return {method: Seeds(len(spread.means_S), pooled, freedoms) for method, spread in spreads.items()}
+    degrees = sum(own for _, own in several)
+    pooled = max(sum(variance * own for variance, own in several) / degrees, 0.0) if several else 0.0
+    return {method: Seeds(len(spread.means_S), pooled, degrees) for method, spread in spreads.items()}
 
 
 def compare_pair(
@@ -166,7 +166,7 @@ def compare_pair(
         "high": float(high),
         "n_seeds_a": seeds[0].count,
         "n_seeds_b": seeds[1].count,
-        "seed_freedoms": seeds[0].freedoms,
+        "seed_degrees": seeds[0].degrees,
         "coverage_low": coverage[0],
         "coverage_high": coverage[1],
         "median_difference": float(np.median(differences_P)) if count else np.nan,
@@ -214,8 +214,8 @@ def difference_interval(
     if own == 0 or len(differences_P) < 2:
         return student_interval(differences_P, alpha=alpha)
     patients = float(differences_P.var(ddof=1)) / len(differences_P)
-    freedoms = welch_freedoms([(patients, len(differences_P) - 1), (own, seeds[0].freedoms)])
-    half = float(stats.t.ppf(1 - alpha / 2, freedoms) * np.sqrt(patients + own))
+    degrees = welch_degrees([(patients, len(differences_P) - 1), (own, seeds[0].degrees)])
+    half = float(stats.t.ppf(1 - alpha / 2, degrees) * np.sqrt(patients + own))
     return float(differences_P.mean()) - half, float(differences_P.mean()) + half
 
 
@@ -284,14 +284,16 @@ def detectable_per_task(paired: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
-def variance_split(rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None = None) -> pd.DataFrame:
+def variance_split(
+    rows: pd.DataFrame, *, metric: str, missing_masks: Mapping[str, Handling] | None = None
+) -> pd.DataFrame:
     """Return how the variance of values splits between cases and seeds, per (experiment, task, method).
 
     Two-way analysis of variance without replication over (patient, seed) means: var_cases, var_seeds, var_residual
     (unit squared, negative estimates are 0) and their fractions. With one seed only var_cases is known, and it then
     includes the residual; the seed columns are NaN.
     """
-    chosen = apply_policies(rows[rows["metric"] == metric], policies)
+    chosen = apply_handling(rows[rows["metric"] == metric], missing_masks)
     chosen = chosen[chosen["counted"]].assign(method=method_labels(chosen))
     records = []
     for key, part in chosen.groupby(["experiment", "task", "method"], sort=False):

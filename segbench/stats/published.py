@@ -14,7 +14,7 @@ import pandas as pd
 
 from segbench.core.cards import ROOT
 from segbench.stats.aggregate import cells
-from segbench.stats.missing_masks import Policy
+from segbench.stats.missing_masks import Handling
 from segbench.stats.scores import read_csv_text
 
 FOLDER = ROOT / "data" / "published"
@@ -80,7 +80,7 @@ def check_published(
     *,
     synthetic: Collection[str] = (),
     budgets: Mapping[str, int] | None = None,
-    policies: Mapping[str, Policy] | None = None,
+    missing_masks: Mapping[str, Handling] | None = None,
     confidence: float = 0.95,
     folder: Path = FOLDER,
 ) -> pd.DataFrame:
@@ -96,7 +96,7 @@ def check_published(
     records = []
     for convention, part in published.groupby("convention", sort=False):
         used = convention if (rows["metric"] == convention).any() else "dice"
-        measured = cells(rows, metric=used, policies=policies, confidence=confidence)
+        measured = cells(rows, metric=used, missing_masks=missing_masks, confidence=confidence)
         for cell in part.to_dict("records"):
             for own in _counterparts(cell, measured, known).to_dict("records"):
                 reasons = _reasons(cell, own, synthetic=synthetic, budgets=budgets or {})

@@ -18,7 +18,7 @@ from scipy import stats
 
 from segbench.stats.decision import winner
 from segbench.stats.methods import case_table
-from segbench.stats.missing_masks import Policy, lower_is_better
+from segbench.stats.missing_masks import Handling, lower_is_better
 from segbench.stats.paired import paired_table
 from segbench.stats.resample import board, bootstrap_means, cell_means
 
@@ -35,7 +35,7 @@ def rank_table(
     rows: pd.DataFrame,
     *,
     metric: str,
-    policies: Mapping[str, Policy] | None = None,
+    missing_masks: Mapping[str, Handling] | None = None,
     paired: pd.DataFrame | None = None,
     alpha: float = 0.05,
 ) -> pd.DataFrame:
@@ -43,12 +43,12 @@ def rank_table(
 
     `paired` is the table of `paired_table` when it is at hand. Methods without a value on a task have NaN ranks there.
     """
-    paired = paired_table(rows, metric=metric, policies=policies, alpha=alpha) if paired is None else paired
+    paired = paired_table(rows, metric=metric, missing_masks=missing_masks, alpha=alpha) if paired is None else paired
     parts = []
     for experiment in rows["experiment"].unique():
         wins = _wins(paired[paired["experiment"] == experiment]) if len(paired) else {}
-        means = _means(rows, metric, policies, experiment)
-        table = case_table(rows, metric=metric, policies=policies, experiment=experiment)
+        means = _means(rows, metric, missing_masks, experiment)
+        table = case_table(rows, metric=metric, missing_masks=missing_masks, experiment=experiment)
         for task, part in table.groupby(level="task", sort=False):
             ranked = pd.DataFrame({"method": part.columns, "mean": means.loc[part.columns, task].to_numpy()})
             ranked["mean_rank"] = _mean_case_rank(part, metric)
@@ -66,8 +66,10 @@ def _add_ranks(ranked: pd.DataFrame, metric: str) -> None:
         ranked[name] = rank_methods(ranked[column].where(scored).to_numpy(float), lower_is_better=lower)
 
 
-def _means(rows: pd.DataFrame, metric: str, policies: Mapping[str, Policy] | None, experiment: str) -> pd.DataFrame:
-    table = board(rows, metric=metric, policies=policies, experiment=experiment)
+def _means(
+    rows: pd.DataFrame, metric: str, missing_masks: Mapping[str, Handling] | None, experiment: str
+) -> pd.DataFrame:
+    table = board(rows, metric=metric, missing_masks=missing_masks, experiment=experiment)
     return pd.DataFrame(cell_means(table), index=list(table.methods), columns=list(table.task_names))
 
 
@@ -99,7 +101,7 @@ def rank_distribution(
     rows: pd.DataFrame,
     *,
     metric: str,
-    policies: Mapping[str, Policy] | None = None,
+    missing_masks: Mapping[str, Handling] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -110,7 +112,7 @@ def rank_distribution(
     """
     records = []
     for index, experiment in enumerate(rows["experiment"].unique()):
-        table = board(rows, metric=metric, policies=policies, experiment=experiment)
+        table = board(rows, metric=metric, missing_masks=missing_masks, experiment=experiment)
         draws_BMT = bootstrap_means(table, resamples=resamples, rng=np.random.default_rng([seed, index]))
         whole_BM = draws_BMT.mean(axis=2)
         for name, draws_BM in [
@@ -177,7 +179,7 @@ def friedman(
     rows: pd.DataFrame,
     *,
     metric: str,
-    policies: Mapping[str, Policy] | None = None,
+    missing_masks: Mapping[str, Handling] | None = None,
     alpha: float = 0.05,
 ) -> pd.DataFrame:
     """Return Friedman's test per (experiment, task) with patients as blocks, and for all tasks with tasks as blocks.
@@ -187,33 +189,33 @@ def friedman(
     """
     parts = [
         _friedman(table, metric, alpha).assign(experiment=experiment, task=task)
-        for experiment, task, table in _blocks(rows, metric, policies)
+        for experiment, task, table in _blocks(rows, metric, missing_masks)
     ]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
     return table.assign(metric=metric)
 
 
 def nemenyi(
-    rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None = None
+    rows: pd.DataFrame, *, metric: str, missing_masks: Mapping[str, Handling] | None = None
 ) -> dict[tuple[str, str], pd.DataFrame]:
     """Return (experiment, task) -> matrix of Nemenyi p values between methods (scikit-posthocs)."""
     return {
         (experiment, task): scikit_posthocs.posthoc_nemenyi_friedman(table.reset_index(drop=True))
-        for experiment, task, table in _blocks(rows, metric, policies)
+        for experiment, task, table in _blocks(rows, metric, missing_masks)
     }
 
 
 def _blocks(
-    rows: pd.DataFrame, metric: str, policies: Mapping[str, Policy] | None
+    rows: pd.DataFrame, metric: str, missing_masks: Mapping[str, Handling] | None
 ) -> list[tuple[str, str, pd.DataFrame]]:
     """Tables (blocks x methods) large enough for the test."""
     found = []
     for experiment in rows["experiment"].unique():
-        table = case_table(rows, metric=metric, policies=policies, experiment=experiment)
+        table = case_table(rows, metric=metric, missing_masks=missing_masks, experiment=experiment)
         found += [
             (experiment, str(task), patient_table(part)) for task, part in table.groupby(level="task", sort=False)
         ]
-        found.append((experiment, ALL_TASKS, _means(rows, metric, policies, experiment).T.dropna(axis=1)))
+        found.append((experiment, ALL_TASKS, _means(rows, metric, missing_masks, experiment).T.dropna(axis=1)))
     return [(experiment, task, table) for experiment, task, table in found if len(table) > 1 and table.shape[1] > 2]
 
 

@@ -1,6 +1,6 @@
-"""The ranking multiverse: every defensible way to turn the same scores into a winner.
+"""Ranking variants: every defensible way to turn the same scores into a winner.
 
-Choices: metric convention, policy for empty and missing masks, aggregation, one task left out, protocol. A universe is
+Choices: metric convention, handling for empty and missing masks, aggregation, one task left out, protocol. A variant is
 one combination; the table says who wins there, and the summary which choice alone flips the winner.
 """
 
@@ -12,27 +12,28 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from segbench.core.vocabulary import POLICY_STATUSES
+from segbench.core.vocabulary import HANDLED_STATUSES
 from segbench.stats.methods import case_table, method_labels
-from segbench.stats.missing_masks import Policy, apply_policies, lower_is_better, policy_of
+from segbench.stats.missing_masks import Handling, apply_handling, handling_of, lower_is_better
 from segbench.stats.ranking import rank_methods
 
-CHOICES = ["metric", "policy", "aggregation", "left_out", "protocol"]
+CHOICES = ["metric", "handling", "aggregation", "left_out", "protocol"]
 TASKS = ["n_tasks", "n_tasks_expected"]
 NONE_LEFT_OUT = "none"
 DEFAULT_AGGREGATION = "mean of task means"
 
 
-def policy_variants(metric: str, policies: Mapping[str, Policy] | None) -> dict[str, Policy]:
-    """Return name -> policy: as stated; empty and missing excluded; missing and failed excluded; every empty a miss."""
-    stated = policy_of(metric, policies)
-    excluded = dict.fromkeys(POLICY_STATUSES, "exclude")
-    variants: dict[str, Policy] = {"as stated": stated, "empty and missing excluded": excluded}
+def handling_variants(metric: str, missing_masks: Mapping[str, Handling] | None) -> dict[str, Handling]:
+    """Return name -> handling: as stated, empties excluded, missing excluded, every empty counted as missed."""
+    stated = handling_of(metric, missing_masks)
+    excluded = dict.fromkeys(HANDLED_STATUSES, "exclude")
+    variants: dict[str, Handling] = {"as stated": stated, "empty and missing excluded": excluded}
     variants["missing and failed excluded"] = {**stated, "prediction_missing": "exclude", "failed": "exclude"}
-    numbers = [value for value in stated.values() if value != "exclude"]
-    if numbers:
+    if "diagonal" in stated.values():
+        variants["every empty mask counts as missed"] = dict.fromkeys(HANDLED_STATUSES, "diagonal")
+    elif numbers := [value for value in stated.values() if not isinstance(value, str)]:
         worst = max(numbers) if lower_is_better(metric) else min(numbers)
-        variants["every empty mask counts as a miss"] = dict.fromkeys(POLICY_STATUSES, worst)
+        variants["every empty mask counts as missed"] = dict.fromkeys(HANDLED_STATUSES, worst)
     return variants
 
 
@@ -71,16 +72,16 @@ AGGREGATIONS = (
 )
 
 
-def multiverse(
+def ranking_variants(
     rows: pd.DataFrame,
     *,
     metrics: Sequence[str],
-    policies: Mapping[str, Policy] | None = None,
+    missing_masks: Mapping[str, Handling] | None = None,
     aggregations: Sequence[str] = AGGREGATIONS,
 ) -> pd.DataFrame:
-    """Return one row per (experiment, universe, method): the five choices, figure, rank, winner, `default`.
+    """Return one row per (experiment, variant, method): the five choices, value, rank, winner, `default`.
 
-    The default universe is the first metric, the stated policy, the mean of task means, no task left out and the first
+    The default variant is the first metric, the stated handling, the mean of task means, no task left out and the first
     protocol. A metric that is defined for nobody on some task (nominal spacing) ranks over the others: `n_tasks` of
     `n_tasks_expected` says over how many. Methods without a value on every one of these take no part. Ties share the
     better rank. Protocols are a choice where a task has rows of several; one for each task is one way of evaluating.
@@ -94,13 +95,13 @@ def multiverse(
         part = rows[(rows["experiment"] == experiment) & (rows["protocol"] == protocol)]
         if (part["metric"] == metric).any():
             key = {"experiment": experiment, "metric": metric, "protocol": protocol}
-            records += [key | record for record in _universes(part, metric, policies, aggregations)]
+            records += [key | record for record in _variants(part, metric, missing_masks, aggregations)]
     table = pd.DataFrame.from_records(records)
     if table.empty:
         return table
     defaults = {
         "metric": metrics[0],
-        "policy": "as stated",
+        "handling": "as stated",
         "aggregation": aggregations[0],
         "left_out": NONE_LEFT_OUT,
         "protocol": rows["protocol"].iloc[0],
@@ -108,17 +109,17 @@ def multiverse(
     table["default"] = np.logical_and.reduce([table[name] == value for name, value in defaults.items()])
     table["winner"] = table["rank"] == 1
     return table[
-        ["experiment", *CHOICES, "default", "method", "figure", "rank", "winner", "n_tasks", "n_tasks_expected"]
+        ["experiment", *CHOICES, "default", "method", "value", "rank", "winner", "n_tasks", "n_tasks_expected"]
     ]
 
 
-def _universes(
-    part: pd.DataFrame, metric: str, policies: Mapping[str, Policy] | None, aggregations: Sequence[str]
+def _variants(
+    part: pd.DataFrame, metric: str, missing_masks: Mapping[str, Handling] | None, aggregations: Sequence[str]
 ) -> list[dict]:
     lower, expected = lower_is_better(metric), part["task"].nunique()
     records = []
-    for name, policy in policy_variants(metric, policies).items():
-        table = _served_everywhere(case_table(part, metric=metric, policies={metric: policy}))
+    for name, handling in handling_variants(metric, missing_masks).items():
+        table = _served_everywhere(case_table(part, metric=metric, missing_masks={metric: handling}))
         tasks = table.index.get_level_values("task")
         left_out = [NONE_LEFT_OUT, *(tasks.unique() if tasks.nunique() > 1 else [])]
         for task, aggregation in itertools.product(left_out, aggregations):
@@ -126,14 +127,14 @@ def _universes(
             signed = figures if lower or "rank" in aggregation else -figures
             ranks = signed.round(12).rank(method="min").astype(int)
             choices = {
-                "policy": name,
+                "handling": name,
                 "aggregation": aggregation,
                 "left_out": task,
                 "n_tasks_expected": expected,
                 "n_tasks": tasks[tasks != task].nunique(),
             }
             records += [
-                choices | {"method": method, "figure": figures[method], "rank": ranks[method]}
+                choices | {"method": method, "value": figures[method], "rank": ranks[method]}
                 for method in figures.index
             ]
     return records
@@ -146,36 +147,36 @@ def _served_everywhere(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[:, served]
 
 
-def multiverse_summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return per (experiment, choice, value): how often the winner differs from the default universe's.
+def ranking_variants_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return per (experiment, choice, value): how often the winner differs from the default variant's.
 
-    `winner_changes` is the fraction of universes with this value whose winner differs; `flips_alone` says whether the
+    `winner_changes` is the fraction of variants with this value whose winner differs; `flips_alone` says whether the
     winner differs when this choice alone departs from the default, `winner_alone` who wins then. `tasks` says over how
-    many tasks of the experiment these universes rank at most. The row (choice 'any') counts all universes. A tie for
+    many tasks of the experiment these variants rank at most. The row (choice 'any') counts all variants. A tie for
     the first place counts as changed when the default winner has no part in it.
     """
     records = []
     for experiment, part in table.groupby("experiment", sort=False):
         winners = part[part["winner"]].groupby([*CHOICES, *TASKS], sort=False)["method"]
-        universes = winners.agg(tuple).reset_index(name="winners")
+        variants = winners.agg(tuple).reset_index(name="winners")
         first = part[part["default"]]
         champion = tuple(first.loc[first["winner"], "method"])
-        universes["changed"] = [not set(champion) & set(winners) for winners in universes["winners"]]
-        universes["departures"] = sum((universes[name] != first[name].iloc[0]).astype(int) for name in CHOICES)
+        variants["changed"] = [not set(champion) & set(winners) for winners in variants["winners"]]
+        variants["departures"] = sum((variants[name] != first[name].iloc[0]).astype(int) for name in CHOICES)
         base = {"experiment": experiment, "default_winner": " and ".join(champion)}
-        records.append(base | {"choice": "any", "value": "all universes", **_changes(universes)})
+        records.append(base | {"choice": "any", "value": "all variants", **_changes(variants)})
         for choice in CHOICES:
-            for value, chosen in universes.groupby(choice, sort=False):
+            for value, chosen in variants.groupby(choice, sort=False):
                 alone = chosen[(chosen["departures"] == 1) & (chosen[choice] != first[choice].iloc[0])]
                 records.append(base | {"choice": choice, "value": value, **_changes(chosen), **_alone(alone)})
     return pd.DataFrame.from_records(records)
 
 
-def _changes(universes: pd.DataFrame) -> dict[str, float]:
-    ranked, expected = (int(universes[name].max()) for name in TASKS)
+def _changes(variants: pd.DataFrame) -> dict[str, float]:
+    ranked, expected = (int(variants[name].max()) for name in TASKS)
     return {
-        "universes": len(universes),
-        "winner_changes": float(universes["changed"].mean()),
+        "variants": len(variants),
+        "winner_changes": float(variants["changed"].mean()),
         "tasks": f"{ranked} of {expected}",
     }
 
@@ -187,21 +188,21 @@ def _alone(alone: pd.DataFrame) -> dict[str, object]:
     return {"flips_alone": "yes" if row["changed"] else "no", "winner_alone": " and ".join(row["winners"])}
 
 
-def policy_sensitivity(
-    rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None = None
+def handling_sensitivity(
+    rows: pd.DataFrame, *, metric: str, missing_masks: Mapping[str, Handling] | None = None
 ) -> pd.DataFrame:
-    """Return the ranking under each policy: rows (experiment, policy, method, figure, rank, n_scored, n_expected)."""
+    """Return experiment, handling, method, value, rank, n_scored and n_expected: the ranking under each handling."""
     parts = []
     for experiment, part in rows[rows["metric"] == metric].groupby("experiment", sort=False):
-        for name, policy in policy_variants(metric, policies).items():
-            table = case_table(part, metric=metric, policies={metric: policy})
+        for name, handling in handling_variants(metric, missing_masks).items():
+            table = case_table(part, metric=metric, missing_masks={metric: handling})
             figures = task_matrix(table).mean(skipna=False)
             ranks = rank_methods(figures.round(12).to_numpy(), lower_is_better=lower_is_better(metric))
-            counted = apply_policies(part, {metric: policy})["counted"].groupby(method_labels(part))
-            ranked = pd.DataFrame({"method": figures.index, "figure": figures.to_numpy(), "rank": ranks})
+            counted = apply_handling(part, {metric: handling})["counted"].groupby(method_labels(part))
+            ranked = pd.DataFrame({"method": figures.index, "value": figures.to_numpy(), "rank": ranks})
             ranked["n_scored"] = counted.sum().reindex(figures.index).to_numpy()
             ranked["n_expected"] = counted.size().reindex(figures.index).to_numpy()
-            ranked.insert(0, "policy", name)
+            ranked.insert(0, "handling", name)
             ranked.insert(0, "metric", metric)
             ranked.insert(0, "experiment", experiment)
             parts.append(ranked)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from segbench.stats.methods import countable, method_labels
-from segbench.stats.missing_masks import Policy, apply_policies
+from segbench.stats.missing_masks import Handling, apply_handling
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,17 @@ class Board:
 
 
 def board(
-    rows: pd.DataFrame, *, metric: str, policies: Mapping[str, Policy] | None = None, experiment: str | None = None
+    rows: pd.DataFrame,
+    *,
+    metric: str,
+    missing_masks: Mapping[str, Handling] | None = None,
+    experiment: str | None = None,
 ) -> Board:
     """Return the arrays of one experiment and metric; methods and tasks keep the order of the rows."""
     chosen = countable(rows, metric)
     if experiment is not None:
         chosen = chosen[chosen["experiment"] == experiment]
-    chosen = apply_policies(chosen, policies)
+    chosen = apply_handling(chosen, missing_masks)
     chosen = chosen.assign(method=method_labels(chosen))
     methods, seeds = list(chosen["method"].drop_duplicates()), sorted(chosen["seed"].unique())
     has_MS = np.zeros((len(methods), len(seeds)), bool)

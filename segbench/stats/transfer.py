@@ -8,7 +8,7 @@ import pandas as pd
 
 from segbench.stats.decision import CONFLICTING, DEFAULT_RULE, Rule
 from segbench.stats.methods import method_labels
-from segbench.stats.missing_masks import Policy
+from segbench.stats.missing_masks import Handling
 from segbench.stats.paired import paired_table
 
 ALL_STRUCTURES = "all structures"
@@ -21,7 +21,7 @@ def transfer_map(
     metric: str,
     universal: Sequence[str],
     single: Sequence[str],
-    policies: Mapping[str, Policy] | None = None,
+    missing_masks: Mapping[str, Handling] | None = None,
     alpha: float = 0.05,
     rope: float | None = None,
     rule: Rule = DEFAULT_RULE,
@@ -42,7 +42,9 @@ def transfer_map(
     pairs = [(a, b) for a in names["universal"] for b in names["single"]]
 
     def paired(part: pd.DataFrame) -> pd.DataFrame:
-        return paired_table(part, metric=metric, policies=policies, alpha=alpha, rope=rope, pairs=pairs, rule=rule)
+        return paired_table(
+            part, metric=metric, missing_masks=missing_masks, alpha=alpha, rope=rope, pairs=pairs, rule=rule
+        )
 
     whole = paired(rows).assign(structure=ALL_STRUCTURES)
     apart = rows.assign(task=rows["task"] + SEPARATOR + rows["structure"])

@@ -63,7 +63,7 @@ def test_a_table_with_six_columns_gives_every_statistic(tmp_path, capsys):
         for part in ("all_tasks_critical_difference", "rank_stability")
     }
     page = (out / "index.md").read_text(encoding="utf-8")
-    assert "Policy for dice: both empty counts as 1" in page
+    assert "Handling for dice: both empty counts as 1" in page
     assert "coverage" in page
     cells = pd.read_csv(out / "cells.csv")
     assert (cells["n_scored"] == 6).all()
@@ -99,8 +99,8 @@ FAULTS = [
     (lambda f: f.assign(metric="hd95", value=-3.0), [], "expected 0 or more"),
     (lambda f: f.head(0), [], "no rows"),
     (lambda f: f, ["--metric", "hd95"], "--metric hd95"),
-    (lambda f: f, ["--policy", "dice.both_empt=1"], "did you mean 'both_empty'?"),
-    (lambda f: f, ["--policy", "dice.failed=much"], "a number or 'exclude'"),
+    (lambda f: f, ["--missing-masks", "dice.both_empt=1"], "did you mean 'both_empty'?"),
+    (lambda f: f, ["--missing-masks", "dice.failed=much"], "a number or 'exclude'"),
     (lambda f: f, ["--equivalence", "dice=-1"], "a positive number"),
     (lambda f: f, ["--universal", "zzz"], "--universal/--single zzz"),
     (lambda f: f, ["--alpha", "2"], "a number between 0 and 1"),
@@ -124,9 +124,9 @@ def test_one_protocol_per_task_leaves_no_task_out(tmp_path):
     assert main(["compare", path, "--out", str(tmp_path / "out"), "--resamples", "100"]) == 0
     cells = pd.read_csv(tmp_path / "out" / "cells.csv")
     assert dict(zip(cells["task"], cells["protocol"], strict=True)) == {"T": "seeded", "U": "official"}
-    universes = pd.read_csv(tmp_path / "out" / "multiverse.csv")
-    assert set(universes["protocol"]) == {"seeded + official"}
-    assert universes["n_tasks"].max() == 2
+    variants = pd.read_csv(tmp_path / "out" / "ranking_variants.csv")
+    assert set(variants["protocol"]) == {"seeded + official"}
+    assert variants["n_tasks"].max() == 2
 
 
 @pytest.mark.parametrize(("models", "cases"), [(("a",), 6), (("a",), 1), (("a", "b"), 1), (("a", "b"), 2)])

@@ -63,7 +63,7 @@ def test_equal_methods_are_practically_equivalent():
 
 def test_only_what_both_count_is_paired():
     rows = methods({"a": [0.9, None, 0.7, 0.8], "b": [0.8, 0.8, 0.6, 0.7]})
-    both = paired_table(rows, metric="dice", policies={"dice": {"prediction_missing": "exclude"}}).iloc[0]
+    both = paired_table(rows, metric="dice", missing_masks={"dice": {"prediction_missing": "exclude"}}).iloc[0]
     assert both["n_patients"] == 3
     assert both["difference"] == pytest.approx(0.1)
     counted = paired_table(rows, metric="dice").iloc[0]

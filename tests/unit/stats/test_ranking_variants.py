@@ -1,17 +1,18 @@
-"""Universes whose winner is known beforehand, and the transfer map."""
+"""Variants whose winner is known beforehand, and the transfer map."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from segbench.core.vocabulary import HANDLED_STATUSES
 from segbench.stats.aggregate import cells, mean_over_tasks
 from segbench.stats.methods import undefined_tasks
 from segbench.stats.ranking_variants import (
     AGGREGATIONS,
-    multiverse,
-    multiverse_summary,
-    policy_sensitivity,
-    policy_variants,
+    handling_sensitivity,
+    handling_variants,
+    ranking_variants,
+    ranking_variants_summary,
 )
 from segbench.stats.transfer import ALL_STRUCTURES, transfer_map
 
@@ -19,19 +20,19 @@ from .score_tables import by_case, methods, table
 
 
 def summary_of(rows, **options):
-    found = multiverse(rows, metrics=["dice"], **options)
-    return found, multiverse_summary(found).set_index(["choice", "value"])
+    found = ranking_variants(rows, metrics=["dice"], **options)
+    return found, ranking_variants_summary(found).set_index(["choice", "value"])
 
 
 def test_a_model_that_improves_by_failing_flips_with_the_policy():
     """a misses two of five cases and is better on the rest; excluding misses makes it the winner."""
     rows = methods({"a": [0.95, 0.95, 0.95, None, None], "b": [0.9] * 5})
     found, summary = summary_of(rows, aggregations=AGGREGATIONS[:1])
-    assert summary.loc[("any", "all universes"), "default_winner"] == "b"
-    assert summary.loc[("policy", "empty and missing excluded"), "flips_alone"] == "yes"
-    assert summary.loc[("policy", "empty and missing excluded"), "winner_alone"] == "a"
-    assert summary.loc[("policy", "missing and failed excluded"), "flips_alone"] == "yes"
-    assert summary.loc[("any", "all universes"), "winner_changes"] == pytest.approx(2 / 4)
+    assert summary.loc[("any", "all variants"), "default_winner"] == "b"
+    assert summary.loc[("handling", "empty and missing excluded"), "flips_alone"] == "yes"
+    assert summary.loc[("handling", "empty and missing excluded"), "winner_alone"] == "a"
+    assert summary.loc[("handling", "missing and failed excluded"), "flips_alone"] == "yes"
+    assert summary.loc[("any", "all variants"), "winner_changes"] == pytest.approx(2 / 4)
     assert found["default"].sum() == 2
 
 
@@ -57,9 +58,9 @@ def test_aggregations_by_hand():
         ],
         ignore_index=True,
     )
-    found = multiverse(rows, metrics=["dice"])
-    plain = found[(found["left_out"] == "none") & (found["policy"] == "as stated")]
-    figures = plain.set_index(["aggregation", "method"])["figure"]
+    found = ranking_variants(rows, metrics=["dice"])
+    plain = found[(found["left_out"] == "none") & (found["handling"] == "as stated")]
+    figures = plain.set_index(["aggregation", "method"])["value"]
     assert figures["mean of task means"].to_dict() == pytest.approx({"a": 0.75, "b": 0.725})
     assert figures["mean of task ranks"].to_dict() == {"a": 1.5, "b": 1.5}
     assert figures["mean over all cases"].to_dict() == pytest.approx({"a": 2.5 / 4, "b": 2.65 / 4})
@@ -71,8 +72,8 @@ def test_metric_and_protocol_are_choices_too():
     dice = methods({"a": [0.9, 0.9], "b": [0.8, 0.8]})
     distance = methods({"a": [9.0, 9.0], "b": [2.0, 2.0]}, metric="hd95", unit_of_value="mm")
     other = methods({"a": [0.7, 0.7], "b": [0.8, 0.8]}, protocol="corrected")
-    found = multiverse(pd.concat([dice, distance, other], ignore_index=True), metrics=["dice", "hd95"])
-    summary = multiverse_summary(found).set_index(["choice", "value"])
+    found = ranking_variants(pd.concat([dice, distance, other], ignore_index=True), metrics=["dice", "hd95"])
+    summary = ranking_variants_summary(found).set_index(["choice", "value"])
     assert summary.loc[("metric", "hd95"), ["flips_alone", "winner_alone"]].tolist() == ["yes", "b"]
     assert summary.loc[("protocol", "corrected"), ["flips_alone", "winner_alone"]].tolist() == ["yes", "b"]
 
@@ -85,19 +86,21 @@ def test_methods_that_skip_a_task_take_no_part():
         ],
         ignore_index=True,
     )
-    assert set(multiverse(rows, metrics=["dice"])["method"]) == {"a", "b"}
+    assert set(ranking_variants(rows, metrics=["dice"])["method"]) == {"a", "b"}
 
 
-def test_policy_variants_start_from_the_stated_one():
-    variants = policy_variants("hd95", {"hd95": {"failed": 500.0}})
+def test_variants_of_the_handling_start_from_the_stated_one():
+    variants = handling_variants("hd95", {"hd95": {"failed": 500.0}})
     assert variants["as stated"]["failed"] == 500
     assert set(variants["empty and missing excluded"].values()) == {"exclude"}
-    assert set(variants["every empty mask counts as a miss"].values()) == {500.0}
+    assert set(variants["every empty mask counts as missed"].values()) == {"diagonal"}
+    numbers = dict.fromkeys(HANDLED_STATUSES, 400.0) | {"failed": 500.0}
+    assert set(handling_variants("hd95", {"hd95": numbers})["every empty mask counts as missed"].values()) == {500.0}
 
 
-def test_sensitivity_shows_rank_and_counts_per_policy():
+def test_sensitivity_shows_rank_and_counts_per_handling():
     rows = methods({"a": [0.95, 0.95, None], "b": [0.9, 0.9, 0.9]})
-    found = policy_sensitivity(rows, metric="dice").set_index(["policy", "method"])
+    found = handling_sensitivity(rows, metric="dice").set_index(["handling", "method"])
     assert found.loc[("as stated", "a"), ["rank", "n_scored", "n_expected"]].tolist() == [2, 3, 3]
     assert found.loc[("empty and missing excluded", "a"), ["rank", "n_scored", "n_expected"]].tolist() == [1, 2, 3]
 
@@ -134,15 +137,15 @@ def test_a_metric_without_meaning_on_one_task_ranks_over_the_others_and_says_so(
         ],
         ignore_index=True,
     )
-    found = multiverse(rows, metrics=["dice", "hd95"])
+    found = ranking_variants(rows, metrics=["dice", "hd95"])
     by_distance = found[found["metric"] == "hd95"]
     assert set(by_distance["left_out"]) == {"none"}
     assert set(zip(by_distance["n_tasks"], by_distance["n_tasks_expected"], strict=True)) == {(1, 2)}
-    summary = multiverse_summary(found).set_index(["choice", "value"])
+    summary = ranking_variants_summary(found).set_index(["choice", "value"])
     assert summary.loc[("metric", "hd95"), ["tasks", "flips_alone", "winner_alone"]].tolist() == ["1 of 2", "yes", "b"]
     assert summary.loc[("metric", "dice"), "tasks"] == "2 of 2"
-    ranked = policy_sensitivity(rows, metric="hd95")
-    assert ranked[ranked["policy"] == "as stated"].set_index("method")["rank"].to_dict() == {"a": 2, "b": 1}
+    ranked = handling_sensitivity(rows, metric="hd95")
+    assert ranked[ranked["handling"] == "as stated"].set_index("method")["rank"].to_dict() == {"a": 2, "b": 1}
     assert undefined_tasks(rows, "hd95") == ["T"]
     means = mean_over_tasks(cells(rows, metric="hd95"))
     assert means["complete"].all()
