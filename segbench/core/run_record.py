@@ -265,7 +265,7 @@ class RunRecord(_Part):
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
                 raise ValueError(f"each {word} once; there twice: {', '.join(twice)}")
-        used = {_row_of(item) for item in (*self.jobs, *self.skipped)}
+        used = {_row_of(job) for job in self.jobs} | {_row_of(cell) for cell in self.skipped}
         strangers = sorted(used - set(methods))
         if strangers:
             raise ValueError(f"methods of jobs and skipped cells among `methods`; {'/'.join(strangers[0])} is not")

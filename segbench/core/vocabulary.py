@@ -1,10 +1,14 @@
 """Words that several packages use: columns and key of the score table, and statuses."""
 
+from typing import Final
+
 from __future__ import annotations
 
-EQUAL, PUBLISHED, OWN = "equal", "published", "own"
+EQUAL: Final = "equal"
+PUBLISHED: Final = "published"
+OWN: Final = "own"
 """Values of the column `recipe`: the experiment's training recipe, that of the model's card, the entry's own values."""
-NO_RECIPE = "none"
+NO_RECIPE: Final = "none"
 """Value of the column `recipe` of what is not trained here: controls, external models, masks that were given."""
 KEY_COLUMNS = (
     "experiment",

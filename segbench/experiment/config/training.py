@@ -135,16 +135,9 @@ def recipe_text(recipe: Recipe) -> str:
     """Return what moves the weights in words, such as 'adamw, initial_learning_rate 0.0001, ...'; defaults included."""
     acting = recipe.effective()
     named = (
-        "initial_learning_rate",
-        "momentum",
-        "betas",
-        "epsilon",
-        "weight_decay",
-        "poly_exponent",
-        "warmup",
-        "gradient_clip",
+        *("initial_learning_rate", "momentum", "betas", "epsilon", "weight_decay", "poly_exponent", "warmup"),
+        *("gradient_clip", "drop_path", "ema_decay", "batch_size"),
     )
-    named += ("drop_path", "ema_decay", "batch_size")
     words = [acting["optimiser"], acting["learning_rate_schedule"]]
     return ", ".join(words + [f"{name} {acting[name]}" for name in named if acting.get(name) not in (None, 0)])
 

@@ -84,7 +84,8 @@ def test_titles_say_where_weights_come_from():
     assert titles["scratch"] == "From scratch"
     assert titles["cond_decoder"].startswith("Pre-trained: ")
     assert titles["volume_contrast"] == "Self-supervised: Volume contrast"
-    objective = _objective(config(), "volume_contrast")
+    entry = config().entry_of("upstream", "volume_contrast", "equal")
+    objective = _objective(config(), entry)
     assert objective.kind == "self_supervised"
     assert "CVPR 2024" in objective.citation
 

@@ -126,7 +126,7 @@ def stop_after(monkeypatch, count):
         ({}, 0),
         ({}, 1),
         ({"ema_decay": 0.5}, 0),
-        ({"optimiser": "adamw", "learning_rate_schedule": "cosine", "warmup": 4, "ema_decay": 0.9}, 0),
+        ({"optimiser": "adamw", "learning_rate_schedule": "cosine", "warmup": 2, "ema_decay": 0.9}, 0),
     ],
 )
 def test_a_killed_training_ends_with_the_same_weights_and_log(folder, monkeypatch, recipe, workers):
