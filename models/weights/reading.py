@@ -150,7 +150,7 @@ def tensors_of(content: object, where: object) -> dict[str, Tensor]:
         if (problem := _entry_problem(name, value)) is not None
     )
     names = _network_names(list(state), is_lightning=is_lightning)
-    return {names[name]: tensor for name, tensor in state.items() if name in names}
+    return {names[name]: tensor for name, tensor in state.items() if name in names and isinstance(tensor, Tensor)}
 
 
 def _holds_tensors(content: Mapping[Any, Any]) -> bool:
