@@ -48,7 +48,7 @@ class Released:
     """
 
     task: str
-    stage: str
+    experiment: str
     pattern: str
     ours: str
     by: str = "key"
