@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import collections
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from segbench.core.errors import RunFailed, input_error, is_machine_failure, short
+from segbench.core.errors import Problem, RunFailed, input_error, is_machine_failure, raise_problems, short
 from segbench.core.files import write_json
 from segbench.core.provenance import portable
 from segbench.experiment import requests
 from segbench.experiment.context import JobContext
+from segbench.experiment.devices import device_problems
 from segbench.experiment.identity import Identity
 from segbench.experiment.ownership import running
 from segbench.experiment.result_record import ResultRecord, read_result
@@ -40,6 +42,20 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
     parser.add_argument("--job", required=True, help="id of the job, as in the workflow")
     parser.add_argument("--threads", type=int, default=1, help="threads of the numerical libraries")
+
+
+def check_machine(**counts: tuple[int, int]) -> None:
+    """Raise `InputError` with every setting that the machine cannot meet, before any work.
+
+    Args:
+        counts: option -> (its value, the least that it can be), such as workers=(args.workers, 0).
+    """
+    found = [
+        Problem(f"--{option}", str(value), f"at least {least}", f"give {max(least, 1)}")
+        for option, (value, least) in counts.items()
+        if value < least
+    ]
+    raise_problems([*found, *device_problems(os.environ)])
 
 
 def computing_device(threads: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 EXAMPLE = "python -m segbench check --config config/real_small.yaml"
@@ -30,6 +31,7 @@ def _check_config(path: Path) -> int:
     from segbench.data.preprocessing_recipes import preprocessing_recipe
     from segbench.evaluation.before_run import find_problems
     from segbench.experiment.config import load_config
+    from segbench.experiment.devices import device_problems
 
     config = load_config(path)
     problems: list = []
@@ -38,6 +40,7 @@ def _check_config(path: Path) -> int:
             preprocessing_recipe(task, config.preprocessing_recipes)
         except InputError as error:
             problems += error.problems
+    problems += device_problems(os.environ)
     problems += _weights_problems(config)
     if config.data.phantom is not None:
         raise_problems(dict.fromkeys(problems))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from segbench.cli._job import add_job_arguments, computing_device, run_job
+from segbench.cli._job import add_job_arguments, check_machine, computing_device, run_job
 
 EXAMPLE = "python -m segbench evaluate --config results/demo/config.json --job upstream.oracle.none.joint.f0.s0"
 
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict, score, and write outcome.json, record.json and scores.csv."""
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
+    check_machine(threads=(args.threads, 1))
     from segbench.evaluation.trained import evaluation_identity, trained_outcome
     from segbench.experiment.context import JobContext
 

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from segbench.cli._job import computing_device
+from segbench.cli._job import check_machine, computing_device
 
 EXAMPLE = (
     "python -m segbench predict --config results/demo/config.json --job upstream.uniseg.random.joint.f0.s0 "
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write one label map per image and task on the image's grid and print its path; problems exit with status 2."""
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
+    check_machine(threads=(args.threads, 1))
     from segbench.data.geometry import write_prediction
     from segbench.evaluation import predict
     from segbench.evaluation.predictors.network import trained_network

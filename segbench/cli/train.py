@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from segbench.cli._job import add_job_arguments, computing_device, run_job
+from segbench.cli._job import add_job_arguments, check_machine, computing_device, run_job
 
 if TYPE_CHECKING:
     from segbench.experiment.context import JobContext
@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Train and write outcome.json, record.json, weights.pt and log.csv; an external model trains by its command."""
     from segbench.experiment.context import JobContext
 
+    check_machine(threads=(args.threads, 1), workers=(args.workers, 0))
     context = JobContext.of(args.config, args.job)
     products = [] if context.job.external else ["weights.pt"]  # a deleted log trains nothing again
 

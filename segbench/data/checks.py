@@ -287,10 +287,16 @@ def _header_problems(volume: Volume) -> Iterator[Problem]:
         yield problem
     elif abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         yield Problem(path, "a singular affine", "three independent axes", "fix the header")
+    yield from factor_problems(volume)
+
+
+def factor_problems(volume: Volume) -> Iterator[Problem]:
+    """Yield a problem for each scale factor of the header whose result is no finite number."""
     factors = {} if volume.header is None else {key: float(volume.header[key]) for key in ("scl_slope", "scl_inter")}
     for key, value in factors.items():
         if math.isinf(value) or abs(value) > LARGEST_FACTOR:
-            yield Problem(path, f"{key} {value:g}", "a factor whose result is a finite number", "fix the header")
+            expected = "a factor whose result is a finite number"
+            yield Problem(str(volume.path), f"{key} {value:g}", expected, "fix the header")
 
 
 def implausible_spacing(volume: Volume, sizes_mm: Sequence[float]) -> Problem | None:
@@ -315,6 +321,11 @@ def header_notices(volume: Volume) -> Iterator[str]:
         yield (
             "the header does not say how the axes lie in the patient (no sform, qform or space): programs show such a "
             "file in different orientations, and left may be right"
+        )
+    if not volume.has_spacing:
+        yield (
+            "the header does not say the voxel sizes, so 1 mm is taken; set `spacing_is_nominal` in the card, or "
+            "--nominal-spacing of `score`, when that is not certain"
         )
     if volume.unit not in ("mm", "unknown"):
         yield f"the header's unit is {volume.unit}; lengths are converted to mm"
@@ -354,7 +365,10 @@ def _off_grid(reference: Volume, others: Sequence[Volume]) -> Iterator[Problem]:
     for other in others:
         if not (np.isfinite(reference.affine).all() and np.isfinite(other.affine).all()):
             continue
-        difference = grid_difference((reference.shape, reference.affine), (other.shape, other.affine))
+        alike = reference.is_oriented == other.is_oriented
+        difference = grid_difference(
+            (reference.shape, reference.affine), (other.shape, other.affine), both_oriented=alike
+        )
         if difference:
             found, expected, fix = difference
             yield Problem(str(other.path), found, f"{expected}, as {reference.path}", fix)

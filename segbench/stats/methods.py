@@ -30,7 +30,7 @@ def check_complete(rows: pd.DataFrame, *, where: str = "scores") -> None:
     failed case and a task that a model does not serve are rows with their status.
     """
     keys = ["case", "structure", "metric"]
-    problems = _missing_tasks(rows, where)
+    problems = _clashes(rows, where) + _missing_tasks(rows, where)
     for (experiment, protocol, task), part in rows.groupby(["experiment", "protocol", "task"], sort=False):
         expected = pd.MultiIndex.from_frame(part[keys].drop_duplicates())
         for (model, initialisation, seed), own in part.groupby(["model", "initialisation", "seed"], sort=False):
@@ -45,6 +45,18 @@ def check_complete(rows: pd.DataFrame, *, where: str = "scores") -> None:
                     )
                 )
     raise_problems(problems)
+
+
+def _clashes(rows: pd.DataFrame, where: str) -> list[Problem]:
+    """Return a problem for each name in tables that two methods share: they would be averaged into one."""
+    methods = rows[["model", "initialisation"]].drop_duplicates()
+    plain = methods["initialisation"].isin(PLAIN_INITIALISATIONS)
+    keys = methods.assign(initialisation=methods["initialisation"].mask(plain, ""), name=method_labels(methods))
+    names = keys.drop_duplicates()["name"]
+    return [
+        Problem(f"{where}: method {name}", "two methods of that name", "a name for each method", "rename one model")
+        for name in names[names.duplicated()].unique()
+    ]
 
 
 def _missing_tasks(rows: pd.DataFrame, where: str) -> list[Problem]:

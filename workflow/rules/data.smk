@@ -8,7 +8,7 @@ if run.config.data.phantom:
         input:
             request=lambda wildcards: run.request_phantom(),
         output:
-            run.phantom_files(),
+            checked(run.phantom_files),
         log:
             run.paths.log("phantom", "world"),
         benchmark:

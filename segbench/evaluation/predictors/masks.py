@@ -37,5 +37,8 @@ def read_mask(path: Path, case: Case, task: Task) -> LabelMap:
     """Return a mask on the case's native grid; another grid or an undeclared value raises InputError."""
     mask = read_label_map(path, frozenset(range(len(task.classes) + 1)))
     label = open_volume(case.label_path)
-    raise_problems(grid_problems(LabelMap(Path(case.label_path), np.broadcast_to(0, label.shape), label.affine), mask))
+    reference = LabelMap(
+        Path(case.label_path), np.broadcast_to(0, label.shape), label.affine, is_oriented=label.is_oriented
+    )
+    raise_problems(grid_problems(reference, mask))
     return mask

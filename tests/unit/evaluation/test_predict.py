@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from segbench.cli import main
+from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.evaluation import predict
 from segbench.evaluation.predictors.network import trained_network
 from segbench.experiment.config import load_config
 from segbench.experiment.preprocessed_index import PreprocessedIndex
 from segbench.experiment.result_record import ResultRecord
-from segbench.experiment.splits import write_splits
 from segbench.training import checkpoint
 from segbench.training.loop import new_model
 from tests.unit.written_run import splits_content
@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch):
     config = load_config(tmp_path / "config.yaml")
     context = predict.trained_job(config, JOB)
     sides = {task.name: {"train": ["a"], "test": ["b"]} for task in config.tasks}
-    write_splits(context.paths.splits, splits_content({"0": sides}))
+    write_json(context.paths.splits, splits_content({"0": sides}))
     for task in config.tasks:
         index = PreprocessedIndex(task.name, task.preprocessing, {"a": Path("store/a-1"), "b": Path("store/b-2")})
         index.write(context.paths.preprocessed(task.name))

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from segbench.core import code
+from segbench.core.errors import InputError
 from segbench.core.files import write_json
 from segbench.experiment import graph
 from segbench.experiment.config import parse_config
@@ -194,7 +195,7 @@ def test_failed_jobs_are_asked_for_again_and_named():
     with pytest.raises(graph.RunFailed, match=f"failed and retried by the next run: {UNISEG}$"):
         run.raise_if_failed()
     path.write_text("{")
-    with pytest.raises(graph.InputError, match=r"outcome\.json: found no outcome"):
+    with pytest.raises(InputError, match=r"outcome\.json: found no outcome"):
         run.raise_if_failed()
 
 
@@ -286,12 +287,38 @@ def test_generated_data_are_asked_for_as_a_whole():
     assert other.request_phantom().read_bytes() != first
 
 
-def test_a_config_with_problems_ends_with_one_line_each_and_status_2(capsys, monkeypatch):
-    def leave(status):
-        raise SystemExit(status)
-
-    monkeypatch.setattr(graph.os, "_exit", leave)
-    with pytest.raises(SystemExit) as caught:
+def test_every_problem_of_a_config_is_raised_at_once():
+    with pytest.raises(InputError) as caught:
         Run(CONTENT | {"seed": 1, "metric": ["dice"]}, warn=print)
-    assert caught.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert len(caught.value.problems) == 2
+
+
+def test_absent_data_and_an_absent_gpu_are_one_list_before_any_job(tmp_path, monkeypatch):
+    monkeypatch.setattr("segbench.experiment.devices.DEVICE_FILES", ())
+    content = changed(CONTENT, {"data": {"root": str(tmp_path / "nowhere")}})
+    run = Run(content, warn=lambda line: None)
+    for environment, count in (({}, 3), ({"CUDA_VISIBLE_DEVICES": ""}, 3), ({"CUDA_VISIBLE_DEVICES": "0"}, 4)):
+        with pytest.raises(InputError) as caught:
+            run.check_before_jobs(environment)
+        assert len(caught.value.problems) == count
+
+
+def test_another_reader_checks_and_ingests_again_and_trains_nothing(monkeypatch):
+    for task in run_of().task_names:
+        folder = Path("raw") / run_of().config.dataset_cards[task]["folder"]
+        folder.mkdir(parents=True)
+        (folder / "dataset.json").write_text("{}")
+    before = asked(run_of())
+    digest = graph.code_digest
+    other = lambda *entries, **options: digest(*entries, **options) + "x" * (entries[:2] == graph.INGEST_CODE)  # noqa: E731
+    monkeypatch.setattr(graph, "code_digest", other)
+    after = asked(run_of())
+    assert {name.split()[0] for name in before if after[name] != before[name]} == {"ingest"}
+
+
+def test_the_reader_of_a_data_set_is_part_of_its_ingest_alone():
+    content = changed(CONTENT, {"upstream": {"tasks": ["lits", SPLEEN]}})
+    tasks = Run(content, warn=lambda line: None).config.dataset_cards
+    assert tasks["lits"]["layout"] == "custom"
+    assert "segbench/data/volumes.py" in code.imported_files(graph.INGEST_CODE)
+    assert "segbench/data/layouts.py" in code.imported_files(graph.INGEST_CODE)

@@ -4,11 +4,11 @@ import pytest
 
 from segbench.core import code
 from segbench.core.errors import InputError
+from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.evaluation.trained import evaluation_identity
 from segbench.experiment.identity import Identity
 from segbench.experiment.result_record import ResultRecord
-from segbench.experiment.splits import write_splits
 from tests.unit import written_run as small
 from tests.unit.written_run import DODNET, SCRATCH, SINGLE, SPLEEN, THRESHOLD, TRANSFER, UNISEG
 
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
         small.write_run(wide)
         sides = {task.name: small.SIDES for task in wide.tasks}
         other = {task.name: {"train": ["c", "d"], "test": ["a", "b"]} for task in wide.tasks}
-        write_splits(RunPaths("small").splits, small.splits_content({"0": sides, "1": other}))
+        write_json(RunPaths("small").splits, small.splits_content({"0": sides, "1": other}))
         for name in NETWORKS:
             context = small.job(settings(), name)
             record = ResultRecord(context.identity, {}, {"weights.pt": (1, f"weights of {name}")})
@@ -225,10 +225,10 @@ def test_other_sides_and_another_order_change_training(here):
     kept = path.read_bytes()
     tasks = [task.name for task in settings().tasks]
     try:
-        write_splits(path, small.splits_content({"0": dict.fromkeys(tasks, BACKWARDS)}))
+        write_json(path, small.splits_content({"0": dict.fromkeys(tasks, BACKWARDS)}))
         found = different(before, identities(settings()))
         assert found["training"] == NETWORKS
-        write_splits(path, small.splits_content({"0": dict.fromkeys(tasks, SHORT)}))
+        write_json(path, small.splits_content({"0": dict.fromkeys(tasks, SHORT)}))
         found = different(before, identities(settings()))
         assert (found["training"], found["evaluation"]) == (NONE, EVERY)
     finally:

@@ -7,24 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
+from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.data.store import write_case
 from segbench.experiment.config import Config, parse_config
 from segbench.experiment.preprocessed_index import PreprocessedIndex
-from segbench.experiment.splits import write_splits
+from tests.small_network import NETWORK
 from tests.unit.written_run import splits_content
 
 OBJECTIVES = ["restoration", "masked_autoencoder", "volume_contrast", "deep_self_distillation"]
 CONTENT = {
     "run": "small",
     "data": {"root": "data"},
-    "network": {
-        "patch_size_zyx": [16, 16, 16],
-        "base_features": 4,
-        "max_features": 8,
-        "pool_kernels_zyx": [[2, 2, 2], [2, 2, 2]],
-        "conv_kernels_zyx": [[3, 3, 3], [3, 3, 3], [3, 3, 3]],
-    },
+    "network": NETWORK,
     "training": {"iterations_per_task": 4, "augmentation": "light", "save_every_seconds": 1e-9},
     "upstream": {
         "tasks": ["phantom_spleen", "phantom_petct"],
@@ -59,4 +54,4 @@ def write_data(folder: Path, *, label: int = 1) -> None:
             write_case(place, rng.normal(size=(channels, 20, 18, 16)), labels_ZYX, {"case_id": case})
         PreprocessedIndex(task, "small", places).write(folder / paths.preprocessed(task))
     sides = {"train": ["a", "b"], "test": ["c"]}
-    write_splits(folder / paths.splits, splits_content({"0": dict.fromkeys(CHANNELS, sides)}))
+    write_json(folder / paths.splits, splits_content({"0": dict.fromkeys(CHANNELS, sides)}))
