@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cc3d
 import numpy as np
 
 from segbench.metrics.crop import PLANES_AT_ONCE
 
-CONNECTIVITY = 26
+CONNECTIVITY: Literal[26] = 26
 
 
 @dataclass(frozen=True)

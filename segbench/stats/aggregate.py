@@ -7,7 +7,7 @@ interval also holds the spread between seeds.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -76,11 +76,19 @@ def cells(
 
 
 def structure_cells(
-    rows: pd.DataFrame, *, metric: str, missing_masks: Mapping[str, Handling] | None = None, **options: float
+    rows: pd.DataFrame,
+    *,
+    metric: str,
+    missing_masks: Mapping[str, Handling] | None = None,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Return `cells` for every structure apart, with the column `structure`; options are those of `cells`."""
     parts = [
-        cells(part, metric=metric, missing_masks=missing_masks, **options).assign(structure=structure)
+        cells(
+            part, metric=metric, missing_masks=missing_masks, confidence=confidence, resamples=resamples, seed=seed
+        ).assign(structure=structure)
         for structure, part in rows[rows["metric"] == metric].groupby("structure", sort=False)
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -143,9 +151,9 @@ def _of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     return chosen
 
 
-def _rng(seed: int, key: tuple[str, ...], metric: str) -> np.random.Generator:
+def _rng(seed: int, key: Sequence[object], metric: str) -> np.random.Generator:
     """A generator of the cell's own, so that adding a model does not move the intervals of the others."""
-    return np.random.default_rng([seed, zlib.crc32("/".join((*key, metric)).encode())])
+    return np.random.default_rng([seed, zlib.crc32("/".join(map(str, (*key, metric))).encode())])
 
 
 def patient_sums(counted: pd.DataFrame, scale: Scale) -> PatientSums:
@@ -154,7 +162,7 @@ def patient_sums(counted: pd.DataFrame, scale: Scale) -> PatientSums:
     keys = [counted["patient"], counted["structure"]]
 
     def table(values: pd.Series) -> np.ndarray:
-        return values.groupby(keys).sum().unstack(fill_value=0.0).to_numpy(float)
+        return values.groupby(keys).sum().unstack(fill_value=0).to_numpy(float)
 
     return PatientSums(
         table(counted["scored"].mask(missed, 0.0)), table((~missed).astype(float)), table(missed.astype(float))
@@ -202,7 +210,7 @@ def seed_effects(counted: pd.DataFrame) -> tuple[SeedSpread, list[int]]:
     """Return the spread between seeds of one cell's counted rows over all its patients, and the seeds."""
     keys = ["seed", "patient", "structure"]
     grouped = counted.groupby(keys)["scored"]
-    sums, counts = (table.unstack(fill_value=0.0) for table in (grouped.sum(), grouped.count().astype(float)))
+    sums, counts = (table.unstack(fill_value=0) for table in (grouped.sum(), grouped.count().astype(float)))
     patients, names = sorted(counted["patient"].unique()), sorted(counted["seed"].unique())
     values_SP = [
         patient_values(*(table.loc[name].reindex(patients, fill_value=0.0).to_numpy(float) for table in (sums, counts)))

@@ -83,41 +83,61 @@ def compare(rows: pd.DataFrame, options: Options) -> dict[str, pd.DataFrame]:
 
 
 def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, pd.DataFrame]:
-    common = {"metric": metric, "missing_masks": options.missing_masks}
-    draws = {"resamples": options.resamples, "seed": options.seed}
-    level = {"alpha": options.alpha, "rope": options.rope.get(metric)}
-    cell_table = cells(rows, **common, **draws, confidence=1 - options.alpha)
-    paired = paired_table(rows, **common, **level, reference=options.reference, rule=options.rule, seed=options.seed)
-    ranks = rank_table(rows, **common, paired=paired)
-    distribution = rank_distribution(rows, **common, **draws)
+    handling, confidence, alpha = options.missing_masks, 1 - options.alpha, options.alpha
+    resamples, seed, rope = options.resamples, options.seed, options.rope.get(metric)
+    cell_table = cells(
+        rows, metric=metric, missing_masks=handling, confidence=confidence, resamples=resamples, seed=seed
+    )
+    structures = structure_cells(
+        rows, metric=metric, missing_masks=handling, confidence=confidence, resamples=resamples, seed=seed
+    )
+    paired = paired_table(
+        rows,
+        metric=metric,
+        missing_masks=handling,
+        alpha=alpha,
+        rope=rope,
+        reference=options.reference,
+        rule=options.rule,
+        seed=seed,
+    )
+    ranks = rank_table(rows, metric=metric, missing_masks=handling, paired=paired)
+    distribution = rank_distribution(rows, metric=metric, missing_masks=handling, resamples=resamples, seed=seed)
     tables = {
         "cells": cell_table,
-        "mean_over_tasks": mean_over_tasks(cell_table, confidence=1 - options.alpha),
-        "structures": structure_cells(rows, **common, **draws, confidence=1 - options.alpha),
+        "mean_over_tasks": mean_over_tasks(cell_table, confidence=confidence),
+        "structures": structures,
         "paired": paired,
         "detectable": detectable_per_task(paired).assign(metric=metric) if len(paired) else paired,
-        "variance": variance_split(rows, **common).assign(metric=metric),
+        "variance": variance_split(rows, metric=metric, missing_masks=handling).assign(metric=metric),
         "ranks": ranks,
         "stability": rank_stability(distribution),
         "rank_distribution": distribution,
         "consensus": consensus(ranks),
-        "friedman": friedman(rows, **common, alpha=options.alpha),
-        "nemenyi": _long_nemenyi(rows, common),
-        "sensitivity": handling_sensitivity(rows, **common),
+        "friedman": friedman(rows, metric=metric, missing_masks=handling, alpha=alpha),
+        "nemenyi": _long_nemenyi(rows, metric, handling),
+        "sensitivity": handling_sensitivity(rows, metric=metric, missing_masks=handling),
     }
     if options.universal and options.single:
         tables["transfer"] = transfer_map(
-            rows, **common, **level, universal=options.universal, single=options.single, rule=options.rule
+            rows,
+            metric=metric,
+            missing_masks=handling,
+            alpha=alpha,
+            rope=rope,
+            universal=options.universal,
+            single=options.single,
+            rule=options.rule,
         )
     return tables
 
 
-def _long_nemenyi(rows: pd.DataFrame, common: dict) -> pd.DataFrame:
+def _long_nemenyi(rows: pd.DataFrame, metric: str, handling: Mapping[str, Handling]) -> pd.DataFrame:
     parts = []
-    for (experiment, task), matrix in nemenyi(rows, **common).items():
+    for (experiment, task), matrix in nemenyi(rows, metric=metric, missing_masks=handling).items():
         long = matrix.rename_axis("method_a").reset_index().melt("method_a", var_name="method_b", value_name="p_value")
         long = long[long["method_a"] < long["method_b"]]
-        parts.append(long.assign(experiment=experiment, metric=common["metric"], task=task))
+        parts.append(long.assign(experiment=experiment, metric=metric, task=task))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 

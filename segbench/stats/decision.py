@@ -25,7 +25,8 @@ RULE_TEXT = {
 }
 CONFLICTING = "conflicting"
 PRIMARY, SECONDARY, ALL_PAIRS = "against the reference", "other pairs (secondary)", "all pairs"
-EXACT_WITH_TIES = 13
+EXACT_PATIENTS = 300
+"""Up to this many patients the signed-rank test goes through all sign changes."""
 GRID = 2**15
 
 
@@ -89,7 +90,11 @@ def sign_flip_p(differences_P: np.ndarray) -> float:
     total = float(np.abs(differences_P).sum())
     if total == 0:
         return 1.0
-    steps_P = np.rint(differences_P / total * GRID).astype(int)
+    return _flip_p(np.rint(differences_P / total * GRID).astype(int))
+
+
+def _flip_p(steps_P: np.ndarray) -> float:
+    """Exact two-sided p value of the sum of whole numbers under all sign changes."""
     steps_P = steps_P[steps_P != 0]
     reach = int(np.abs(steps_P).sum())
     probability = np.zeros(2 * reach + 1)
@@ -109,26 +114,18 @@ def sign_flip_p(differences_P: np.ndarray) -> float:
 def wilcoxon_p(differences_P: np.ndarray) -> float:
     """Return the two-sided signed-rank p value; 1 without a non-zero difference, NaN without any difference.
 
-    Zero differences are dropped (Wilcoxon's rule). Exact up to 50 patients without ties, and up to EXACT_WITH_TIES with
-    ties, where all sign changes are gone through (scipy's own choice there, but in one vectorised call); the normal
-    approximation beyond.
+    Zero differences are dropped (Wilcoxon's rule). Exact up to EXACT_PATIENTS, with and without ties, over all sign
+    changes of the ranks; the normal approximation beyond.
     """
     if not len(differences_P):
         return np.nan
     nonzero_P = differences_P[differences_P != 0]
     if not len(nonzero_P):
         return 1.0
-    if len(nonzero_P) <= EXACT_WITH_TIES and len(np.unique(np.abs(nonzero_P))) < len(nonzero_P):
-        found = stats.permutation_test(
-            (nonzero_P,), _signed_rank_sum, permutation_type="samples", vectorized=True, n_resamples=np.inf
-        )
-        return float(found.pvalue)
-    return float(stats.wilcoxon(nonzero_P).pvalue)
-
-
-def _signed_rank_sum(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    ranks: np.ndarray = np.sign(values) * stats.rankdata(np.abs(values), axis=axis)
-    return ranks.sum(axis=axis)
+    if len(nonzero_P) > EXACT_PATIENTS:
+        return float(stats.wilcoxon(nonzero_P).pvalue)
+    doubled_P = np.rint(2 * np.sign(nonzero_P) * stats.rankdata(np.abs(nonzero_P))).astype(int)
+    return _flip_p(doubled_P)
 
 
 def rank_biserial(differences_P: np.ndarray) -> float:

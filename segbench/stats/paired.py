@@ -84,7 +84,7 @@ def paired_table(
                 rope=half,
                 alpha=alpha,
                 lower_is_better=lower_is_better(metric),
-                seeds=(seeds[task, a], seeds[task, b]),
+                seeds=(seeds[str(task), a], seeds[str(task), b]),
                 bound=span(metric),
                 rule=rule,
                 rng=np.random.default_rng([seed, index]),
@@ -124,10 +124,10 @@ def seed_variances(
     """
     chosen = apply_handling(rows[rows["metric"] == metric], missing_masks)
     chosen = chosen[chosen["counted"]].assign(method=method_labels(chosen))
-    found = {}
+    found: dict[tuple[str, str], Seeds] = {}
     for task, of_task in chosen.groupby("task", sort=False):
-        spreads = {method: seed_effects(part)[0] for method, part in of_task.groupby("method", sort=False)}
-        found |= {(task, method): seeds for method, seeds in pool_seeds(spreads).items()}
+        spreads = {str(method): seed_effects(part)[0] for method, part in of_task.groupby("method", sort=False)}
+        found |= {(str(task), method): seeds for method, seeds in pool_seeds(spreads).items()}
     return found
 
 

@@ -92,10 +92,10 @@ def check_published(
     reproduced', 'not comparable' with the reasons, 'not seen' when the published cell is empty.
     """
     published, names = published_cells(folder), read_csv_text(folder / "names.csv")
-    known = {kind: part.groupby("published")["ours"].agg(list) for kind, part in names.groupby("kind")}
+    known = {str(kind): part.groupby("published")["ours"].agg(list) for kind, part in names.groupby("kind")}
     records = []
     for convention, part in published.groupby("convention", sort=False):
-        used = convention if (rows["metric"] == convention).any() else "dice"
+        used = str(convention) if (rows["metric"] == convention).any() else "dice"
         measured = cells(rows, metric=used, missing_masks=missing_masks, confidence=confidence)
         for cell in part.to_dict("records"):
             for own in _counterparts(cell, measured, known).to_dict("records"):

@@ -52,9 +52,9 @@ def rank_table(
         for task, part in table.groupby(level="task", sort=False):
             ranked = pd.DataFrame({"method": part.columns, "mean": means.loc[part.columns, task].to_numpy()})
             ranked["mean_rank"] = _mean_case_rank(part, metric)
-            ranked["significant_wins"] = [wins.get((task, method), 0) for method in part.columns]
+            ranked["significant_wins"] = [wins.get((str(task), method), 0) for method in part.columns]
             _add_ranks(ranked, metric)
-            parts.append(ranked.assign(experiment=experiment, metric=metric, task=task))
+            parts.append(ranked.assign(experiment=experiment, metric=metric, task=str(task)))
     table = pd.concat(parts, ignore_index=True)
     return table[["experiment", "metric", "task", *table.columns.drop(["experiment", "metric", "task"])]]
 
@@ -94,7 +94,8 @@ def _wins(paired: pd.DataFrame) -> dict[tuple[str, str], int]:
         return {}
     winners = paired.assign(winner=paired.apply(winner, axis=1))
     counts = winners[winners["winner"] != ""].groupby(["task", "winner"]).size()
-    return {(str(task), str(method)): int(count) for (task, method), count in counts.items()}
+    keys = zip(counts.index.get_level_values("task"), counts.index.get_level_values("winner"), strict=True)
+    return {(str(task), str(method)): int(count) for (task, method), count in zip(keys, counts, strict=True)}
 
 
 def rank_distribution(
@@ -170,7 +171,7 @@ def consensus(ranks: pd.DataFrame) -> pd.DataFrame:
         mean = part[complete].groupby("method", sort=False)[names].mean()
         mean.columns = [f"mean_{name}" for name in names]
         mean["consensus_rank"] = rank_methods(mean.mean(axis=1).to_numpy(), lower_is_better=True)
-        mean = mean.assign(experiment=experiment, metric=metric, n_tasks=tasks).reset_index()
+        mean = mean.assign(experiment=str(experiment), metric=str(metric), n_tasks=tasks).reset_index()
         parts.append(mean[["experiment", "metric", "method", "n_tasks", *mean.columns[1:-3]]])
     return pd.concat(parts, ignore_index=True)
 
@@ -225,7 +226,7 @@ def _friedman(table: pd.DataFrame, metric: str, alpha: float) -> pd.DataFrame:
     if (ranks == ranks[:, :1]).all():
         statistic, p_value = 0.0, 1.0  # every method ties on every block: the test statistic is 0 / 0
     else:
-        statistic, p_value = stats.friedmanchisquare(*table.to_numpy().T)
+        statistic, p_value = map(float, stats.friedmanchisquare(*table.to_numpy().T))
     return pd.DataFrame(
         {
             "method": table.columns,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -26,8 +27,11 @@ DEFAULT_AGGREGATION = "mean of task means"
 def handling_variants(metric: str, missing_masks: Mapping[str, Handling] | None) -> dict[str, Handling]:
     """Return name -> handling: as stated, empties excluded, missing excluded, every empty counted as missed."""
     stated = handling_of(metric, missing_masks)
-    excluded = dict.fromkeys(HANDLED_STATUSES, "exclude")
-    variants: dict[str, Handling] = {"as stated": stated, "empty and missing excluded": excluded}
+    excluded: Literal["exclude"] = "exclude"
+    variants: dict[str, Handling] = {
+        "as stated": stated,
+        "empty and missing excluded": dict.fromkeys(HANDLED_STATUSES, excluded),
+    }
     variants["missing and failed excluded"] = {**stated, "prediction_missing": "exclude", "failed": "exclude"}
     numbers = [value for value in stated.values() if value != "exclude"]
     if numbers:
@@ -154,7 +158,7 @@ def ranking_variants_summary(table: pd.DataFrame) -> pd.DataFrame:
     many tasks of the experiment these variants rank at most. The row (choice 'any') counts all variants. A tie for
     the first place counts as changed when the default winner has no part in it.
     """
-    records = []
+    records: list[dict[str, object]] = []
     for experiment, part in table.groupby("experiment", sort=False):
         winners = part[part["winner"]].groupby([*CHOICES, *TASKS], sort=False)["method"]
         variants = winners.agg(tuple).reset_index(name="winners")
@@ -162,7 +166,7 @@ def ranking_variants_summary(table: pd.DataFrame) -> pd.DataFrame:
         champion = tuple(first.loc[first["winner"], "method"])
         variants["changed"] = [not set(champion) & set(winners) for winners in variants["winners"]]
         variants["departures"] = sum((variants[name] != first[name].iloc[0]).astype(int) for name in CHOICES)
-        base = {"experiment": experiment, "default_winner": " and ".join(champion)}
+        base: dict[str, object] = {"experiment": experiment, "default_winner": " and ".join(champion)}
         records.append(base | {"choice": "any", "value": "all variants", **_changes(variants)})
         for choice in CHOICES:
             for value, chosen in variants.groupby(choice, sort=False):
@@ -171,7 +175,7 @@ def ranking_variants_summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_records(records)
 
 
-def _changes(variants: pd.DataFrame) -> dict[str, float]:
+def _changes(variants: pd.DataFrame) -> dict[str, object]:
     ranked, expected = (int(variants[name].max()) for name in TASKS)
     return {
         "variants": len(variants),
