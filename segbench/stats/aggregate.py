@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 CELL = ["experiment", "model", "initialisation", "task"]
-_FIGURES = ("mean", "low", "high", "sd", "low_as_seen", "high_as_seen", "patient_low", "patient_high")
+_VALUES = ("mean", "low", "high", "sd", "low_as_seen", "high_as_seen", "patient_low", "patient_high")
 
 
 def cells(
@@ -58,17 +58,17 @@ def cells(
     """Return one row per (experiment, model, initialisation, task) of one metric, in the order of the rows.
 
     Columns beside the keys: metric, protocol; mean, low, high; low_as_seen, high_as_seen (the narrower interval that
-    holds if no patient is ever missed unless a miss was seen); sd between patients; n_scored, n_expected, n_failed,
+    holds if only structures seen to be missed are ever missed); sd between patients; n_scored, n_expected, n_failed,
     n_skipped (rows: case x structure x seed); n_patients, n_cases, n_structures, n_seeds; patient_low, patient_high
     (without the spread of seeds); seed_means (dict), seed_noise; coverage_low, coverage_high (measured coverage of the
-    interval with that many patients). Units are the metric's. A cell without a counted row has NaN figures, one
+    interval with that many patients). Units are the metric's. A cell without a counted row has NaN values, one
     patient no interval. Raises `InputError` when a task mixes protocols.
     """
     chosen = apply_handling(_of_metric(rows, metric), missing_masks)
     scale = scale_of(metric, missing_masks)
     records = [
         {**dict(zip(CELL, key, strict=True)), "metric": metric, "protocol": part["protocol"].iloc[0]}
-        | _figures(part[part["counted"]], scale, confidence, resamples, _rng(seed, key, metric))
+        | _values(part[part["counted"]], scale, confidence, resamples, _rng(seed, key, metric))
         | _counts(part)
         for key, part in chosen.groupby(CELL, sort=False)
     ]
@@ -99,7 +99,7 @@ def mean_over_tasks(cell_table: pd.DataFrame, *, confidence: float = 0.95) -> pd
 
     Tasks have different patients, so the distances from the means to the patient limits add in squares (MOVER, Zou and
     Donner 2008); seeds are shared by tasks, so their spread is taken from the per-seed means over tasks. `n_tasks` of
-    `n_tasks_expected` says how many cells had a figure; `complete` is False when one had none that another method has,
+    `n_tasks_expected` says how many cells had a value; `complete` is False when one had none that another method has,
     and the mean is then not comparable with that of a complete row. Limits stay within the metric's range.
     """
     keys = CELL[:-1]
@@ -157,7 +157,7 @@ def _rng(seed: int, key: Sequence[object], metric: str) -> np.random.Generator:
 
 
 def patient_sums(counted: pd.DataFrame, scale: Scale) -> PatientSums:
-    """Return hits and misses per patient and structure of rows that count; patients and structures are sorted."""
+    """Return hits and missed values per patient and structure of rows that count; both axes are sorted."""
     missed = pd.Series(False, index=counted.index) if scale.worst is None else counted["scored"] == scale.worst
     keys = [counted["patient"], counted["structure"]]
 
@@ -183,11 +183,11 @@ def patient_values(sums_PK: np.ndarray, counts_PK: np.ndarray) -> np.ndarray:
     return means_K.mean() + influence_PK.mean(axis=1)
 
 
-def _figures(
+def _values(
     counted: pd.DataFrame, scale: Scale, confidence: float, resamples: int, rng: np.random.Generator
 ) -> dict[str, object]:
     if counted.empty:
-        return {**dict.fromkeys(_FIGURES, np.nan), "seed_means": {}, "seed_noise": np.nan}
+        return {**dict.fromkeys(_VALUES, np.nan), "seed_means": {}, "seed_noise": np.nan}
     as_seen = Scale(scale.low, scale.high)
     sums, plain = patient_sums(counted, scale), patient_sums(counted, as_seen)
     values_P = patient_values(plain.hit_sums_PK, plain.hits_PK)
@@ -198,9 +198,9 @@ def _figures(
     limits = with_seeds(mean, patient_limits, spread, scale, confidence=confidence)
     seen_limits = with_seeds(mean, seen_limits, spread, scale, confidence=confidence)
     sd = float(values_P.std(ddof=1)) if len(values_P) > 1 else np.nan
-    figures = (mean, *limits, sd, *seen_limits, *patient_limits)
+    values = (mean, *limits, sd, *seen_limits, *patient_limits)
     return {
-        **dict(zip(_FIGURES, figures, strict=True)),
+        **dict(zip(_VALUES, values, strict=True)),
         "seed_means": dict(zip(names, spread.means_S.tolist(), strict=True)),
         "seed_noise": spread.noise,
     }

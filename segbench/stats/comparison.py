@@ -34,7 +34,7 @@ TITLES = {
     "ranking_variants_summary": "Which choice changes the winner",
     "ranking_variants": "Ranking in every variant",
     "transfer": "Universal minus single-task",
-    "published": "Published figures beside measured ones",
+    "published": "Published values beside measured ones",
 }
 
 
@@ -146,7 +146,7 @@ def notes(rows: pd.DataFrame, options: Options) -> list[str]:
     level = f"{100 * (1 - options.alpha):g} %"
     synthetic = sorted(set(options.synthetic) & set(rows["task"]))
     return [
-        *([f"Synthetic data: {', '.join(synthetic)}. These figures say nothing about patients."] if synthetic else []),
+        *([f"Synthetic data: {', '.join(synthetic)}. These values say nothing about patients."] if synthetic else []),
         f"Protocol: {', '.join(rows['protocol'].unique())}. Metrics by their names in docs/metrics.md: "
         f"{', '.join(options.metrics)}; dice and other fractions in per cent, distances in mm, volumes in ml.",
         *(f"Handling for {handling_text(metric, options.missing_masks)}." for metric in options.metrics),
@@ -157,7 +157,7 @@ def notes(rows: pd.DataFrame, options: Options) -> list[str]:
         ),
         "A cell is the mean over structures of per-structure means over cases; n is rows scored / expected "
         "(case x structure x seed).",
-        f"Intervals: {level}; patients are the unit; misses not seen yet are allowed for ('as seen': they are not); "
+        f"Intervals: {level}; patients are the unit; structures may be missed where none was ('as seen': not); "
         "the spread of seeds is included where there are several. The coverage measured in simulations with as many "
         "patients stands beside each interval (docs/statistics.md).",
         f"Decision rule: {options.rule} ({RULE_TEXT[options.rule]}), two-sided, patients as units, level "

@@ -14,7 +14,7 @@ TABLE = Path(__file__).with_name("measured_coverage.csv")
 
 @functools.cache
 def coverage_table() -> pd.DataFrame:
-    """Return the measured table: design, n, miss_share, method, coverage, truth_below, truth_above, ...."""
+    """Return the measured table: design, n, missed_fraction, method, coverage, truth_below, truth_above, ...."""
     return pd.read_csv(TABLE)
 
 

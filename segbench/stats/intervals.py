@@ -1,11 +1,12 @@
 """Confidence intervals of a cell that hold with nine patients and missed structures.
 
-Scores of a segmentation task are a mixture: misses that sit exactly on the worst value, and hits spread around a level.
-A bootstrap of nine patients without a miss has never heard of misses, so its interval fails whenever they exist. Here
+Scores of a segmentation task are a mixture: missed structures, exactly on the worst value, and hits around a level. A
+bootstrap of nine patients without a missed structure cannot know of missed structures, so its interval fails whenever
+they exist. Here
 
-* the fraction of misses is drawn with Dirichlet(1, ..., 1) weights over the patients and one more patient. Where misses
-  were seen, a part of that patient is a miss (for one structure: Jeffreys' Beta(k + 1/2, n - k + 1/2)); where none was
-  seen, the patient is a miss with probability 1/2 (mid-P, with half of its mass on no miss at all);
+* the fraction of missed structures is drawn with Dirichlet(1, ..., 1) weights over the patients and one more patient.
+  Where missed structures were seen, a part of that patient is missed (for one structure: Jeffreys' Beta(k + 1/2,
+  n - k + 1/2)); where none was seen, the patient is missed with probability 1/2 (mid-P, with half of its mass on none);
 * the mean of the hits gets Student's distribution over patients, jointly for all structures, kept inside its range;
 * both are combined draw by draw. Measured coverage: docs/statistics.md, `python -m benchmarks.coverage`.
 
@@ -23,21 +24,21 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class PatientSums:
-    """Per patient and structure: sum and number of the hits, and number of the misses (values on the worst value)."""
+    """Per patient and structure: sum and number of the hits, and number of the missed (values on the worst value)."""
 
     hit_sums_PK: np.ndarray
     hits_PK: np.ndarray
-    misses_PK: np.ndarray
+    missed_PK: np.ndarray
 
     @property
     def counts_PK(self) -> np.ndarray:
         """Number of values that count."""
-        return self.hits_PK + self.misses_PK
+        return self.hits_PK + self.missed_PK
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Range of a metric; `worst` is what a miss counts as, or None when misses do not enter the mean."""
+    """Range of a metric; `worst` is what a missed structure counts as, or None when it does not enter the mean."""
 
     low: float = -np.inf
     high: float = np.inf
@@ -55,8 +56,8 @@ def mean_draws(sums: PatientSums, scale: Scale, *, rng: np.random.Generator, res
     hit_means_BK = _hit_mean_draws(sums, scale, rng, resamples)
     if scale.worst is None:
         return hit_means_BK.mean(axis=1)
-    share_BK = _miss_share_draws(sums, rng, resamples)
-    return ((1 - share_BK) * hit_means_BK + share_BK * scale.worst).mean(axis=1)
+    missed_BK = _missed_fraction_draws(sums, rng, resamples)
+    return ((1 - missed_BK) * hit_means_BK + missed_BK * scale.worst).mean(axis=1)
 
 
 def interval(draws_B: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
@@ -80,14 +81,14 @@ def sums_of_values(values_PK: np.ndarray, scale: Scale) -> PatientSums:
     return PatientSums(np.where(missed_PK, 0.0, values_PK), (~missed_PK).astype(float), missed_PK.astype(float))
 
 
-def _miss_share_draws(sums: PatientSums, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """Fraction of misses per structure (B, K); the same patient weights for all structures keep their dependence."""
+def _missed_fraction_draws(sums: PatientSums, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """Fraction of missed values per structure (B, K); all structures have the same patient weights."""
     weights_BP = rng.standard_exponential((resamples, len(sums.hits_PK)))
     extra_B1 = rng.standard_exponential((resamples, 1))
     wholly_B1, partly_B1 = rng.random((resamples, 1)) < 0.5, rng.beta(0.5, 0.5, (resamples, 1))
-    extra_missed_BK = extra_B1 * np.where(sums.misses_PK.any(axis=0), partly_B1, wholly_B1)
+    extra_missed_BK = extra_B1 * np.where(sums.missed_PK.any(axis=0), partly_B1, wholly_B1)
     per_patient_K = sums.counts_PK.sum(axis=0) / np.maximum(np.count_nonzero(sums.counts_PK, axis=0), 1)
-    missed_BK = weights_BP @ sums.misses_PK + extra_missed_BK * per_patient_K
+    missed_BK = weights_BP @ sums.missed_PK + extra_missed_BK * per_patient_K
     return missed_BK / (weights_BP @ sums.counts_PK + extra_B1 * per_patient_K)
 
 

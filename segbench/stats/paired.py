@@ -39,7 +39,7 @@ WILCOXON_EFFICIENCY = 3 / np.pi
 PROBABLE = 0.95
 POSTERIOR_DRAWS = 50_000
 FEW_PATIENTS = 3
-"""Up to this many patients there is no equivalence verdict and no minimum detectable difference."""
+"""Up to this many patients equivalence is not judged and no minimum detectable difference."""
 
 
 def region(metric: str) -> float:
@@ -132,7 +132,7 @@ def seed_variances(
 
 
 def pool_seeds(spreads: Mapping[str, SeedSpread]) -> dict[str, Seeds]:
-    """Return per method its number of seeds with the variance that all methods share, and its degrees of freedom."""
+    """Return per method its number of seeds, with the variance and its degrees of freedom pooled over methods."""
     several = [(spread.variance, len(spread.means_S) - 1) for spread in spreads.values() if len(spread.means_S) > 1]
     degrees = sum(own for _, own in several)
     pooled = max(sum(variance * own for variance, own in several) / degrees, 0.0) if several else 0.0
@@ -184,7 +184,7 @@ def compare_pair(
         "p_a_better": a_better,
         "p_equivalent": middle,
         "p_b_better": b_better,
-        "status": verdict(
+        "status": posterior_status(
             a_better, middle, b_better, patients=count, inside=-rope <= low and high <= rope, conflict=signs.conflicting
         ),
         "minimum_detectable": minimum_detectable(spread, count, alpha=alpha),
@@ -236,7 +236,7 @@ def equivalence(
     return float(left), float(middle), float(right)
 
 
-def verdict(
+def posterior_status(
     a_better: float, middle: float, b_better: float, *, patients: int, inside: bool, conflict: bool = False
 ) -> str:
     """Return the reading of the posterior: one side or equivalence above 95 %, otherwise undecided.

@@ -27,7 +27,7 @@ RANK_COLUMNS = ("rank_by_mean", "rank_by_mean_rank", "rank_by_significance")
 
 
 def rank_methods(values: np.ndarray, *, lower_is_better: bool, axis: int = 0) -> np.ndarray:
-    """Return ranks along an axis, 1 is best, ties share their mean rank, NaN stays NaN."""
+    """Return ranks along an axis, 1 is best, ties get their mean rank, NaN stays NaN."""
     return stats.rankdata(values if lower_is_better else -values, axis=axis, nan_policy="omit")
 
 
@@ -109,7 +109,7 @@ def rank_distribution(
     """Return how often a method takes a rank by mean when patients (and seeds) are drawn again.
 
     Rows (experiment, task, method, rank, fraction); task 'all tasks' ranks by the mean over tasks and holds only
-    methods with a value on every task. Ties take the better rank. Shares of a method sum to 1.
+    methods with a value on every task. Ties take the better rank. Fractions of a method sum to 1.
     """
     records = []
     for index, experiment in enumerate(rows["experiment"].unique()):

@@ -52,7 +52,7 @@ def _rank_first(table: pd.DataFrame, lower: bool) -> pd.DataFrame:
 
 
 def aggregate_table(table: pd.DataFrame, aggregation: str, *, lower: bool) -> pd.Series:
-    """Return one figure per method, smaller or larger is better as `figure_is_rank` and the metric say."""
+    """Return one value per method, smaller or larger is better as ``aggregation`` and the metric say."""
     if aggregation == DEFAULT_AGGREGATION:
         return task_matrix(table).mean(skipna=False)
     if aggregation == "mean of task ranks":
@@ -86,7 +86,7 @@ def ranking_variants(
 
     The default variant is the first metric, the stated handling, the mean of task means, no task left out and the first
     protocol. A metric that is defined for nobody on some task (nominal spacing) ranks over the others: `n_tasks` of
-    `n_tasks_expected` says over how many. Methods without a value on every one of these take no part. Ties share the
+    `n_tasks_expected` says over how many. Methods without a value on every one of these take no part. Ties get the
     better rank. Protocols are a choice where a task has rows of several; one for each task is one way of evaluating.
     """
     if (rows.groupby(["experiment", "task"])["protocol"].nunique() == 1).all():
@@ -126,8 +126,8 @@ def _variants(
         tasks = table.index.get_level_values("task")
         left_out = [NONE_LEFT_OUT, *(tasks.unique() if tasks.nunique() > 1 else [])]
         for task, aggregation in itertools.product(left_out, aggregations):
-            figures = aggregate_table(table[tasks != task], aggregation, lower=lower).dropna()
-            signed = figures if lower or "rank" in aggregation else -figures
+            values = aggregate_table(table[tasks != task], aggregation, lower=lower).dropna()
+            signed = values if lower or "rank" in aggregation else -values
             ranks = signed.round(12).rank(method="min").astype(int)
             choices = {
                 "handling": name,
@@ -137,8 +137,7 @@ def _variants(
                 "n_tasks": tasks[tasks != task].nunique(),
             }
             records += [
-                choices | {"method": method, "value": figures[method], "rank": ranks[method]}
-                for method in figures.index
+                choices | {"method": method, "value": values[method], "rank": ranks[method]} for method in values.index
             ]
     return records
 
@@ -156,7 +155,7 @@ def ranking_variants_summary(table: pd.DataFrame) -> pd.DataFrame:
     `winner_changes` is the fraction of variants with this value whose winner differs; `flips_alone` says whether the
     winner differs when this choice alone departs from the default, `winner_alone` who wins then. `tasks` says over how
     many tasks of the experiment these variants rank at most. The row (choice 'any') counts all variants. A tie for
-    the first place counts as changed when the default winner has no part in it.
+    the first rank counts as changed when the default winner has no part in it.
     """
     records: list[dict[str, object]] = []
     for experiment, part in table.groupby("experiment", sort=False):
@@ -199,12 +198,12 @@ def handling_sensitivity(
     for experiment, part in rows[rows["metric"] == metric].groupby("experiment", sort=False):
         for name, handling in handling_variants(metric, missing_masks).items():
             table = case_table(part, metric=metric, missing_masks={metric: handling})
-            figures = task_matrix(table).mean(skipna=False)
-            ranks = rank_methods(figures.round(12).to_numpy(), lower_is_better=lower_is_better(metric))
+            values = task_matrix(table).mean(skipna=False)
+            ranks = rank_methods(values.round(12).to_numpy(), lower_is_better=lower_is_better(metric))
             counted = apply_handling(part, {metric: handling})["counted"].groupby(method_labels(part))
-            ranked = pd.DataFrame({"method": figures.index, "value": figures.to_numpy(), "rank": ranks})
-            ranked["n_scored"] = counted.sum().reindex(figures.index).to_numpy()
-            ranked["n_expected"] = counted.size().reindex(figures.index).to_numpy()
+            ranked = pd.DataFrame({"method": values.index, "value": values.to_numpy(), "rank": ranks})
+            ranked["n_scored"] = counted.sum().reindex(values.index).to_numpy()
+            ranked["n_expected"] = counted.size().reindex(values.index).to_numpy()
             ranked.insert(0, "handling", name)
             ranked.insert(0, "metric", metric)
             ranked.insert(0, "experiment", experiment)

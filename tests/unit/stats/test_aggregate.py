@@ -1,4 +1,4 @@
-"""Cells by hand: every figure below can be redone on paper."""
+"""Cells by hand: every value below can be redone on paper."""
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ def test_a_missed_structure_counts_and_is_counted():
     assert (found["n_scored"], found["n_expected"], found["n_failed"]) == (4, 4, 1)
 
 
-def test_policy_is_applied_at_aggregation_only():
+def test_handling_is_applied_at_aggregation_only():
     rows = table(*by_case([0.9, None]), {"case": "c02", "value": np.nan, "status": "both_empty"})
     assert cell(rows)["mean"] == pytest.approx((0.9 + 0 + 1) / 3)
     excluded = {"dice": {"both_empty": "exclude", "prediction_missing": "exclude"}}
@@ -53,14 +53,14 @@ def test_distance_penalty_and_published_sentinels():
     assert scored.to_dict() == {"hd95": 300.0, "uniseg_hd95": 998.0, "dodnet_hd95": 373.12866}
 
 
-def test_a_status_without_policy_keeps_the_rows_value():
+def test_a_status_without_handling_keeps_the_rows_value():
     rows = table({"metric": "volume_error_ml", "value": 12.5, "status": "prediction_empty"})
     assert apply_handling(rows)["scored"].tolist() == [12.5]
     skipped = table({"value": np.nan, "status": "skipped"})
     assert apply_handling(skipped)["scored"].isna().all()
 
 
-def test_every_metric_has_a_direction_and_a_printable_policy():
+def test_every_metric_has_a_direction_and_a_printable_handling():
     for name in METRIC_NAMES:
         assert isinstance(lower_is_better(name), bool)
         assert handling_text(name, None).startswith(f"{name}: ")
@@ -71,7 +71,7 @@ def test_every_metric_has_a_direction_and_a_printable_policy():
         lower_is_better("HD95 of somebody")
 
 
-def test_a_miss_of_a_distance_is_its_largest_penalty():
+def test_a_missed_structure_of_a_distance_is_its_largest_penalty():
     assert scale_of("hd95", None).worst == 300
     assert scale_of("hd95", {"hd95": {"failed": 500}}).worst == 500
     assert scale_of("dice", None).worst == 0
@@ -79,7 +79,7 @@ def test_a_miss_of_a_distance_is_its_largest_penalty():
     assert scale_of("hd95", {"hd95": excluded}).worst is None
 
 
-def test_an_uncounted_cell_has_no_figures_but_its_counts():
+def test_an_uncounted_cell_has_no_values_but_its_counts():
     rows = table({"value": np.nan, "status": "skipped"}, {"case": "d", "value": np.nan, "status": "skipped"})
     found = cell(rows)
     assert np.isnan(found[["mean", "low", "high"]].astype(float)).all()
@@ -157,7 +157,7 @@ def test_mean_over_tasks_adds_limits_in_squares():
     assert (found["n_tasks"], found["n_scored"], found["n_expected"], found["n_failed"]) == (2, 4, 6, 2)
     assert found["complete"]
     parts.loc[1, ["mean", "patient_low", "patient_high"]] = np.nan
-    assert mean_over_tasks(parts)["complete"].all()  # nobody has a figure on B
+    assert mean_over_tasks(parts)["complete"].all()  # nobody has a value on B
     parts = pd.concat([parts, parts.assign(model="n", mean=12.0)], ignore_index=True)
     partial = mean_over_tasks(parts).iloc[0]
     assert not partial["complete"]

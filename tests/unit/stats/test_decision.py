@@ -22,26 +22,26 @@ from .score_tables import methods
 
 POINTS = np.linspace(-0.01, 0.01, 40)
 DESIGNS = {
-    "a 3 points better, misses 2 of 40": np.r_[0.03 + POINTS[:38], -0.9, -0.9],
+    "a 3 points better, 2 of 40 missed by a": np.r_[0.03 + POINTS[:38], -0.9, -0.9],
     "a 3 points better": 0.03 + POINTS,
     "heavy tails around 0": np.r_[POINTS[:36], -0.3, 0.3, -0.5, 0.5],
     "ties: half equal, half a better": np.r_[np.zeros(20), np.full(20, 0.02)],
-    "b misses 2 of 42, otherwise equal": np.r_[POINTS, 0.85, 0.85],
-    "a misses 2 of 42, otherwise equal": np.r_[POINTS, -0.85, -0.85],
+    "2 of 42 missed by b, otherwise equal": np.r_[POINTS, 0.85, 0.85],
+    "2 of 42 missed by a, otherwise equal": np.r_[POINTS, -0.85, -0.85],
     "equal methods": np.zeros(40),
-    "both miss one each": np.r_[POINTS[:38], -0.9, 0.9],
+    "one missed by each": np.r_[POINTS[:38], -0.9, 0.9],
     "four patients, a better": np.array([0.02, 0.03, 0.04, 0.05]),
     "opposite tails": np.r_[np.full(30, 0.01), np.full(10, -0.1)],
 }
 EXPECTED = {
-    "a 3 points better, misses 2 of 40": (CONFLICTING, "undecided"),
+    "a 3 points better, 2 of 40 missed by a": (CONFLICTING, "undecided"),
     "a 3 points better": ("a", "a better"),
     "heavy tails around 0": ("", "undecided"),
     "ties: half equal, half a better": ("a", "undecided"),
-    "b misses 2 of 42, otherwise equal": ("", "undecided"),
-    "a misses 2 of 42, otherwise equal": ("", "undecided"),
+    "2 of 42 missed by b, otherwise equal": ("", "undecided"),
+    "2 of 42 missed by a, otherwise equal": ("", "undecided"),
     "equal methods": ("", "practically equivalent"),
-    "both miss one each": ("", "undecided"),
+    "one missed by each": ("", "undecided"),
     "four patients, a better": ("", "a better"),
     "opposite tails": (CONFLICTING, "undecided"),
 }

@@ -118,7 +118,7 @@ def _corrected(differences_by_pair):
 
 @pytest.mark.slow
 def test_family_wise_error_is_at_most_nominal():
-    """Five exchangeable methods, 27 patients, skewed with misses; any star is false. 400 repeats, 99 % margin."""
+    """Five exchangeable methods, 27 patients, skewed, some missed; stars are false. 400 repeats, 99 % margin."""
     rng, repeats, false = np.random.default_rng(11), 400, 0
     for _ in range(repeats):
         level = rng.beta(8, 2, (27, 1))
