@@ -10,8 +10,8 @@ import pandas as pd
 
 from segbench.core.errors import Problem, suggestion
 from segbench.core.files import write_bytes, write_text
+from segbench.core.metric_facts import METRICS
 from segbench.core.vocabulary import HANDLED_STATUSES
-from segbench.metrics.registry import METRICS
 from segbench.reporting.rank_figures import critical_difference_figure, fraction_map
 from segbench.reporting.style import COLOURS, RC, finish, plt
 from segbench.stats.comparison import TITLES, Options, notes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting.run import Run
 from segbench.reporting.sections import SmallTable
 from segbench.reporting.tables import MISSED, Table, shown, unit_of

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting.statistics import label_of
 from segbench.reporting.tables import Row, Table, comparable, direction
 from segbench.stats.ranking import ALL_TASKS

@@ -12,7 +12,7 @@ import jinja2
 import pandas as pd
 
 from segbench.core.files import write_bytes, write_text
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting import failures, figures, rank_figures, sections, sentences, transfers
 from segbench.reporting.latex import table_tex
 from segbench.reporting.marks import marked

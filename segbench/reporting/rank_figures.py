@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting.figures import headline
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import RESAMPLES, Statistics, label_of, trained_rows

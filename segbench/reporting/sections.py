@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting.figures import method_costs
 from segbench.reporting.run import CONFIDENCE, Run
 from segbench.reporting.sentences import number, p_text, points, seconds_text, titled

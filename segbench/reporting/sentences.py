@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import MEAN_COLUMN, WEAK_CONTROLS, Statistics, label_of, pair_over_tasks
 from segbench.reporting.tables import DASH, Table, direction, interval_text, shown, unit_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 from segbench.reporting.run import Method, Run
 from segbench.reporting.tables import Table, direction
 from segbench.stats.decision import CONFLICTING, Rule, oriented

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from segbench.core.metric_facts import METRICS
 from segbench.core.run_record import ScoredTask
-from segbench.metrics.registry import METRICS
 from segbench.reporting.run import CONFIDENCE, Method, Run
 from segbench.stats.aggregate import handling_text, mean_over_tasks
 

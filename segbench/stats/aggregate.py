@@ -17,7 +17,6 @@ from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.coverage import measured_coverage
 from segbench.stats.intervals import PatientSums, Scale, SeedSpread, interval, mean_draws, seed_spread, with_seeds
 from segbench.stats.missing_masks import (
-    DEFAULT_HANDLING,
     Handling,
     apply_handling,
     handling_of,
@@ -29,7 +28,6 @@ from segbench.stats.scores import read_scores, validate_rows
 
 __all__ = [
     "CELL",
-    "DEFAULT_HANDLING",
     "SCORE_COLUMNS",
     "apply_handling",
     "cells",
@@ -65,10 +63,11 @@ def cells(
     patient no interval. Raises `InputError` when a task mixes protocols.
     """
     chosen = apply_handling(_of_metric(rows, metric), missing_masks)
-    scale = scale_of(metric, missing_masks)
     records = [
         {**dict(zip(CELL, key, strict=True)), "metric": metric, "protocol": part["protocol"].iloc[0]}
-        | _values(part[part["counted"]], scale, confidence, resamples, _rng(seed, key, metric))
+        | _values(
+            part[part["counted"]], scale_of(metric, missing_masks, part), confidence, resamples, _rng(seed, key, metric)
+        )
         | _counts(part)
         for key, part in chosen.groupby(CELL, sort=False)
     ]
@@ -158,7 +157,7 @@ def _rng(seed: int, key: Sequence[object], metric: str) -> np.random.Generator:
 
 def patient_sums(counted: pd.DataFrame, scale: Scale) -> PatientSums:
     """Return hits and missed values per patient and structure of rows that count; both axes are sorted."""
-    missed = pd.Series(False, index=counted.index) if scale.worst is None else counted["scored"] == scale.worst
+    missed = pd.Series(False, index=counted.index) if scale.worst is None else counted["missed"]
     keys = [counted["patient"], counted["structure"]]
 
     def table(values: pd.Series) -> np.ndarray:

@@ -13,21 +13,12 @@ import numpy as np
 import pandas as pd
 
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
-from segbench.core.vocabulary import KEY_COLUMNS, METRIC_NAMES, SCORE_COLUMNS, STATUSES
+from segbench.core.metric_facts import METRIC_NAMES, METRICS
+from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS, STATUSES
 
 NAMED_COLUMNS = ("model", "task", "case", "structure")
-NUMBER_COLUMNS = ("value", "reference_volume_mm3", "prediction_volume_mm3")
-UNIT_INTERVAL_METRICS = (
-    "dice",
-    "iou",
-    "nsd",
-    "nsd_voxel",
-    "lesion_f1",
-    "lesion_precision",
-    "lesion_recall",
-    "uniseg_dice",
-    "dodnet_dice",
-)
+NUMBER_COLUMNS = ("value", "reference_volume_mm3", "prediction_volume_mm3", "diagonal_mm")
+UNIT_INTERVAL_METRICS = tuple(name for name, metric in METRICS.items() if metric.highest == 1)
 VALUELESS_STATUSES = ("prediction_missing", "not_defined", "skipped", "failed")
 """Statuses of rows that hold no value: no mask was scored, or the metric has no meaning there."""
 MOST_PROBLEMS = 20

@@ -30,6 +30,7 @@ ROW = {
     "reason": "",
     "reference_volume_mm3": 1.0,
     "prediction_volume_mm3": 1.0,
+    "diagonal_mm": 300.0,
 }
 
 

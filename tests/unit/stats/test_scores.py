@@ -68,7 +68,7 @@ def test_all_problems_come_at_once_up_to_a_limit(tmp_path):
 
 def test_columns_must_be_exact(tmp_path):
     missing = problems_of(write(tmp_path / "s.csv", {}, columns=SCORE_COLUMNS[:-1]))
-    assert any("no column 'prediction_volume_mm3'" in line for line in missing)
+    assert any("no column 'diagonal_mm'" in line for line in missing)
     shuffled = problems_of(write(tmp_path / "t.csv", {}, columns=SCORE_COLUMNS[::-1]))
     assert any("another order" in line for line in shuffled)
 
