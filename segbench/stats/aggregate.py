@@ -15,7 +15,7 @@ import pandas as pd
 from segbench.core.errors import Problem, raise_problems
 from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.coverage import measured_coverage
-from segbench.stats.intervals import PatientSums, Scale, SeedSpread, interval, mean_draws, seed_spread, with_seeds
+from segbench.stats.intervals import PatientSums, Scale, SeedSpread, hull, interval, mean_draws, seed_spread, with_seeds
 from segbench.stats.missing_masks import (
     Handling,
     apply_handling,
@@ -55,18 +55,22 @@ def cells(
 ) -> pd.DataFrame:
     """Return one row per (experiment, model, initialisation, task) of one metric, in the order of the rows.
 
-    Columns beside the keys: metric, protocol; mean, low, high; low_as_seen, high_as_seen (the narrower interval that
-    holds if only structures seen to be missed are ever missed); sd between patients; n_scored, n_expected, n_failed,
+    Columns beside the keys: metric, protocol; mean, low, high; low_as_seen, high_as_seen (the interval if only
+    structures seen to be missed are ever missed; never wider); sd between patients; n_scored, n_expected, n_failed,
     n_skipped (rows: case x structure x seed); n_patients, n_cases, n_structures, n_seeds; patient_low, patient_high
     (without the spread of seeds); seed_means (dict), seed_noise; coverage_low, coverage_high (measured coverage of the
-    interval with that many patients). Units are the metric's. A cell without a counted row has NaN values, one
-    patient no interval. Raises `InputError` when a task mixes protocols.
+    interval at coverage_n patients, the largest simulated number that is not larger). Units are the metric's. A cell
+    without a counted row has NaN values, one patient no interval. Raises `InputError` when a task mixes protocols.
     """
     chosen = apply_handling(_of_metric(rows, metric), missing_masks)
     records = [
         {**dict(zip(CELL, key, strict=True)), "metric": metric, "protocol": part["protocol"].iloc[0]}
         | _values(
-            part[part["counted"]], scale_of(metric, missing_masks, part), confidence, resamples, _rng(seed, key, metric)
+            part[part["counted"]],
+            scale_of(metric, missing_masks, part),
+            confidence,
+            resamples,
+            draw_seeds(seed, str(key[-1]), metric),
         )
         | _counts(part)
         for key, part in chosen.groupby(CELL, sort=False)
@@ -150,9 +154,9 @@ def _of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     return chosen
 
 
-def _rng(seed: int, key: Sequence[object], metric: str) -> np.random.Generator:
-    """A generator of the cell's own, so that adding a model does not move the intervals of the others."""
-    return np.random.default_rng([seed, zlib.crc32("/".join(map(str, (*key, metric))).encode())])
+def draw_seeds(seed: int, task: str, metric: str) -> list[int]:
+    """Return the seed of the draws of one task and metric: the same for all methods, so that equal values are equal."""
+    return [seed, zlib.crc32(f"{task}/{metric}".encode())]
 
 
 def patient_sums(counted: pd.DataFrame, scale: Scale) -> PatientSums:
@@ -183,19 +187,24 @@ def patient_values(sums_PK: np.ndarray, counts_PK: np.ndarray) -> np.ndarray:
 
 
 def _values(
-    counted: pd.DataFrame, scale: Scale, confidence: float, resamples: int, rng: np.random.Generator
+    counted: pd.DataFrame, scale: Scale, confidence: float, resamples: int, seeds: Sequence[int]
 ) -> dict[str, object]:
     if counted.empty:
         return {**dict.fromkeys(_VALUES, np.nan), "seed_means": {}, "seed_noise": np.nan}
-    as_seen = Scale(scale.low, scale.high)
-    sums, plain = patient_sums(counted, scale), patient_sums(counted, as_seen)
+    sums, plain = patient_sums(counted, scale), patient_sums(counted, Scale(scale.low, scale.high))
     values_P = patient_values(plain.hit_sums_PK, plain.hits_PK)
     mean = float(values_P.mean())
-    patient_limits = interval(mean_draws(sums, scale, rng=rng, resamples=resamples), confidence)
-    seen_limits = interval(mean_draws(plain, as_seen, rng=rng, resamples=resamples), confidence)
+    seen_limits, patient_limits = (
+        interval(
+            mean_draws(sums, scale, rng=np.random.default_rng(seeds), resamples=resamples, unseen=unseen), confidence
+        )
+        for unseen in (False, True)
+    )
+    patient_limits = hull(patient_limits, seen_limits)
     spread, names = seed_effects(counted)
     limits = with_seeds(mean, patient_limits, spread, scale, confidence=confidence)
     seen_limits = with_seeds(mean, seen_limits, spread, scale, confidence=confidence)
+    limits = hull(limits, seen_limits)
     sd = float(values_P.std(ddof=1)) if len(values_P) > 1 else np.nan
     values = (mean, *limits, sd, *seen_limits, *patient_limits)
     return {
@@ -221,7 +230,7 @@ def seed_effects(counted: pd.DataFrame) -> tuple[SeedSpread, list[int]]:
 def _counts(part: pd.DataFrame) -> dict[str, float]:
     counted = part[part["counted"]]
     patients = counted["patient"].nunique()
-    low, high = measured_coverage(patients)
+    low, high, simulated = measured_coverage(patients)
     return {
         "n_scored": len(counted),
         "n_expected": len(part),
@@ -233,4 +242,5 @@ def _counts(part: pd.DataFrame) -> dict[str, float]:
         "n_seeds": counted["seed"].nunique(),
         "coverage_low": low,
         "coverage_high": high,
+        "coverage_n": simulated,
     }

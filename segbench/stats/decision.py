@@ -182,6 +182,30 @@ def correct(table: pd.DataFrame, *, reference: str | None, rule: Rule, alpha: fl
     return table
 
 
+def agreement(better: str, limits: tuple[float, float], seen: tuple[float, float], *, lower_is_better: bool) -> str:
+    """Return whether the intervals of the mean difference say what the decision says.
+
+    Args:
+        better: outcome of `decide`.
+        limits: interval of a minus b that allows for missed structures.
+        seen: the interval as seen.
+        lower_is_better: whether small values of the metric are good.
+
+    Returns:
+        'yes'; 'as seen' where a better method is named and only the interval as seen excludes 0, because missed
+        structures that were not seen could turn the mean; 'test only' where no interval excludes 0; 'interval only'
+        where no method is named although an interval, which is not corrected for the family, excludes 0; '' without an
+        interval.
+    """
+    if not np.isfinite([*limits, *seen]).all():
+        return ""
+    sides = [1 if low > 0 else -1 if high < 0 else 0 for low, high in (limits, seen)]
+    if better not in ("a", "b"):
+        return "interval only" if any(sides) else "yes"
+    named = 1 if (better == "a") != lower_is_better else -1
+    return "yes" if sides[0] == named else "as seen" if sides[1] == named else "test only"
+
+
 def winner(paired_row: pd.Series) -> str:
     """Return the better method of a row of the paired table; '' where none is named."""
     return str({"a": paired_row["method_a"], "b": paired_row["method_b"]}.get(str(paired_row["better"]), ""))
@@ -193,9 +217,10 @@ def oriented(paired: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     if len(straight):
         return straight
     turned = paired[(paired["method_a"] == second) & (paired["method_b"] == first)].copy()
-    names = {"method_a": "method_b", "n_seeds_a": "n_seeds_b", "p_a_better": "p_b_better"}
+    names = {"method_a": "method_b", "n_seeds_a": "n_seeds_b", "p_a_better": "p_b_better", "n_missed_a": "n_missed_b"}
     turned = turned.rename(columns=names | {b: a for a, b in names.items()})
-    turned["low"], turned["high"] = -turned["high"], -turned["low"]
+    for low, high in (("low", "high"), ("low_as_seen", "high_as_seen")):
+        turned[low], turned[high] = -turned[high], -turned[low]
     for name in ("difference", "median_difference", "sign_of_mean", "sign_of_ranks", "rank_biserial", "cohen_dz"):
         turned[name] = -turned[name]
     turned["better"] = turned["better"].replace({"a": "b", "b": "a"})

@@ -17,12 +17,11 @@ import scikit_posthocs
 from scipy import stats
 
 from segbench.stats.decision import winner
-from segbench.stats.methods import case_table
+from segbench.stats.methods import ALL_TASKS, case_table
 from segbench.stats.missing_masks import Handling, lower_is_better
 from segbench.stats.paired import paired_table
 from segbench.stats.resample import board, bootstrap_means, cell_means
 
-ALL_TASKS = "all tasks"
 RANK_COLUMNS = ("rank_by_mean", "rank_by_mean_rank", "rank_by_significance")
 
 

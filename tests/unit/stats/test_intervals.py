@@ -76,10 +76,10 @@ def test_shipped_coverage_table_holds_what_it_says():
 def test_measured_coverage_takes_the_nearest_smaller_sample():
     assert measured_coverage(12) == measured_coverage(9)
     assert measured_coverage(251) == measured_coverage(100)
-    assert measured_coverage(2) == measured_coverage(4)
-    assert np.isnan(measured_coverage(1)).all()
-    low, high = measured_coverage(9)
+    assert np.isnan(measured_coverage(3)).all()
+    low, high, simulated = measured_coverage(12)
     assert 0.9 < low <= high <= 1
+    assert simulated == 9
 
 
 def _constant_hits(missed: int, patients: int) -> PatientSums:

@@ -117,7 +117,7 @@ def test_transfer_map_signs_and_structures():
     found = transfer_map(rows, metric="dice", universal=["universal"], single=["single"]).set_index("structure")
     assert found["transfer"].to_dict() == {"organ": "not shown", "tumour": "positive", ALL_STRUCTURES: "positive"}
     assert found.loc["tumour", "difference"] == pytest.approx(0.1, abs=0.01)
-    assert found.loc["tumour", "low"] > 0
+    assert found.loc["tumour", "low_as_seen"] > 0
     assert found.loc["organ", "family"] == 2
     assert found.loc[ALL_STRUCTURES, "family"] == 1
     reverse = transfer_map(rows, metric="dice", universal=["single"], single=["universal"]).set_index("structure")
