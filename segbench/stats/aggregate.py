@@ -15,7 +15,7 @@ import pandas as pd
 from segbench.core.errors import Problem, raise_problems
 from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.coverage import measured_coverage
-from segbench.stats.intervals import PatientSums, Scale, SeedSpread, hull, interval, mean_draws, seed_spread, with_seeds
+from segbench.stats.intervals import PatientSums, Scale, SeedSpread, cell_limits, hull, seed_spread, with_seeds
 from segbench.stats.missing_masks import (
     Handling,
     apply_handling,
@@ -194,13 +194,7 @@ def _values(
     sums, plain = patient_sums(counted, scale), patient_sums(counted, Scale(scale.low, scale.high))
     values_P = patient_values(plain.hit_sums_PK, plain.hits_PK)
     mean = float(values_P.mean())
-    seen_limits, patient_limits = (
-        interval(
-            mean_draws(sums, scale, rng=np.random.default_rng(seeds), resamples=resamples, unseen=unseen), confidence
-        )
-        for unseen in (False, True)
-    )
-    patient_limits = hull(patient_limits, seen_limits)
+    patient_limits, seen_limits = cell_limits(sums, scale, rng_seeds=seeds, confidence=confidence, resamples=resamples)
     spread, names = seed_effects(counted)
     limits = with_seeds(mean, patient_limits, spread, scale, confidence=confidence)
     seen_limits = with_seeds(mean, seen_limits, spread, scale, confidence=confidence)
