@@ -474,7 +474,11 @@ def minimum_detectable(sd: float, patients: int, *, alpha: float = 0.05, power: 
 
 
 def detectable_per_task(paired: pd.DataFrame) -> pd.DataFrame:
-    """Return per (experiment, task) the median, smallest and largest minimum detectable difference over its pairs."""
+    """Return per (experiment, task) the median, smallest and largest minimum detectable difference over its pairs.
+
+    `attainable_p_holm` is the smallest corrected p value that the task's patients can reach in any family, and
+    `can_be_significant` whether it lies below the level.
+    """
     grouped = paired.groupby(["experiment", "task"], sort=False)
     return grouped.agg(
         n_patients=("n_patients", "max"),
@@ -482,6 +486,8 @@ def detectable_per_task(paired: pd.DataFrame) -> pd.DataFrame:
         minimum_detectable=("minimum_detectable", "median"),
         smallest=("minimum_detectable", "min"),
         largest=("minimum_detectable", "max"),
+        attainable_p_holm=("attainable_p_holm", "min"),
+        can_be_significant=("can_be_significant", "any"),
     ).reset_index()
 
 
