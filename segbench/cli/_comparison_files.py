@@ -24,7 +24,6 @@ PLAIN = {
     "low",
     "high",
     "mean",
-    "figure",
     "sd",
     "median_difference",
     "minimum_detectable",
@@ -189,7 +188,7 @@ def _under(name: str, options: Options) -> str:
         "paired": "difference: a minus b; p_holm: corrected over `family` tests; p_equivalent: posterior probability "
         "that the difference lies inside plus or minus `region`.",
         "detectable": f"Mean difference found with 80 % power at level {options.alpha:g}, before correction.",
-        "published": "low, high: measured interval (misses as seen); within 0.5 Dice points is reproduced.",
+        "published": "low, high: measured interval (missed structures as seen); within 0.5 Dice points is reproduced.",
         "ranking_variants_summary": "winner_changes: fraction of variants with another winner than the default one.",
     }.get(name, "")
 

@@ -17,8 +17,8 @@ def marked(table: Table, paired: pd.DataFrame | None, checks: pd.DataFrame) -> T
     """Return the table with its marks and a legend that says what they mean.
 
     In a column the method with the best mean is marked together with every method that is not distinguishable from it.
-    A column has no mark when a pair was not compared, when no method is distinguishable from the best, or when a weak
-    control is at least as good as the best.
+    A column has no mark when a pair was not compared, when no method is distinguishable from the best, or when a
+    trivial baseline is at least as good as the best.
 
     Args:
         table: the table without marks.
@@ -28,10 +28,10 @@ def marked(table: Table, paired: pd.DataFrame | None, checks: pd.DataFrame) -> T
         checks: what `beaten_by_controls` returns: columns column and not_better.
     """
     decisions = _decisions(paired)
-    weak = dict(zip(checks["column"], checks["not_better"], strict=True)) if len(checks) else {}
+    beaten = dict(zip(checks["column"], checks["not_better"], strict=True)) if len(checks) else {}
     tasks = [ALL_TASKS, *(task.name for task in table.tasks)]
     chosen = [
-        _column(table, i, decisions.get(task, {}), weak.get(head, ()))
+        _column(table, i, decisions.get(task, {}), beaten.get(head, ()))
         for i, (task, head) in enumerate(zip(tasks, table.heads, strict=True))
     ]
     rows = [
@@ -57,13 +57,13 @@ def _decisions(paired: pd.DataFrame | None) -> dict[str, dict[tuple[str, str], s
     return found
 
 
-def _column(table: Table, column: int, decisions: dict[tuple[str, str], str], weak: Collection[str]) -> set[int]:
+def _column(table: Table, column: int, decisions: dict[tuple[str, str], str], beaten: Collection[str]) -> set[int]:
     """Return the positions of the rows that are marked in one column."""
     cells = {y: row.columns[column] for y, row in enumerate(table.rows) if comparable(row.method, row.columns[column])}
     if len(cells) < 2:
         return set()
     best = min(cells, key=lambda y: cells[y].mean * direction(table.metric))
-    if table.rows[best].method.title in weak:
+    if table.rows[best].method.title in beaten:
         return set()
     labels = {y: label_of(table.rows[y].method) for y in cells}
     others = [decisions.get((labels[best], labels[y])) for y in cells if y != best]

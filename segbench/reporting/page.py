@@ -20,7 +20,9 @@ from segbench.reporting.run import Run
 from segbench.reporting.statistics import (
     Statistics,
     beaten_by_controls,
+    compared,
     differences,
+    few_patients,
     reference_method,
     statistics_of,
 )
@@ -97,10 +99,9 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
     main = tables[0]
     log.info("%s: statistics of %s", experiment, main.metric)
     statistics = statistics_of(run, experiment, main.metric)
-    paired = None if statistics is None or statistics.paired.empty else statistics.paired
-    tables = [
-        marked(table, paired if table.metric == main.metric else None, beaten_by_controls(table)) for table in tables
-    ]
+    decisions = _decisions(run, tables, statistics)
+    checks = {table.metric: beaten_by_controls(table) for table in tables}
+    tables = [marked(table, decisions.get(table.metric), checks[table.metric]) for table in tables]
     main = tables[0]
     latex = []
     for table in tables:
@@ -110,8 +111,7 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
             if text:
                 out.text(f"tables/{name}.tex", text)
                 latex.append(name)
-    challengers = differences(run, experiment, main.metric)
-    checks = beaten_by_controls(main)
+    challengers = differences(run, experiment, main.metric, decisions.get(main.metric))
     failed = failures.failure_frame(run, experiment, main.metric)
     frames = _frames(run, main, statistics, challengers, failed)
     for name, frame in frames.items():
@@ -127,10 +127,10 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
         "latex": latex,
         "plots": plots,
         "summary": [
-            *_summary(run, experiment, tables, statistics, challengers, checks),
+            *_summary(run, tables, statistics, decisions, challengers, checks),
             ("Failures", failures.failure_sentence(run, failed, main.metric)),
         ],
-        "small": _small_tables(run, main, statistics, checks),
+        "small": _small_tables(run, tables, statistics, checks),
         "failed": failures.failure_table(run, experiment, failed, main.metric, f"tables/{main.name}_failures.csv"),
         "hardest": failures.hardest_cases(run, main),
         "structures": f"tables/{main.name}_structures.csv",
@@ -191,32 +191,52 @@ def _plots(
     made["self_supervised"] = figures.self_supervised_plot(run, experiment)
     if statistics is not None:
         made["critical_difference"] = rank_figures.critical_difference_plot(run, statistics)
+    if statistics is not None and not few_patients(statistics.paired):
         made["rank_stability"] = rank_figures.rank_stability_plot(run, statistics)
     return {name: plot for name, plot in made.items() if plot is not None}
 
 
+def _decisions(run: Run, tables: list[Table], statistics: Statistics | None) -> dict[str, pd.DataFrame]:
+    """Return metric -> paired table for the metrics of which the page names better methods; empty ones left out."""
+    if statistics is None:
+        return {}
+    found = {statistics.metric: statistics.paired}
+    for table in tables:
+        if table.metric in MAIN_METRICS and table.metric not in found:
+            found[table.metric] = compared(run, table.experiment, table.metric)
+    return {metric: paired for metric, paired in found.items() if len(paired)}
+
+
 def _summary(
     run: Run,
-    experiment: str,
     tables: list[Table],
     statistics: Statistics | None,
+    decisions: dict[str, pd.DataFrame],
     challengers: pd.DataFrame,
-    checks: pd.DataFrame,
+    checks: dict[str, pd.DataFrame],
 ) -> list[tuple[str, str]]:
-    main, reference = tables[0], reference_method(run, experiment)
-    lines = [("Best", sentences.winner_sentence(main, statistics))]
-    lines += [("HD95", sentences.winner_sentence(table, None)) for table in tables[1:] if table.metric == "hd95"]
-    word = "Universal" if experiment == "upstream" else "Transfer"
+    main = tables[0]
+    named = [table for table in tables if table.metric in MAIN_METRICS or table is main]
+    lines: list[tuple[str, str | None]] = [
+        (METRICS[table.metric].title, sentences.leading_sentence(table, decisions.get(table.metric))) for table in named
+    ]
+    lines.append(("Stability", sentences.stability_sentence(main, statistics)))
+    word = "Universal" if main.experiment == "upstream" else "Transfer"
     if len(challengers):
+        reference = reference_method(run, main.experiment)
         lines += [(word, text) for text in sentences.difference_sentences(challengers, reference.title, main.metric)]
-    lines += [("Controls", sentences.control_sentence(checks)), ("Ranking", sentences.multiverse_sentence(statistics))]
+    lines += [("Baselines", sentences.baseline_sentence(checks[table.metric], table.metric)) for table in named]
+    lines.append(("Variants", sentences.ranking_variants_sentence(statistics)))
     return [(label, text) for label, text in lines if text]
 
 
 def _small_tables(
-    run: Run, main: Table, statistics: Statistics | None, checks: pd.DataFrame
+    run: Run, tables: list[Table], statistics: Statistics | None, checks: dict[str, pd.DataFrame]
 ) -> dict[str, sections.SmallTable]:
-    small = {"controls": sections.control_table(run, main, checks)} if len(checks) else {}
+    main = tables[0]
+    checked = [(table, checks[table.metric]) for table in tables if table.metric in MAIN_METRICS or table is main]
+    checked = [(table, found) for table, found in checked if len(found)]
+    small = {"baselines": sections.baseline_table(run, checked)} if checked else {}
     if statistics is None:
         return small
     path = f"tables/{main.name}_{{}}.csv"
@@ -257,7 +277,7 @@ def page_html(run: Run, parts: list[dict], published: pd.DataFrame, pretrained: 
         failures=sentences.failure_sentence(run),
         failed_jobs=[job for job in record.jobs if job.status == "failed"],
         phases=sections.phase_rows(run),
-        overhead=sections.overhead_share(run),
+        overhead=sections.overhead_fraction(run),
         audit=sections.audit_table(run),
         published=sections.published_table(run, published, "tables/published.csv") if len(published) else None,
         pretrained=transfers.transfer_table(run, pretrained, "tables/transfers.csv") if len(pretrained) else None,

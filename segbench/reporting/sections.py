@@ -1,4 +1,4 @@
-"""The small tables of the page: costs, controls and every statistic, as words and figures."""
+"""The small tables of the page: costs, controls and every statistic, as words and numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from segbench.metrics.registry import METRICS
 from segbench.reporting.figures import method_costs
 from segbench.reporting.run import CONFIDENCE, Run
 from segbench.reporting.sentences import number, p_text, points, seconds_text, titled
-from segbench.reporting.statistics import Statistics, pair_over_tasks
+from segbench.reporting.statistics import (
+    Statistics,
+    few_patients,
+    outcome,
+    over_all_tasks,
+    pair_over_tasks,
+    per_task,
+)
 from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
 from segbench.stats.decision import CONFLICTING, RULE_TEXT
 from segbench.stats.published import check_published
@@ -24,14 +31,13 @@ PAIR_HEAD = [
     "Second",
     "Difference",
     "95 % interval",
-    "First significantly better on",
-    "Second significantly better on",
+    "Holm p",
+    "Better over tasks",
+    "First better on",
+    "Second better on",
     "Conflicting on",
-    "Smallest Holm p",
-    "Posterior: first better",
-    "equivalent",
-    "second better",
-    "undecided",
+    "Not distinguishable on",
+    "Practically equivalent on",
 ]
 PUBLISHED_HEAD = [
     "Paper",
@@ -49,7 +55,7 @@ PUBLISHED_HEAD = [
 
 @dataclass(frozen=True)
 class SmallTable:
-    """A table of words and figures; `csv` is the path of the full table, relative to the page."""
+    """A table of words and numbers; `csv` is the path of the full table, relative to the page."""
 
     title: str
     caption: str
@@ -63,45 +69,51 @@ class SmallTable:
 
 
 def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
-    """One row per pair of methods: mean difference and the number of tasks by outcome."""
-    rows, metric = [], statistics.metric
-    for (a, b), part in statistics.paired.groupby(["method_a", "method_b"], sort=False):
-        found = pair_over_tasks(statistics, a, b)
-        verdicts = part["status"].value_counts()
+    """One row per pair of methods: mean difference, the decision over tasks, and the number of tasks by outcome."""
+    rows, metric, paired = [], statistics.metric, statistics.paired
+    for (a, b), part in paired.groupby(["method_a", "method_b"], sort=False):
+        found, tasks = pair_over_tasks(paired, a, b), per_task(part)
+        whole = over_all_tasks(paired)
+        whole = whole[(whole["method_a"] == a) & (whole["method_b"] == b)]
+        counts = [int((tasks["better"] == word).sum()) for word in ("a", "b", CONFLICTING, "")]
         rows.append(
             [
                 statistics.titles[a],
                 statistics.titles[b],
                 f"{shown(metric, found['difference'], sign=True)}",
                 interval_text(metric, found["low"], found["high"], sign=True),
-                *(str(int((part["better"] == outcome).sum())) for outcome in ("a", "b", CONFLICTING)),
-                p_text(part["p_holm"].min()),
-                *(
-                    str(int(verdicts.get(word, 0)))
-                    for word in ("a better", "practically equivalent", "b better", "undecided")
-                ),
+                p_text(whole["p_holm"].iloc[0]) if len(whole) else DASH,
+                _outcome_word(statistics, outcome(paired, a, b)),
+                *map(str, counts),
+                str(int((tasks["status"] == "practically equivalent").sum())),
             ]
         )
-    half, rule = statistics.paired["region"].iloc[0], statistics.paired["rule"].iloc[0]
-    families = statistics.paired.groupby("family_name", sort=False)["family"].first()
+    half, rule = paired["region"].iloc[0], paired["rule"].iloc[0]
+    families = paired.groupby("family_name", sort=False)["family"].first()
     family_text = "; ".join(f"{name}: {count} tests" for name, count in families.items())
     return SmallTable(
         "Paired comparisons",
         f"{run.data_word(statistics.experiment)}First minus second method, {METRICS[metric].title} in "
-        f"{points(metric)}, mean over tasks with 95 % interval; patients are paired. Significant: tasks on which the "
-        f"{RULE_TEXT[rule]} finds a difference at 5 % after Holm ({family_text}). Conflicting: tasks on which the mean "
-        "and the ranks point to different methods, so that no method is named better. "
-        "Posterior: tasks on which the Bayesian signed-rank test is more than 95 % sure, equivalent within "
-        f"{shown(metric, half)} {points(metric)}.{_reach(statistics.paired)}",
+        f"{points(metric)}, mean over tasks with 95 % interval; patients are paired. Better: the "
+        f"{RULE_TEXT[rule]} finds a difference at 5 % after Holm ({family_text}); the other columns count tasks by the "
+        "same rule. Conflicting: the mean and the ranks point to different methods, so that no method is named "
+        "better. Practically equivalent: the Bayesian signed-rank test is more than 95 % sure and the interval of the "
+        f"mean lies within {shown(metric, half)} {points(metric)}.{_reach(paired)}",
         PAIR_HEAD,
         rows,
         csv,
     )
 
 
+def _outcome_word(statistics: Statistics, found: str | None) -> str:
+    if found is None:
+        return "not tested"
+    return statistics.titles.get(found, found) or "not distinguishable"
+
+
 def _reach(paired: pd.DataFrame) -> str:
     """Name the tasks whose patients cannot give a significant result, whatever the outcome."""
-    tests = paired.dropna(subset=["attainable_p_holm"])
+    tests = per_task(paired).dropna(subset=["attainable_p_holm"])
     blind = tests[~tests["can_be_significant"]].drop_duplicates("task")
     if blind.empty:
         return ""
@@ -113,11 +125,12 @@ def _reach(paired: pd.DataFrame) -> str:
 
 
 def ranking_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
-    """One row per method: the three families of ranks and their stability."""
+    """One row per method: the three families of ranks and, where patients allow it, their stability."""
     stable = statistics.stability[statistics.stability["task"] == ALL_TASKS].set_index("method")
+    few = few_patients(statistics.paired)
     rows = []
     for row in statistics.consensus.sort_values("consensus_rank", kind="stable").itertuples():
-        own = stable.loc[row.method] if row.method in stable.index else None
+        own = stable.loc[row.method] if row.method in stable.index and not few else None
         rows.append(
             [
                 statistics.titles[row.method],
@@ -129,14 +142,19 @@ def ranking_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
                 DASH if own is None else f"{own['rank_low']}{DASH}{own['rank_high']}",
             ]
         )
+    weights = "" if statistics.n_seeds > 1 else " of patients only, given these weights"
+    stability = (
+        "No rank probability is given: a task has three patients or fewer."
+        if few
+        else f"Bootstrap{weights}: how often first on the mean over tasks, and the 95 % range of ranks."
+    )
     return SmallTable(
         "Rankings",
         f"{run.data_word(statistics.experiment)}Mean over tasks of the rank by mean "
-        f"{METRICS[statistics.metric].title}, by mean rank of cases and by number of significantly beaten methods (1 "
-        "is best, ties share their mean rank); consensus: rank of the mean of the three. Bootstrap over patients "
-        "and seeds: how often first on the mean over tasks, and the 95 % range of ranks. Methods without a figure "
-        "on every task are left out.",
-        ["Method", "Rank by mean", "Rank by case ranks", "Rank by significance", "Consensus", "First in", "Rank range"],
+        f"{METRICS[statistics.metric].title}, by mean rank of cases and by number of methods that the decision rule "
+        "finds worse (1 is best, ties share their mean rank); consensus: rank of the mean of the three. A rank names "
+        f"no better method. {stability} Methods without a value on every task are left out.",
+        ["Method", "Rank by mean", "Rank by case ranks", "Rank by decisions", "Consensus", "First in", "Rank range"],
         rows,
         csv,
     )
@@ -222,7 +240,7 @@ def power_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
             ]
         )
     return SmallTable(
-        "What this design can see",
+        "Minimum detectable difference",
         f"{run.data_word(statistics.experiment)}Smallest difference in {METRICS[metric].title} ({points(metric)}) "
         "that a paired test finds with 80 % power at 5 %, median and range over pairs; and the median fraction of the "
         "variance between cases, between seeds and of their interaction. With one seed the split is not known.",
@@ -232,22 +250,24 @@ def power_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     )
 
 
-def control_table(run: Run, table: Table, checks: pd.DataFrame) -> SmallTable:
-    """Per task: the best weak control and who does not beat it."""
+def baseline_table(run: Run, checked: list[tuple[Table, pd.DataFrame]]) -> SmallTable:
+    """Per metric and task: the best trivial baseline and the trained methods whose mean is not above it."""
     rows = [
         [
             row.column,
+            METRICS[table.metric].title,
             f"{row.control} ({shown(table.metric, row.control_value)} {unit_of(table.metric)})",
             f"{row.n_methods - len(row.not_better)} of {row.n_methods}",
             ", ".join(row.not_better) or DASH,
         ]
+        for table, checks in checked
         for row in checks.itertuples()
     ]
     return SmallTable(
-        "Do trained methods beat doing little?",
-        f"{run.data_word(table.experiment)}By mean {METRICS[table.metric].title}: trained methods against the best "
-        "of the empty prediction, the mean shape and the best intensity window.",
-        ["Task", "Best weak control", "Trained methods above it", "Not above it"],
+        "Comparison with trivial baselines",
+        f"{run.data_word(checked[0][0].experiment)}Means of trained methods beside the best of the empty prediction, "
+        "the mean shape and the best intensity window. A method that is not above it is not named best.",
+        ["Task", "Metric", "Best trivial baseline", "Trained methods above it", "Not above it"],
         rows,
     )
 
@@ -267,7 +287,7 @@ def phase_rows(run: Run) -> list[dict]:
     ]
 
 
-def overhead_share(run: Run) -> float:
+def overhead_fraction(run: Run) -> float:
     """Return the fraction of process seconds outside training, inference and scoring; NaN when nothing was measured."""
     phases = run.record.phases
     total = sum(phases.values())
@@ -312,7 +332,7 @@ def published_check(run: Run) -> pd.DataFrame:
 
 
 def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
-    """One row per published cell: figure, measured figure, verdict and why."""
+    """One row per published cell: published value, measured value, verdict and why."""
     titles = {(task.experiment, task.name): task.title for task in run.record.tasks}
     rows = [
         [
@@ -331,7 +351,7 @@ def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
     ]
     counts = ", ".join(f"{count} {verdict}" for verdict, count in table["status"].value_counts(sort=False).items())
     return SmallTable(
-        "Published figures beside measured ones",
+        "Published values beside measured ones",
         f"{run.data_word()}Dice in %; in brackets the 95 % interval of cases and seeds. Verdicts: {counts}.",
         PUBLISHED_HEAD,
         rows,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import itertools
 import json
 import os
 import re
@@ -13,15 +14,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from segbench.cli import main
 from segbench.experiment.graph import REPORTING_FILES, REPORTING_FOLDERS
-from segbench.reporting import failures, figures, sentences, statistics
+from segbench.reporting import failures, figures, sections, sentences, statistics
 from segbench.reporting import page as page_module
 from segbench.reporting.page import render
 from segbench.reporting.run import Run
 from segbench.reporting.tables import build_table
+from segbench.stats.ranking import ALL_TASKS
 from tests.paths import ROOT
 from tests.unit.reporting.synthetic_run import write_run
 
@@ -127,9 +130,89 @@ def test_real_data_are_not_called_synthetic(results, tmp_path):
     assert (table.data, "ynthetic" in table.caption + table.legend) == ("real", False)
 
 
-def test_the_summary_names_the_winner_of_the_table(results, page):
+def test_the_summary_names_the_highest_rank_of_the_table(results, page):
     best = build_table(Run(results), "upstream", "dice").ranking()[0]
-    assert f"{best.method.title} has the best mean Dice over 3 upstream tasks" in page
+    assert f"{best.method.title} has the highest rank by mean Dice over 3 upstream tasks" in page
+
+
+def pairs(table, better, *, task=ALL_TASKS):
+    """A paired table of one row per pair by mean; `better` maps (rank of a, rank of b) to the outcome for a and b."""
+    rows = table.ranking()
+    labels = [statistics.label_of(row.method) for row in rows]
+    means = [row.mean.mean for row in rows]
+    return pd.DataFrame(
+        {
+            "method_a": labels[i],
+            "method_b": labels[j],
+            "task": task,
+            "difference": means[i] - means[j],
+            "low": means[i] - means[j] - 0.01,
+            "high": means[i] - means[j] + 0.01,
+            "p_holm": 0.2,
+            "better": better.get((i, j), ""),
+        }
+        for i, j in itertools.combinations(range(len(rows)), 2)
+    )
+
+
+def test_every_sentence_about_the_leader_follows_the_decisions_over_tasks(results):
+    table = build_table(Run(results), "upstream", "dice")
+    names = [row.method.title for row in table.ranking()]
+    paired = pairs(table, {(0, 1): "", (0, 2): "conflicting", (0, 3): "a"})
+    text = sentences.leading_sentence(table, paired)
+    assert f"it is better than {names[3]}" in text
+    assert f"not distinguishable from {names[1]}" in text
+    assert f"mean and ranks disagree against {names[2]}" in text
+    assert "Holm p 0.200" in text
+    undecided = sentences.leading_sentence(table, pairs(table, {}))
+    assert "better than" not in undecided
+    several = pd.concat([pairs(table, {(0, 1): "a"}, task="one"), pairs(table, {(0, 1): "a"}, task="two")])
+    assert "no method is named better" in sentences.leading_sentence(table, several)
+
+
+def test_groups_hold_what_is_not_distinguishable_from_their_first(results):
+    table = build_table(Run(results), "upstream", "dice")
+    names = [row.method.title for row in table.ranking()]
+    better = dict.fromkeys(itertools.combinations(range(len(names)), 2), "a")
+    assert sentences.group_texts(table, pairs(table, better)) == names
+    del better[0, 1]
+    better[2, 3] = "conflicting"
+    found = sentences.group_texts(table, pairs(table, better))
+    assert found[:2] == [f"{names[0]} and {names[1]}", f"{names[2]} and {names[3]}"]
+    assert sentences.group_texts(table, pairs(table, better).iloc[1:]) == []
+
+
+def test_differences_are_counted_by_decision_and_not_by_interval():
+    rows = [
+        ("positive", "", 0.1),
+        ("not shown", "t1", 0.9),
+        ("negative", "t2", -0.1),
+        ("conflicting", "t3", 0.2),
+    ]
+    table = pd.DataFrame(
+        {
+            "title": "A",
+            "column": name or statistics.MEAN_COLUMN,
+            "difference": value,
+            "low": value - 0.01,
+            "high": value + 0.01,
+            "transfer": word,
+        }
+        for word, name, value in rows
+    )
+    (text,) = sentences.difference_sentences(table, "R", "dice")
+    assert "A against R: worse on 1, mean and ranks disagree on 1, not distinguishable on 1 of 3 tasks" in text
+    assert text.endswith("+10.0 points (+9.0 to +11.0), better.")
+
+
+def test_few_patients_give_no_rank_probability(tmp_path):
+    run = Run(write_run(tmp_path / "few", seeds=(0,), cases=3, upstream=2, methods=4, curves=False))
+    found = statistics.statistics_of(run, "upstream", "dice")
+    assert statistics.few_patients(found.paired)
+    text = sentences.stability_sentence(build_table(run, "upstream", "dice"), found)
+    assert text == "Rank probabilities are not given: a task has three patients or fewer."
+    table = sections.ranking_table(run, found, "")
+    assert {row[5] for row in table.rows} == {"\u2013"}
 
 
 def test_footer_holds_the_provenance(results, page):
@@ -182,19 +265,16 @@ def test_differences_are_positive_where_the_challenger_is_better(results):
         assert row.difference == pytest.approx(by_hand, abs=1e-9)
 
 
-def test_weak_controls_that_are_not_beaten_are_named(results):
+def test_trivial_baselines_that_are_not_beaten_are_named(results):
     table = build_table(Run(results), "upstream", "dice")
     checks = statistics.beaten_by_controls(table)
     assert checks["column"].iloc[0] == statistics.MEAN_COLUMN
-    floor = max(row.mean.mean for row in table.rows if row.method.model in statistics.WEAK_CONTROLS)
+    floor = max(row.mean.mean for row in table.rows if row.method.model in statistics.TRIVIAL_BASELINES)
     losers = [row.method.title for row in table.rows if row.method.trained and row.mean.mean <= floor]
     assert checks["not_better"].iloc[0] == losers
 
 
-def test_a_difference_without_an_interval_is_not_called_undecided():
-    assert sentences.verdict_text({"low": np.nan, "high": np.nan}) == "how sure that is cannot be said"
-    assert sentences.verdict_text({"low": 0.01, "high": 0.02}) == "the interval excludes 0"
-    assert "includes 0" in sentences.verdict_text({"low": -0.01, "high": 0.02})
+def test_a_difference_without_an_interval_says_so():
     assert "fewer than two patients" in sentences.difference_text("dice", {"difference": 0.1, "low": np.nan, "high": 1})
 
 
