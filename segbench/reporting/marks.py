@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from segbench.metrics.registry import METRICS
+from segbench.reporting.metrics import about
 from segbench.reporting.statistics import label_of
 from segbench.reporting.tables import Row, Table, comparable, direction
 from segbench.stats.ranking import ALL_TASKS
@@ -38,7 +38,7 @@ def marked(table: Table, paired: pd.DataFrame | None, checks: pd.DataFrame) -> T
         Row(row.method, *_split([replace(cell, marked=y in chosen[i]) for i, cell in enumerate(row.columns)]))
         for y, row in enumerate(table.rows)
     ]
-    return replace(table, rows=rows, legend=f"{table.legend} {_meaning(table, paired, any(chosen))}")
+    return replace(table, rows=rows, marking=_meaning(table, paired, any(chosen)))
 
 
 def _split(cells: list) -> tuple:
@@ -75,7 +75,7 @@ def _column(table: Table, column: int, decisions: dict[tuple[str, str], str], be
 def _meaning(table: Table, paired: pd.DataFrame | None, any_mark: bool) -> str:
     if paired is None:
         return "No cell is bold: methods are not compared by this metric here."
-    title = METRICS[table.metric].title
+    title = about(table.metric).title
     if not any_mark:
         return f"No cell is bold: in no column a method is distinguishable from the one with the best mean {title}."
     return (

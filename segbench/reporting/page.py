@@ -3,37 +3,55 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from segbench.core.files import write_bytes, write_text
-from segbench.metrics.registry import METRICS
-from segbench.reporting import failures, figures, rank_figures, sections, sentences, transfers
+from segbench.reporting import answers, cases, failures, figures, rank_figures, sections, sentences, transfers
+from segbench.reporting.csv_text import table_text
 from segbench.reporting.latex import table_tex
 from segbench.reporting.marks import marked
+from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import (
+    MEAN_COLUMN,
     Statistics,
     beaten_by_controls,
     compared,
     differences,
     few_patients,
+    over_all_tasks,
     reference_method,
     statistics_of,
 )
-from segbench.reporting.style import Plot, write_plot
-from segbench.reporting.tables import COUNTS_LEGEND, Table, build_table, cell_text, table_csv, table_markdown, unit_of
+from segbench.reporting.style import KINDS, Plot, write_plot
+from segbench.reporting.tables import (
+    COUNTS_LEGEND,
+    Table,
+    build_table,
+    cell_text,
+    shown,
+    table_csv,
+    table_markdown,
+    unit_of,
+)
 from segbench.stats.aggregate import structure_cells
+from segbench.stats.decision import RULE_TEXT
 
 FOLDER = Path(__file__).parent
 MAIN_METRICS = ("dice", "hd95")
+SCRIPTS = ("vendor/dataTables-3.1.5.min.js", "page.js")
+"""Scripts of the page, in order; it is complete without them, and no other script may run on it."""
 RUN_TABLES = ("published.csv", "transfers.csv")
-RENDERED = re.compile(r"(upstream|downstream)_\w+\.(csv|md|tex|svg|png)")
+RENDERED = re.compile(r"(upstream|downstream)_\w+\.(csv|md|tex|svg|png|pdf)")
 """Names that only a report gives: a table or figure of this form that is not written anew is removed."""
 log = logging.getLogger(__name__)
 
@@ -51,9 +69,9 @@ class _Output:
         self.written.add(self.folder / name)
 
     def plot(self, plot: Plot) -> None:
-        """Write a figure in both encodings."""
+        """Write a figure in all encodings."""
         write_plot(plot, self.folder / "figures")
-        self.written |= {self.folder / "figures" / f"{plot.name}.{kind}" for kind in ("svg", "png")}
+        self.written |= {self.folder / "figures" / f"{plot.name}.{kind}" for kind in KINDS}
 
     def remove_others(self) -> None:
         """Remove tables and figures of an earlier report that this one does not have; other files stay."""
@@ -78,17 +96,30 @@ def render(results_dir: Path, out_dir: Path) -> None:
     Raises:
         InputError: the folder does not hold a finished run; nothing is written.
     """
-    run, out = Run(Path(results_dir)), _Output(Path(out_dir))
+    run = Run(Path(results_dir))
+    files = {name: (Path(results_dir) / name).read_bytes() for name in ("scores.csv", "run.json")}
+    render_run(run, Path(out_dir), files)
+
+
+def render_run(run: Run, out_dir: Path, files: Mapping[str, bytes]) -> None:
+    """Write the report of a run that was read or made from a table.
+
+    Args:
+        run: rows and record.
+        out_dir: folder of the report; made when absent.
+        files: what the report is made from, by name; written beside the page.
+    """
+    out = _Output(out_dir)
     parts = [experiment_part(run, experiment, out) for experiment in run.experiments]
-    data = "synthetic" if run.synthetic() else "real"
+    data = "synthetic" if run.synthetic() else ("real" if run.from_jobs else "as given")
     published = sections.published_check(run)
     if len(published):
         out.text("tables/published.csv", _csv(published, data))
     pretrained = transfers.transfer_frame(run)
     if len(pretrained):
         out.text("tables/transfers.csv", _csv(pretrained, data))
-    for name in ("scores.csv", "run.json"):
-        write_bytes(out.folder / name, (Path(results_dir) / name).read_bytes())
+    for name, content in files.items():
+        write_bytes(out.folder / name, content)
     out.text("index.html", page_html(run, parts, published, pretrained))
     out.remove_others()
 
@@ -113,7 +144,8 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
                 latex.append(name)
     challengers = differences(run, experiment, main.metric, decisions.get(main.metric))
     failed = failures.failure_frame(run, experiment, main.metric)
-    frames = _frames(run, main, statistics, challengers, failed)
+    every_case = cases.case_table(run, main)
+    frames = {"every_case": cases.case_frame(every_case)} | _frames(run, main, statistics, challengers, failed)
     for name, frame in frames.items():
         out.text(f"tables/{main.name}_{name}.csv", _csv(frame, main.data))
     log.info("%s: figures", experiment)
@@ -126,14 +158,17 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
         "further": [table for table in tables if table.metric not in MAIN_METRICS and table is not main],
         "latex": latex,
         "plots": plots,
-        "summary": [
-            *_summary(run, tables, statistics, decisions, challengers, checks),
-            ("Failures", failures.failure_sentence(run, failed, main.metric)),
-        ],
+        "cards": answers.experiment_cards(run, main, decisions.get(main.metric), challengers, every_case),
+        "findings": failures.empty_sentences(run, experiment)
+        + (failures.seen_sentences(run) if experiment == "downstream" else []),
+        "leaders": {table.metric: sentences.leading_sentence(table, decisions.get(table.metric)) for table in tables},
+        "cases": every_case,
+        "conclusions": _conclusions(main, statistics, decisions, challengers, checks),
+        "files": {name: f"tables/{main.name}_{name}.csv" for name in frames},
+        "summary": _summary(run, tables, statistics, decisions, challengers, checks),
+        "failure_text": failures.failure_sentence(run, failed, main.metric),
         "small": _small_tables(run, tables, statistics, checks),
         "failed": failures.failure_table(run, experiment, failed, main.metric, f"tables/{main.name}_failures.csv"),
-        "hardest": failures.hardest_cases(run, main),
-        "structures": f"tables/{main.name}_structures.csv",
         "cost": sections.cost_table(run, experiment, f"tables/{main.name}_cost.csv"),
     }
 
@@ -147,7 +182,7 @@ def _frames(
     costs = figures.method_costs(run, main.experiment)
     costs = costs.assign(model=[key[0] for key in costs["key"]], initialisation=[key[1] for key in costs["key"]])
     frames = {
-        "structures": structures.drop(columns=["seed_means", "seed_noise"], errors="ignore"),
+        "structures": structures,
         "cost": costs.drop(columns="key"),
         "differences": challengers,
         "failures": failed,
@@ -170,8 +205,7 @@ def _frames(
 
 def _csv(frame: pd.DataFrame, data: str) -> str:
     """CSV text whose first column says in every row whether the data are synthetic."""
-    marked = pd.DataFrame({"data": data}, index=frame.index).join(frame)
-    return marked.to_csv(index=False, lineterminator="\n", float_format="%.9g")
+    return table_text(pd.DataFrame({"data": data}, index=frame.index).join(frame))
 
 
 def _plots(
@@ -207,6 +241,41 @@ def _decisions(run: Run, tables: list[Table], statistics: Statistics | None) -> 
     return {metric: paired for metric, paired in found.items() if len(paired)}
 
 
+def _conclusions(
+    main: Table,
+    statistics: Statistics | None,
+    decisions: dict[str, pd.DataFrame],
+    challengers: pd.DataFrame,
+    checks: dict[str, pd.DataFrame],
+) -> dict[str, str]:
+    """Return one line per collapsed section, so that a reader who opens none of them knows what they say."""
+    found = {
+        "power": "",
+        "stability": sentences.stability_sentence(main, statistics) or "",
+        "flips": sentences.ranking_variants_sentence(statistics) or "",
+        "baselines": sentences.baseline_sentence(checks[main.metric], main.metric) or "",
+    }
+    if main.metric in decisions:
+        whole = over_all_tasks(decisions[main.metric])
+        named = int(whole["better"].isin(("a", "b")).sum())
+        found["pairs"] = (
+            f"{named} of {len(whole)} pairs are distinguishable over tasks."
+            if len(whole)
+            else "Pairs are tested per task, not over tasks."
+        )
+    if len(challengers):
+        words = challengers.loc[challengers["column"] == MEAN_COLUMN, "transfer"]
+        counts = [f"{int((words == word).sum())} {text}" for word, text in sentences.DECISION_WORDS.items()]
+        tested = [word for word in words if word]
+        found["differences"] = f"Over tasks: {', '.join(counts)}." if tested else "Tested per task, not over tasks."
+    if statistics is not None and statistics.detectable["minimum_detectable"].notna().any():
+        low, high = (getattr(statistics.detectable["minimum_detectable"], name)() for name in ("min", "max"))
+        found["power"] = (
+            f"{shown(main.metric, low)} to {shown(main.metric, high)} {sentences.points(main.metric)} by task."
+        )
+    return found
+
+
 def _summary(
     run: Run,
     tables: list[Table],
@@ -218,7 +287,7 @@ def _summary(
     main = tables[0]
     named = [table for table in tables if table.metric in MAIN_METRICS or table is main]
     lines: list[tuple[str, str | None]] = [
-        (METRICS[table.metric].title, sentences.leading_sentence(table, decisions.get(table.metric))) for table in named
+        (about(table.metric).title, sentences.leading_sentence(table, decisions.get(table.metric))) for table in named
     ]
     lines.append(("Stability", sentences.stability_sentence(main, statistics)))
     word = "Universal" if main.experiment == "upstream" else "Transfer"
@@ -264,21 +333,26 @@ def page_html(run: Run, parts: list[dict], published: pd.DataFrame, pretrained: 
         cell_text=cell_text,
         counts_legend=COUNTS_LEGEND,
         unit_of=unit_of,
-        metrics=METRICS,
+        about=about,
+        kinds=KINDS,
+        rule_text=f"{RULE_TEXT[run.record.statistics.decision_rule]}, Holm per family, level {100 * run.alpha:g} %",
         seconds_text=sentences.seconds_text,
     )
-    record = run.record
+    scripts = [Markup((FOLDER / name).read_text(encoding="utf-8")) for name in SCRIPTS]
     return environment.get_template("page.html.j2").render(
         run=run,
-        record=record,
+        record=run.record,
         parts=parts,
-        css=(FOLDER / "page.css").read_text(encoding="utf-8"),
+        css=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
+        scripts=scripts,
+        script_hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
         title=f"{'Synthetic data: ' if run.synthetic() else ''}segbench report of {run.name}",
-        failures=sentences.failure_sentence(run),
-        failed_jobs=[job for job in record.jobs if job.status == "failed"],
+        trust=answers.trust_card(run),
+        failures=sentences.failure_sentence(run) if run.from_jobs else "",
+        failed_jobs=[job for job in run.record.jobs if job.status == "failed"],
         phases=sections.phase_rows(run),
         overhead=sections.overhead_fraction(run),
-        audit=sections.audit_table(run),
+        audit=sections.audit_table(run) if run.from_jobs else None,
         published=sections.published_table(run, published, "tables/published.csv") if len(published) else None,
         pretrained=transfers.transfer_table(run, pretrained, "tables/transfers.csv") if len(pretrained) else None,
     )

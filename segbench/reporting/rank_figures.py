@@ -11,8 +11,9 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from segbench.metrics.registry import METRICS
+from segbench.reporting.csv_text import file_stem
 from segbench.reporting.figures import headline
+from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import RESAMPLES, Statistics, label_of, trained_rows
 from segbench.reporting.style import INK, RC, SHADES, SMALLEST_PT, Plot, finish, method_styles, new_figure
@@ -33,15 +34,15 @@ def critical_difference_plot(run: Run, statistics: Statistics) -> Plot | None:
     with plt.rc_context(RC | {"axes.grid": False}):
         ranks = table.set_index("method")["mean_rank"]
         figure = critical_difference_figure(ranks, p_values, titles=statistics.titles, colours=colours)
-        title = f"{experiment}: mean rank over tasks by {METRICS[metric].title} (1 is best)"
+        title = f"{experiment}: mean rank over tasks by {about(metric).title} (1 is best)"
         headline(figure, run, experiment, title)
         caption = (
             f"{run.data_word(experiment)}Mean rank over {first.n_blocks} {experiment} tasks, 1 is best. A bar joins "
-            "methods that Nemenyi's test does not distinguish at 5 % (critical difference "
+            "methods that Nemenyi's test does not distinguish at {100 * run.alpha:g} % (critical difference "
             f"{first.critical_difference:.2f} ranks; Friedman p = {first.p_value:.2g}). Tasks are the blocks; methods "
             "without a value on every task are left out."
         )
-        return finish(figure, f"{experiment}_{metric}_critical_difference", caption)
+        return finish(figure, file_stem(f"{experiment}_{metric}_critical_difference"), caption)
 
 
 def critical_difference_figure(
@@ -90,10 +91,10 @@ def rank_stability_plot(run: Run, statistics: Statistics) -> Plot | None:
         headline(figure, run, experiment, f"{experiment}: rank stability")
         caption = (
             f"{run.data_word(experiment)}Fraction of {RESAMPLES} bootstrap samples (patients within tasks, seeds "
-            f"within methods) in which a method takes a rank on the mean {METRICS[statistics.metric].title} over "
+            f"within methods) in which a method takes a rank on the mean {about(statistics.metric).title} over "
             f"{experiment} tasks."
         )
-        return finish(figure, f"{experiment}_{statistics.metric}_rank_stability", caption)
+        return finish(figure, file_stem(f"{experiment}_{statistics.metric}_rank_stability"), caption)
 
 
 def fraction_map(fractions: pd.DataFrame, titles: Mapping[str, str]) -> Figure:

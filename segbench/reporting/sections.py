@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from segbench.metrics.registry import METRICS
 from segbench.reporting.figures import method_costs
-from segbench.reporting.run import CONFIDENCE, Run
+from segbench.reporting.metrics import about
+from segbench.reporting.run import Run
 from segbench.reporting.sentences import number, p_text, points, seconds_text, titled
 from segbench.reporting.statistics import (
     Statistics,
@@ -25,12 +25,11 @@ from segbench.stats.published import check_published
 from segbench.stats.ranking import ALL_TASKS
 
 MEASURED_PHASES = ("training", "inference", "scoring")
-ALPHA = 0.05
 PAIR_HEAD = [
     "First",
     "Second",
     "Difference",
-    "95 % interval",
+    "Interval",
     "Holm p",
     "Better over tasks",
     "First better on",
@@ -55,13 +54,14 @@ PUBLISHED_HEAD = [
 
 @dataclass(frozen=True)
 class SmallTable:
-    """A table of words and numbers; `csv` is the path of the full table, relative to the page."""
+    """A table of words and numbers; `csv` is the path of the full table; `conclusion` is one line."""
 
     title: str
     caption: str
     head: list[str]
     rows: list[list[str]]
     csv: str = ""
+    conclusion: str = ""
 
     def is_words(self, column: int) -> bool:
         """Return whether a column holds words, which are aligned to the left."""
@@ -93,12 +93,12 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     family_text = "; ".join(f"{name}: {count} tests" for name, count in families.items())
     return SmallTable(
         "Paired comparisons",
-        f"{run.data_word(statistics.experiment)}First minus second method, {METRICS[metric].title} in "
-        f"{points(metric)}, mean over tasks with 95 % interval; patients are paired. Better: the "
-        f"{RULE_TEXT[rule]} finds a difference at 5 % after Holm ({family_text}); the other columns count tasks by the "
-        "same rule. Conflicting: the mean and the ranks point to different methods, so that no method is named "
-        "better. Practically equivalent: the Bayesian signed-rank test is more than 95 % sure and the interval of the "
-        f"mean lies within {shown(metric, half)} {points(metric)}.{_reach(paired)}",
+        f"{run.data_word(statistics.experiment)}First minus second method, {about(metric).title} in "
+        f"{points(metric)}, mean over tasks with {run.level} interval; patients are paired. Better: the "
+        f"{RULE_TEXT[rule]} finds a difference at {100 * run.alpha:g} % after Holm ({family_text}); the other columns "
+        "count tasks by the same rule. Conflicting: the mean and the ranks point to different methods, so that no "
+        "method is named better. Practically equivalent: the Bayesian signed-rank test is more than 95 % sure and the "
+        f"interval of the mean lies within {shown(metric, half)} {points(metric)}.{_reach(paired)}",
         PAIR_HEAD,
         rows,
         csv,
@@ -146,12 +146,12 @@ def ranking_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     stability = (
         "No rank probability is given: a task has three patients or fewer."
         if few
-        else f"Bootstrap{weights}: how often first on the mean over tasks, and the 95 % range of ranks."
+        else f"Bootstrap{weights}: how often first on the mean over tasks, and the {run.level} range of ranks."
     )
     return SmallTable(
         "Rankings",
         f"{run.data_word(statistics.experiment)}Mean over tasks of the rank by mean "
-        f"{METRICS[statistics.metric].title}, by mean rank of cases and by number of methods that the decision rule "
+        f"{about(statistics.metric).title}, by mean rank of cases and by number of methods that the decision rule "
         "finds worse (1 is best, ties share their mean rank); consensus: rank of the mean of the three. A rank names "
         f"no better method. {stability} Methods without a value on every task are left out.",
         ["Method", "Rank by mean", "Rank by case ranks", "Rank by decisions", "Consensus", "First in", "Rank range"],
@@ -169,7 +169,7 @@ def flips_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     rows = [
         [
             words.get(row.choice, row.choice),
-            f"{METRICS[row.value].title}, {row.tasks} tasks"
+            f"{about(row.value).title}, {row.tasks} tasks"
             if row.choice == "metric"
             else words.get(row.value, row.value),
             str(row.variants),
@@ -211,7 +211,7 @@ def sensitivity_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
         )
     return SmallTable(
         "Sensitivity to the handling",
-        f"{run.data_word(statistics.experiment)}Mean {METRICS[metric].title} over tasks in {unit_of(metric)}, rank "
+        f"{run.data_word(statistics.experiment)}Mean {about(metric).title} over tasks in {unit_of(metric)}, rank "
         "and n scored / n expected under each handling for empty, missing and failed masks.",
         ["Method", *missing_masks],
         rows,
@@ -241,9 +241,10 @@ def power_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
         )
     return SmallTable(
         "Minimum detectable difference",
-        f"{run.data_word(statistics.experiment)}Smallest difference in {METRICS[metric].title} ({points(metric)}) "
-        "that a paired test finds with 80 % power at 5 %, median and range over pairs; and the median fraction of the "
-        "variance between cases, between seeds and of their interaction. With one seed the split is not known.",
+        f"{run.data_word(statistics.experiment)}Smallest difference in {about(metric).title} ({points(metric)}) "
+        f"that a paired test finds with 80 % power at {100 * run.alpha:g} %, median and range over pairs; and the "
+        "median fraction of the variance between cases, between seeds and of their interaction. With one "
+        "seed the split is not known.",
         ["Task", "Patients", "Detectable difference", "Range over pairs", "Cases", "Seeds", "Interaction"],
         rows,
         csv,
@@ -255,7 +256,7 @@ def baseline_table(run: Run, checked: list[tuple[Table, pd.DataFrame]]) -> Small
     rows = [
         [
             row.column,
-            METRICS[table.metric].title,
+            about(table.metric).title,
             f"{row.control} ({shown(table.metric, row.control_value)} {unit_of(table.metric)})",
             f"{row.n_methods - len(row.not_better)} of {row.n_methods}",
             ", ".join(row.not_better) or DASH,
@@ -321,13 +322,13 @@ def published_check(run: Run) -> pd.DataFrame:
     keys = {method.key for method in run.methods if method.trained}
     trained = [key in keys for key in zip(run.rows["model"], run.rows["initialisation"], strict=True)]
     budget = run.record.budget
-    names = {"upstream": "iterations_per_task", "downstream": "downstream_iterations_per_task"}
+    names = {"upstream": "iterations_per_task", "downstream": "downstream_iterations_per_task"} if run.from_jobs else {}
     return check_published(
         run.rows[trained],
         synthetic={task.name for task in run.record.tasks if task.synthetic},
         budgets={experiment: getattr(budget, name) for experiment, name in names.items()},
         missing_masks=run.record.missing_masks,
-        confidence=CONFIDENCE,
+        confidence=1 - run.alpha,
     )
 
 
@@ -352,7 +353,7 @@ def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
     counts = ", ".join(f"{count} {verdict}" for verdict, count in table["status"].value_counts(sort=False).items())
     return SmallTable(
         "Published values beside measured ones",
-        f"{run.data_word()}Dice in %; in brackets the 95 % interval of cases and seeds. Verdicts: {counts}.",
+        f"{run.data_word()}Dice in %; in brackets the {run.level} interval of cases and seeds. Verdicts: {counts}.",
         PUBLISHED_HEAD,
         rows,
         csv,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from segbench.metrics.registry import METRICS
+from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import (
     MEAN_COLUMN,
@@ -20,7 +20,16 @@ from segbench.reporting.statistics import (
     over_all_tasks,
     pair_over_tasks,
 )
-from segbench.reporting.tables import DASH, Table, direction, interval_text, shown, unit_of
+from segbench.reporting.tables import (
+    DASH,
+    Table,
+    direction,
+    interval_text,
+    is_distance,
+    missed_text,
+    shown,
+    unit_of,
+)
 from segbench.stats.decision import CONFLICTING, oriented
 from segbench.stats.ranking import ALL_TASKS
 
@@ -29,7 +38,7 @@ NO_INTERVAL = "no interval: a task has fewer than two patients"
 
 def points(metric: str) -> str:
     """Return the unit of differences."""
-    return "points" if METRICS[metric].unit == "1" else unit_of(metric)
+    return "points" if about(metric).unit == "1" else unit_of(metric) or "units of the metric"
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -77,19 +86,20 @@ def leading_sentence(table: Table, paired: pd.DataFrame | None) -> str:
     if not ranking:
         return "No trained method has a comparable mean over tasks."
     best = ranking[0]
+    missed = f", {missed_text(metric, best.mean)}" if is_distance(metric) else ""
     above = not_above_baselines(table)
     if above:
         return (
             f"No method is named best: the highest-ranked one, {best.method.title} "
-            f"({shown(metric, best.mean.mean)} {unit}), is not better than {' and '.join(above)}."
+            f"({shown(metric, best.mean.mean)} {unit}{missed}), is not better than {' and '.join(above)}."
         )
     known = np.isfinite(best.mean.low) and np.isfinite(best.mean.high)
-    limits = f"95 % interval {interval_text(metric, best.mean.low, best.mean.high)}" if known else NO_INTERVAL
+    limits = f"interval {interval_text(metric, best.mean.low, best.mean.high)}" if known else NO_INTERVAL
     count = sum(np.isfinite(cell.mean) for cell in best.cells)
     tasks = f"{count}" if count == len(table.tasks) else f"{count} of {len(table.tasks)}"
     text = (
-        f"{best.method.title} has the highest rank by mean {METRICS[metric].title} over {tasks} {table.experiment} "
-        f"tasks: {shown(metric, best.mean.mean)} {unit} ({limits})."
+        f"{best.method.title} has the highest rank by mean {about(metric).title} over {tasks} {table.experiment} "
+        f"tasks: {shown(metric, best.mean.mean)} {unit} ({limits}{missed})."
     )
     if paired is None or paired.empty or len(ranking) < 2:
         return text
@@ -179,7 +189,7 @@ def baseline_sentence(checks: pd.DataFrame, metric: str) -> str | None:
     """Say where the mean of trained methods is not above the trivial baselines."""
     if checks.empty:
         return None
-    title = METRICS[metric].title
+    title = about(metric).title
     tasks, mean = checks[checks["column"] != MEAN_COLUMN], checks[checks["column"] == MEAN_COLUMN]
     losers = list(dict.fromkeys(name for titles in checks["not_better"] for name in titles))
     if not losers:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from segbench.metrics.registry import METRICS
+from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.tables import Table, direction
 from segbench.stats.decision import CONFLICTING, Rule, oriented, winner
@@ -52,7 +52,7 @@ class Statistics:
 
 def conventions(run: Run) -> list[str]:
     """Return the run's metrics by which a ranking of all tasks can be defended: overlaps and distances."""
-    return [name for name in run.metrics if METRICS[name].unit != "ml" and not METRICS[name].lesion_only]
+    return [name for name in run.metrics if about(name).unit != "ml" and not about(name).lesion_only]
 
 
 def label_of(method: Method) -> str:
@@ -98,7 +98,7 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
         consensus=consensus(ranks),
         distribution=distribution,
         stability=rank_stability(distribution),
-        friedman=friedman(rows, **options),
+        friedman=friedman(rows, **options, alpha=run.alpha),
         ranking_variants=variants,
         flips=ranking_variants_summary(variants) if len(variants) else variants,
         sensitivity=handling_sensitivity(rows, **options),
@@ -112,9 +112,11 @@ def reference_method(run: Run, experiment: str) -> Method | None:
     """Return what universal or pre-trained methods are held against.
 
     Upstream the model `single_task` (same backbone), or the first single-task one; downstream the start from
-    scratch. None when the run has no such method.
+    scratch. None when the run has no such method. In a table of other origin it is the one that the user named.
     """
     methods = run.methods_of(experiment)
+    if not run.from_jobs:
+        return next((method for method in methods if label_of(method) == run.reference), None)
     if experiment == "downstream":
         return next((method for method in methods if method.initialisation == "scratch"), None)
     single = [method for method in methods if method.kind == "single_task"]
@@ -130,6 +132,7 @@ def compared(run: Run, experiment: str, metric: str) -> pd.DataFrame:
         missing_masks=run.record.missing_masks,
         reference=None if reference is None else label_of(reference),
         rule=decision_rule(run),
+        alpha=run.alpha,
     )
 
 
@@ -183,7 +186,11 @@ def differences(run: Run, experiment: str, metric: str, paired: pd.DataFrame | N
     table of `compared` when it is at hand.
     """
     reference = reference_method(run, experiment)
-    challengers = [m for m in run.methods_of(experiment) if m.kind in ("universal", "transfer") and m != reference]
+    challengers = [
+        method
+        for method in run.methods_of(experiment)
+        if method.kind in ("universal", "transfer", *(() if run.from_jobs else ("external",))) and method != reference
+    ]
     if reference is None or not challengers:
         return pd.DataFrame()
     paired = compared(run, experiment, metric) if paired is None else paired
