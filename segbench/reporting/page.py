@@ -146,6 +146,9 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
     failed = failures.failure_frame(run, experiment, main.metric)
     every_case = cases.case_table(run, main)
     frames = {"every_case": cases.case_frame(every_case)} | _frames(run, main, statistics, challengers, failed)
+    for table in tables:
+        if table.metric in decisions and table is not main:
+            out.text(f"tables/{table.name}_paired.csv", _csv(decisions[table.metric], main.data))
     for name, frame in frames.items():
         out.text(f"tables/{main.name}_{name}.csv", _csv(frame, main.data))
     log.info("%s: figures", experiment)
@@ -165,7 +168,7 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
         "cases": every_case,
         "conclusions": _conclusions(main, statistics, decisions, challengers, checks),
         "files": {name: f"tables/{main.name}_{name}.csv" for name in frames},
-        "summary": _summary(run, tables, statistics, decisions, challengers, checks),
+        "difference_texts": _difference_texts(run, main, challengers),
         "failure_text": failures.failure_sentence(run, failed, main.metric),
         "small": _small_tables(run, tables, statistics, checks),
         "failed": failures.failure_table(run, experiment, failed, main.metric, f"tables/{main.name}_failures.csv"),
@@ -253,7 +256,11 @@ def _conclusions(
         "power": "",
         "stability": sentences.stability_sentence(main, statistics) or "",
         "flips": sentences.ranking_variants_sentence(statistics) or "",
-        "baselines": sentences.baseline_sentence(checks[main.metric], main.metric) or "",
+        "baselines": " ".join(
+            sentences.baseline_sentence(check, metric) or ""
+            for metric, check in checks.items()
+            if metric in MAIN_METRICS or metric == main.metric
+        ),
     }
     if main.metric in decisions:
         whole = over_all_tasks(decisions[main.metric])
@@ -276,27 +283,11 @@ def _conclusions(
     return found
 
 
-def _summary(
-    run: Run,
-    tables: list[Table],
-    statistics: Statistics | None,
-    decisions: dict[str, pd.DataFrame],
-    challengers: pd.DataFrame,
-    checks: dict[str, pd.DataFrame],
-) -> list[tuple[str, str]]:
-    main = tables[0]
-    named = [table for table in tables if table.metric in MAIN_METRICS or table is main]
-    lines: list[tuple[str, str | None]] = [
-        (about(table.metric).title, sentences.leading_sentence(table, decisions.get(table.metric))) for table in named
-    ]
-    lines.append(("Stability", sentences.stability_sentence(main, statistics)))
-    word = "Universal" if main.experiment == "upstream" else "Transfer"
-    if len(challengers):
-        reference = reference_method(run, main.experiment)
-        lines += [(word, text) for text in sentences.difference_sentences(challengers, reference.title, main.metric)]
-    lines += [("Baselines", sentences.baseline_sentence(checks[table.metric], table.metric)) for table in named]
-    lines.append(("Variants", sentences.ranking_variants_sentence(statistics)))
-    return [(label, text) for label, text in lines if text]
+def _difference_texts(run: Run, main: Table, challengers: pd.DataFrame) -> list[str]:
+    reference = reference_method(run, main.experiment)
+    if reference is None or challengers.empty:
+        return []
+    return sentences.difference_sentences(challengers, reference.title, main.metric)
 
 
 def _small_tables(

@@ -21,12 +21,17 @@ from segbench.stats.ranking import ALL_TASKS, nemenyi
 
 
 def critical_difference_plot(run: Run, statistics: Statistics) -> Plot | None:
-    """Return mean ranks over tasks; bars join methods that Nemenyi's test does not distinguish. None when untested."""
+    """Return mean ranks over tasks; bars join methods that Nemenyi's test does not distinguish.
+
+    None when untested, and where even the first and the last of all tasks would be joined: then it can show nothing.
+    """
     table = statistics.friedman
     table = table[table["task"] == ALL_TASKS] if len(table) else table
     if table.empty:
         return None
     first, experiment, metric = table.iloc[0], statistics.experiment, statistics.metric
+    if first.critical_difference >= first.n_methods - 1:
+        return None
     rows = trained_rows(run, experiment)
     p_values = nemenyi(rows, metric=metric, missing_masks=run.record.missing_masks)[experiment, ALL_TASKS]
     styles = method_styles(run.methods + run.self_supervised)
@@ -40,7 +45,7 @@ def critical_difference_plot(run: Run, statistics: Statistics) -> Plot | None:
             f"{run.data_word(experiment)}Mean rank over {first.n_blocks} {experiment} tasks, 1 is best. A bar joins "
             "methods that Nemenyi's test does not distinguish at {100 * run.alpha:g} % (critical difference "
             f"{first.critical_difference:.2f} ranks; Friedman p = {first.p_value:.2g}). Tasks are the blocks; methods "
-            "without a value on every task are left out."
+            "without a value on every task are left out. A mean rank names no better method: the decision rule does."
         )
         return finish(figure, file_stem(f"{experiment}_{metric}_critical_difference"), caption)
 
