@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 
 from segbench.core.errors import Problem, suggestion
 from segbench.core.files import write_text
+from segbench.core.metric_facts import Handling, Rule
 from segbench.core.vocabulary import HANDLED_STATUSES
 from segbench.reporting.csv_text import table_text
-from segbench.stats.missing_masks import Handling
+
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 def parse_missing_masks(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, Handling], list[Problem]]:
@@ -31,12 +34,11 @@ def parse_missing_masks(texts: Sequence[str], metrics: Sequence[str]) -> tuple[d
             problems.append(
                 Problem(f"--missing-masks {text}", repr(status), "a status", suggestion(status, HANDLED_STATUSES))
             )
-        elif number is None and value != "exclude":
-            problems.append(
-                Problem(f"--missing-masks {text}", repr(value), "a number or 'exclude'", "write METRIC.STATUS=VALUE")
-            )
+        elif number is None and value not in RULES:
+            expected = f"a number or {', '.join(map(repr, RULES))}"
+            problems.append(Problem(f"--missing-masks {text}", repr(value), expected, "write METRIC.STATUS=VALUE"))
         else:
-            missing_masks.setdefault(metric, {})[status] = "exclude" if number is None else number
+            missing_masks.setdefault(metric, {})[status] = value if number is None else number
     return missing_masks, problems
 
 

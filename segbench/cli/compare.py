@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="METRIC.STATUS=VALUE",
-        help="what a status counts as: a number or 'exclude'; repeat",
+        help="what a status counts as: a number, 'exclude' or 'diagonal'; repeat",
     )
     parser.add_argument(
         "--lower-is-better", action="append", default=[], metavar="METRIC", help="direction of a metric"

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from segbench.core.errors import Problem, input_error, raise_problems, short
 from segbench.core.files import write_json
+from segbench.core.metric_facts import Rule
 
 FORMAT: Final = 2
 """Version of run.json; it grows when a key is added, removed or means something else."""
@@ -216,8 +217,8 @@ class StatisticsSettings(_Part):
 class RunRecord(_Part):
     """Methods, tasks, jobs, costs and provenance of one finished run.
 
-    `missing_masks` maps a metric to the value (or 'exclude') that a row of each status counts as. `identities` maps a
-    job to the digest of what it was made from; it may be empty. `phases` maps a phase to process seconds.
+    `missing_masks` maps each metric to what a row of each status counts as. `identities` maps a job to the digest of
+    what it was made from; it may be empty. `phases` maps a phase to process seconds.
     """
 
     format: Literal[2] = FORMAT
@@ -233,7 +234,7 @@ class RunRecord(_Part):
     tasks: tuple[ScoredTask, ...] = Field(min_length=1)
     jobs: tuple[JobRecord, ...] = Field(min_length=1)
     identities: dict[str, str] = {}
-    missing_masks: dict[str, dict[str, float | Literal["exclude"]]]
+    missing_masks: dict[str, dict[str, float | Rule]]
     statistics: StatisticsSettings = StatisticsSettings()
     skipped: tuple[SkippedCell, ...]
     audit: Audit

@@ -1,4 +1,4 @@
-"""Words that several packages use: columns and key of the score table, statuses, metric names, default handling."""
+"""Words that several packages use: columns and key of the score table, and statuses."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ SCORE_COLUMNS = (
     "reason",
     "reference_volume_mm3",
     "prediction_volume_mm3",
+    "diagonal_mm",
 )
 STATUSES = (
     "ok",
@@ -37,23 +38,5 @@ STATUSES = (
     "failed",
 )
 HANDLED_STATUSES = ("both_empty", "reference_empty", "prediction_empty", "prediction_missing", "failed")
-METRIC_NAMES = (
-    "dice",
-    "iou",
-    "hd95",
-    "hd95_max",
-    "hd",
-    "assd",
-    "masd",
-    "nsd",
-    "nsd_voxel",
-    "volume_error_ml",
-    "lesion_f1",
-    "lesion_precision",
-    "lesion_recall",
-    "false_positive_volume_ml",
-    "uniseg_dice",
-    "uniseg_hd95",
-    "dodnet_dice",
-    "dodnet_hd95",
-)
+MISSED_STATUSES = ("prediction_empty", "prediction_missing", "failed")
+NEVER_COUNTED = ("not_defined", "skipped")

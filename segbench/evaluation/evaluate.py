@@ -7,6 +7,7 @@ identity is scored without predicting again, so that another metric costs no inf
 from __future__ import annotations
 
 import logging
+import math
 import time
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from segbench.experiment.context import JobContext
 from segbench.experiment.identity import Identity
 from segbench.experiment.result_record import forget_result
 from segbench.metrics import ScoreValue, score_pair
+from segbench.metrics.score import diagonal_mm
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +95,35 @@ def write_unscored(context: JobContext, reason: str) -> dict[str, Any]:
         row
         for task in context.tasks
         for case in context.test_cases(task.name)
-        for row in score_rows.unscored_rows(
-            context, task=task, case=case.case_id, patient=case.patient_id, status="failed", reason=reason
-        )
+        for row in _unscored(context, task, case, status="failed", reason=reason)
     ]
     _write_rows(context, rows)
     return {"predict_seconds": 0.0, "score_seconds": 0.0, "predicted": 0, "scored": 0}
+
+
+def _unscored(context: JobContext, task: Task, case: Case, *, status: str, reason: str) -> list[score_rows.Row]:
+    """Return rows without values, which still state what a missing mask counts as: diagonal and reference volumes."""
+    volumes: dict[str, float] = {}
+    if not task.spacing_is_nominal:
+        try:
+            labels_XYZ = read_label(case, context.config.dataset_cards[task.name])
+            voxel_mm3 = math.prod(case.spacing_mm_xyz)
+            volumes = {
+                structure.name: float(np.isin(labels_XYZ, structure.labels).sum()) * voxel_mm3
+                for structure in task.structures
+            }
+        except InputError as error:  # the reference may be what failed
+            log.warning("%s/%s: no volume of the reference: %s", task.name, case.case_id, error)
+    return score_rows.unscored_rows(
+        context,
+        task=task,
+        case=case.case_id,
+        patient=case.patient_id,
+        status=status,
+        reason=reason,
+        diagonal=None if task.spacing_is_nominal else diagonal_mm(case.shape_xyz, case.spacing_mm_xyz),
+        reference_volumes_mm3=volumes,
+    )
 
 
 class _Scored(NamedTuple):
@@ -128,9 +153,7 @@ class _Evaluation:
         return rows
 
     def _rows(self, task: Task, case: Case) -> list[score_rows.Row]:
-        unscored = partial(
-            score_rows.unscored_rows, self.context, task=task, case=case.case_id, patient=case.patient_id
-        )
+        unscored = partial(_unscored, self.context, task, case)
         made_by = self.predictor.made_by(task, case)
         prediction = self.context.prediction_identity(task, case, made_by)
         scores = self.context.score_identity(task, case, prediction.digest)

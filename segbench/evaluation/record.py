@@ -39,7 +39,7 @@ from segbench.data.presence import expected_count
 from segbench.experiment import jobs, requests
 from segbench.experiment.config import Config, External
 from segbench.experiment.splits import Splits, read_splits
-from segbench.stats.aggregate import DEFAULT_HANDLING
+from segbench.stats.missing_masks import handling_of
 
 CURVE_POINTS = 200
 EXPERIMENTS = ("upstream", "downstream")
@@ -69,9 +69,7 @@ def run_record(config: Config) -> RunRecord:
         self_supervised=tuple(_objective(config, entry.key) for entry in config.upstream.self_supervised),
         tasks=tuple(_tasks(config, splits)),
         jobs=tuple(records),
-        missing_masks={
-            metric: dict(values) for metric, values in {**DEFAULT_HANDLING, **dump["missing_masks"]}.items()
-        },
+        missing_masks={metric: dict(handling_of(metric, config.missing_masks)) for metric in config.metrics},
         statistics=StatisticsSettings(decision_rule=config.statistics.decision_rule),
         identities={job.id: _identities(paths, job) for job in jobs.all_jobs(config)},
         skipped=tuple(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from segbench.core.errors import RunFailed
 from segbench.core.files import write_text
+from segbench.core.metric_facts import METRICS
 from segbench.core.task import Task
 from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
 from segbench.experiment.config import Config
@@ -16,7 +18,6 @@ from segbench.experiment.context import JobContext
 from segbench.experiment.jobs import expected_keys, skipped_cells
 from segbench.experiment.splits import Splits
 from segbench.metrics import ScoreValue
-from segbench.metrics.registry import METRICS
 
 Row = dict[str, str]
 
@@ -35,18 +36,40 @@ def case_rows(context: JobContext, *, task: Task, case: str, patient: str, value
             "reason": value.reason,
             "reference_volume_mm3": _number(value.reference_volume_mm3),
             "prediction_volume_mm3": _number(value.prediction_volume_mm3),
+            "diagonal_mm": _number(value.diagonal_mm),
         }
         for value in values
     ]
 
 
-def unscored_rows(context: JobContext, *, task: Task, case: str, patient: str, status: str, reason: str) -> list[Row]:
-    """Return the rows of a case that has no scores, with the status and reason in every cell."""
-    blank = {"value": "", "reference_volume_mm3": "", "prediction_volume_mm3": ""}
+def unscored_rows(
+    context: JobContext,
+    *,
+    task: Task,
+    case: str,
+    patient: str,
+    status: str,
+    reason: str,
+    diagonal: float | None = None,
+    reference_volumes_mm3: Mapping[str, float] = MappingProxyType({}),
+) -> list[Row]:
+    """Return the rows of a case that has no scores, with the status and reason in every cell.
+
+    Args:
+        context: the job.
+        task: whose structures are missing.
+        case: its name.
+        patient: whose case it is.
+        status: why there is no value.
+        reason: the same in words.
+        diagonal: diagonal of the image in mm, which a missing distance counts as; None where the spacing is nominal.
+        reference_volumes_mm3: structure -> volume of the reference, as far as it is known.
+    """
     return [
         _key(context, task, case, patient)
-        | blank
+        | {"value": "", "prediction_volume_mm3": "", "diagonal_mm": _number(diagonal)}
         | {
+            "reference_volume_mm3": _number(reference_volumes_mm3.get(structure.name)),
             "structure": structure.name,
             "metric": metric,
             "unit_of_value": METRICS[metric].unit,

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from segbench.core.errors import InputError, raise_problems
+from segbench.core.metric_facts import METRICS
 from segbench.core.progress import Progress
 from segbench.core.task import Structure
 from segbench.data.parallel import mapped
@@ -22,7 +23,8 @@ from segbench.evaluation.label_maps import (
     read_label_map,
     without_ignored,
 )
-from segbench.metrics import METRICS, ScoreValue, score_pair
+from segbench.metrics import ScoreValue, score_pair
+from segbench.metrics.score import diagonal_mm
 
 __all__ = ["MEDPY", "Request", "Scored", "pairs", "score_all", "score_case"]
 EXTERNAL = "external"
@@ -94,11 +96,22 @@ def score_case(pair: Pair, request: Request) -> Scored:
     labels = Counter({value for label_map in maps for value in present_labels(label_map.labels_XYZ)})
     notices = Counter({notice for label_map in maps for notice in label_map.notices})
     if pair.prediction is None:
-        missing = {"status": "prediction_missing", "reason": "no prediction file"}
-        rows = [_row(request, pair, item.name, metric, **missing) for item, metric in _cells(request, pair)]
+        rows = [_missing_row(request, pair, maps[0], item, metric) for item, metric in _cells(request, pair)]
     else:
         rows = list(_scored_rows(request, pair, *maps))
     return Scored(tuple(rows), labels, notices)
+
+
+def _missing_row(request: Request, pair: Pair, reference: LabelMap, structure: Structure, metric: str) -> dict:
+    """Return a row without a value, which still states what a missing mask counts as: diagonal and volume."""
+    facts: dict[str, object] = {}
+    if not request.spacing_is_nominal:
+        voxels, spacing = np.isin(reference.labels_XYZ, structure.labels).sum(), reference.spacing_mm_xyz
+        facts["reference_volume_mm3"] = _text(float(voxels * np.prod(spacing)))
+        facts["diagonal_mm"] = _text(diagonal_mm(reference.labels_XYZ.shape, spacing))
+    return _row(
+        request, pair, structure.name, metric, status="prediction_missing", reason="no prediction file", **facts
+    )
 
 
 def _scored_rows(request: Request, pair: Pair, reference: LabelMap, prediction: LabelMap) -> Iterable[dict]:
@@ -146,6 +159,7 @@ def _row(request: Request, pair: Pair, structure: str, metric: str, **cells: obj
         "reason": "",
         "reference_volume_mm3": "",
         "prediction_volume_mm3": "",
+        "diagonal_mm": "",
     } | cells
 
 
@@ -160,6 +174,7 @@ def _value_row(request: Request, pair: Pair, value: ScoreValue) -> dict:
         reason=value.reason,
         reference_volume_mm3=_text(value.reference_volume_mm3),
         prediction_volume_mm3=_text(value.prediction_volume_mm3),
+        diagonal_mm=_text(value.diagonal_mm),
     )
 
 
@@ -201,4 +216,5 @@ def _medpy_row(request: Request, pair: Pair, labels_XYZ, predicted_XYZ, spacing,
         reason="" if status == "ok" else status.replace("_", " "),
         reference_volume_mm3=_text(reference.sum() * voxel),
         prediction_volume_mm3=_text(prediction.sum() * voxel),
+        diagonal_mm="" if request.spacing_is_nominal else _text(diagonal_mm(labels_XYZ.shape, spacing)),
     )

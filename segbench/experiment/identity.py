@@ -30,7 +30,12 @@ PREDICTION = {
     "masks": "segbench/evaluation/predictors/masks.py",
 }
 EXTERNAL = "segbench/evaluation/external_commands.py"
-SCORING = ("segbench/metrics", "segbench/evaluation/rows.py", "segbench/data/readers.py")
+SCORING = (
+    "segbench/metrics",
+    "segbench/core/metric_facts.py",
+    "segbench/evaluation/rows.py",
+    "segbench/data/readers.py",
+)
 TRAINING_CODE_PARTS = ("training code", "model code", "initialisation code")
 """What `allow_mixed_training_code` leaves out of comparisons; code that predicts and scores always counts."""
 NETWORK_KEYS = ("patch_multiple",)

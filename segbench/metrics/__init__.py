@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from segbench.metrics.registry import METRICS
+from segbench.core.metric_facts import METRICS
 
 if TYPE_CHECKING:
     from segbench.metrics.score import ScoreValue, score_pair

@@ -48,5 +48,11 @@ OF_ANY_MASKS: dict[str, Callable[[MaskPair], float | None]] = {
     "lesion_precision": lambda pair: pair.detection.precision,
     "lesion_recall": lambda pair: pair.detection.recall,
     "false_positive_volume_ml": lambda pair: pair.detection.false_positive_voxels * pair.voxel_mm3 / 1000,
+    "autopet_false_positive_volume_ml": lambda pair: (
+        pair.autopet_detection.false_positive_voxels * pair.voxel_mm3 / 1000
+    ),
+    "autopet_false_negative_volume_ml": lambda pair: (
+        pair.autopet_detection.false_negative_voxels * pair.voxel_mm3 / 1000
+    ),
 }
 """Metrics that have a meaning for empty masks as well; None where a fraction has nothing to be a fraction of."""

@@ -1,4 +1,7 @@
-"""Lesion-wise detection: connected components that share at least one voxel with the other mask are found."""
+"""Lesion-wise detection: connected components that share at least one voxel with the other mask are found.
+
+The connectivity is 26, or 18 as in the evaluation of the autoPET challenge.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,19 @@ import numpy as np
 from segbench.metrics.crop import PLANES_AT_ONCE
 
 CONNECTIVITY = 26
+AUTOPET_CONNECTIVITY = 18
 
 
 @dataclass(frozen=True)
 class Detection:
-    """Component counts, and the voxels of the predicted components that share none with the reference."""
+    """Component counts, and the voxels of the components that share none with the other mask."""
 
     reference_count: int
     reference_found: int
     prediction_count: int
     prediction_true: int
     false_positive_voxels: int
+    false_negative_voxels: int
 
     @property
     def recall(self) -> float | None:
@@ -41,23 +46,24 @@ class Detection:
         return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def detect(reference_XYZ: np.ndarray, prediction_XYZ: np.ndarray) -> Detection:
+def detect(reference_XYZ: np.ndarray, prediction_XYZ: np.ndarray, connectivity: int = CONNECTIVITY) -> Detection:
     """Return the detection counts of two boolean masks of the same shape, either of which may be empty."""
-    reference_sizes, reference_hit = _components(reference_XYZ, prediction_XYZ)
-    prediction_sizes, prediction_hit = _components(prediction_XYZ, reference_XYZ)
+    reference_sizes, reference_hit = _components(reference_XYZ, prediction_XYZ, connectivity)
+    prediction_sizes, prediction_hit = _components(prediction_XYZ, reference_XYZ, connectivity)
     return Detection(
         reference_count=len(reference_sizes),
         reference_found=int(reference_hit.sum()),
         prediction_count=len(prediction_sizes),
         prediction_true=int(prediction_hit.sum()),
         false_positive_voxels=int(prediction_sizes[~prediction_hit].sum()),
+        false_negative_voxels=int(reference_sizes[~reference_hit].sum()),
     )
 
 
-def _components(mask_XYZ: np.ndarray, other_XYZ: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _components(mask_XYZ: np.ndarray, other_XYZ: np.ndarray, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
     """Return per component its voxel count and whether it shares a voxel with the other mask."""
     labels, count = cc3d.connected_components(
-        mask_XYZ.view(np.uint8), connectivity=CONNECTIVITY, binary_image=True, return_N=True
+        mask_XYZ.view(np.uint8), connectivity=connectivity, binary_image=True, return_N=True
     )
     sizes, shared = np.zeros((2, count + 1), dtype=np.int64)
     for first in range(0, len(labels), PLANES_AT_ONCE):  # counting widens what it counts to 64 bits

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from segbench.metrics.lesions import Detection, detect
+from segbench.metrics.lesions import AUTOPET_CONNECTIVITY, Detection, detect
 from segbench.metrics.surface import Surface, corner_surface, distances, voxel_surface
 
 UNIT_SPACING = (1.0, 1.0, 1.0)
@@ -66,8 +66,13 @@ class MaskPair:
 
     @cached_property
     def detection(self) -> Detection:
-        """Lesion-wise counts."""
+        """Lesion-wise counts of 26-connected components."""
         return detect(self.reference_XYZ, self.prediction_XYZ)
+
+    @cached_property
+    def autopet_detection(self) -> Detection:
+        """Lesion-wise counts of 18-connected components."""
+        return detect(self.reference_XYZ, self.prediction_XYZ, AUTOPET_CONNECTIVITY)
 
     @cached_property
     def distances_mm(self) -> Directed:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from segbench.core.errors import input_error, suggestion
+from segbench.core.metric_facts import METRICS, Metric
 from segbench.core.task import Structure
 from segbench.metrics.crop import structure_masks
 from segbench.metrics.formulas import OF_ANY_MASKS, OF_TWO_MASKS
 from segbench.metrics.pair import MaskPair, Spacing
-from segbench.metrics.registry import METRICS, Metric
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ScoreValue:
 
     `value` is None where the definition gives no number. `status` says what the masks are, so that a value may stand
     beside an empty mask (Dice is 0 there), or that the metric is `not_defined` for this structure, with the reason.
-    Volumes are None where the spacing is nominal.
+    Volumes and `diagonal_mm`, the diagonal of the whole image, are None where the spacing is nominal.
     """
 
     structure: str
@@ -33,6 +33,7 @@ class ScoreValue:
     reason: str
     reference_volume_mm3: float | None
     prediction_volume_mm3: float | None
+    diagonal_mm: float | None
 
 
 def score_pair(
@@ -45,7 +46,7 @@ def score_pair(
     spacing_is_nominal: bool = False,
     threads: int = 1,
 ) -> list[ScoreValue]:
-    """Return one value per structure and metric, in the order given; without `metrics` all of the registry.
+    """Return one value per structure and metric, in the order given; without `metrics` all that there are.
 
     Both label maps are whole numbers of one shape, on the same grid. A structure may be empty in either or both. Only
     what the metrics need is computed. `threads` is used for distances.
@@ -56,11 +57,12 @@ def score_pair(
     names = _checked_metrics(metrics)
     _check_structures(structures)
     _check_label_maps(reference_XYZ, prediction_XYZ)
+    diagonal = None if spacing_is_nominal else diagonal_mm(reference_XYZ.shape, spacing)
     values = []
     for structure, *masks in structure_masks((reference_XYZ, prediction_XYZ), structures):
         tolerance = None if math.isnan(structure.tolerance_mm) else structure.tolerance_mm
         pair = MaskPair(*masks, spacing_mm_xyz=spacing, tolerance_mm=tolerance, threads=threads)
-        values += [_score(pair, structure, name, spacing_is_nominal) for name in names]
+        values += [_score(pair, structure, name, diagonal) for name in names]
     return values
 
 
@@ -75,8 +77,13 @@ def not_defined_reason(metric: Metric, structure: Structure, *, spacing_is_nomin
     return ""
 
 
-def _score(pair: MaskPair, structure: Structure, name: str, spacing_is_nominal: bool) -> ScoreValue:
-    metric, status = METRICS[name], pair.status
+def diagonal_mm(shape_xyz: Sequence[int], spacing_mm_xyz: Sequence[float]) -> float:
+    """Return the diagonal of an image in mm, its voxels included; no distance inside it is larger."""
+    return math.hypot(*(count * size for count, size in zip(shape_xyz, spacing_mm_xyz, strict=True)))
+
+
+def _score(pair: MaskPair, structure: Structure, name: str, diagonal: float | None) -> ScoreValue:
+    metric, status, spacing_is_nominal = METRICS[name], pair.status, diagonal is None
     reason = not_defined_reason(metric, structure, spacing_is_nominal=spacing_is_nominal)
     value = None
     if reason:
@@ -99,6 +106,7 @@ def _score(pair: MaskPair, structure: Structure, name: str, spacing_is_nominal: 
             f"{side}_volume_mm3": None if voxels is None else voxels * pair.voxel_mm3
             for side, voxels in zip(("reference", "prediction"), volumes, strict=True)
         },
+        diagonal_mm=diagonal,
     )
 
 

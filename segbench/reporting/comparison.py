@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from segbench.core.cards import dataset_cards, model_cards
+from segbench.core.metric_facts import Handling
 from segbench.core.run_record import Method, RunRecord, ScoredStructure, ScoredTask, StatisticsSettings
 from segbench.reporting.csv_text import short_name
 from segbench.reporting.run import Run
 from segbench.stats.methods import first_protocol, method_labels
-from segbench.stats.missing_masks import Handling, handling_of
+from segbench.stats.missing_masks import handling_of
 
 NOT_IN_A_TABLE = (
     "Made from a table of scores: training cost, training curves, pre-trained weights, the leak audit and the numbers "

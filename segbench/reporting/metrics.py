@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from segbench.metrics.registry import METRICS, Metric
-from segbench.stats.missing_masks import lower_is_better
+import math
+
+from segbench.core.metric_facts import METRICS, Metric
+from segbench.stats.missing_masks import handling_of, lower_is_better
 
 
 def about(metric: str) -> Metric:
@@ -14,5 +16,15 @@ def about(metric: str) -> Metric:
     """
     if metric in METRICS:
         return METRICS[metric]
-    better = "lower" if lower_is_better(metric) else "higher"
-    return Metric("", metric, better, "as given in the table of scores")
+    return Metric(
+        title=metric,
+        unit="",
+        better="lower" if lower_is_better(metric) else "higher",
+        highest=math.inf,
+        definition="as given in the table of scores",
+        empty={},
+        handling=handling_of(metric, None),
+        needs_spacing=False,
+        needs_tolerance=False,
+        lesion_only=False,
+    )

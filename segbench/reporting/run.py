@@ -12,6 +12,7 @@ from segbench.core.errors import Problem, input_error, raise_problems
 from segbench.core.files import sha256_of
 from segbench.core.run_record import JobRecord, Method, RunRecord, ScoredTask, read_run_record
 from segbench.stats.aggregate import cells, read_scores
+from segbench.stats.methods import check_complete
 
 __all__ = ["ALPHA", "Method", "MethodKey", "Run"]
 
@@ -136,6 +137,18 @@ def _same_run(folder: Path, record: RunRecord, rows: pd.DataFrame) -> None:
             *_strangers("rows of the task", seen_tasks - tasks, "tasks of run.json only"),
             *_strangers("no row of the task", tasks - seen_tasks, "rows of every task of run.json"),
         ]
+    )
+    check_complete(rows, where=str(folder / "scores.csv"))
+    tested = rows.groupby(["experiment", "task"])[["fold", "case"]].apply(lambda part: len(part.drop_duplicates()))
+    raise_problems(
+        Problem(
+            f"{folder / 'scores.csv'}: {task.experiment}/{task.name}",
+            f"{tested[task.experiment, task.name]} test cases",
+            f"{task.n_test}, as run.json says",
+            "restore the file, or run `segbench gather` again",
+        )
+        for task in record.tasks
+        if tested[task.experiment, task.name] != task.n_test
     )
     digest = sha256_of(folder / "scores.csv")
     if digest != record.scores_sha256:

@@ -17,7 +17,6 @@ from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.coverage import measured_coverage
 from segbench.stats.intervals import PatientSums, Scale, SeedSpread, interval, mean_draws, seed_spread, with_seeds
 from segbench.stats.missing_masks import (
-    DEFAULT_HANDLING,
     Handling,
     apply_handling,
     handling_of,
@@ -29,7 +28,6 @@ from segbench.stats.scores import read_scores, validate_rows
 
 __all__ = [
     "CELL",
-    "DEFAULT_HANDLING",
     "SCORE_COLUMNS",
     "apply_handling",
     "cells",
@@ -61,11 +59,11 @@ def cells(
     holds if no patient is ever missed unless a miss was seen); sd between patients; n_scored, n_expected, n_failed,
     n_skipped (rows: case x structure x seed); n_patients, n_cases, n_structures, n_seeds; patient_low, patient_high
     (without the spread of seeds); seed_means (dict), seed_noise; coverage_low, coverage_high (measured coverage of the
-    interval with that many patients). Units are the metric's. A cell without a counted row has NaN figures, one
+    interval with that many patients). Units are the metric's. A cell without a counted row has NaN values, one
     patient no interval. Raises `InputError` when a task mixes protocols.
     """
     chosen = apply_handling(_of_metric(rows, metric), missing_masks)
-    scale = scale_of(metric, missing_masks)
+    scale = scale_of(metric, missing_masks, chosen)
     records = [
         {**dict(zip(CELL, key, strict=True)), "metric": metric, "protocol": part["protocol"].iloc[0]}
         | _figures(part[part["counted"]], scale, confidence, resamples, _rng(seed, key, metric))
@@ -150,7 +148,7 @@ def _rng(seed: int, key: tuple[str, ...], metric: str) -> np.random.Generator:
 
 def patient_sums(counted: pd.DataFrame, scale: Scale) -> PatientSums:
     """Return hits and misses per patient and structure of rows that count; patients and structures are sorted."""
-    missed = pd.Series(False, index=counted.index) if scale.worst is None else counted["scored"] == scale.worst
+    missed = pd.Series(False, index=counted.index) if scale.worst is None else counted["missed"]
     keys = [counted["patient"], counted["structure"]]
 
     def table(values: pd.Series) -> np.ndarray:

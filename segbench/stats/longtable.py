@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from segbench.core.errors import Problem, raise_problems, suggestion
-from segbench.core.vocabulary import METRIC_NAMES, SCORE_COLUMNS
+from segbench.core.metric_facts import METRIC_NAMES
+from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.methods import check_complete
 from segbench.stats.missing_masks import declare_metric, known_metrics
 from segbench.stats.scores import NUMBER_COLUMNS, read_csv_text, validate_rows

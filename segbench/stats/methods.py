@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from segbench.core.errors import Problem, raise_problems
-from segbench.stats.missing_masks import NEVER_COUNTED, Handling, apply_handling
+from segbench.core.vocabulary import NEVER_COUNTED
+from segbench.stats.missing_masks import Handling, apply_handling
 
 PLAIN_INITIALISATIONS = ("", "random", "none")
 CASE_KEYS = ["task", "patient", "case", "structure"]

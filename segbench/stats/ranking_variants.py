@@ -29,8 +29,9 @@ def handling_variants(metric: str, missing_masks: Mapping[str, Handling] | None)
     excluded = dict.fromkeys(HANDLED_STATUSES, "exclude")
     variants: dict[str, Handling] = {"as stated": stated, "empty and missing excluded": excluded}
     variants["missing and failed excluded"] = {**stated, "prediction_missing": "exclude", "failed": "exclude"}
-    numbers = [value for value in stated.values() if value != "exclude"]
-    if numbers:
+    if "diagonal" in stated.values():
+        variants["every empty mask counts as missed"] = dict.fromkeys(HANDLED_STATUSES, "diagonal")
+    elif numbers := [value for value in stated.values() if not isinstance(value, str)]:
         worst = max(numbers) if lower_is_better(metric) else min(numbers)
         variants["every empty mask counts as missed"] = dict.fromkeys(HANDLED_STATUSES, worst)
     return variants

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from segbench.core.errors import Problem
-from segbench.core.vocabulary import HANDLED_STATUSES, METRIC_NAMES
+from segbench.core.metric_facts import METRIC_NAMES, METRICS
+from segbench.core.vocabulary import HANDLED_STATUSES
 from segbench.experiment.config.section import Check, Distinct, Section, Text, problem_of_value, unknown_names
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ def _one_problem(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     try:
         return handler(value)
     except ValidationError as error:
-        raise problem_of_value(repr(value), "a finite number or 'exclude'", "write one of them") from error
+        raise problem_of_value(repr(value), "a finite number, 'exclude' or 'diagonal'", "write one of them") from error
 
 
-Handling = Annotated[float | Literal["exclude"], WrapValidator(_one_problem)]
-"""What a case without a score counts as: a number in the unit of the metric, or `exclude`."""
+Handling = Annotated[float | Literal["exclude", "diagonal"], WrapValidator(_one_problem)]
+"""What a row of a status counts as: a number in the unit of the metric, `exclude`, or the `diagonal` of its image."""
 MissingMasks = Annotated[
     dict[str, dict[str, Handling]],
     Field(
@@ -41,7 +42,9 @@ MissingMasks = Annotated[
             "additionalProperties": {
                 "type": "object",
                 "propertyNames": {"enum": list(HANDLED_STATUSES)},
-                "additionalProperties": {"anyOf": [{"type": "number"}, {"const": "exclude", "type": "string"}]},
+                "additionalProperties": {
+                    "anyOf": [{"type": "number"}, {"enum": ["exclude", "diagonal"], "type": "string"}]
+                },
             },
         }
     ),
@@ -61,6 +64,9 @@ def _missing_masks(config: Config) -> Iterator[Problem]:
     yield from unknown_names("missing_masks", config.missing_masks, METRIC_NAMES, "a metric")
     for name, handling in config.missing_masks.items():
         yield from unknown_names(f"missing_masks.{name}", handling, HANDLED_STATUSES, "a status")
+        if "diagonal" in handling.values() and name in METRICS and METRICS[name].unit != "mm":
+            fix = "write a number in its unit, or exclude"
+            yield Problem(f"missing_masks.{name}", "'diagonal'", "a metric in mm for a diagonal in mm", fix)
 
 
 CHECKS = (

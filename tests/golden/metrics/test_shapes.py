@@ -159,6 +159,21 @@ def test_lesions_are_counted_one_by_one():
     assert found["false_positive_volume_ml"].value == pytest.approx(8 * 8 / 1000)
 
 
+def test_volumes_of_autopet_count_18_connected_components():
+    """Two voxels that share only a corner are one component of 26 and two of 18: each has 8 mm3.
+
+    The prediction finds one of them and invents one more voxel that touches the found one by a corner.
+    """
+    reference, prediction = blank(), blank()
+    reference[3, 3, 3] = reference[4, 4, 4] = 1
+    prediction[3, 3, 3] = prediction[2, 2, 2] = 1
+    found = scores(reference, prediction, lesion=True)
+    assert found["false_positive_volume_ml"].value == 0
+    assert found["autopet_false_positive_volume_ml"].value == pytest.approx(0.008)
+    assert found["autopet_false_negative_volume_ml"].value == pytest.approx(0.008)
+    assert scores(blank(), prediction, lesion=True)["autopet_false_negative_volume_ml"].value == 0
+
+
 def test_a_case_without_lesion_keeps_its_false_positive_volume():
     found = scores(blank(), box((2, 4), (2, 4), (2, 4)), lesion=True)
     assert found["false_positive_volume_ml"].value == pytest.approx(0.064)

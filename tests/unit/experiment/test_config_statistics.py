@@ -14,11 +14,12 @@ from tests.unit.experiment.configs import changed, demo, lines, only
         ("metrics", [], "metrics"),
         ("missing_masks", {"dise": {}}, "did you mean 'dice'?"),
         ("missing_masks", {"dice": {"both_emty": 1}}, "did you mean 'both_empty'?"),
-        ("missing_masks", {"dice": {"both_empty": "drop"}}, "expected a finite number or 'exclude'"),
-        ("missing_masks", {"dice": {"both_empty": float("nan")}}, "expected a finite number or 'exclude'"),
+        ("missing_masks", {"dice": {"both_empty": "drop"}}, "expected a finite number, 'exclude' or 'diagonal'"),
+        ("missing_masks", {"dice": {"both_empty": float("nan")}}, "expected a finite number, 'exclude' or 'diagonal'"),
         ("statistics", {"decision_rule": "votes"}, "statistics.decision_rule"),
         ("statistics", {"decision_rules": "mean"}, "did you mean 'decision_rule'?"),
         ("policies", {}, "policies: found an unknown key"),
+        ("missing_masks", {"dice": {"failed": "diagonal"}}, "missing_masks.dice: found 'diagonal'"),
     ],
 )
 def test_what_is_not_measured_is_refused(key, value, message):

@@ -1,15 +1,17 @@
 """`score_pair`: inputs of any layout, many structures, statuses, and problems in words."""
 
+import math
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from segbench.core.errors import InputError
 from segbench.core.task import Structure
-from segbench.core.vocabulary import METRIC_NAMES, STATUSES
+from segbench.core.vocabulary import STATUSES
 from segbench.metrics import METRICS, score_pair
 
 SPACING = (0.7, 1.0, 2.5)
@@ -50,7 +52,9 @@ def test_memory_layout_and_integer_type_do_not_matter():
 def test_a_structure_scores_alone_as_among_others_and_in_a_wider_volume():
     alone = score_pair(label_map(0), label_map(1), SPACING, STRUCTURES[:1])
     wide = score_pair(np.pad(label_map(0), 5), np.pad(label_map(1), 5), SPACING, STRUCTURES)
-    assert alone == wide[: len(METRICS)]
+    assert alone == [replace(item, diagonal_mm=alone[0].diagonal_mm) for item in wide[: len(METRICS)]]
+    shape_xyz = np.add(label_map(0).shape, 10)
+    assert wide[0].diagonal_mm == pytest.approx(math.hypot(*np.multiply(shape_xyz, SPACING)))
 
 
 def test_lesion_metrics_and_tolerance_are_refused_with_a_reason():
@@ -63,6 +67,8 @@ def test_lesion_metrics_and_tolerance_are_refused_with_a_reason():
         "lesion_precision",
         "lesion_recall",
         "false_positive_volume_ml",
+        "autopet_false_positive_volume_ml",
+        "autopet_false_negative_volume_ml",
     }
     assert "tolerance" in reasons["nsd"]
     assert "lesion" in reasons["lesion_f1"]
@@ -112,7 +118,6 @@ def test_problems_are_named(change, words):
     assert words in str(error.value)
 
 
-def test_the_registry_names_the_metrics_of_the_score_table_and_is_light():
-    assert tuple(METRICS) == METRIC_NAMES
-    code = "import sys, segbench.metrics.registry; sys.exit('numpy' in sys.modules)"
+def test_the_facts_are_light():
+    code = "import sys, segbench.core.metric_facts; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -96,8 +96,8 @@ METRICS = {"dice": "1", "hd95": "mm", "hd95_max": "mm"}
 MISSED = ("reference_empty", "prediction_empty", "prediction_missing", "failed")
 MISSING_MASKS = {
     "dice": {"both_empty": 1, **dict.fromkeys(MISSED, 0)},
-    "hd95": {"both_empty": 0, **dict.fromkeys(MISSED, 200)},
-    "hd95_max": {"both_empty": 0, **dict.fromkeys(MISSED, 200)},
+    "hd95": {"both_empty": 0, **dict.fromkeys(MISSED, "diagonal")},
+    "hd95_max": {"both_empty": 0, **dict.fromkeys(MISSED, "diagonal")},
 }
 
 
@@ -177,12 +177,19 @@ def _rows(experiment, method, task, seed, cases, rng):
                             scope,
                             cell,
                             why,
-                            "" if status in ("failed", "skipped") else "1000",
-                            "" if status != "ok" else "900",
+                            _volume(status, "reference", "1000"),
+                            _volume(status, "prediction", "900"),
+                            "" if nominal else "400",
                         ),
                         strict=True,
                     )
                 )
+
+
+def _volume(status: str, side: str, volume: str) -> str:
+    if status in ("both_empty", f"{side}_empty"):
+        return "0"
+    return "" if status in ("failed", "skipped", "prediction_missing") else volume
 
 
 def _status(model, lesion, state, quality, case, rng):

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from segbench.core.errors import InputError
-from segbench.core.vocabulary import METRIC_NAMES
+from segbench.core.metric_facts import METRIC_NAMES
 from segbench.stats.aggregate import apply_handling, cells, handling_text, mean_over_tasks, structure_cells
-from segbench.stats.missing_masks import DEFAULT_HANDLING, lower_is_better, scale_of
+from segbench.stats.missing_masks import lower_is_better, scale_of
 
 from .score_tables import by_case, methods, table
 
@@ -36,7 +36,7 @@ def test_a_missed_structure_counts_and_is_counted():
     assert (found["n_scored"], found["n_expected"], found["n_failed"]) == (4, 4, 1)
 
 
-def test_policy_is_applied_at_aggregation_only():
+def test_handling_is_applied_at_aggregation_only():
     rows = table(*by_case([0.9, None]), {"case": "c02", "value": np.nan, "status": "both_empty"})
     assert cell(rows)["mean"] == pytest.approx((0.9 + 0 + 1) / 3)
     excluded = {"dice": {"both_empty": "exclude", "prediction_missing": "exclude"}}
@@ -53,18 +53,60 @@ def test_distance_penalty_and_published_sentinels():
     assert scored.to_dict() == {"hd95": 300.0, "uniseg_hd95": 998.0, "dodnet_hd95": 373.12866}
 
 
-def test_a_status_without_policy_keeps_the_rows_value():
+def test_a_missing_distance_is_the_diagonal_of_its_own_image():
+    rows = table(
+        {"metric": "hd95", "value": 350.0},
+        {"metric": "hd95", "case": "d", "value": np.nan, "status": "failed", "diagonal_mm": 500.0},
+        {"metric": "hd95", "case": "e", "value": np.nan, "status": "failed", "diagonal_mm": np.nan},
+        {"metric": "hd95", "case": "e", "value": 7.0, "model": "b", "diagonal_mm": 450.0},
+    )
+    assert apply_handling(rows)["scored"].tolist() == [350, 500, 450, 7]
+    with pytest.raises(InputError, match="diagonal_mm"):
+        apply_handling(rows.iloc[:3])
+
+
+def test_a_penalty_below_a_measured_distance_is_refused_once_it_is_used():
+    rows = table(
+        {"metric": "hd95", "value": 350.0}, {"metric": "hd95", "case": "d", "value": np.nan, "status": "failed"}
+    )
+    with pytest.raises(InputError, match="300 mm, and a measured distance of 350 mm"):
+        apply_handling(rows, {"hd95": {"failed": 300}})
+    assert apply_handling(rows, {"hd95": {"failed": 400}})["scored"].tolist() == [350, 400]
+    assert apply_handling(rows.iloc[:1], {"hd95": {"failed": 300}})["scored"].tolist() == [350]
+
+
+def test_a_failed_volume_error_is_the_whole_reference():
+    """A failed case of 3,000 mm3 counts as 3 ml, as an empty mask would; its volume is read off another method."""
+    rows = table(
+        {"value": np.nan, "status": "failed", "reference_volume_mm3": np.nan},
+        {"value": 0.5, "model": "b", "reference_volume_mm3": 3000.0},
+        metric="volume_error_ml",
+    )
+    assert apply_handling(rows)["scored"].tolist() == [3, 0.5]
+    assert apply_handling(rows)["counted"].all()
+
+
+def test_a_failed_false_positive_volume_leaves_its_cell_without_a_value():
+    """No number is right for it, and a mean over the other cases would count fewer of them."""
+    rows = table({"value": 0.5}, {"case": "d", "value": np.nan, "status": "failed"}, metric="false_positive_volume_ml")
+    found = cell(rows, metric="false_positive_volume_ml")
+    assert np.isnan(found["mean"])
+    assert (found["n_scored"], found["n_expected"], found["n_failed"]) == (0, 2, 1)
+    stated = cell(rows, metric="false_positive_volume_ml", missing_masks={"false_positive_volume_ml": {"failed": 9}})
+    assert stated["mean"] == pytest.approx(4.75)
+
+
+def test_an_empty_mask_has_its_own_volume():
     rows = table({"metric": "volume_error_ml", "value": 12.5, "status": "prediction_empty"})
     assert apply_handling(rows)["scored"].tolist() == [12.5]
     skipped = table({"value": np.nan, "status": "skipped"})
     assert apply_handling(skipped)["scored"].isna().all()
 
 
-def test_every_metric_has_a_direction_and_a_printable_policy():
+def test_every_metric_has_a_direction_and_a_printable_handling():
     for name in METRIC_NAMES:
         assert isinstance(lower_is_better(name), bool)
         assert handling_text(name, None).startswith(f"{name}: ")
-    assert set(DEFAULT_HANDLING) <= set(METRIC_NAMES)
     assert "prediction missing counts as 0" in handling_text("dice", None)
     assert "both empty excluded" in handling_text("dice", {"dice": {"both_empty": "exclude"}})
     with pytest.raises(InputError, match="unknown direction"):
@@ -72,8 +114,11 @@ def test_every_metric_has_a_direction_and_a_printable_policy():
 
 
 def test_a_miss_of_a_distance_is_its_largest_penalty():
-    assert scale_of("hd95", None).worst == 300
-    assert scale_of("hd95", {"hd95": {"failed": 500}}).worst == 500
+    assert scale_of("hd95").worst is None
+    rows = table({"metric": "hd95", "diagonal_mm": 200.0}, {"metric": "hd95", "case": "d", "diagonal_mm": 400.0})
+    assert scale_of("hd95", None, rows).worst == 300
+    numbers = dict.fromkeys(("prediction_empty", "prediction_missing"), 300) | {"failed": 500}
+    assert scale_of("hd95", {"hd95": numbers}).worst == 500
     assert scale_of("dice", None).worst == 0
     excluded = dict.fromkeys(("prediction_empty", "prediction_missing", "failed"), "exclude")
     assert scale_of("hd95", {"hd95": excluded}).worst is None

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from segbench.core.vocabulary import HANDLED_STATUSES
 from segbench.stats.aggregate import cells, mean_over_tasks
 from segbench.stats.methods import undefined_tasks
 from segbench.stats.ranking_variants import (
@@ -88,14 +89,16 @@ def test_methods_that_skip_a_task_take_no_part():
     assert set(ranking_variants(rows, metrics=["dice"])["method"]) == {"a", "b"}
 
 
-def test_policy_variants_start_from_the_stated_one():
+def test_variants_of_the_handling_start_from_the_stated_one():
     variants = handling_variants("hd95", {"hd95": {"failed": 500.0}})
     assert variants["as stated"]["failed"] == 500
     assert set(variants["empty and missing excluded"].values()) == {"exclude"}
-    assert set(variants["every empty mask counts as missed"].values()) == {500.0}
+    assert set(variants["every empty mask counts as missed"].values()) == {"diagonal"}
+    numbers = dict.fromkeys(HANDLED_STATUSES, 400.0) | {"failed": 500.0}
+    assert set(handling_variants("hd95", {"hd95": numbers})["every empty mask counts as missed"].values()) == {500.0}
 
 
-def test_sensitivity_shows_rank_and_counts_per_policy():
+def test_sensitivity_shows_rank_and_counts_per_handling():
     rows = methods({"a": [0.95, 0.95, None], "b": [0.9, 0.9, 0.9]})
     found = handling_sensitivity(rows, metric="dice").set_index(["handling", "method"])
     assert found.loc[("as stated", "a"), ["rank", "n_scored", "n_expected"]].tolist() == [2, 3, 3]
