@@ -37,7 +37,7 @@ class Design:
     """A population: `draw(rng, patients)` returns values (patients, structures); `truth` is the cell's true mean."""
 
     name: str
-    miss_share: float
+    missed_fraction: float
     truth: float
     draw: Draw
     scale: Scale = DICE
@@ -48,48 +48,48 @@ def _beta(mean: float, sd: float) -> stats.rv_continuous:
     return stats.beta(mean * total, (1 - mean) * total)
 
 
-def one_structure(name: str, mean: float, *, sd: float, misses: float) -> Design:
-    """Return a bounded Dice design: a Beta distribution of the hits, and zeros with probability `misses`."""
+def one_structure(name: str, mean: float, *, sd: float, missed: float) -> Design:
+    """Return a bounded Dice design: a Beta distribution of the hits, and zeros with the probability `missed`."""
     hits = _beta(mean, sd)
 
     def draw(rng: np.random.Generator, patients: int) -> np.ndarray:
-        return hits.rvs((patients, 1), random_state=rng) * (rng.random((patients, 1)) >= misses)
+        return hits.rvs((patients, 1), random_state=rng) * (rng.random((patients, 1)) >= missed)
 
-    return Design(name, misses, (1 - misses) * mean, draw)
+    return Design(name, missed, (1 - missed) * mean, draw)
 
 
-def organ_and_tumour(misses: float) -> Design:
+def organ_and_tumour(missed: float) -> Design:
     """Return two structures whose hits depend on the patient (correlation about 0.5); only the tumour is missed."""
     organ, tumour = _beta(0.95, 0.03), _beta(0.65, 0.2)
 
     def draw(rng: np.random.Generator, patients: int) -> np.ndarray:
         level = stats.norm.cdf(0.7 * rng.normal(size=(patients, 1)) + np.sqrt(0.51) * rng.normal(size=(patients, 2)))
-        hit = rng.random(patients) >= misses
+        hit = rng.random(patients) >= missed
         return np.stack([organ.ppf(level[:, 0]), tumour.ppf(level[:, 1]) * hit], axis=1)
 
-    return Design("organ and tumour, tumour missed", misses, (0.95 + 0.65 * (1 - misses)) / 2, draw)
+    return Design("organ and tumour, tumour missed", missed, (0.95 + 0.65 * (1 - missed)) / 2, draw)
 
 
-def thirteen_organs(misses: float) -> Design:
-    """Return thirteen organs (0.70 to 0.95, patient effect sd 0.02, residual sd 0.02); a miss takes the whole case."""
+def thirteen_organs(missed: float) -> Design:
+    """Return thirteen organs (0.70 to 0.95, patient effect sd 0.02, residual sd 0.02); all or none missed."""
     levels_K = np.linspace(0.70, 0.95, 13)
 
     def draw(rng: np.random.Generator, patients: int) -> np.ndarray:
         noise_PK = 0.02 * rng.uniform(-1.7, 1.7, (patients, 1)) + 0.02 * rng.uniform(-0.8, 0.8, (patients, 13))
-        return (levels_K + noise_PK) * (rng.random((patients, 1)) >= misses)
+        return (levels_K + noise_PK) * (rng.random((patients, 1)) >= missed)
 
-    return Design("thirteen organs, whole case missed", misses, (1 - misses) * levels_K.mean(), draw)
+    return Design("thirteen organs, whole case missed", missed, (1 - missed) * levels_K.mean(), draw)
 
 
-def distance(misses: float) -> Design:
-    """Return a log-normal HD95 (median 4.5 mm, log sd 0.8) with misses counted as 300 mm."""
+def distance(missed: float) -> Design:
+    """Return a log-normal HD95 (median 4.5 mm, log sd 0.8); a missed structure counts as 300 mm."""
 
     def draw(rng: np.random.Generator, patients: int) -> np.ndarray:
         hits = rng.lognormal(1.5, 0.8, (patients, 1))
-        return np.where(rng.random((patients, 1)) < misses, 300.0, hits)
+        return np.where(rng.random((patients, 1)) < missed, 300.0, hits)
 
     return Design(
-        "HD95 log-normal, penalty 300 mm", misses, (1 - misses) * np.exp(1.5 + 0.32) + misses * 300, draw, HD95
+        "HD95 log-normal, penalty 300 mm", missed, (1 - missed) * np.exp(1.5 + 0.32) + missed * 300, draw, HD95
     )
 
 
@@ -101,12 +101,12 @@ def designs() -> Iterator[Design]:
         ("tumour 0.70 sd 0.20", 0.70, 0.20),
         ("hard 0.50 sd 0.28", 0.50, 0.28),
     ):
-        for misses in (0.0, 0.05, 0.1, 0.2):
-            yield one_structure(name, mean, sd=sd, misses=misses)
-    for misses in (0.0, 0.1):
-        yield organ_and_tumour(misses)
-        yield thirteen_organs(misses)
-        yield distance(misses)
+        for missed in (0.0, 0.05, 0.1, 0.2):
+            yield one_structure(name, mean, sd=sd, missed=missed)
+    for missed in (0.0, 0.1):
+        yield organ_and_tumour(missed)
+        yield thirteen_organs(missed)
+        yield distance(missed)
 
 
 def percentile(values_PK: np.ndarray, rng: np.random.Generator, resamples: int) -> tuple[float, float]:
@@ -133,7 +133,7 @@ def measure(
         limits["segbench"].append(interval(mean_draws(sums, design.scale, rng=rng, resamples=resamples)))
         limits["percentile"].append(percentile(values_PK, rng, resamples))
         limits["student"].append(student(values_PK))
-    key = {"design": design.name, "n": patients, "miss_share": design.miss_share}
+    key = {"design": design.name, "n": patients, "missed_fraction": design.missed_fraction}
     return [key | {"method": method} | summary(np.array(found), design.truth) for method, found in limits.items()]
 
 
@@ -183,16 +183,16 @@ def measure_seeds(patients: int, *, seed_sd: float, repeats: int, rng: np.random
     key = {
         "design": f"{seeds} seeds, seed sd {seed_sd}",
         "n": patients,
-        "miss_share": 0.0,
+        "missed_fraction": 0.0,
         "method": "segbench with seeds",
     }
     return key | summary(np.array(found), 0.7)
 
 
-def measure_tasks(*, repeats: int, rng: np.random.Generator, misses: float) -> dict:
+def measure_tasks(*, repeats: int, rng: np.random.Generator, missed: float) -> dict:
     """Return the record of the mean over eleven tasks (9 to 251 patients), hits Beta(0.8, sd 0.12)."""
     sizes = (27, 42, 61, 57, 26, 13, 9, 43, 25, 251, 101)
-    design = one_structure("eleven tasks, 9 to 251 patients", 0.8, sd=0.12, misses=misses)
+    design = one_structure("eleven tasks, 9 to 251 patients", 0.8, sd=0.12, missed=missed)
     found = []
     for _ in range(repeats):
         cells = pd.DataFrame([seeds_interval(design.draw(rng, size), rng, 1000) for size in sizes])
@@ -207,25 +207,25 @@ def measure_tasks(*, repeats: int, rng: np.random.Generator, misses: float) -> d
             n_skipped=0,
         )
         found.append(tuple(mean_over_tasks(cells)[["low", "high"]].iloc[0]))
-    key = {"design": design.name, "n": sum(sizes), "miss_share": misses, "method": "segbench over tasks"}
+    key = {"design": design.name, "n": sum(sizes), "missed_fraction": missed, "method": "segbench over tasks"}
     return key | summary(np.array(found), design.truth)
 
 
-def two_methods(rng: np.random.Generator, patients: int, misses: tuple[float, float]) -> np.ndarray:
-    """Return Dice (patients, 2) that depends on the patient: Beta(0.85, sd 0.08), correlation about 0.7, and misses."""
+def two_methods(rng: np.random.Generator, patients: int, missed: tuple[float, float]) -> np.ndarray:
+    """Return Dice (patients, 2): Beta(0.85, sd 0.08), correlation about 0.7, and missed structures."""
     level = np.sqrt(0.7) * rng.normal(size=(patients, 1)) + np.sqrt(0.3) * rng.normal(size=(patients, 2))
-    return _beta(0.85, 0.08).ppf(stats.norm.cdf(level)) * (rng.random((patients, 2)) >= misses)
+    return _beta(0.85, 0.08).ppf(stats.norm.cdf(level)) * (rng.random((patients, 2)) >= missed)
 
 
-def measure_difference(patients: int, *, misses: tuple[float, float], repeats: int, rng: np.random.Generator) -> dict:
-    """Return the record of the interval of a paired difference with one seed; the methods miss independently."""
+def measure_difference(patients: int, *, missed: tuple[float, float], repeats: int, rng: np.random.Generator) -> dict:
+    """Return the record of the interval of a paired difference with one seed; structures are missed independently."""
     found = []
     for _ in range(repeats):
-        values_P2 = two_methods(rng, patients, misses)
+        values_P2 = two_methods(rng, patients, missed)
         found.append(difference_interval(values_P2[:, 0] - values_P2[:, 1], alpha=0.05))
-    design = "paired difference" if misses[0] == misses[1] else "paired difference, only one method misses"
-    key = {"design": design, "n": patients, "miss_share": misses[0], "method": DIFFERENCE}
-    return key | summary(np.array(found), 0.85 * (misses[1] - misses[0]))
+    design = "paired difference" if missed[0] == missed[1] else "paired difference, missed by one method"
+    key = {"design": design, "n": patients, "missed_fraction": missed[0], "method": DIFFERENCE}
+    return key | summary(np.array(found), 0.85 * (missed[1] - missed[0]))
 
 
 def measure_seed_difference(
@@ -246,7 +246,9 @@ def measure_seed_difference(
         differences_P = values["0"].mean(axis=1) - values["1"].mean(axis=1)
         found.append(difference_interval(differences_P, (pooled["0"], pooled["1"]), alpha=0.05))
     design = f"paired difference, {seeds} seeds, seed sd {seed_sd}, {methods} methods"
-    return {"design": design, "n": patients, "miss_share": 0.0, "method": DIFFERENCE} | summary(np.array(found), 0.0)
+    return {"design": design, "n": patients, "missed_fraction": 0.0, "method": DIFFERENCE} | summary(
+        np.array(found), 0.0
+    )
 
 
 def _cell_records(repeats: int, streams: Streams) -> Iterator[dict]:
@@ -263,13 +265,13 @@ def _seed_records(repeats: int, streams: Streams) -> Iterator[dict]:
 
 
 def _task_records(repeats: int, streams: Streams) -> Iterator[dict]:
-    for misses in (0.0, 0.1):
-        yield measure_tasks(repeats=max(repeats // 4, 1), rng=next(streams), misses=misses)
+    for missed in (0.0, 0.1):
+        yield measure_tasks(repeats=max(repeats // 4, 1), rng=next(streams), missed=missed)
 
 
 def _difference_records(repeats: int, streams: Streams) -> Iterator[dict]:
-    for size, misses in itertools.product(SIZES, ((0.0, 0.0), (0.05, 0.05), (0.1, 0.1), (0.05, 0.0), (0.1, 0.0))):
-        yield measure_difference(size, misses=misses, repeats=repeats, rng=next(streams))
+    for size, missed in itertools.product(SIZES, ((0.0, 0.0), (0.05, 0.05), (0.1, 0.1), (0.05, 0.0), (0.1, 0.0))):
+        yield measure_difference(size, missed=missed, repeats=repeats, rng=next(streams))
     for size, seeds, methods, seed_sd in itertools.product((9, 27), (2, 3), (2, 6), (0.0, 0.02)):
         yield measure_seed_difference(
             size, seeds=seeds, methods=methods, seed_sd=seed_sd, repeats=repeats, rng=next(streams)

@@ -48,16 +48,16 @@ def experiment_cards(
         cases: every case of the experiment.
     """
     experiment = table.experiment
-    word = experiment.capitalize()
+    word = experiment.capitalize().replace("_", ", ")
     cards = [Card(f"{word}: {about(table.metric).title}", _leaders(table, paired), experiment)]
     prompt = _prompt(table, paired)
     if prompt:
         cards.append(Card("Does the prompt pay?", prompt, f"{experiment}-pairs"))
-    if experiment == "downstream" and len(challengers):
+    if experiment.startswith("downstream") and len(challengers):
         cards.append(Card("Does pre-training pay?", _gain(challengers, table.metric), f"{experiment}-differences"))
     costs = method_costs(run, experiment)
     costs = costs[costs["train_seconds"] > 0]
-    if experiment == "upstream" and len(costs):
+    if experiment.startswith("upstream") and len(costs):
         costs = costs.sort_values("train_seconds", kind="stable")
         low, high = costs.iloc[0], costs.iloc[-1]
         text = f"{low['title']} {seconds_text(low['train_seconds'])} to {high['title']} "

@@ -163,7 +163,7 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
         "plots": plots,
         "cards": answers.experiment_cards(run, main, decisions.get(main.metric), challengers, every_case),
         "findings": failures.empty_sentences(run, experiment)
-        + (failures.seen_sentences(run) if experiment == "downstream" else []),
+        + (failures.seen_sentences(run) if experiment.startswith("downstream") else []),
         "leaders": {table.metric: sentences.leading_sentence(table, decisions.get(table.metric)) for table in tables},
         "cases": every_case,
         "conclusions": _conclusions(main, statistics, decisions, challengers, checks),

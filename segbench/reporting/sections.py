@@ -72,7 +72,7 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     """One row per pair of methods: mean difference, the decision over tasks, and the number of tasks by outcome."""
     rows, metric, paired = [], statistics.metric, statistics.paired
     for (a, b), part in paired.groupby(["method_a", "method_b"], sort=False):
-        found, tasks = pair_over_tasks(paired, a, b), per_task(part)
+        found, tasks = pair_over_tasks(statistics, a, b), per_task(part)
         whole = over_all_tasks(paired)
         whole = whole[(whole["method_a"] == a) & (whole["method_b"] == b)]
         counts = [int((tasks["better"] == word).sum()) for word in ("a", "b", CONFLICTING, "")]

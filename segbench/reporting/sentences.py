@@ -13,12 +13,12 @@ from segbench.reporting.statistics import (
     MEAN_COLUMN,
     TRIVIAL_BASELINES,
     Statistics,
+    difference_over_tasks,
     few_patients,
     groups,
     label_of,
     outcome,
     over_all_tasks,
-    pair_over_tasks,
 )
 from segbench.reporting.tables import (
     DASH,
@@ -120,7 +120,7 @@ def leading_sentence(table: Table, paired: pd.DataFrame | None) -> str:
     second = oriented(over_all_tasks(paired), labels[0], labels[1]).iloc[0]
     return (
         f"{text} By the decision rule {'; '.join(parts)}. Difference to {titles[labels[1]]}: "
-        f"{difference_text(metric, pair_over_tasks(paired, labels[0], labels[1]))}, Holm p {p_text(second['p_holm'])}."
+        f"{difference_text(metric, difference_over_tasks(oriented(paired, labels[0], labels[1])))}, Holm p {p_text(second['p_holm'])}."
     )
 
 

@@ -12,7 +12,7 @@ from segbench.reporting.run import Method, Run
 from segbench.reporting.tables import Table, direction
 from segbench.stats.decision import CONFLICTING, Rule, oriented, winner
 from segbench.stats.methods import method_labels
-from segbench.stats.paired import FEW_PATIENTS, detectable_per_task, paired_table, variance_split
+from segbench.stats.paired import FEW_PATIENTS, detectable_per_task, paired_over_tasks, paired_table, variance_split
 from segbench.stats.ranking import (
     ALL_TASKS,
     consensus,
@@ -86,7 +86,7 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
         return None
     options = {"metric": metric, "missing_masks": run.record.missing_masks}
     paired = compared(run, experiment, metric)
-    ranks = rank_table(rows, **options, paired=paired)
+    ranks = rank_table(rows, **options, paired=per_task(paired))
     distribution = rank_distribution(rows, **options, resamples=RESAMPLES)
     variants = ranking_variants(rows, metrics=conventions(run), missing_masks=run.record.missing_masks)
     return Statistics(
@@ -124,16 +124,19 @@ def reference_method(run: Run, experiment: str) -> Method | None:
 
 
 def compared(run: Run, experiment: str, metric: str) -> pd.DataFrame:
-    """Return the paired table of the trained methods: the one table from which a report takes its decisions."""
-    reference = reference_method(run, experiment)
-    return paired_table(
-        trained_rows(run, experiment),
-        metric=metric,
-        missing_masks=run.record.missing_masks,
-        reference=None if reference is None else label_of(reference),
-        rule=decision_rule(run),
-        alpha=run.alpha,
+    """Return the paired table of the trained methods: the one table from which a report takes its decisions.
+
+    Rows are tasks and, where a pair shares every task of several, `ALL_TASKS`.
+    """
+    rows, reference = trained_rows(run, experiment), reference_method(run, experiment)
+    handling, rule, label = run.record.missing_masks, decision_rule(run), reference and label_of(reference)
+    paired = paired_table(rows, metric=metric, missing_masks=handling, reference=label, rule=rule, alpha=run.alpha)
+    if paired.empty:
+        return paired
+    whole = paired_over_tasks(
+        rows, paired, metric=metric, missing_masks=handling, reference=label, rule=rule, alpha=run.alpha
     )
+    return pd.concat([paired, whole], ignore_index=True) if len(whole) else paired
 
 
 def per_task(paired: pd.DataFrame) -> pd.DataFrame:
@@ -247,9 +250,9 @@ def over_tasks(table: pd.DataFrame) -> dict[str, float]:
     return {"difference": mean, "low": mean - below, "high": mean + above}
 
 
-def pair_over_tasks(paired: pd.DataFrame, first: str, second: str) -> dict[str, float]:
+def pair_over_tasks(statistics: Statistics, first: str, second: str) -> dict[str, float]:
     """Return first minus second over tasks (see `difference_over_tasks`), whichever way round the table holds it."""
-    return difference_over_tasks(oriented(paired, first, second))
+    return difference_over_tasks(oriented(statistics.paired, first, second))
 
 
 def few_patients(paired: pd.DataFrame) -> bool:

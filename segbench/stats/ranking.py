@@ -17,17 +17,16 @@ import scikit_posthocs
 from scipy import stats
 
 from segbench.stats.decision import winner
-from segbench.stats.methods import case_table
+from segbench.stats.methods import ALL_TASKS, case_table
 from segbench.stats.missing_masks import Handling, lower_is_better
 from segbench.stats.paired import paired_table
 from segbench.stats.resample import board, bootstrap_means, cell_means
 
-ALL_TASKS = "all tasks"
 RANK_COLUMNS = ("rank_by_mean", "rank_by_mean_rank", "rank_by_significance")
 
 
 def rank_methods(values: np.ndarray, *, lower_is_better: bool, axis: int = 0) -> np.ndarray:
-    """Return ranks along an axis, 1 is best, ties share their mean rank, NaN stays NaN."""
+    """Return ranks along an axis, 1 is best, ties get their mean rank, NaN stays NaN."""
     return stats.rankdata(values if lower_is_better else -values, axis=axis, nan_policy="omit")
 
 
@@ -52,9 +51,9 @@ def rank_table(
         for task, part in table.groupby(level="task", sort=False):
             ranked = pd.DataFrame({"method": part.columns, "mean": means.loc[part.columns, task].to_numpy()})
             ranked["mean_rank"] = _mean_case_rank(part, metric)
-            ranked["significant_wins"] = [wins.get((task, method), 0) for method in part.columns]
+            ranked["significant_wins"] = [wins.get((str(task), method), 0) for method in part.columns]
             _add_ranks(ranked, metric)
-            parts.append(ranked.assign(experiment=experiment, metric=metric, task=task))
+            parts.append(ranked.assign(experiment=experiment, metric=metric, task=str(task)))
     table = pd.concat(parts, ignore_index=True)
     return table[["experiment", "metric", "task", *table.columns.drop(["experiment", "metric", "task"])]]
 
@@ -94,7 +93,8 @@ def _wins(paired: pd.DataFrame) -> dict[tuple[str, str], int]:
         return {}
     winners = paired.assign(winner=paired.apply(winner, axis=1))
     counts = winners[winners["winner"] != ""].groupby(["task", "winner"]).size()
-    return {(str(task), str(method)): int(count) for (task, method), count in counts.items()}
+    keys = zip(counts.index.get_level_values("task"), counts.index.get_level_values("winner"), strict=True)
+    return {(str(task), str(method)): int(count) for (task, method), count in zip(keys, counts, strict=True)}
 
 
 def rank_distribution(
@@ -108,7 +108,7 @@ def rank_distribution(
     """Return how often a method takes a rank by mean when patients (and seeds) are drawn again.
 
     Rows (experiment, task, method, rank, fraction); task 'all tasks' ranks by the mean over tasks and holds only
-    methods with a value on every task. Ties take the better rank. Shares of a method sum to 1.
+    methods with a value on every task. Ties take the better rank. Fractions of a method sum to 1.
     """
     records = []
     for index, experiment in enumerate(rows["experiment"].unique()):
@@ -170,7 +170,7 @@ def consensus(ranks: pd.DataFrame) -> pd.DataFrame:
         mean = part[complete].groupby("method", sort=False)[names].mean()
         mean.columns = [f"mean_{name}" for name in names]
         mean["consensus_rank"] = rank_methods(mean.mean(axis=1).to_numpy(), lower_is_better=True)
-        mean = mean.assign(experiment=experiment, metric=metric, n_tasks=tasks).reset_index()
+        mean = mean.assign(experiment=str(experiment), metric=str(metric), n_tasks=tasks).reset_index()
         parts.append(mean[["experiment", "metric", "method", "n_tasks", *mean.columns[1:-3]]])
     return pd.concat(parts, ignore_index=True)
 
@@ -225,7 +225,7 @@ def _friedman(table: pd.DataFrame, metric: str, alpha: float) -> pd.DataFrame:
     if (ranks == ranks[:, :1]).all():
         statistic, p_value = 0.0, 1.0  # every method ties on every block: the test statistic is 0 / 0
     else:
-        statistic, p_value = stats.friedmanchisquare(*table.to_numpy().T)
+        statistic, p_value = map(float, stats.friedmanchisquare(*table.to_numpy().T))
     return pd.DataFrame(
         {
             "method": table.columns,

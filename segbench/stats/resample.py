@@ -61,7 +61,12 @@ def board(
 
 
 def _task_array(task: str, part: pd.DataFrame, methods: list[str], seeds: list[int]) -> TaskArray:
-    axes = (methods, sorted(part["patient"].unique()), list(part["structure"].drop_duplicates()), seeds)
+    axes: tuple[list, ...] = (
+        methods,
+        sorted(part["patient"].unique()),
+        list(part["structure"].drop_duplicates()),
+        seeds,
+    )
     counted = part[part["counted"]]
     columns = ("method", "patient", "structure", "seed")
     at = tuple(pd.Index(axis).get_indexer(counted[name]) for axis, name in zip(axes, columns, strict=True))

@@ -126,7 +126,7 @@ def _unknown(where: str, lines: pd.Series, column: pd.Series, known: Collection[
             f"a known {column.name}",
             suggestion(str(word), known),
         )
-        for index, word in wrong.items()
+        for index, word in zip(wrong.index, wrong, strict=True)
     ]
 
 

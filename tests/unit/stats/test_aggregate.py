@@ -1,4 +1,4 @@
-"""Cells by hand: every figure below can be redone on paper."""
+"""Cells by hand: every value below can be redone on paper."""
 
 import numpy as np
 import pandas as pd
@@ -113,7 +113,7 @@ def test_every_metric_has_a_direction_and_a_printable_handling():
         lower_is_better("HD95 of somebody")
 
 
-def test_a_miss_of_a_distance_is_its_largest_penalty():
+def test_a_missed_structure_of_a_distance_is_its_largest_penalty():
     assert scale_of("hd95").worst is None
     rows = table({"metric": "hd95", "diagonal_mm": 200.0}, {"metric": "hd95", "case": "d", "diagonal_mm": 400.0})
     assert scale_of("hd95", None, rows).worst == 300
@@ -124,7 +124,7 @@ def test_a_miss_of_a_distance_is_its_largest_penalty():
     assert scale_of("hd95", {"hd95": excluded}).worst is None
 
 
-def test_an_uncounted_cell_has_no_figures_but_its_counts():
+def test_an_uncounted_cell_has_no_values_but_its_counts():
     rows = table({"value": np.nan, "status": "skipped"}, {"case": "d", "value": np.nan, "status": "skipped"})
     found = cell(rows)
     assert np.isnan(found[["mean", "low", "high"]].astype(float)).all()
@@ -202,7 +202,7 @@ def test_mean_over_tasks_adds_limits_in_squares():
     assert (found["n_tasks"], found["n_scored"], found["n_expected"], found["n_failed"]) == (2, 4, 6, 2)
     assert found["complete"]
     parts.loc[1, ["mean", "patient_low", "patient_high"]] = np.nan
-    assert mean_over_tasks(parts)["complete"].all()  # nobody has a figure on B
+    assert mean_over_tasks(parts)["complete"].all()  # nobody has a value on B
     parts = pd.concat([parts, parts.assign(model="n", mean=12.0)], ignore_index=True)
     partial = mean_over_tasks(parts).iloc[0]
     assert not partial["complete"]

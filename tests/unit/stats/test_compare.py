@@ -88,7 +88,7 @@ def bad(frame):
     return frame.assign(value=frame["value"].astype(object))
 
 
-BAD_TABLES = [
+PROBLEMS = [
     (lambda f: f.drop(columns="case"), [], "no column 'case'"),
     (lambda f: bad(f).replace({"value": {f["value"].iloc[0]: "x"}}), [], "line 2: value: found 'x'"),
     (lambda f: f.assign(value=f["value"] * 100), [], "divide per cent by 100"),
@@ -112,8 +112,8 @@ BAD_TABLES = [
 ]
 
 
-@pytest.mark.parametrize(("corrupt", "options", "words"), BAD_TABLES)
-def test_bad_input_exits_with_status_2_and_writes_nothing(tmp_path, capsys, corrupt, options, words):
+@pytest.mark.parametrize(("corrupt", "options", "words"), PROBLEMS)
+def test_bad_input_exits_with_2_and_writes_nothing(tmp_path, capsys, corrupt, options, words):
     path = written(tmp_path, corrupt(long_rows()))
     assert main(["compare", path, "--out", str(tmp_path / "out"), *options]) == 2
     err = capsys.readouterr().err

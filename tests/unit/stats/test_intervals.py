@@ -28,31 +28,31 @@ from segbench.stats.intervals import (
 
 REPEATS = 300
 ERROR = 2.6 * np.sqrt(0.95 * 0.05 / REPEATS)  # 99 % Monte-Carlo margin at 95 %: 3.3 points
-MISSED = [
-    (one_structure("organ", 0.95, sd=0.02, misses=0.1), 9),
-    (one_structure("organ", 0.95, sd=0.02, misses=0.1), 13),
-    (one_structure("organ", 0.95, sd=0.02, misses=0.1), 27),
-    (one_structure("organ", 0.95, sd=0.02, misses=0.05), 27),
-    (one_structure("tumour", 0.70, sd=0.20, misses=0.2), 9),
-    (one_structure("tumour", 0.70, sd=0.20, misses=0.2), 27),
+DESIGNS = [
+    (one_structure("organ", 0.95, sd=0.02, missed=0.1), 9),
+    (one_structure("organ", 0.95, sd=0.02, missed=0.1), 13),
+    (one_structure("organ", 0.95, sd=0.02, missed=0.1), 27),
+    (one_structure("organ", 0.95, sd=0.02, missed=0.05), 27),
+    (one_structure("tumour", 0.70, sd=0.20, missed=0.2), 9),
+    (one_structure("tumour", 0.70, sd=0.20, missed=0.2), 27),
     (organ_and_tumour(0.1), 13),
     (thirteen_organs(0.1), 9),
-    (one_structure("organ", 0.90, sd=0.08, misses=0.0), 9),
-    (one_structure("organ", 0.90, sd=0.08, misses=0.0), 27),
+    (one_structure("organ", 0.90, sd=0.08, missed=0.0), 9),
+    (one_structure("organ", 0.90, sd=0.08, missed=0.0), 27),
 ]
 
 
-@pytest.mark.parametrize(("design", "patients"), MISSED, ids=lambda value: getattr(value, "name", value))
-def test_interval_covers_in_small_samples_with_misses(design, patients):
+@pytest.mark.parametrize(("design", "patients"), DESIGNS, ids=lambda value: getattr(value, "name", value))
+def test_interval_covers_in_small_samples_with_missed_structures(design, patients):
     rng = np.random.default_rng(41)
     found = {row["method"]: row for row in measure(design, patients, repeats=REPEATS, rng=rng, resamples=500)}
     assert 0.93 - ERROR <= found["segbench"]["coverage"] <= 0.97 + ERROR
 
 
 def test_percentile_bootstrap_fails_where_ours_holds():
-    """0.9^9 = 39 % of samples of nine have no miss at all, and a bootstrap of those never reaches the true mean."""
+    """0.9^9 = 39 % of samples of nine miss nothing, and a bootstrap of those never reaches the true mean."""
     rng = np.random.default_rng(43)
-    design = one_structure("organ", 0.95, sd=0.02, misses=0.1)
+    design = one_structure("organ", 0.95, sd=0.02, missed=0.1)
     found = {row["method"]: row["coverage"] for row in measure(design, 9, repeats=REPEATS, rng=rng, resamples=500)}
     assert found["percentile"] < 0.66
     assert found["segbench"] > 0.93
@@ -67,35 +67,35 @@ def test_shipped_coverage_table_holds_what_it_says():
     dice = ours[~ours["design"].str.startswith("HD95")]
     assert dice["coverage"].between(0.93, 0.97).mean() > 0.75
     assert dice["coverage"].max() <= 0.99
-    design = next(design for design in designs() if design.miss_share == 0.2)
+    design = next(design for design in designs() if design.missed_fraction == 0.2)
     again = measure(design, 13, repeats=REPEATS, rng=np.random.default_rng(47), resamples=500)[0]
-    row = ours[(ours["design"] == design.name) & (ours["miss_share"] == 0.2) & (ours["n"] == 13)].iloc[0]
+    row = ours[(ours["design"] == design.name) & (ours["missed_fraction"] == 0.2) & (ours["n"] == 13)].iloc[0]
     assert abs(again["coverage"] - row["coverage"]) < ERROR + 0.01
 
 
 def test_measured_coverage_takes_the_nearest_smaller_sample():
     assert measured_coverage(12) == measured_coverage(9)
     assert measured_coverage(251) == measured_coverage(100)
-    assert measured_coverage(2) == measured_coverage(4)
-    assert np.isnan(measured_coverage(1)).all()
-    low, high = measured_coverage(9)
+    assert np.isnan(measured_coverage(3)).all()
+    low, high, simulated = measured_coverage(12)
     assert 0.9 < low <= high <= 1
+    assert simulated == 9
 
 
-def _constant_hits(misses: int, patients: int) -> PatientSums:
+def _constant_hits(missed: int, patients: int) -> PatientSums:
     values = np.ones((patients, 1))
-    values[:misses] = 0
+    values[:missed] = 0
     return sums_of_values(values, DICE)
 
 
-def test_misses_seen_give_jeffreys_interval():
+def test_missed_structures_give_jeffreys_interval():
     """With hits of exactly 1 the mean is 1 - p, and p ~ Beta(k + 1/2, n - k + 1/2)."""
     draws = mean_draws(_constant_hits(3, 13), DICE, rng=np.random.default_rng(1), resamples=200_000)
     expected = 1 - stats.beta(3.5, 10.5).ppf([0.975, 0.025])
     assert interval(draws) == pytest.approx(expected, abs=0.003)
 
 
-def test_no_miss_seen_gives_mid_p_limit():
+def test_no_missed_structure_gives_mid_p_limit():
     """Half of the mass on p = 0, half on Beta(1, n): the 97.5 % point of p is the 95 % point of Beta(1, n)."""
     draws = mean_draws(_constant_hits(0, 9), DICE, rng=np.random.default_rng(1), resamples=200_000)
     low, high = interval(draws)
@@ -104,7 +104,7 @@ def test_no_miss_seen_gives_mid_p_limit():
     assert high == 1
 
 
-def test_without_misses_it_is_students_interval():
+def test_without_missed_structures_it_is_students_interval():
     values = np.array([3.0, 5.0, 4.0, 8.0, 6.0])
     low, high = values_interval(values, Scale(), rng=np.random.default_rng(2), resamples=400_000)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)

@@ -64,7 +64,7 @@ def test_agrees_with_challenger_examples(values, expected):
 
 
 def test_agrees_with_challenger_on_one_case_without_significance():
-    """Its test-then-rank gives nobody a win on a single case and on two cases; both share the first place."""
+    """Its test-then-rank gives nobody a win on a single case and on two cases; both get the same rank."""
     for values in ({"A1": [0.6], "A2": [0.8]}, {"A1": [0.6, 0.6], "A2": [0.8, 0.8]}):
         found = ranks(methods(values, metric="assd", unit_of_value="mm"), "assd")
         assert found["significant_wins"].tolist() == [0, 0]
