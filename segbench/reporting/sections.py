@@ -30,8 +30,10 @@ PAIR_HEAD = [
     "Second",
     "Difference",
     "Interval",
+    "As seen",
     "Holm p",
     "Better over tasks",
+    "Interval agrees",
     "First better on",
     "Second better on",
     "Conflicting on",
@@ -82,8 +84,12 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
                 statistics.titles[b],
                 f"{shown(metric, found['difference'], sign=True)}",
                 interval_text(metric, found["low"], found["high"], sign=True),
+                interval_text(metric, *whole[["low_as_seen", "high_as_seen"]].iloc[0], sign=True)
+                if len(whole)
+                else DASH,
                 p_text(whole["p_holm"].iloc[0]) if len(whole) else DASH,
                 _outcome_word(statistics, outcome(paired, a, b)),
+                (whole["interval_agrees"].iloc[0] or DASH) if len(whole) else DASH,
                 *map(str, counts),
                 str(int((tasks["status"] == "practically equivalent").sum())),
             ]
@@ -94,10 +100,13 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     return SmallTable(
         "Paired comparisons",
         f"{run.data_word(statistics.experiment)}First minus second method, {about(metric).title} in "
-        f"{points(metric)}, mean over tasks with {run.level} interval; patients are paired. Better: the "
+        f"{points(metric)}, mean over tasks with {run.level} interval; patients are paired; as seen: the "
+        "interval if structures are missed only where they were. Better: the "
         f"{RULE_TEXT[rule]} finds a difference at {100 * run.alpha:g} % after Holm ({family_text}); the other columns "
         "count tasks by the same rule. Conflicting: the mean and the ranks point to different methods, so that no "
-        "method is named better. Practically equivalent: the Bayesian signed-rank test is more than 95 % sure and the "
+        "method is named better. Interval agrees: 'as seen' where only that interval excludes 0 beside a decision, 'test "
+        "only' where none does, 'interval only' where one excludes 0 without a decision, because it is not corrected for "
+        "the family. Practically equivalent: the Bayesian signed-rank test is more than 95 % sure and the "
         f"interval of the mean lies within {shown(metric, half)} {points(metric)}.{_reach(paired)}",
         PAIR_HEAD,
         rows,

@@ -117,10 +117,11 @@ def leading_sentence(table: Table, paired: pd.DataFrame | None) -> str:
         )
         if word in found.values()
     ]
+    gap = difference_over_tasks(oriented(paired, labels[0], labels[1]))
     second = oriented(over_all_tasks(paired), labels[0], labels[1]).iloc[0]
     return (
         f"{text} By the decision rule {'; '.join(parts)}. Difference to {titles[labels[1]]}: "
-        f"{difference_text(metric, difference_over_tasks(oriented(paired, labels[0], labels[1])))}, Holm p {p_text(second['p_holm'])}."
+        f"{difference_text(metric, gap)}, Holm p {p_text(second['p_holm'])}."
     )
 
 
