@@ -104,9 +104,9 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
         "interval if structures are missed only where they were. Better: the "
         f"{RULE_TEXT[rule]} finds a difference at {100 * run.alpha:g} % after Holm ({family_text}); the other columns "
         "count tasks by the same rule. Conflicting: the mean and the ranks point to different methods, so that no "
-        "method is named better. Interval agrees: 'as seen' where only that interval excludes 0 beside a decision, 'test "
-        "only' where none does, 'interval only' where one excludes 0 without a decision, because it is not corrected for "
-        "the family. Practically equivalent: the Bayesian signed-rank test is more than 95 % sure and the "
+        "method is named better. Interval agrees: 'as seen' where only that interval excludes 0 beside a decision, "
+        "'test only' where none does, 'interval only' where one excludes 0 without a decision, because it is not "
+        "corrected for the family. Practically equivalent: the Bayesian signed-rank test is more than 95 % sure and the "
         f"interval of the mean lies within {shown(metric, half)} {points(metric)}.{_reach(paired)}",
         PAIR_HEAD,
         rows,
