@@ -106,8 +106,8 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
         "count tasks by the same rule. Conflicting: the mean and the ranks point to different methods, so that no "
         "method is named better. Interval agrees: 'as seen' where only that interval excludes 0 beside a decision, "
         "'test only' where none does, 'interval only' where one excludes 0 without a decision, because it is not "
-        "corrected for the family. Practically equivalent: the Bayesian signed-rank test is more than 95 % sure and the "
-        f"interval of the mean lies within {shown(metric, half)} {points(metric)}.{_reach(paired)}",
+        "corrected for the family. Practically equivalent: the Bayesian signed-rank test is more than 95 % sure and "
+        f"the interval of the mean lies within {shown(metric, half)} {points(metric)}.{_reach(paired)}",
         PAIR_HEAD,
         rows,
         csv,
