@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 
+import numpy as np
 import pandas as pd
 
 NAMES = (
@@ -47,7 +48,7 @@ def _plain(column: pd.Series) -> pd.Series:
 
 
 def _plain_value(value: object) -> object:
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, float):
         return "" if value != value else f"{value:.9g}"
