@@ -12,7 +12,7 @@ from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.sentences import (
     DECISION_WORDS,
-    group_texts,
+    leader_text,
     not_above_baselines,
     points,
     seconds_text,
@@ -68,16 +68,14 @@ def experiment_cards(
 
 
 def _leaders(table: Table, paired: pd.DataFrame | None) -> str:
-    """Return the groups of methods that are not distinguishable, or why none is named."""
+    """Return what is decided about the method with the best mean, or why none is named."""
     above = not_above_baselines(table)
     if above:
         return f"No method is above {' and '.join(above)}."
-    found = group_texts(table, paired)
-    if not found:
+    decided = leader_text(table, paired)
+    if not decided:
         return "Not tested over tasks: no method is named better."
-    first = "Not distinguishable" if " and " in found[0] else "Better than the others"
-    rest = f" Behind: {'; then '.join(found[1:])}." if len(found) > 1 else ""
-    return f"{first}: {found[0]}.{rest}"
+    return f"{table.ranking()[0].method.title} has the best mean: {decided}."
 
 
 def _prompt(table: Table, paired: pd.DataFrame | None) -> str:

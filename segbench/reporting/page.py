@@ -272,14 +272,13 @@ def _conclusions(
         )
     if len(challengers):
         words = challengers.loc[challengers["column"] == MEAN_COLUMN, "transfer"]
-        counts = [f"{int((words == word).sum())} {text}" for word, text in sentences.DECISION_WORDS.items()]
-        tested = [word for word in words if word]
-        found["differences"] = f"Over tasks: {', '.join(counts)}." if tested else "Tested per task, not over tasks."
+        texts = sentences.DECISION_WORDS | {"not shown": "not distinguishable"}
+        counts = [f"{text}: {int((words == word).sum())}" for word, text in texts.items() if (words == word).any()]
+        found["differences"] = f"Over tasks {', '.join(counts)}." if counts else "Tested per task, not over tasks."
     if statistics is not None and statistics.detectable["minimum_detectable"].notna().any():
-        low, high = (getattr(statistics.detectable["minimum_detectable"], name)() for name in ("min", "max"))
-        found["power"] = (
-            f"{shown(main.metric, low)} to {shown(main.metric, high)} {sentences.points(main.metric)} by task."
-        )
+        smallest = statistics.detectable["minimum_detectable"].dropna().sort_values()
+        limits = dict.fromkeys(shown(main.metric, value) for value in (smallest.iloc[0], smallest.iloc[-1]))
+        found["power"] = f"{' to '.join(limits)} {sentences.points(main.metric)}, by task."
     return found
 
 

@@ -219,7 +219,7 @@ def sensitivity_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
             ]
         )
     return SmallTable(
-        "Sensitivity to the handling",
+        "Sensitivity to empty and missing masks",
         f"{run.data_word(statistics.experiment)}Mean {about(metric).title} over tasks in {unit_of(metric)}, rank "
         "and n scored / n expected under each handling for empty, missing and failed masks.",
         ["Method", *missing_masks],

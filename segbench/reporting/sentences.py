@@ -13,11 +13,10 @@ from segbench.reporting.statistics import (
     MEAN_COLUMN,
     TRIVIAL_BASELINES,
     Statistics,
+    against_leader,
     difference_over_tasks,
     few_patients,
-    groups,
     label_of,
-    outcome,
     over_all_tasks,
 )
 from segbench.reporting.tables import (
@@ -103,24 +102,14 @@ def leading_sentence(table: Table, paired: pd.DataFrame | None) -> str:
     )
     if paired is None or paired.empty or len(ranking) < 2:
         return text
-    titles = {label_of(row.method): row.method.title for row in ranking}
-    labels = list(titles)
-    found = {other: outcome(paired, labels[0], other) for other in labels[1:]}
-    if None in found.values():
+    decided = leader_text(table, paired)
+    if not decided:
         return f"{text} No test was made over tasks, so no method is named better."
-    parts = [
-        f"{words} {_listed(titles[other] for other in found if found[other] == word)}"
-        for word, words in (
-            (labels[0], "it is better than"),
-            ("", "it is not distinguishable from"),
-            (CONFLICTING, "mean and ranks disagree against"),
-        )
-        if word in found.values()
-    ]
+    labels = [label_of(row.method) for row in ranking[:2]]
     gap = difference_over_tasks(oriented(paired, labels[0], labels[1]))
     second = oriented(over_all_tasks(paired), labels[0], labels[1]).iloc[0]
     return (
-        f"{text} By the decision rule {'; '.join(parts)}. Difference to {titles[labels[1]]}: "
+        f"{text} By the decision rule it is {decided}. Difference to {ranking[1].method.title}: "
         f"{difference_text(metric, gap)}, Holm p {p_text(second['p_holm'])}."
     )
 
@@ -140,13 +129,20 @@ def stability_sentence(table: Table, statistics: Statistics | None) -> str | Non
     return f"{best.title} ranks first in {100 * first['p_first'].iloc[0]:.0f} % of bootstrap samples{given}."
 
 
-def group_texts(table: Table, paired: pd.DataFrame | None) -> list[str]:
-    """Return the titles of each group of methods that are not distinguishable, best mean first; empty if untested."""
-    ranking = table.ranking()
-    if paired is None or paired.empty or len(ranking) < 2:
-        return []
-    titles = {label_of(row.method): row.method.title for row in ranking}
-    return [_listed(titles[label] for label in group) for group in groups(paired, list(titles))]
+def leader_text(table: Table, paired: pd.DataFrame | None) -> str:
+    """Return what the decision rule says of the method with the best mean against each other one; '' if untested."""
+    titles = {label_of(row.method): row.method.title for row in table.ranking()}
+    if paired is None or paired.empty or len(titles) < 2:
+        return ""
+    found = against_leader(paired, list(titles))
+    leader = next(iter(titles))
+    words = {
+        leader: "better than",
+        "": "not distinguishable from",
+        CONFLICTING: "in conflict (mean and ranks disagree) with",
+        **{other: "worse than" for other in found if other not in (leader, "", CONFLICTING)},
+    }
+    return "; ".join(f"{word} {_listed(titles[x] for x in found[key])}" for key, word in words.items() if key in found)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -160,24 +160,25 @@ def outcome(paired: pd.DataFrame, first: str, second: str) -> str | None:
     return CONFLICTING if row["better"] == CONFLICTING else winner(row)
 
 
-def groups(paired: pd.DataFrame, labels: list[str]) -> list[list[str]]:
-    """Return methods in groups: the first of a group is better than no other of it by the decision over tasks.
+def against_leader(paired: pd.DataFrame, labels: list[str]) -> dict[str, list[str]]:
+    """Return outcome -> the methods of which it holds when the first method is compared with each of the others.
 
     Args:
         paired: the table of `compared`.
         labels: the methods by their mean over tasks, best first.
 
     Returns:
-        Groups in the order of their first methods; empty when a pair was not tested over tasks.
+        Keys are a label (who is better), '' (not distinguishable) and CONFLICTING; empty when a pair was not tested
+        over tasks. Two methods that are not distinguishable from the first may be distinguishable from one another, so
+        these are no groups of equal methods.
     """
-    if any(outcome(paired, a, b) is None for i, a in enumerate(labels) for b in labels[i + 1 :]):
-        return []
-    found, rest = [], list(labels)
-    while rest:
-        first = rest[0]
-        group = [first, *(other for other in rest[1:] if outcome(paired, first, other) != first)]
-        found.append(group)
-        rest = [label for label in rest if label not in group]
+    leader, *others = labels
+    found: dict[str, list[str]] = {}
+    for other in others:
+        word = outcome(paired, leader, other)
+        if word is None:
+            return {}
+        found.setdefault(word, []).append(other)
     return found
 
 

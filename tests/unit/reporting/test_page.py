@@ -164,8 +164,9 @@ def test_every_sentence_about_the_leader_follows_the_decisions_over_tasks(result
     paired = pairs(table, {(0, 1): "", (0, 2): "conflicting", (0, 3): "a"})
     text = sentences.leading_sentence(table, paired)
     assert f"it is better than {names[3]}" in text
+    assert sentences.leader_text(table, paired) in text
     assert f"not distinguishable from {names[1]}" in text
-    assert f"mean and ranks disagree against {names[2]}" in text
+    assert f"in conflict (mean and ranks disagree) with {names[2]}" in text
     assert "Holm p 0.200" in text
     undecided = sentences.leading_sentence(table, pairs(table, {}))
     assert "better than" not in undecided
@@ -173,16 +174,11 @@ def test_every_sentence_about_the_leader_follows_the_decisions_over_tasks(result
     assert "no method is named better" in sentences.leading_sentence(table, several)
 
 
-def test_groups_hold_what_is_not_distinguishable_from_their_first(results):
+def test_a_leader_that_the_rule_finds_worse_says_so(results):
     table = build_table(Run(results), "upstream", "dice")
     names = [row.method.title for row in table.ranking()]
-    better = dict.fromkeys(itertools.combinations(range(len(names)), 2), "a")
-    assert sentences.group_texts(table, pairs(table, better)) == names
-    del better[0, 1]
-    better[2, 3] = "conflicting"
-    found = sentences.group_texts(table, pairs(table, better))
-    assert found[:2] == [f"{names[0]} and {names[1]}", f"{names[2]} and {names[3]}"]
-    assert sentences.group_texts(table, pairs(table, better).iloc[1:]) == []
+    assert f"worse than {names[1]}" in sentences.leader_text(table, pairs(table, {(0, 1): "b"}))
+    assert sentences.leader_text(table, pairs(table, {}).iloc[1:]) == ""
 
 
 def test_differences_are_counted_by_decision_and_not_by_interval():
