@@ -7,6 +7,7 @@ Values and statuses stay apart here; `segbench.stats.aggregate` decides what a s
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,10 @@ VALUELESS_STATUSES = ("prediction_missing", "not_defined", "skipped", "failed")
 MOST_PROBLEMS = 20
 
 
-def read_csv_text(path: Path | str) -> pd.DataFrame:
+def read_csv_text(path: Path | str, *, separator: str = ",") -> pd.DataFrame:
     """Return a CSV file as text cells, blanks as ''; raises `InputError` when it cannot be read or has no rows."""
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
+        rows = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         found = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise input_error(path, found=found, expected="a readable CSV table", fix="check the file") from error
@@ -55,7 +56,8 @@ def validate_rows(
 
     Checked: numbers are finite numbers, statuses are known and metrics are among `metrics`, names are not blank,
     bounded metrics lie in 0..1, other metrics of ours and volumes are not negative, no key occurs twice, a value stands
-    beside status `ok` and none beside VALUELESS_STATUSES. `rows` is not changed.
+    beside status `ok` and none beside VALUELESS_STATUSES, an empty mask has the volume and the value of one. `rows` is
+    not changed.
     """
     rows = rows.copy()
     lines = pd.Series(np.arange(2, len(rows) + 2), index=rows.index)
@@ -74,6 +76,7 @@ def validate_rows(
     problems += _unknown(where, lines, rows["status"], STATUSES)
     problems += _unknown(where, lines, rows["metric"], metrics)
     problems += _value_problems(where, lines, rows.drop(unreadable))
+    problems += _status_problems(where, lines, rows.drop(unreadable))
     problems += _duplicate_problems(where, lines, rows)
     raise_problems(problems[:MOST_PROBLEMS] + _overflow(where, problems))
     rows["patient"] = rows["patient"].where(rows["patient"].astype(str) != "", rows["case"])
@@ -154,6 +157,39 @@ def _value_problems(where: str, lines: pd.Series, rows: pd.DataFrame) -> list[Pr
         "a number beside status ok",
         "write the value, or the status that explains its absence",
     )
+
+
+def _status_problems(where: str, lines: pd.Series, rows: pd.DataFrame) -> list[Problem]:
+    """Return rows whose status, volumes and value cannot be true together; a blank volume says nothing."""
+    problems: list[Problem] = []
+    empty = {
+        "ok": (False, False),
+        "both_empty": (True, True),
+        "reference_empty": (True, False),
+        "prediction_empty": (False, True),
+    }
+    for status, sides in empty.items():
+        own = rows[rows["status"] == status]
+        for side, is_empty in zip(("reference", "prediction"), sides, strict=True):
+            volume = own[f"{side}_volume_mm3"]
+            wrong = volume[volume.notna() & ((volume == 0) != is_empty)]
+            what = f"{'0' if is_empty else 'more than 0'} beside the status {status}"
+            problems += _listed(where, lines[wrong.index], f"{side}_volume_mm3", wrong, what, "fix volume or status")
+        if status != "ok":
+            known = own["metric"].map(partial(_value_of_empty, status=status))
+            wrong = own.loc[own["value"].notna() & known.notna() & (own["value"] != known), "value"]
+            what = f"the value that the metric has beside the status {status}, or nothing"
+            problems += _listed(where, lines[wrong.index], "value", wrong, what, "correct value or status")
+    return problems
+
+
+def _value_of_empty(metric: str, *, status: str) -> float:
+    """Return the only value that a metric may have beside a status: infinite when none, NaN when any."""
+    if metric not in METRICS or "own value" in METRICS[metric].handling.values() or METRICS[metric].lesion_only:
+        return np.nan
+    handled = METRICS[metric].handling[status]
+    other = np.inf if isinstance(handled, str) else handled
+    return METRICS[metric].empty.get(status, other)
 
 
 def _duplicate_problems(where: str, lines: pd.Series, rows: pd.DataFrame) -> list[Problem]:

@@ -189,9 +189,14 @@ def edited(folder, tmp_path, change):
 
 def test_rows_that_are_not_those_of_the_record_are_refused(tmp_path):
     folder = write_run(tmp_path / "toy", seeds=(0,), cases=2, upstream=2, methods=3)
-    raised = edited(folder, tmp_path, lambda rows: rows.assign(value=rows["value"].replace("0", "0.25")))
+    raised = edited(
+        folder, tmp_path, lambda rows: rows.assign(value=rows["value"].mask(rows["status"] == "ok", "0.25"))
+    )
     assert "SHA-256" in raised
     assert "run.json was written for" in raised
+    case = pd.read_csv(folder / "scores.csv")["case"].iloc[0]
+    assert "1 test cases; expected 2" in edited(folder, tmp_path, lambda rows: rows[rows["case"] != case])
+    assert "rows missing" in edited(folder, tmp_path, lambda rows: rows.iloc[1:])
     assert "no row of the method upstream/uniseg/random" in edited(
         folder, tmp_path, lambda rows: rows[(rows["model"] != "uniseg") | (rows["experiment"] != "upstream")]
     )

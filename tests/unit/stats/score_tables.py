@@ -35,9 +35,18 @@ ROW = {
 
 
 def table(*rows: dict, **common: object) -> pd.DataFrame:
-    """Return checked rows: `ROW` with `common` and then each row's own cells on top."""
-    frame = pd.DataFrame([ROW | common | row for row in rows])[list(SCORE_COLUMNS)]
+    """Return checked rows: `ROW` with `common` and then each row's own cells on top; an empty mask has no volume."""
+    full = [ROW | volumes((common | row).get("status", "ok")) | common | row for row in rows]
+    frame = pd.DataFrame(full)[list(SCORE_COLUMNS)]
     return validate_rows(frame)
+
+
+def volumes(status: str) -> dict[str, float]:
+    """Return the volumes that a row of this status has."""
+    return {
+        "reference_volume_mm3": 0.0 if status in ("both_empty", "reference_empty") else 1.0,
+        "prediction_volume_mm3": 0.0 if status in ("both_empty", "prediction_empty") else 1.0,
+    }
 
 
 def by_case(values: Iterable[float], **common: object) -> list[dict]:

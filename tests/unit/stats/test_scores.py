@@ -45,6 +45,19 @@ def test_rows_are_typed_and_blank_patients_become_cases(tmp_path):
         ({"metric": "dise"}, ["'dise'", "did you mean 'dice'?"]),
         ({"seed": "one"}, ["line 2: seed", "whole number"]),
         ({"reference_volume_mm3": "big"}, ["reference_volume_mm3", "'big'"]),
+        ({"reference_volume_mm3": "0"}, ["more than 0 beside the status ok"]),
+        (
+            {"status": "prediction_empty", "value": "0"},
+            ["prediction_volume_mm3", "0 beside the status prediction_empty"],
+        ),
+        (
+            {"status": "prediction_empty", "value": "0.4", "prediction_volume_mm3": "0"},
+            ["'0.4'", "beside the status prediction_empty"],
+        ),
+        (
+            {"metric": "hd95", "status": "reference_empty", "value": "300", "reference_volume_mm3": "0"},
+            ["'300.0'", "beside the status reference_empty"],
+        ),
     ],
 )
 def test_a_bad_cell_is_one_line_with_its_place(tmp_path, row, words):
