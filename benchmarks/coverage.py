@@ -256,6 +256,8 @@ def measure_tasks(*, repeats: int, rng: np.random.Generator, missed: float) -> d
             n_expected=1,
             n_failed=0,
             n_skipped=0,
+            n_missed=0,
+            all_missed=False,
         )
         found.append(tuple(mean_over_tasks(cells)[["low", "high"]].iloc[0]))
     key = {"design": design.name, "n": sum(sizes), "missed_fraction": missed, "method": "segbench over tasks"}
