@@ -170,14 +170,20 @@ def notes(rows: pd.DataFrame, options: Options) -> list[str]:
         "A cell is the mean over structures of per-structure means over cases; n is rows scored / expected "
         "(case x structure x seed).",
         f"Intervals: {level}; patients are the unit; structures may be missed where none was ('as seen': not); "
-        "the spread of seeds is included where there are several. The coverage measured in simulations with as many "
-        "patients stands beside each interval (docs/statistics.md).",
+        "the spread of seeds is included where there are several. coverage_low to coverage_high: measured "
+        "coverage in simulations with coverage_n patients (docs/statistics.md).",
         f"Decision rule: {options.rule} ({RULE_TEXT[options.rule]}), two-sided, patients as units, level "
         f"{options.alpha:g}. {_family_text(options.reference)} Where the mean and the ranks point to different methods "
-        "the comparison is conflicting and no method is named better. Tests are conditional on the trained models.",
+        "the comparison is conflicting and no method is named better; interval_agrees "
+        "says whether the intervals say the same as the test. Tests are conditional on the trained models.",
         *(
             [f"Values of {folds} folds are pooled. Every fold has its own model; intervals of cells add their spread."]
             if (folds := int(rows.groupby(["experiment", "task"])["fold"].nunique().max())) > 1
+            else []
+        ),
+        *(
+            ["One seed per method: ranks and their fractions hold given these weights."]
+            if rows.groupby(["model", "initialisation"])["seed"].nunique().min() < 2
             else []
         ),
         f"Resampling: {options.resamples} draws, seed {options.seed}.",

@@ -192,7 +192,8 @@ def paired_over_tasks(
             key = {"experiment": experiment, "metric": metric, "task": ALL_TASKS, "method_a": a, "method_b": b}
             missed = {name: float(own[name].sum()) for name in ("n_missed_a", "n_missed_b")}
             records.append(key | found | missed)
-        parts.append(_decided(records, reference=reference, rule=rule, alpha=alpha))
+        decided = _decided(records, reference=reference, rule=rule, alpha=alpha)
+        parts.append(decided.assign(family_name=decided["family_name"] + ", over tasks") if len(decided) else decided)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
