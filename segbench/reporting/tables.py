@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from segbench.core.metric_facts import METRICS
 from segbench.core.run_record import ScoredTask
-from segbench.reporting.run import CONFIDENCE, Method, Run
+from segbench.reporting.csv_text import file_stem, table_text
+from segbench.reporting.metrics import about
+from segbench.reporting.run import Method, Run
 from segbench.stats.aggregate import handling_text, mean_over_tasks
 
 DASH = "\u2013"
@@ -31,8 +32,9 @@ STATE_WORDS = {
 MISSED = ("prediction_empty", "prediction_missing", "failed")
 """Statuses of a structure that is in the reference and that a method did not find."""
 COUNTS_LEGEND = (
-    "n: scored / expected rows (cases x structures x seeds), and how many structures were missed. Square "
-    "brackets: the interval if no structure of a new patient is ever missed, shown where none was and where it differs."
+    "n: scored / expected rows (cases x structures x seeds), and how many structures were missed (beside distances as "
+    "a fraction of the expected rows). Square brackets: the interval if no structure of a new "
+    "patient is ever missed, shown where none was and where it differs."
 )
 """What the page and Markdown show in a cell below the interval."""
 _ABOUT_TABLE = ("data", "experiment", "metric", "unit", "protocol")
@@ -87,7 +89,8 @@ class Row:
 class Table:
     """All rows of one experiment and metric.
 
-    `caption` is one line; `legend` says how to read a cell; `notes` explain failed, skipped and undefined cells.
+    `caption` is one line; `legend` says how to read a cell; `marking` says what bold means; `notes` explain failed,
+    skipped and undefined cells.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Table:
     tasks: list[ScoredTask]
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
+    marking: str = ""
 
     @property
     def blocks(self) -> list[tuple[str, list[Row]]]:
@@ -121,20 +125,26 @@ class Table:
 
 def direction(metric: str) -> int:
     """Return 1 where lower is better, -1 where higher is better: sorting by value * direction puts the best first."""
-    return 1 if METRICS[metric].better == "lower" else -1
+    return 1 if about(metric).better == "lower" else -1
 
 
 def unit_of(metric: str) -> str:
     """Return the unit that tables show: per cent for fractions."""
-    return "%" if METRICS[metric].unit == "1" else METRICS[metric].unit
+    return "%" if about(metric).unit == "1" else about(metric).unit
+
+
+def with_unit(metric: str) -> str:
+    """Return the unit and a comma, nothing for a metric without a unit."""
+    return f"{unit_of(metric)}, " if unit_of(metric) else ""
 
 
 def shown(metric: str, value: float, *, sign: bool = False) -> str:
     """Return a value as tables print it, one decimal, in `unit_of(metric)`; NaN as a dash."""
     if not np.isfinite(value):
         return DASH
-    value = value * 100 if METRICS[metric].unit == "1" else value
-    text = f"{value:+.1f}" if sign else f"{value:.1f}"
+    value = value * 100 if about(metric).unit == "1" else value
+    digits = ".1f" if about(metric).unit else ".4g"
+    text = format(value, f"+{digits}" if sign else digits)
     return ("0.0" if text in ("-0.0", "+0.0") else text).replace("-", "\u2212")
 
 
@@ -159,7 +169,7 @@ def build_table(run: Run, experiment: str, metric: str) -> Table:
     means = _means(table, grid, tasks)
     rows = [Row(method, means[method.key], grid[method.key]) for method in run.methods_of(experiment)]
     return Table(
-        name=f"{experiment}_{metric}",
+        name=file_stem(f"{experiment}_{metric}"),
         experiment=experiment,
         metric=metric,
         data=_data(run, experiment),
@@ -195,8 +205,8 @@ def _states(rows: pd.DataFrame) -> dict[tuple, _State]:
 def _cell(found, states: dict) -> Cell:
     if found is None:
         return Cell("absent")
-    about = states[(found.model, found.initialisation, found.task)]
-    state = about.status if about.status in ("failed", "skipped", "not_defined") else "ok"
+    own = states[(found.model, found.initialisation, found.task)]
+    state = own.status if own.status in ("failed", "skipped", "not_defined") else "ok"
     if state == "ok" and not np.isfinite(found.mean):
         state = "uncounted"
     return Cell(
@@ -209,10 +219,10 @@ def _cell(found, states: dict) -> Cell:
         n_scored=found.n_scored,
         n_expected=found.n_expected,
         n_failed=found.n_failed,
-        n_missed=about.missed,
+        n_missed=own.missed,
         n_patients=found.n_patients,
         n_seeds=found.n_seeds,
-        reason=about.reason,
+        reason=own.reason,
     )
 
 
@@ -262,7 +272,9 @@ def _ranked(rows: list[Row], sign: int) -> list[Row]:
 
 
 def _data(run: Run, experiment: str) -> str:
-    return "synthetic" if run.synthetic(experiment) else "real"
+    if run.synthetic(experiment):
+        return "synthetic"
+    return "real" if run.from_jobs else "as given"
 
 
 def _notes(rows: list[Row], tasks: list[ScoredTask], metric: str) -> list[str]:
@@ -287,18 +299,18 @@ def _notes(rows: list[Row], tasks: list[ScoredTask], metric: str) -> list[str]:
 
 
 def _caption(run: Run, experiment: str, metric: str) -> str:
-    about = METRICS[metric]
+    facts = about(metric)
     return (
-        f"{run.data_word(experiment)}{about.title} ({unit_of(metric)}, {about.better} is better) of {experiment} tasks"
+        f"{run.data_word(experiment)}{facts.title} ({with_unit(metric)}{facts.better} is better) of {experiment} tasks"
         f", protocol {run.record.protocol}."
     )
 
 
 def _legend(run: Run, experiment: str, metric: str, table: pd.DataFrame) -> str:
-    about = METRICS[metric]
+    facts = about(metric)
     return (
-        f"{about.title}: {about.definition}. A cell is the mean over structures of the means over test cases, with "
-        f"its {100 * CONFIDENCE:.0f} % interval. {_interval_sentence(table, run.seeds(experiment))} Empty and missing "
+        f"{facts.title}: {facts.definition}. A cell is the mean over structures of the means over test cases, with "
+        f"its {run.level} interval. {_interval_sentence(table, run.seeds(experiment))} Empty and missing "
         f"masks: {handling_text(metric, run.record.missing_masks)}; not defined and skipped ones are left out."
         f"{_ceiling_sentence(run, experiment)}"
     )
@@ -331,7 +343,7 @@ def _interval_sentence(table: pd.DataFrame, seeds: int) -> str:
 
 def table_csv(table: Table) -> str:
     """Return one line per cell; values in the unit of the column `unit`, blank where there is none."""
-    about = dict(
+    described = dict(
         zip(
             _ABOUT_TABLE,
             (table.data, table.experiment, table.metric, unit_of(table.metric), table.protocol),
@@ -346,18 +358,19 @@ def table_csv(table: Table) -> str:
             values = {value: _plain(table.metric, getattr(cell, value)) for value in _VALUES}
             counts = {count: getattr(cell, count) if name != MEAN or count in _SUMMED else "" for count in _COUNTS}
             lines.append(
-                about
+                described
                 | named
                 | {"task": name, "state": cell.state}
                 | values
                 | counts
+                | {"missed_fraction": f"{cell.n_missed / cell.n_expected:.4f}" if cell.n_expected else ""}
                 | {"rank": cell.rank or "", "marked": "yes" if cell.marked else "", "reason": cell.reason}
             )
-    return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+    return table_text(pd.DataFrame(lines))
 
 
 def _plain(metric: str, value: float) -> str:
-    return "" if not np.isfinite(value) else f"{value * (100 if METRICS[metric].unit == '1' else 1):.4f}"
+    return "" if not np.isfinite(value) else f"{value * (100 if about(metric).unit == '1' else 1):.4f}"
 
 
 class CellText(NamedTuple):
@@ -379,13 +392,25 @@ def cell_text(table: Table, cell: Cell) -> CellText:
     interval = interval_text(table.metric, cell.low, cell.high)
     seen = interval_text(table.metric, cell.low_as_seen, cell.high_as_seen)
     as_seen = seen if not cell.n_missed and seen not in (DASH, interval) else ""
-    missed = f"{cell.n_missed} missed" if cell.n_missed else ""
+    missed = missed_text(table.metric, cell)
     return CellText(shown(table.metric, cell.mean) + flag, interval, as_seen, count, missed)
+
+
+def missed_text(metric: str, cell: Cell) -> str:
+    """Return how many structures were missed; beside a distance always, and as a fraction of the expected rows."""
+    if not is_distance(metric):
+        return f"{cell.n_missed} missed" if cell.n_missed else ""
+    return f"{100 * cell.n_missed / cell.n_expected:.0f} % missed" if cell.n_expected else ""
+
+
+def is_distance(metric: str) -> bool:
+    """Return whether a mean of the metric says nothing without the fraction of missed structures beside it."""
+    return about(metric).unit in ("mm", "voxel")
 
 
 def table_markdown(table: Table) -> str:
     """Return caption, legend, one Markdown table per block and the notes; marked cells in bold."""
-    lines = [_md(table.caption), "", _md(f"{table.legend} {COUNTS_LEGEND}"), ""]
+    lines = [_md(table.caption), "", _md(f"{table.legend} {table.marking} {COUNTS_LEGEND}"), ""]
     for title, rows in table.blocks:
         content = [
             [_md(row.method.title), row.method.fidelity, *(_md_cell(table, cell) for cell in row.columns)]
