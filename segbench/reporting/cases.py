@@ -71,7 +71,8 @@ def case_table(run: Run, table: Table) -> CaseTable:
     rows = []
     for (task, case), own in wide.iterrows():
         best = own.max() if higher else own.min()
-        title = next(method.title for method in trained if own[method.key] == best)
+        reached = [method.title for method in trained if own[method.key] == best]
+        title = reached[0] if len(reached) < own.notna().sum() or len(reached) == 1 else "every method"
         summary = [best, own.median(), own.min() if higher else own.max()]
         rows.append(
             CaseRow(

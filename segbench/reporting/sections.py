@@ -191,9 +191,9 @@ def flips_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     return SmallTable(
         "Ranking variants",
         f"{run.data_word(statistics.experiment)}Every combination of metric, handling for empty and missing masks, "
-        "aggregation, one task left out and protocol. Winner of the stated choices: "
+        "aggregation, one task left out and protocol. Highest rank under the stated choices: "
         f"{titled(statistics, statistics.flips['default_winner'].iloc[0])}.",
-        ["Choice", "Value", "Rankings", "Winner differs in", "Flips it alone", "Winner then"],
+        ["Choice", "Value", "Rankings", "First method differs in", "Changes it alone", "First method then"],
         rows,
         csv,
     )

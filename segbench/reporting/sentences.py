@@ -157,7 +157,7 @@ def ranking_variants_sentence(statistics: Statistics | None) -> str | None:
         return None
     row = statistics.flips.iloc[0]
     return (
-        f"Over {row['variants']} defensible ways to rank the same scores the winner differs from "
+        f"Over {row['variants']} defensible ways to rank the same scores the highest rank is not that of "
         f"{titled(statistics, row['default_winner'])} in {100 * row['winner_changes']:.0f} %."
     )
 
