@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 def parse_missing_masks(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, Handling], list[Problem]]:
     """Return metric -> handling from METRIC.STATUS=VALUE, and a problem for each text that is not one."""
-    missing_masks: dict[str, dict[str, float | str]] = {}
+    missing_masks: dict[str, dict[str, Any]] = {}
     problems = []
     for text in texts:
         name, _, value = text.partition("=")
