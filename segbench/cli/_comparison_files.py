@@ -39,7 +39,7 @@ def parse_missing_masks(texts: Sequence[str], metrics: Sequence[str]) -> tuple[d
             problems.append(Problem(f"--missing-masks {text}", repr(value), expected, "write METRIC.STATUS=VALUE"))
         else:
             missing_masks.setdefault(metric, {})[status] = value if number is None else number
-    return missing_masks, problems
+    return dict(missing_masks), problems
 
 
 def parse_equivalence(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, float], list[Problem]]:

@@ -205,7 +205,7 @@ def sensitivity_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     table, metric = statistics.sensitivity, statistics.metric
     missing_masks = list(dict.fromkeys(table["handling"]))
     rows = []
-    for method, part in table.groupby("method", sort=False):
+    for (method,), part in groups_of(table, ["method"]):
         own = part.set_index("handling")
         rows.append(
             [
