@@ -12,22 +12,45 @@ import argparse
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from segbench.core.cards import ROOT
 from segbench.core.files import write_text
 from segbench.core.progress import Progress
 from segbench.stats.aggregate import mean_over_tasks
-from segbench.stats.coverage import CELLS, DIFFERENCE, TABLE
-from segbench.stats.intervals import Scale, interval, mean_draws, seed_spread, sums_of_values, with_seeds
-from segbench.stats.paired import difference_interval, pool_seeds
+from segbench.stats.coverage import CELLS, CELLS_AS_SEEN, DIFFERENCE, DIFFERENCE_AS_SEEN, TABLE
+from segbench.stats.intervals import Scale, cell_limits, interval, seed_spread, sums_of_values, with_seeds
+from segbench.stats.paired import Limits, Seeds, pair_limits, pool_seeds
 
 SIZES = (4, 9, 13, 27, 50, 100)
 DICE = Scale(0.0, 1.0, 0.0)
 HD95 = Scale(0.0, np.inf, 300.0)
+DIFFERENCE_SIZES = (4, 9, 13, 27, 52, 100)
+MISSED_BY = ((0.0, 0.0), (0.05, 0.0), (0.1, 0.0), (0.05, 0.05), (0.1, 0.05), (0.1, 0.1))
+"""Fractions of structures that the first and the second method miss."""
+REAL_SCORES = ROOT / "reports" / "real_small" / "scores.csv"
+REAL = {
+    "real Dice of hippocampus": ("upstream", "task04_hippocampus", ("multi_head", "random"), ("single_task", "random")),
+    "real Dice of hippocampus, one structure missed": (
+        "upstream",
+        "task04_hippocampus",
+        ("dodnet", "random"),
+        ("uniseg", "random"),
+    ),
+    "real Dice of cine MR": ("downstream", "acdc_cine_mr", ("single_task", "dodnet"), ("single_task", "scratch")),
+    "real Dice of head and neck": (
+        "upstream",
+        "openkbp_head_neck_ct",
+        ("multi_head", "random"),
+        ("single_task", "random"),
+    ),
+}
+"""Title -> experiment, task and two methods (model, initialisation) of the report whose Dice values are drawn again."""
 Streams = Iterator[np.random.Generator]
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -109,6 +132,30 @@ def designs() -> Iterator[Design]:
         yield distance(missed)
 
 
+def real_values(experiment: str, task: str, method: tuple[str, str]) -> np.ndarray:
+    """Return the Dice values (patients, structures) of one method of the report, 0 where nothing was predicted."""
+    rows = pd.read_csv(REAL_SCORES)
+    chosen = rows[
+        (rows["experiment"] == experiment)
+        & (rows["task"] == task)
+        & (rows["model"] == method[0])
+        & (rows["initialisation"] == method[1])
+        & (rows["metric"] == "dice")
+    ]
+    return chosen.set_index(["patient", "structure"])["value"].unstack().fillna(0.0).to_numpy(float)
+
+
+def real_designs() -> Iterator[Design]:
+    """Yield populations that are the patients of a real report, drawn with replacement."""
+    for name, (experiment, task, first, _) in REAL.items():
+        values_PK = real_values(experiment, task, first)
+        yield Design(name, float((values_PK == 0).mean().round(3)), float(values_PK.mean()), partial(_again, values_PK))
+
+
+def _again(values_PK: np.ndarray, rng: np.random.Generator, patients: int) -> np.ndarray:
+    return values_PK[rng.integers(0, len(values_PK), patients)]
+
+
 def percentile(values_PK: np.ndarray, rng: np.random.Generator, resamples: int) -> tuple[float, float]:
     """Return the plain percentile bootstrap over patients."""
     chosen = rng.integers(0, len(values_PK), (resamples, len(values_PK)))
@@ -126,11 +173,15 @@ def measure(
     design: Design, patients: int, *, repeats: int, rng: np.random.Generator, resamples: int = 1000
 ) -> list[dict]:
     """Return one record per method: coverage, fraction of truths below and above the interval, mean width."""
-    limits: dict[str, list[tuple[float, float]]] = {"segbench": [], "percentile": [], "student": []}
+    limits: dict[str, list[tuple[float, float]]] = {
+        name: [] for name in (CELLS, CELLS_AS_SEEN, "percentile", "student")
+    }
     for _ in range(repeats):
         values_PK = design.draw(rng, patients)
         sums = sums_of_values(values_PK, design.scale)
-        limits["segbench"].append(interval(mean_draws(sums, design.scale, rng=rng, resamples=resamples)))
+        own, seen = cell_limits(sums, design.scale, rng_seeds=[int(rng.integers(2**31))], resamples=resamples)
+        limits[CELLS].append(own)
+        limits[CELLS_AS_SEEN].append(seen)
         limits["percentile"].append(percentile(values_PK, rng, resamples))
         limits["student"].append(student(values_PK))
     key = {"design": design.name, "n": patients, "missed_fraction": design.missed_fraction}
@@ -151,9 +202,8 @@ def summary(limits_R2: np.ndarray, truth: float) -> dict[str, float]:
 
 def seeds_interval(values_PS: np.ndarray, rng: np.random.Generator, resamples: int) -> dict[str, object]:
     """Return the parts of a cell with several seeds: limits with and without the spread of seeds."""
-    patient = interval(
-        mean_draws(sums_of_values(values_PS.mean(axis=1, keepdims=True), DICE), DICE, rng=rng, resamples=resamples)
-    )
+    sums = sums_of_values(values_PS.mean(axis=1, keepdims=True), DICE)
+    patient, _ = cell_limits(sums, DICE, rng_seeds=[int(rng.integers(2**31))], resamples=resamples)
     spread = seed_spread(values_PS)
     mean = float(values_PS.mean())
     low, high = with_seeds(mean, patient, spread, DICE)
@@ -198,6 +248,7 @@ def measure_tasks(*, repeats: int, rng: np.random.Generator, missed: float) -> d
         cells = pd.DataFrame([seeds_interval(design.draw(rng, size), rng, 1000) for size in sizes])
         cells = cells.assign(
             experiment="e",
+            task=[f"task {size}" for size in sizes],
             model="m",
             initialisation="i",
             metric="dice",
@@ -205,6 +256,8 @@ def measure_tasks(*, repeats: int, rng: np.random.Generator, missed: float) -> d
             n_expected=1,
             n_failed=0,
             n_skipped=0,
+            n_missed=0,
+            all_missed=False,
         )
         found.append(tuple(mean_over_tasks(cells)[["low", "high"]].iloc[0]))
     key = {"design": design.name, "n": sum(sizes), "missed_fraction": missed, "method": "segbench over tasks"}
@@ -217,21 +270,50 @@ def two_methods(rng: np.random.Generator, patients: int, missed: tuple[float, fl
     return _beta(0.85, 0.08).ppf(stats.norm.cdf(level)) * (rng.random((patients, 2)) >= missed)
 
 
-def measure_difference(patients: int, *, missed: tuple[float, float], repeats: int, rng: np.random.Generator) -> dict:
-    """Return the record of the interval of a paired difference with one seed; structures are missed independently."""
-    found = []
-    for _ in range(repeats):
-        values_P2 = two_methods(rng, patients, missed)
-        found.append(difference_interval(values_P2[:, 0] - values_P2[:, 1], alpha=0.05))
-    design = "paired difference" if missed[0] == missed[1] else "paired difference, missed by one method"
-    key = {"design": design, "n": patients, "missed_fraction": missed[0], "method": DIFFERENCE}
-    return key | summary(np.array(found), 0.85 * (missed[1] - missed[0]))
+def two_limits(values_P2K: np.ndarray, rng: np.random.Generator, seeds: tuple[Seeds, Seeds]) -> Limits:
+    """Return the limits of the mean difference of two methods from Dice (patients, 2, structures)."""
+    sums = (sums_of_values(values_P2K[:, 0], DICE), sums_of_values(values_P2K[:, 1], DICE))
+    differences_P = values_P2K.mean(axis=2) @ [1.0, -1.0]
+    entropy = [int(rng.integers(2**31))]
+    return pair_limits(differences_P, sums, DICE, seeds=seeds, alpha=0.05, rng_seeds=entropy, bound=1.0, resamples=2000)
+
+
+def difference_records(key: dict, found: list[Limits], truth: float) -> Iterator[dict]:
+    """Yield the records of both intervals of repeated differences."""
+    yield key | {"method": DIFFERENCE} | summary(np.array([(own.low, own.high) for own in found]), truth)
+    seen = np.array([(own.low_as_seen, own.high_as_seen) for own in found])
+    yield key | {"method": DIFFERENCE_AS_SEEN} | summary(seen, truth)
+
+
+def measure_difference(
+    patients: int, *, missed: tuple[float, float], repeats: int, rng: np.random.Generator
+) -> Iterator[dict]:
+    """Yield the records of a paired difference with one seed; structures are missed independently."""
+    found = [
+        two_limits(two_methods(rng, patients, missed)[:, :, None], rng, (Seeds(), Seeds())) for _ in range(repeats)
+    ]
+    design = f"paired difference, {100 * missed[0]:g} % and {100 * missed[1]:g} % missed"
+    key = {"design": design, "n": patients, "missed_fraction": missed[0]}
+    yield from difference_records(key, found, 0.85 * (missed[1] - missed[0]))
+
+
+def measure_real_difference(name: str, patients: int, *, repeats: int, rng: np.random.Generator) -> Iterator[dict]:
+    """Yield the records of the difference of two real methods whose patients are drawn again."""
+    experiment, task, *both = REAL[name]
+    values_P2K = np.stack([real_values(experiment, task, method) for method in both], axis=1)
+    found = [two_limits(_again(values_P2K, rng, patients), rng, (Seeds(), Seeds())) for _ in range(repeats)]
+    key = {
+        "design": f"paired difference, {name}",
+        "n": patients,
+        "missed_fraction": float((values_P2K[:, 0] == 0).mean().round(3)),
+    }
+    yield from difference_records(key, found, float((values_P2K[:, 0] - values_P2K[:, 1]).mean()))
 
 
 def measure_seed_difference(
     patients: int, *, seeds: int, methods: int, seed_sd: float, repeats: int, rng: np.random.Generator
-) -> dict:
-    """Return the record of the interval of a paired difference of two of several methods with a few seeds each."""
+) -> Iterator[dict]:
+    """Yield the records of the paired difference of two of several methods with a few seeds each."""
     found = []
     for _ in range(repeats):
         level_P1 = rng.normal(0.7, 0.08, (patients, 1))
@@ -243,16 +325,14 @@ def measure_seed_difference(
             for m in range(methods)
         }
         pooled = pool_seeds({name: seed_spread(values_PS) for name, values_PS in values.items()})
-        differences_P = values["0"].mean(axis=1) - values["1"].mean(axis=1)
-        found.append(difference_interval(differences_P, (pooled["0"], pooled["1"]), alpha=0.05))
+        values_P2 = np.stack([values[name].mean(axis=1) for name in ("0", "1")], axis=1).clip(0.001, 1.0)
+        found.append(two_limits(values_P2[:, :, None], rng, (pooled["0"], pooled["1"])))
     design = f"paired difference, {seeds} seeds, seed sd {seed_sd}, {methods} methods"
-    return {"design": design, "n": patients, "missed_fraction": 0.0, "method": DIFFERENCE} | summary(
-        np.array(found), 0.0
-    )
+    yield from difference_records({"design": design, "n": patients, "missed_fraction": 0.0}, found, 0.0)
 
 
 def _cell_records(repeats: int, streams: Streams) -> Iterator[dict]:
-    points = [(design, size) for design in designs() for size in SIZES]
+    points = [(design, size) for design in (*designs(), *real_designs()) for size in SIZES]
     with Progress(total=len(points), title="coverage", unit="design") as bar:
         for design, size in points:
             yield from measure(design, size, repeats=repeats, rng=next(streams))
@@ -270,20 +350,22 @@ def _task_records(repeats: int, streams: Streams) -> Iterator[dict]:
 
 
 def _difference_records(repeats: int, streams: Streams) -> Iterator[dict]:
-    for size, missed in itertools.product(SIZES, ((0.0, 0.0), (0.05, 0.05), (0.1, 0.1), (0.05, 0.0), (0.1, 0.0))):
-        yield measure_difference(size, missed=missed, repeats=repeats, rng=next(streams))
+    for size, missed in itertools.product(DIFFERENCE_SIZES, MISSED_BY):
+        yield from measure_difference(size, missed=missed, repeats=repeats, rng=next(streams))
+    for size, name in itertools.product(DIFFERENCE_SIZES, REAL):
+        yield from measure_real_difference(name, size, repeats=repeats, rng=next(streams))
     for size, seeds, methods, seed_sd in itertools.product((9, 27), (2, 3), (2, 6), (0.0, 0.02)):
-        yield measure_seed_difference(
+        yield from measure_seed_difference(
             size, seeds=seeds, methods=methods, seed_sd=seed_sd, repeats=repeats, rng=next(streams)
         )
 
 
 PARTS = {"cells": _cell_records, "seeds": _seed_records, "tasks": _task_records, "differences": _difference_records}
 METHODS = {
-    "cells": (CELLS, "percentile", "student"),
+    "cells": (CELLS, CELLS_AS_SEEN, "percentile", "student"),
     "seeds": ("segbench with seeds",),
     "tasks": ("segbench over tasks",),
-    "differences": (DIFFERENCE,),
+    "differences": (DIFFERENCE, DIFFERENCE_AS_SEEN),
 }
 """Part -> the entries of the column `method` that it makes."""
 

@@ -15,7 +15,7 @@ import pandas as pd
 from segbench.core.errors import Problem, raise_problems
 from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.coverage import measured_coverage
-from segbench.stats.intervals import PatientSums, Scale, SeedSpread, hull, interval, mean_draws, seed_spread, with_seeds
+from segbench.stats.intervals import PatientSums, Scale, SeedSpread, cell_limits, hull, seed_spread, with_seeds
 from segbench.stats.missing_masks import (
     Handling,
     apply_handling,
@@ -57,10 +57,12 @@ def cells(
 
     Columns beside the keys: metric, protocol; mean, low, high; low_as_seen, high_as_seen (the interval if only
     structures seen to be missed are ever missed; never wider); sd between patients; n_scored, n_expected, n_failed,
-    n_skipped (rows: case x structure x seed); n_patients, n_cases, n_structures, n_seeds; patient_low, patient_high
-    (without the spread of seeds); seed_means (dict), seed_noise; coverage_low, coverage_high (measured coverage of the
-    interval at coverage_n patients, the largest simulated number that is not larger). Units are the metric's. A cell
-    without a counted row has NaN values, one patient no interval. Raises `InputError` when a task mixes protocols.
+    n_skipped, n_missed (rows: case x structure x seed); all_missed (every structure is missed); n_folds (each fold has
+    its own model, and the spread between folds is in the interval); n_patients, n_cases, n_structures, n_seeds;
+    patient_low, patient_high (without the spread of seeds); seed_means (dict), seed_noise; coverage_low, coverage_high
+    (measured coverage of the interval at coverage_n patients, the largest simulated number that is not larger). Units
+    are the metric's. A cell without a counted row has NaN values, one patient no interval.
+    Raises `InputError` when a task mixes protocols.
     """
     chosen = apply_handling(_of_metric(rows, metric), missing_masks)
     records = [
@@ -124,7 +126,8 @@ def mean_over_tasks(cell_table: pd.DataFrame, *, confidence: float = 0.95) -> pd
                 "n_tasks_expected": len(part),
                 "complete": len(seen) == int(served[part.index].sum()),
             }
-            | {name: int(part[name].sum()) for name in ("n_scored", "n_expected", "n_failed", "n_skipped")}
+            | {"all_missed": bool(len(seen) and seen["all_missed"].all())}
+            | {name: int(part[name].sum()) for name in ("n_scored", "n_expected", "n_failed", "n_skipped", "n_missed")}
         )
     return pd.DataFrame.from_records(records)
 
@@ -194,11 +197,10 @@ def _values(
     sums, plain = patient_sums(counted, scale), patient_sums(counted, Scale(scale.low, scale.high))
     values_P = patient_values(plain.hit_sums_PK, plain.hits_PK)
     mean = float(values_P.mean())
-    seen_limits, patient_limits = (
-        interval(
-            mean_draws(sums, scale, rng=np.random.default_rng(seeds), resamples=resamples, unseen=unseen), confidence
-        )
-        for unseen in (False, True)
+    patient_limits, seen_limits = cell_limits(sums, scale, rng_seeds=seeds, confidence=confidence, resamples=resamples)
+    folds = fold_spread(counted, values_P)
+    patient_limits, seen_limits = (
+        with_seeds(mean, own, folds, scale, confidence=confidence) for own in (patient_limits, seen_limits)
     )
     patient_limits = hull(patient_limits, seen_limits)
     spread, names = seed_effects(counted)
@@ -212,6 +214,22 @@ def _values(
         "seed_means": dict(zip(names, spread.means_S.tolist(), strict=True)),
         "seed_noise": spread.noise,
     }
+
+
+def fold_spread(counted: pd.DataFrame, values_P: np.ndarray) -> SeedSpread:
+    """Return the spread between the models of the folds of a cross-validation, from one value per sorted patient.
+
+    Every fold has its own model, tested on its own patients: the variance between the means of folds is that of the
+    models plus what patients explain, `noise` (mean over folds of the variance within a fold / its patients; Searle,
+    Casella and McCulloch 1992). One fold, a fold of one patient or a patient of several folds gives no spread.
+    """
+    of_patient = counted.groupby("patient")["fold"]
+    fold_P = of_patient.first().sort_index().to_numpy()
+    parts = [values_P[fold_P == fold] for fold in np.unique(fold_P)]
+    if len(parts) < 2 or of_patient.nunique().max() > 1 or min(map(len, parts)) < 2:
+        return SeedSpread(values_P[:1], 0.0)
+    noise = np.mean([own.var(ddof=1) / len(own) for own in parts])
+    return SeedSpread(np.array([own.mean() for own in parts]), float(noise))
 
 
 def seed_effects(counted: pd.DataFrame) -> tuple[SeedSpread, list[int]]:
@@ -236,6 +254,9 @@ def _counts(part: pd.DataFrame) -> dict[str, float]:
         "n_expected": len(part),
         "n_failed": int(part["status"].isin(("failed", "prediction_missing")).sum()),
         "n_skipped": int((part["status"] == "skipped").sum()),
+        "n_missed": int(counted["missed"].sum()),
+        "all_missed": bool(len(counted) and counted["missed"].all()),
+        "n_folds": counted["fold"].nunique(),
         "n_patients": patients,
         "n_cases": counted["case"].nunique(),
         "n_structures": counted["structure"].nunique(),

@@ -139,6 +139,7 @@ def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, p
             universal=options.universal,
             single=options.single,
             rule=options.rule,
+            paired=paired,
         )
     return tables
 
@@ -174,6 +175,11 @@ def notes(rows: pd.DataFrame, options: Options) -> list[str]:
         f"Decision rule: {options.rule} ({RULE_TEXT[options.rule]}), two-sided, patients as units, level "
         f"{options.alpha:g}. {_family_text(options.reference)} Where the mean and the ranks point to different methods "
         "the comparison is conflicting and no method is named better. Tests are conditional on the trained models.",
+        *(
+            [f"Values of {folds} folds are pooled. Every fold has its own model; intervals of cells add their spread."]
+            if (folds := int(rows.groupby(["experiment", "task"])["fold"].nunique().max())) > 1
+            else []
+        ),
         f"Resampling: {options.resamples} draws, seed {options.seed}.",
     ]
 

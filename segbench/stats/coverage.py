@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-CELLS, DIFFERENCE = "segbench", "difference"
+CELLS, CELLS_AS_SEEN = "segbench", "segbench as seen"
+DIFFERENCE, DIFFERENCE_AS_SEEN = "difference", "difference as seen"
 TABLE = Path(__file__).with_name("measured_coverage.csv")
 
 

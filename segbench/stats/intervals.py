@@ -45,61 +45,55 @@ class Scale:
     worst: float | None = None
 
 
-def mean_draws(
-    sums: PatientSums, scale: Scale, *, rng: np.random.Generator, resamples: int = 2000, unseen: bool = True
-) -> np.ndarray:
-    """Return draws (B,) of the mean over structures of the per-structure means; their quantiles are the limits.
+def mean_draws(sums: PatientSums, scale: Scale, *, rng: np.random.Generator, resamples: int = 2000) -> np.ndarray:
+    """Return draws (2, B) of the mean over structures of the per-structure means; their quantiles are the limits.
 
-    With `unseen` False only structures that were seen to be missed are ever missed ("as seen"). A single patient gives
-    NaN. A structure with hits of one patient only is drawn from the metric's whole range, and makes the draws NaN where
-    that range is not finite.
+    In the first row only structures that were seen to be missed are ever missed ("as seen"); the second row allows for
+    missed structures that were not seen. A single patient gives NaN. A structure with hits of one patient only is drawn
+    from the metric's whole range, and makes the draws NaN where that range is not finite.
     """
     if len(sums.hits_PK) < 2:
-        return np.full(resamples, np.nan)
-    return _structure_draws(sums, scale, rng, resamples, methods=1, unseen=unseen).mean(axis=2)[:, 0]
+        return np.full((2, resamples), np.nan)
+    means_2BK = _structure_draws(sums, scale, rng, resamples, methods=1)
+    return means_2BK.mean(axis=2)
 
 
 def difference_draws(
-    first: PatientSums,
-    second: PatientSums,
-    scale: Scale,
-    *,
-    rng: np.random.Generator,
-    resamples: int = 4000,
-    unseen: bool = True,
+    first: PatientSums, second: PatientSums, scale: Scale, *, rng: np.random.Generator, resamples: int = 4000
 ) -> np.ndarray:
-    """Return draws (B,) of the mean difference of two methods on the same patients and structures.
+    """Return draws (2, B) of the mean difference of two methods on the same patients and structures, as `mean_draws`.
 
     Both methods have the same patient weights, so that what a patient does to both cancels; each has its own part of
     the further patient, so that either may miss what the other finds. Structures weigh as their counts do. The draws of
     second minus first are those of first minus second with the sign changed. A single patient gives NaN.
     """
     if len(first.hits_PK) < 2:
-        return np.full(resamples, np.nan)
+        return np.full((2, resamples), np.nan)
     both = PatientSums(
         *(
             np.concatenate([getattr(first, name), getattr(second, name)], axis=1)
             for name in ("hit_sums_PK", "hits_PK", "missed_PK")
         )
     )
-    draws_B2K = _structure_draws(both, scale, rng, resamples, methods=2, unseen=unseen)
+    means_2BK = _structure_draws(both, scale, rng, resamples, methods=2)
     weights_K = first.counts_PK.sum(axis=0) / first.counts_PK.sum()
-    means_B2: np.ndarray = draws_B2K @ weights_K
-    return means_B2[:, 0] - means_B2[:, 1]
+    signed_K = np.concatenate([weights_K, -weights_K])
+    differences_2B: np.ndarray = means_2BK @ signed_K
+    return differences_2B
 
 
 def _structure_draws(
-    sums: PatientSums, scale: Scale, rng: np.random.Generator, resamples: int, *, methods: int, unseen: bool
+    sums: PatientSums, scale: Scale, rng: np.random.Generator, resamples: int, *, methods: int
 ) -> np.ndarray:
-    """Draws (B, methods, K) of per-structure means; `sums` holds the structures of one method after the other."""
+    """Draws (2, B, methods * K) of per-structure means; `sums` holds the structures of one method after the other."""
     distinct = resamples // methods
     means_BK = _hit_mean_draws(sums, scale, rng, distinct)
     if methods == 2:
         means_BK = np.concatenate([means_BK, means_BK])
-    if scale.worst is not None:
-        missed_BK = _missed_fraction_draws(sums, rng, distinct, methods=methods, unseen=unseen)
-        means_BK = (1 - missed_BK) * means_BK + missed_BK * scale.worst
-    return means_BK.reshape(len(means_BK), methods, -1)
+    if scale.worst is None:
+        return np.stack([means_BK, means_BK])
+    missed_2BK = _missed_fraction_draws(sums, rng, distinct, methods=methods)
+    return (1 - missed_2BK) * means_BK + missed_2BK * scale.worst
 
 
 def interval(draws_B: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
@@ -113,12 +107,24 @@ def hull(limits: tuple[float, float], other: tuple[float, float]) -> tuple[float
     return float(np.minimum(limits[0], other[0])), float(np.maximum(limits[1], other[1]))
 
 
+def cell_limits(
+    sums: PatientSums, scale: Scale, *, rng_seeds: Sequence[int], confidence: float = 0.95, resamples: int = 2000
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the interval of a cell over patients that allows for missed structures, and the interval as seen.
+
+    Both come from the same draws, and the first holds the second.
+    """
+    draws_2B = mean_draws(sums, scale, rng=np.random.default_rng(rng_seeds), resamples=resamples)
+    seen, limits = (interval(draws_B, confidence) for draws_B in draws_2B)
+    return hull(limits, seen), seen
+
+
 def values_interval(
     values_P: np.ndarray, scale: Scale, *, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
 ) -> tuple[float, float]:
     """Return the interval of the mean of one value per patient."""
     return interval(
-        mean_draws(sums_of_values(values_P[:, None], scale), scale, rng=rng, resamples=resamples), confidence
+        mean_draws(sums_of_values(values_P[:, None], scale), scale, rng=rng, resamples=resamples)[1], confidence
     )
 
 
@@ -128,26 +134,28 @@ def sums_of_values(values_PK: np.ndarray, scale: Scale) -> PatientSums:
     return PatientSums(np.where(missed_PK, 0.0, values_PK), (~missed_PK).astype(float), missed_PK.astype(float))
 
 
-def _missed_fraction_draws(
-    sums: PatientSums, rng: np.random.Generator, distinct: int, *, methods: int, unseen: bool
-) -> np.ndarray:
-    """Fraction of missed values per structure (B, methods * K); all structures have the same patient weights.
+def _missed_fraction_draws(sums: PatientSums, rng: np.random.Generator, distinct: int, *, methods: int) -> np.ndarray:
+    """Fraction of missed values per structure (2, B, methods * K); all structures have the same patient weights.
 
-    With two methods every draw is there twice, with the methods' parts of the further patient exchanged.
+    As seen first, then with missed structures that were not seen. With two methods every draw is there twice, with the
+    methods' parts of the further patient exchanged.
     """
     weights_BP = rng.standard_exponential((distinct, len(sums.hits_PK)))
     extra_B1 = rng.standard_exponential((distinct, 1))
-    wholly_BM = (rng.random((distinct, methods)) < 0.5) & unseen
+    wholly_BM = rng.random((distinct, methods)) < 0.5
     partly_BM = rng.beta(0.5, 0.5, (distinct, methods))
+    per_patient_K = sums.counts_PK.sum(axis=0) / np.maximum(np.count_nonzero(sums.counts_PK, axis=0), 1)
+    missed_BK = weights_BP @ sums.missed_PK
+    counts_BK = weights_BP @ sums.counts_PK + extra_B1 * per_patient_K
     if methods == 2:
-        weights_BP, extra_B1 = np.concatenate([weights_BP, weights_BP]), np.concatenate([extra_B1, extra_B1])
+        missed_BK, counts_BK, extra_B1 = (np.concatenate([own, own]) for own in (missed_BK, counts_BK, extra_B1))
         wholly_BM, partly_BM = (np.concatenate([own, own[:, ::-1]]) for own in (wholly_BM, partly_BM))
     structures = sums.hits_PK.shape[1] // methods
     wholly_BK, partly_BK = (np.repeat(own, structures, axis=1) for own in (wholly_BM, partly_BM))
-    extra_missed_BK = extra_B1 * np.where(sums.missed_PK.any(axis=0), partly_BK, wholly_BK)
-    per_patient_K = sums.counts_PK.sum(axis=0) / np.maximum(np.count_nonzero(sums.counts_PK, axis=0), 1)
-    missed_BK = weights_BP @ sums.missed_PK + extra_missed_BK * per_patient_K
-    return missed_BK / (weights_BP @ sums.counts_PK + extra_B1 * per_patient_K)
+    seen_K = sums.missed_PK.any(axis=0)
+    extra_2BK = np.stack([np.where(seen_K, partly_BK, 0.0), np.where(seen_K, partly_BK, wholly_BK)])
+    missed_2BK: np.ndarray = (missed_BK + extra_2BK * extra_B1 * per_patient_K) / counts_BK
+    return missed_2BK
 
 
 def _hit_mean_draws(sums: PatientSums, scale: Scale, rng: np.random.Generator, resamples: int) -> np.ndarray:

@@ -287,6 +287,7 @@ def pair_limits(
     alpha: float,
     rng_seeds: Sequence[int],
     bound: float = np.inf,
+    resamples: int = 4000,
 ) -> Limits:
     """Return the limits of the mean difference of one pair on one task.
 
@@ -302,6 +303,7 @@ def pair_limits(
         alpha: 1 - confidence.
         rng_seeds: seed of the draws.
         bound: how far two values can lie apart.
+        resamples: number of draws.
     """
     mean = float(differences_P.mean()) if len(differences_P) else np.nan
     seen = difference_interval(differences_P, seeds, alpha=alpha)
@@ -311,17 +313,8 @@ def pair_limits(
         patient_variance = float(differences_P.var(ddof=1)) / len(differences_P)
         degrees = welch_degrees([(own, seeds[0].degrees), (patient_variance, np.inf)]) if own else np.inf
         margin = float(stats.t.ppf(1 - alpha / 2, degrees) * np.sqrt(own))
-        drawn = [
-            combine(
-                mean,
-                interval(
-                    difference_draws(*sums, scale, rng=np.random.default_rng(rng_seeds), unseen=unseen), 1 - alpha
-                ),
-                margin,
-                Scale(),
-            )
-            for unseen in (False, True)
-        ]
+        draws_2B = difference_draws(*sums, scale, rng=np.random.default_rng(rng_seeds), resamples=resamples)
+        drawn = [combine(mean, interval(draws_B, 1 - alpha), margin, Scale()) for draws_B in draws_2B]
         if any(method.missed_PK.any() for method in sums):
             seen = drawn[0]
         limits = hull(seen, drawn[1])
@@ -481,7 +474,11 @@ def minimum_detectable(sd: float, patients: int, *, alpha: float = 0.05, power: 
 
 
 def detectable_per_task(paired: pd.DataFrame) -> pd.DataFrame:
-    """Return per (experiment, task) the median, smallest and largest minimum detectable difference over its pairs."""
+    """Return per (experiment, task) the median, smallest and largest minimum detectable difference over its pairs.
+
+    `attainable_p_holm` is the smallest corrected p value that the task's patients can reach in any family, and
+    `can_be_significant` whether it lies below the level.
+    """
     grouped = paired.groupby(["experiment", "task"], sort=False)
     return grouped.agg(
         n_patients=("n_patients", "max"),
@@ -489,6 +486,8 @@ def detectable_per_task(paired: pd.DataFrame) -> pd.DataFrame:
         minimum_detectable=("minimum_detectable", "median"),
         smallest=("minimum_detectable", "min"),
         largest=("minimum_detectable", "max"),
+        attainable_p_holm=("attainable_p_holm", "min"),
+        can_be_significant=("can_be_significant", "any"),
     ).reset_index()
 
 

@@ -90,14 +90,14 @@ def _constant_hits(missed: int, patients: int) -> PatientSums:
 
 def test_missed_structures_give_jeffreys_interval():
     """With hits of exactly 1 the mean is 1 - p, and p ~ Beta(k + 1/2, n - k + 1/2)."""
-    draws = mean_draws(_constant_hits(3, 13), DICE, rng=np.random.default_rng(1), resamples=200_000)
+    draws = mean_draws(_constant_hits(3, 13), DICE, rng=np.random.default_rng(1), resamples=200_000)[1]
     expected = 1 - stats.beta(3.5, 10.5).ppf([0.975, 0.025])
     assert interval(draws) == pytest.approx(expected, abs=0.003)
 
 
 def test_no_missed_structure_gives_mid_p_limit():
     """Half of the mass on p = 0, half on Beta(1, n): the 97.5 % point of p is the 95 % point of Beta(1, n)."""
-    draws = mean_draws(_constant_hits(0, 9), DICE, rng=np.random.default_rng(1), resamples=200_000)
+    draws = mean_draws(_constant_hits(0, 9), DICE, rng=np.random.default_rng(1), resamples=200_000)[1]
     low, high = interval(draws)
     assert low == pytest.approx(1 - stats.beta(1, 9).ppf(0.95), abs=0.004)
     assert low == pytest.approx(0.05 ** (1 / 9), abs=0.004)  # Beta(1, n) has the survival function (1 - p)^n
@@ -119,7 +119,7 @@ def test_structures_of_a_patient_move_together():
     apart = np.concatenate([one, rng.normal(0, 1, (12, 1))], axis=1)
     widths = [
         np.diff(
-            interval(mean_draws(sums_of_values(v, Scale()), Scale(), rng=np.random.default_rng(4), resamples=50_000))
+            interval(mean_draws(sums_of_values(v, Scale()), Scale(), rng=np.random.default_rng(4), resamples=50_000)[1])
         )
         for v in (one, twice, apart)
     ]
@@ -129,12 +129,12 @@ def test_structures_of_a_patient_move_together():
 
 def test_interval_stays_in_the_range_of_the_metric():
     values = np.array([[0.99], [1.0], [0.2], [0.97]])
-    low, high = interval(mean_draws(sums_of_values(values, DICE), DICE, rng=np.random.default_rng(5)))
+    low, high = interval(mean_draws(sums_of_values(values, DICE), DICE, rng=np.random.default_rng(5))[1])
     assert 0 <= low < values.mean() < high <= 1
 
 
 def test_one_patient_has_no_interval():
-    draws = mean_draws(sums_of_values(np.array([[0.9]]), DICE), DICE, rng=np.random.default_rng(6))
+    draws = mean_draws(sums_of_values(np.array([[0.9]]), DICE), DICE, rng=np.random.default_rng(6))[1]
     assert np.isnan(interval(draws)).all()
 
 
@@ -144,7 +144,7 @@ def test_unbounded_metric_with_hits_of_one_patient_has_no_interval():
 
 
 def test_everything_missed_reaches_from_zero_upward():
-    low, high = interval(mean_draws(sums_of_values(np.zeros((9, 1)), DICE), DICE, rng=np.random.default_rng(8)))
+    low, high = interval(mean_draws(sums_of_values(np.zeros((9, 1)), DICE), DICE, rng=np.random.default_rng(8))[1])
     assert low == pytest.approx(0, abs=0.01)
     assert 0.05 < high < 0.4
 

@@ -6,7 +6,9 @@ import pytest
 
 from segbench.core.vocabulary import HANDLED_STATUSES
 from segbench.stats.aggregate import cells, mean_over_tasks
+from segbench.stats.decision import oriented
 from segbench.stats.methods import undefined_tasks
+from segbench.stats.paired import paired_table
 from segbench.stats.ranking_variants import (
     AGGREGATIONS,
     handling_sensitivity,
@@ -123,6 +125,12 @@ def test_transfer_map_signs_and_structures():
     reverse = transfer_map(rows, metric="dice", universal=["single"], single=["universal"]).set_index("structure")
     assert reverse.loc["tumour", "transfer"] == "negative"
     assert transfer_map(rows, metric="dice", universal=[], single=["single"]).empty
+    three = pd.concat([rows, rows[rows["model"] == "single"].assign(model="third")], ignore_index=True)
+    paired = paired_table(three, metric="dice")
+    whole = transfer_map(three, metric="dice", universal=["universal"], single=["single"], paired=paired)
+    whole = whole.set_index("structure").loc[ALL_STRUCTURES]
+    assert whole["p_holm"] == oriented(paired, "universal", "single")["p_holm"].iloc[0]
+    assert whole["family"] == 3
 
 
 def test_a_metric_without_meaning_on_one_task_ranks_over_the_others_and_says_so():
