@@ -332,11 +332,11 @@ def _interval_sentence(table: pd.DataFrame, seeds: int) -> str:
         "Interval: patients are drawn; missed structures enter by mid-P limits, found ones by Student's distribution; "
         f"{spread}"
     )
-    seen = table[table["n_patients"] > 1].drop_duplicates("n_patients").sort_values("n_patients")
+    seen = table[table["n_patients"] > 1].drop_duplicates("coverage_n").sort_values("coverage_n")
     if seen.empty:
         return text + "."
     ranges = [
-        f"{100 * row.coverage_low:.0f}{DASH}{100 * row.coverage_high:.0f} % with {row.n_patients} patients"
+        f"{100 * row.coverage_low:.0f}{DASH}{100 * row.coverage_high:.0f} % with {row.coverage_n:g} patients"
         for row in named_rows(seen.iloc[sorted({0, len(seen) - 1})])
     ]
     return f"{text}. Measured coverage in simulations: {', '.join(ranges)}."
