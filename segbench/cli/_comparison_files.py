@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 def parse_missing_masks(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, Handling], list[Problem]]:
     """Return metric -> handling from METRIC.STATUS=VALUE, and a problem for each text that is not one."""
-    missing_masks: dict[str, dict[str, float | str]] = {}
+    missing_masks: dict[str, dict[str, Any]] = {}
     problems = []
     for text in texts:
         name, _, value = text.partition("=")
@@ -39,7 +39,7 @@ def parse_missing_masks(texts: Sequence[str], metrics: Sequence[str]) -> tuple[d
             problems.append(Problem(f"--missing-masks {text}", repr(value), expected, "write METRIC.STATUS=VALUE"))
         else:
             missing_masks.setdefault(metric, {})[status] = value if number is None else number
-    return missing_masks, problems
+    return dict(missing_masks), problems
 
 
 def parse_equivalence(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, float], list[Problem]]:

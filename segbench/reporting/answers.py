@@ -87,7 +87,8 @@ def _prompt(table: Table, paired: pd.DataFrame | None) -> str:
             continue
         first, second = label_of(with_prompt.method), label_of(row.method)
         gain = shown(table.metric, with_prompt.mean.mean - row.mean.mean, sign=True)
-        words = {first: "better", second: "worse", "": "not distinguishable", CONFLICTING: "conflicting"}
+        words: dict[str | None, str] = {first: "better", second: "worse", "": "not distinguishable"}
+        words[CONFLICTING] = "conflicting"
         return f"With prompt {gain} {points(table.metric)}: {words.get(outcome(paired, first, second), 'not tested')}."
     return ""
 

@@ -69,13 +69,15 @@ def case_table(run: Run, table: Table) -> CaseTable:
     tasks = {task.name: task for task in table.tasks}
     higher = direction(table.metric) < 0
     rows = []
-    for (task, case), own in wide.iterrows():
+    for key, own in wide.iterrows():
+        task, case = map(str, key) if isinstance(key, tuple) else (str(key), "")
         best = own.max() if higher else own.min()
-        title = next(method.title for method in trained if own[method.key] == best)
+        reached = [method.title for method in trained if own[method.key] == best]
+        title = reached[0] if len(reached) < own.notna().sum() or len(reached) == 1 else "every method"
         summary = [best, own.median(), own.min() if higher else own.max()]
         rows.append(
             CaseRow(
-                case=str(case),
+                case=case,
                 task=tasks[task],
                 structure=worst.get((task, case), ""),
                 missed=int(missed.get((task, case), 0)),

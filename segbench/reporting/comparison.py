@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -11,7 +12,9 @@ from segbench.core.cards import dataset_cards, model_cards
 from segbench.core.metric_facts import Handling
 from segbench.core.run_record import Method, RunRecord, ScoredStructure, ScoredTask, StatisticsSettings
 from segbench.reporting.csv_text import short_name
+from segbench.reporting.frames import groups_of, named_rows
 from segbench.reporting.run import Run
+from segbench.stats.decision import Rule
 from segbench.stats.methods import first_protocol, method_labels
 from segbench.stats.missing_masks import handling_of
 
@@ -30,7 +33,7 @@ def run_of_table(
     rows: pd.DataFrame,
     *,
     missing_masks: Mapping[str, Handling],
-    rule: str,
+    rule: Rule,
     alpha: float,
     reference: str | None,
     sources: Sequence[str],
@@ -55,7 +58,7 @@ def run_of_table(
 
 
 def _record(
-    rows: pd.DataFrame, content: bytes, missing_masks: Mapping[str, Handling], rule: str, sources: Sequence[str]
+    rows: pd.DataFrame, content: bytes, missing_masks: Mapping[str, Handling], rule: Rule, sources: Sequence[str]
 ) -> RunRecord:
     """Return a record without jobs. It is never written, so it needs none of the checks of a run.json."""
     notices = [NOT_IN_A_TABLE]
@@ -70,6 +73,7 @@ def _record(
     tasks = _tasks(rows)
     if any(task.synthetic for task in tasks):
         notices.append("Synthetic data: the volumes were generated; no result here says anything about patients.")
+    unknown: Any = None
     return RunRecord.model_construct(
         run="comparison",
         description=f"Comparison of {', '.join(sources)}.",
@@ -77,7 +81,7 @@ def _record(
         protocol=", ".join(rows["protocol"].unique()),
         config_sha256="",
         scores_sha256=hashlib.sha256(content).hexdigest(),
-        provenance=None,
+        provenance=unknown,
         methods=_methods(rows),
         self_supervised=(),
         tasks=tasks,
@@ -85,11 +89,11 @@ def _record(
         missing_masks={name: dict(handling_of(name, missing_masks)) for name in rows["metric"].unique()},
         statistics=StatisticsSettings(decision_rule=rule),
         skipped=(),
-        audit=None,
+        audit=unknown,
         phases={},
         wall_seconds=0.0,
-        inference=None,
-        budget=None,
+        inference=unknown,
+        budget=unknown,
         notices=tuple(notices),
     )
 
@@ -112,12 +116,13 @@ def _methods(rows: pd.DataFrame) -> tuple[Method, ...]:
             citation="",
             url="",
         )
-        for row in keys.itertuples()
+        for row in named_rows(keys)
     )
 
 
 def _tasks(rows: pd.DataFrame) -> tuple[ScoredTask, ...]:
     cards = dataset_cards()
+    unknown: Any = None
     return tuple(
         ScoredTask.model_construct(
             name=task,
@@ -125,15 +130,15 @@ def _tasks(rows: pd.DataFrame) -> tuple[ScoredTask, ...]:
             experiment=experiment,
             modality="",
             structures=tuple(
-                ScoredStructure.model_construct(name=name, lesion=False, tolerance_mm=None)
+                ScoredStructure.model_construct(name=name, lesion=False, tolerance_mm=unknown)
                 for name in part["structure"].unique()
             ),
             n_test=int(part["case"].nunique()),
-            n_train=None,
+            n_train=unknown,
             spacing_is_nominal=False,
             synthetic=bool(cards.get(task, {}).get("synthetic", False)),
             licence="",
             citation=cards.get(task, {}).get("citation", ""),
         )
-        for (experiment, task), part in rows.groupby(["experiment", "task"], sort=False)
+        for (experiment, task), part in groups_of(rows, ["experiment", "task"])
     )

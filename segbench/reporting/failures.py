@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.sections import SmallTable
@@ -105,7 +106,7 @@ def seen_sentences(run: Run) -> list[str]:
 def failure_table(run: Run, experiment: str, frame: pd.DataFrame, metric: str, csv: str) -> SmallTable:
     """Return the counts of `failure_frame`, one row per method."""
     names = ("expected", "zero", "missed", "failed", "without_value", "skipped")
-    rows = [[row.title, *(f"{getattr(row, name):,}" for name in names)] for row in frame.itertuples()]
+    rows = [[row.title, *(f"{getattr(row, name):,}" for name in names)] for row in named_rows(frame)]
     title = about(metric).title
     head = [name.replace("Dice", title) for name in HEAD]
     return SmallTable(

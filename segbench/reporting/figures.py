@@ -22,6 +22,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from segbench.reporting.csv_text import file_stem
+from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.style import (
@@ -156,7 +157,7 @@ def difference_plot(
     """
     factor = _factor(metric)
     titles, names = list(dict.fromkeys(differences["title"])), list(dict.fromkeys(differences["column"]))
-    found = {(row.title, row.column): row for row in differences.itertuples()}
+    found = {(row.title, row.column): row for row in named_rows(differences)}
     grid = np.array([[getattr(found.get((t, c)), "difference", np.nan) * factor for t in titles] for c in names], float)
     limit = max(1.0, float(np.nanquantile(np.abs(grid), 0.95)) if np.isfinite(grid).any() else 1.0)
     one_line = len(titles) <= WIDE_CELLS
@@ -326,7 +327,7 @@ def cost_plot(run: Run, table: Table) -> Plot | None:
     with plt.rc_context(RC):
         figure, axes = new_figure("double", 2.6 + 0.14 * math.ceil(len(costs) / 3), ncols=3, sharey=True)
         for axis, (name, label) in zip(axes, axes_of.items(), strict=True):
-            for row in costs.itertuples():
+            for row in named_rows(costs):
                 cell, style = means[row.key], styles[table.experiment, *row.key]
                 if not getattr(row, name) > 0:
                     continue
@@ -347,11 +348,13 @@ def cost_plot(run: Run, table: Table) -> Plot | None:
             axes[0].set_ylim(max(0.0, axes[0].get_ylim()[0]), min(101.0, axes[0].get_ylim()[1]))
         axes[0].set_ylabel(f"mean {about(table.metric).title} over tasks ({unit_of(table.metric)})")
         handles = []
-        for row in costs.itertuples():
+        for row in named_rows(costs):
             style = styles[table.experiment, *row.key]
             filling = style["color"] if row.complete else "white"
-            handles.append(Line2D([], [], ls="", ms=5, label=row.title, **style, mfc=filling))
-        figure.legend(handles=handles, loc="outside lower center", ncols=_legend_columns(costs["title"]))
+            handles.append(
+                Line2D([], [], ls="", ms=5, label=row.title, color=style["color"], marker=style["marker"], mfc=filling)
+            )
+        figure.legend(handles=handles, loc="outside lower center", ncols=_legend_columns(costs["title"].tolist()))
         headline(figure, run, table.experiment, f"{table.experiment}: {about(table.metric).title} against cost")
         caption = (
             f"{run.data_word(table.experiment)}Mean {about(table.metric).title} over {table.experiment} tasks with "

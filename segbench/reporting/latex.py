@@ -145,7 +145,7 @@ def _tabular(grid: _Grid) -> str:
     numbers = [entry.value for row in grid.rows for entry in row if entry.number]
     whole = max([2, *(len(number.partition(".")[0]) for number in numbers)])
     heads = ["", *("\\shortstack{" + " \\\\ ".join(map(tex, head)) + "}" for head in grid.heads)]
-    styler = pd.DataFrame(lines).style.hide(axis="index").format_index(lambda i: heads[i], axis="columns")
+    styler = pd.DataFrame(lines).style.hide(axis="index").format_index(lambda i: heads[int(str(i))], axis="columns")
     flagged = any(entry.value.endswith(DAGGER) for row in grid.rows for entry in row)
     space = f",table-space-text-post={{{FLAG}}}" if flagged else ""
     columns = "l" + f"S[table-format={whole}.1{space}]" * len(grid.heads)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
 from segbench.reporting.statistics import label_of
 from segbench.reporting.tables import Row, Table, comparable, direction
@@ -50,7 +51,7 @@ def _decisions(paired: pd.DataFrame | None) -> dict[str, dict[tuple[str, str], s
     found: dict[str, dict[tuple[str, str], str]] = {}
     if paired is None:
         return found
-    for row in paired.itertuples():
+    for row in named_rows(paired):
         better = {"a": row.method_a, "b": row.method_b}.get(row.better, "")
         pairs = found.setdefault(row.task, {})
         pairs[row.method_a, row.method_b] = pairs[row.method_b, row.method_a] = better

@@ -216,10 +216,10 @@ def _plots(
 ) -> dict[str, Plot]:
     main = tables[0]
     reference = reference_method(run, experiment)
-    made = {
+    made: dict[str, Plot | None] = {
         f"cases_{table.metric}": figures.case_plot(run, table) for table in tables if table.metric in MAIN_METRICS
     } or {f"cases_{main.metric}": figures.case_plot(run, main)}
-    if len(challengers):
+    if reference is not None and len(challengers):
         made["differences"] = figures.difference_plot(
             run, experiment, challengers, reference=reference.title, metric=main.metric
         )

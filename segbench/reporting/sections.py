@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from segbench.reporting.figures import method_costs
+from segbench.reporting.frames import groups_of, named_rows
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.sentences import number, p_text, points, seconds_text, titled
@@ -73,7 +74,7 @@ class SmallTable:
 def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     """One row per pair of methods: mean difference, the decision over tasks, and the number of tasks by outcome."""
     rows, metric, paired = [], statistics.metric, statistics.paired
-    for (a, b), part in paired.groupby(["method_a", "method_b"], sort=False):
+    for (a, b), part in groups_of(paired, ["method_a", "method_b"]):
         found, tasks = pair_over_tasks(statistics, a, b), per_task(part)
         whole = over_all_tasks(paired)
         whole = whole[(whole["method_a"] == a) & (whole["method_b"] == b)]
@@ -128,7 +129,7 @@ def _reach(paired: pd.DataFrame) -> str:
         return ""
     named = ", ".join(
         f"{row.task} ({row.n_patients} patients: {row.attainable_p_holm:.2g} of {row.family} tests)"
-        for row in blind.itertuples()
+        for row in named_rows(blind)
     )
     return f" Significance is impossible on {named}: the value is the smallest that p after Holm can take there."
 
@@ -138,7 +139,7 @@ def ranking_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     stable = statistics.stability[statistics.stability["task"] == ALL_TASKS].set_index("method")
     few = few_patients(statistics.paired)
     rows = []
-    for row in statistics.consensus.sort_values("consensus_rank", kind="stable").itertuples():
+    for row in named_rows(statistics.consensus.sort_values("consensus_rank", kind="stable")):
         own = stable.loc[row.method] if row.method in stable.index and not few else None
         rows.append(
             [
@@ -186,14 +187,14 @@ def flips_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
             row.flips_alone or "stated choice",
             titled(statistics, row.winner_alone),
         ]
-        for row in flips.itertuples()
+        for row in named_rows(flips)
     ]
     return SmallTable(
         "Ranking variants",
         f"{run.data_word(statistics.experiment)}Every combination of metric, handling for empty and missing masks, "
-        "aggregation, one task left out and protocol. Winner of the stated choices: "
+        "aggregation, one task left out and protocol. Highest rank under the stated choices: "
         f"{titled(statistics, statistics.flips['default_winner'].iloc[0])}.",
-        ["Choice", "Value", "Rankings", "Winner differs in", "Flips it alone", "Winner then"],
+        ["Choice", "Value", "Rankings", "First method differs in", "Changes it alone", "First method then"],
         rows,
         csv,
     )
@@ -204,7 +205,7 @@ def sensitivity_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     table, metric = statistics.sensitivity, statistics.metric
     missing_masks = list(dict.fromkeys(table["handling"]))
     rows = []
-    for method, part in table.groupby("method", sort=False):
+    for (method,), part in groups_of(table, ["method"]):
         own = part.set_index("handling")
         rows.append(
             [
@@ -237,7 +238,7 @@ def power_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     for task in run.tasks(statistics.experiment):
         if task.name not in detectable.index:
             continue
-        row, fraction = detectable.loc[task.name], fractions.loc[task.name]
+        row, fraction = detectable.loc[task.name].to_dict(), fractions.loc[task.name]
         rest = 1 - fraction["fraction_cases"] - fraction["fraction_seeds"]
         rows.append(
             [
@@ -271,7 +272,7 @@ def baseline_table(run: Run, checked: list[tuple[Table, pd.DataFrame]]) -> Small
             ", ".join(row.not_better) or DASH,
         ]
         for table, checks in checked
-        for row in checks.itertuples()
+        for row in named_rows(checks)
     ]
     return SmallTable(
         "Comparison with trivial baselines",
@@ -315,7 +316,7 @@ def cost_table(run: Run, experiment: str, csv: str) -> SmallTable:
             f"{row.parameters / 1e6:.2f} M",
             "all jobs finished" if row.complete else "a job failed: lower bound",
         ]
-        for row in method_costs(run, experiment).itertuples()
+        for row in named_rows(method_costs(run, experiment))
     ]
     return SmallTable(
         f"{experiment.capitalize()} methods",
@@ -357,7 +358,7 @@ def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
             row.status,
             row.reason or DASH,
         ]
-        for row in table.itertuples()
+        for row in named_rows(table)
     ]
     counts = ", ".join(f"{count} {verdict}" for verdict, count in table["status"].value_counts(sort=False).items())
     return SmallTable(

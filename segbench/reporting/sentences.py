@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -59,7 +59,7 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def difference_text(metric: str, found: dict) -> str:
+def difference_text(metric: str, found: Mapping[str, float] | pd.Series) -> str:
     """Return '+1.2 points (-0.3 to +2.7)', or that there is no interval."""
     known = np.isfinite(found["low"]) and np.isfinite(found["high"])
     limits = interval_text(metric, found["low"], found["high"], sign=True) if known else NO_INTERVAL
@@ -157,7 +157,7 @@ def ranking_variants_sentence(statistics: Statistics | None) -> str | None:
         return None
     row = statistics.flips.iloc[0]
     return (
-        f"Over {row['variants']} defensible ways to rank the same scores the winner differs from "
+        f"Over {row['variants']} defensible ways to rank the same scores the highest rank is not that of "
         f"{titled(statistics, row['default_winner'])} in {100 * row['winner_changes']:.0f} %."
     )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.tables import Table, direction
@@ -84,7 +86,7 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
     titles = {label_of(method): method.title for method in run.methods_of(experiment) if method.trained}
     if rows.groupby(["model", "initialisation"]).ngroups < 2:
         return None
-    options = {"metric": metric, "missing_masks": run.record.missing_masks}
+    options: dict[str, Any] = {"metric": metric, "missing_masks": run.record.missing_masks}
     paired = compared(run, experiment, metric)
     ranks = rank_table(rows, **options, paired=per_task(paired))
     distribution = rank_distribution(rows, **options, resamples=RESAMPLES)
@@ -129,7 +131,8 @@ def compared(run: Run, experiment: str, metric: str) -> pd.DataFrame:
     Rows are tasks and, where a pair shares every task of several, `ALL_TASKS`.
     """
     rows, reference = trained_rows(run, experiment), reference_method(run, experiment)
-    handling, rule, label = run.record.missing_masks, decision_rule(run), reference and label_of(reference)
+    handling, rule = run.record.missing_masks, decision_rule(run)
+    label = None if reference is None else label_of(reference)
     paired = paired_table(rows, metric=metric, missing_masks=handling, reference=label, rule=rule, alpha=run.alpha)
     if paired.empty:
         return paired
@@ -153,7 +156,7 @@ def over_all_tasks(paired: pd.DataFrame) -> pd.DataFrame:
 def outcome(paired: pd.DataFrame, first: str, second: str) -> str | None:
     """Return who is better over tasks: a label, CONFLICTING, '' where no difference is shown, None where not tested."""
     own = over_all_tasks(paired)
-    own = own[[{row.method_a, row.method_b} == {first, second} for row in own.itertuples()]]
+    own = own[[{row.method_a, row.method_b} == {first, second} for row in named_rows(own)]]
     if own.empty:
         return None
     row = own.iloc[0]
@@ -220,7 +223,7 @@ def _against(
     whole = over_all_tasks(pair)
     decided = {name: whole.iloc[0][name] for name in ("p_holm", "transfer")} if len(whole) else {"transfer": ""}
     mean = pd.DataFrame([difference_over_tasks(pair) | decided | {"task": "", "column": MEAN_COLUMN}])
-    own = per_task(pair).set_index("task").reindex(tasks).dropna(subset=["difference"]).reset_index()
+    own = per_task(pair).set_index("task").reindex(list(tasks)).dropna(subset=["difference"]).reset_index()
     table = pd.concat([mean, own.assign(column=own["task"].map(tasks))], ignore_index=True)
     low, high = (table["low"], table["high"]) if sign > 0 else (-table["high"], -table["low"])
     return table.assign(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 
@@ -36,7 +36,7 @@ WIDTH_MM: dict[Width, float] = {"single": 88.0, "double": 180.0}
 """Widths of one and two columns of a journal's page; figures are drawn at the size at which they are printed."""
 SMALLEST_PT = 7.0
 """No text of a figure is smaller, so that it can be read in print."""
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": SMALLEST_PT,
     "text.parse_math": False,

@@ -16,6 +16,7 @@ import pandas as pd
 
 from segbench.core.run_record import ScoredTask
 from segbench.reporting.csv_text import file_stem, table_text
+from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.stats.aggregate import handling_text, mean_over_tasks
@@ -161,7 +162,7 @@ def build_table(run: Run, experiment: str, metric: str) -> Table:
     table = run.cells(metric)
     table = table[table["experiment"] == experiment]
     states = _states(run.rows[(run.rows["experiment"] == experiment) & (run.rows["metric"] == metric)])
-    by_key = {(row.model, row.initialisation, row.task): row for row in table.itertuples()}
+    by_key = {(row.model, row.initialisation, row.task): row for row in named_rows(table)}
     grid = {
         method.key: [_cell(by_key.get((*method.key, task.name)), states) for task in tasks]
         for method in run.methods_of(experiment)
@@ -229,7 +230,7 @@ def _cell(found, states: dict) -> Cell:
 def _means(table: pd.DataFrame, grid: dict, tasks: list[ScoredTask]) -> dict[tuple, Cell]:
     """Mean over tasks; `partial` when a task is missing for which some method has a value."""
     defined = [any(np.isfinite(cells[i].mean) for cells in grid.values()) for i in range(len(tasks))]
-    found = {(row.model, row.initialisation): row for row in mean_over_tasks(table).itertuples()} if len(table) else {}
+    found = {(row.model, row.initialisation): row for row in named_rows(mean_over_tasks(table))} if len(table) else {}
     means = {}
     for key, cells in grid.items():
         row = found.get(key)
@@ -331,12 +332,12 @@ def _interval_sentence(table: pd.DataFrame, seeds: int) -> str:
         "Interval: patients are drawn; missed structures enter by mid-P limits, found ones by Student's distribution; "
         f"{spread}"
     )
-    seen = table[table["n_patients"] > 1].drop_duplicates("n_patients").sort_values("n_patients")
+    seen = table[table["n_patients"] > 1].drop_duplicates("coverage_n").sort_values("coverage_n")
     if seen.empty:
         return text + "."
     ranges = [
-        f"{100 * row.coverage_low:.0f}{DASH}{100 * row.coverage_high:.0f} % with {row.n_patients} patients"
-        for row in seen.iloc[sorted({0, len(seen) - 1})].itertuples()
+        f"{100 * row.coverage_low:.0f}{DASH}{100 * row.coverage_high:.0f} % with {row.coverage_n:g} patients"
+        for row in named_rows(seen.iloc[sorted({0, len(seen) - 1})])
     ]
     return f"{text}. Measured coverage in simulations: {', '.join(ranges)}."
 

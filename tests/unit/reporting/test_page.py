@@ -463,7 +463,10 @@ def test_a_method_whose_masks_are_all_empty_is_named(results, tmp_path):
         own = (rows["model"] == "uniseg") & (rows["experiment"] == "upstream")
         some = (rows["model"] == "dodnet") & (rows["task"] == "toy_liver")
         for chosen in (own, some):
-            rows.loc[chosen & (rows["status"] != "both_empty"), ["value", "status"]] = ["", "prediction_empty"]
+            found = chosen & (rows["status"] == "ok")
+            rows.loc[found, ["value", "status", "prediction_volume_mm3"]] = ["", "prediction_empty", "0"]
+            invented = chosen & (rows["status"] == "reference_empty")
+            rows.loc[invented, ["value", "status", "prediction_volume_mm3"]] = ["", "both_empty", "0"]
         return rows
 
     assert failures.empty_sentences(Run(results), "upstream") == []
