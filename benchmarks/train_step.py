@@ -114,7 +114,7 @@ def _ours(model: Any, config: Config, arithmetic: Any) -> Callable[..., float]:
 
     model.to(memory_format=arithmetic.memory_format).train()
     optimisation = Optimisation(model, config.training, 1_000_000)
-    stepper = Stepper(model, optimisation, arithmetic, gradient_clip=config.training.gradient_clip, seed=0)
+    stepper = Stepper(model, optimisation, arithmetic, config.training, seed=0)
 
     def take(images_BCZYX: Any, labels_BZYX: Any, task: Any, number: int) -> float:
         images_BCZYX = arithmetic.to_device(images_BCZYX, arithmetic.memory_format)

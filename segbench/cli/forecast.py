@@ -145,7 +145,7 @@ def measured(config: Config, job_id: str, *, seconds: float, threads: int) -> di
     settings, arithmetic = context.training, chosen_arithmetic(context.training, device)
     model = new_model(context).to(device=device, memory_format=arithmetic.memory_format)  # type: ignore[call-overload]
     optimisation = Optimisation(model, settings, 1_000_000)
-    stepper = Stepper(model, optimisation, arithmetic, gradient_clip=settings.gradient_clip, seed=context.job.seed)
+    stepper = Stepper(model, optimisation, arithmetic, settings, seed=context.job.seed)
     batches = [_noise(context, task, settings.batch_size, device) for task in _of_distinct_shape(context)]
     began = time.monotonic()
 

@@ -120,13 +120,7 @@ class Training:
         self.model.to(device=device, memory_format=self.arithmetic.memory_format).train()  # type: ignore[call-overload]
         self.stream = BatchStream(context)
         self.optimisation = Optimisation(self.model, self.settings, len(self.stream))
-        self.stepper = Stepper(
-            self.model,
-            self.optimisation,
-            self.arithmetic,
-            gradient_clip=self.settings.gradient_clip,
-            seed=context.job.seed,
-        )
+        self.stepper = Stepper(self.model, self.optimisation, self.arithmetic, self.settings, seed=context.job.seed)
         self.state_path = context.paths.state("train", context.job.id) / "state.pt"
         self.progression = Progression()
         self.good: dict[str, Any] = {}

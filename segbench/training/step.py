@@ -17,6 +17,7 @@ from torch import Tensor
 from models.interface import SegmentationModel
 from segbench.core.seeds import seed_for
 from segbench.core.task import Task
+from segbench.experiment.config import Training
 from segbench.training.guards import Diverged, foreground_counts
 from segbench.training.losses import training_loss
 from segbench.training.objective import Objective
@@ -44,12 +45,12 @@ class Stepper:
         model: SegmentationModel | Objective,
         optimisation: Optimisation,
         arithmetic: Arithmetic,
+        settings: Training,
         *,
-        gradient_clip: float | None,
         seed: int,
     ):
         self.model, self.optimisation, self.arithmetic = model, optimisation, arithmetic
-        self.gradient_clip, self.seed = gradient_clip, seed
+        self.settings, self.seed = settings, seed
         self.scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.precision == "float16")
         self.repeats = 0
         norms = (module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._NormBase))
@@ -108,7 +109,7 @@ class Stepper:
             (self.scaler.scale(loss) if scaled else loss).backward()
         if scaled:
             self.scaler.unscale_(self.optimisation.optimiser)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.gradient_clip or math.inf)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip or math.inf)
         values = torch.stack([loss.detach().float(), norm.float()])
         found = torch.cat([values, counts]).tolist()
         missed = None if len(found) == 2 or not found[2] else not found[3]

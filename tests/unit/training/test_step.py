@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from segbench.experiment.config import Training
 from segbench.training import step as step_module
 from segbench.training.guards import Diverged
 from segbench.training.precision import Arithmetic
@@ -55,10 +56,9 @@ def loss_is_the_first_logit(monkeypatch):
     monkeypatch.setattr(step_module, "training_loss", lambda model, outputs, labels, task: outputs[0][0, 0].sum())
 
 
-def stepper(model, precision="float32", **options):
-    return Stepper(
-        model, Plain(model), Arithmetic(CPU, "exact", precision), **{"gradient_clip": 12.0, "seed": 0} | options
-    )
+def stepper(model, precision="float32", *, clip=12.0):
+    settings = Training(gradient_clip=12.0).model_copy(update={"gradient_clip": clip})
+    return Stepper(model, Plain(model), Arithmetic(CPU, "exact", precision), settings, seed=0)
 
 
 def take(own, **options):
@@ -84,7 +84,7 @@ def test_a_lower_rate_moves_less_and_is_not_kept():
 @pytest.mark.parametrize(("clip", "moved"), [(12.0, 12.0), (None, 50.0)])
 def test_a_large_gradient_is_clipped_to_its_norm(clip, moved):
     model = Line(-50.0)
-    result = take(stepper(model, gradient_clip=clip))
+    result = take(stepper(model, clip=clip))
     assert result.norm == 50.0, "as it was before clipping"
     assert model.weight.item() == pytest.approx(1 + 0.1 * moved, rel=1e-5)
 
