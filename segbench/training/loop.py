@@ -96,10 +96,11 @@ def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dic
         Facts for the outcome.
 
     Raises:
+        MemoryError: a process that loads patches died.
         RunFailed: the loss, or the norm of its gradient, is not finite, from the last good state with half the rate as
             well; the message names the step and the cases. Or the job has trained for longer than its time limit.
     """
-    training = Training(context, device)
+    training = TrainingRun(context, device)
     training.run(workers)
     folder = context.train_folder
     forget_result(folder)
@@ -109,7 +110,7 @@ def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dic
     return training.facts() | {"weights_sha256": sha256_of(folder / "weights.pt")}
 
 
-class Training:
+class TrainingRun:
     """The training of one job in this process, from its newest state if there is one."""
 
     def __init__(self, context: JobContext, device: torch.device):
@@ -147,6 +148,11 @@ class Training:
                 except _Retry as retry:
                     self._go_back(retry)
                     progress.go_back_to(self.progression.step)
+                except RuntimeError as error:
+                    if "DataLoader worker" not in str(error):
+                        raise
+                    signals.raise_if_ended()  # the signal reached the workers as well
+                    raise MemoryError("a process that loads patches died, perhaps for lack of memory") from error
 
     def facts(self) -> dict[str, Any]:
         """Return what the outcome says of this training."""

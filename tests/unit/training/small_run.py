@@ -66,12 +66,12 @@ def write_data(folder: Path, *, label: int = 1) -> None:
 
 def stop_after(patch: pytest.MonkeyPatch, count: int) -> None:
     """Let training die when it has saved its state so many times."""
-    save, seen = loop.Training.save, []
+    save, seen = loop.TrainingRun.save, []
 
-    def save_and_die(self: loop.Training) -> None:
+    def save_and_die(self: loop.TrainingRun) -> None:
         assert save(self)
         seen.append(1)
         if len(seen) == count:
             raise KeyboardInterrupt
 
-    patch.setattr(loop.Training, "save", save_and_die)
+    patch.setattr(loop.TrainingRun, "save", save_and_die)

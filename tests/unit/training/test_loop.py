@@ -183,7 +183,7 @@ def test_a_long_training_logs_the_mean_loss_of_each_window(folder, monkeypatch):
         return StepResult(float(next(losses)), 1.0, None)
 
     monkeypatch.setattr(Stepper, "step", step)
-    training = loop.Training(context, CPU)
+    training = loop.TrainingRun(context, CPU)
     training.run(0)
     assert [(row[0], row[2]) for row in training.progression.rows] == [(6, 3.5), (12, 9.5)]
     assert training.progression.rows[-1][3] == pytest.approx(0.01 * (1 - 11 / 12) ** 0.9), "the rate of the last step"
@@ -255,8 +255,8 @@ def test_a_signal_ends_the_training_after_the_step_with_a_state_from_which_it_co
 
 def test_sigusr1_saves_and_goes_on(folder, monkeypatch):
     context = job(config(training={"save_every_seconds": 1e9}), JOB)
-    made, saved = loop.Training.save, []
-    monkeypatch.setattr(loop.Training, "save", lambda self: saved.append(self.progression.step) or made(self))
+    made, saved = loop.TrainingRun.save, []
+    monkeypatch.setattr(loop.TrainingRun, "save", lambda self: saved.append(self.progression.step) or made(self))
     steps = Stepper.step
 
     def step(self, *arguments, **options):
@@ -302,3 +302,27 @@ def test_the_half_written_state_of_a_killed_process_is_removed(folder):
     part.write_text("half")
     loop.train(context, device=CPU)
     assert not part.exists()
+
+
+@pytest.mark.parametrize(("signals", "error"), [((signal.SIGKILL,), MemoryError), ((signal.SIGTERM,) * 2, SystemExit)])
+def test_a_worker_that_dies_is_a_failure_of_the_machine(folder, monkeypatch, signals, error):
+    """The second case is a signal to the whole group of processes: the training ends as if it alone had got it."""
+    import psutil
+
+    made = Stepper.step
+
+    def step(self, *arguments, **options):
+        if options["number"] == 1:
+            (worker,) = psutil.Process().children()
+            if len(signals) > 1:
+                os.kill(os.getpid(), signals[1])
+            worker.send_signal(signals[0])
+            worker.wait()
+        return made(self, *arguments, **options)
+
+    context = job(config(training={"save_every_seconds": 1e9, "iterations_per_task": 40}), JOB)
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", step)
+        with pytest.raises(error):
+            loop.train(context, device=CPU, workers=1)
+    assert loop.train(context, device=CPU)["iterations"] == 80
