@@ -6,7 +6,9 @@ import argparse
 import collections
 import logging
 import os
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -139,7 +141,20 @@ def _facts(
         logging.getLogger().removeHandler(lines)
     if facts["status"] != "ok":
         facts["log_tail"] = list(lines.lines)
-    return facts | {"started": round(began, 3), "finished": round(time.time(), 3)}
+    return facts | {"started": round(began, 3), "finished": round(time.time(), 3)} | process_costs()
+
+
+def process_costs() -> dict[str, float]:
+    """Return CPU seconds and peak memory of this process since its start, and of its children that have ended.
+
+    Keys: cpu_seconds (user and system, children included), peak_memory_mib (resident, of the largest process).
+    """
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of one ru_maxrss
+    return {
+        "cpu_seconds": round(sum(item.ru_utime + item.ru_stime for item in (own, children)), 3),
+        "peak_memory_mib": round(max(own.ru_maxrss, children.ru_maxrss) * unit / 2**20, 1),
+    }
 
 
 def _remove(resumable: Sequence[Path]) -> None:

@@ -1,7 +1,8 @@
 """The identity of a result: digests of all that it was made from, by name, written beside it.
 
 Equal identities mean that making the result again would give it again. What cannot change a result is not part of it:
-titles, citations, tolerances, other tasks and folds, `accept_*`, where the data lie, how often a state is saved.
+titles, citations, tolerances, other tasks and folds, `accept_*`, where the data lie, how often a state is saved,
+how long a job may take.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ TRAINING_CODE_PARTS = ("training code", "model code", "initialisation code")
 """What `allow_mixed_training_code` leaves out of comparisons; code that predicts and scores always counts."""
 NETWORK_KEYS = ("patch_multiple",)
 """Keys of a card that the network is built from."""
-ONLY_FOR_SAVING = ("save_every_seconds",)
+WITHOUT_EFFECT = ("save_every_seconds", "time_limit_hours")
+"""Keys of `training` that change no weight."""
 DIGITS = 16
 
 
@@ -107,7 +109,7 @@ def training_settings_identity(config: Config, job: Job) -> Identity:
     entry, card = config.model_entry(job.model), config.card(job.model)
     options = {name: item["default"] for name, item in card["options"].items()} | entry.options
     facts = {key: card[key] for key in NETWORK_KEYS if key in card}
-    training = config.training_of(job.experiment).model_dump(mode="json", exclude=set(ONLY_FOR_SAVING))
+    training = config.training_of(job.experiment).model_dump(mode="json", exclude=set(WITHOUT_EFFECT))
     parts = {
         "model": part([entry.name, {name: _option(value) for name, value in options.items()}, facts]),
         "model code": code_digest(own, *([OBJECTIVE] if job.self_supervised else [])),

@@ -65,6 +65,38 @@ def run_status(config: Config) -> RunStatus:
     return status
 
 
+LEDGER_COLUMNS = (
+    "job",
+    "command",
+    "status",
+    "device",
+    "mode",
+    "precision",
+    "wall_seconds",
+    "train_seconds",
+    "cpu_seconds",
+    "peak_memory_mib",
+    "peak_device_memory_mib",
+    "patches_per_second",
+    "waiting_fraction",
+    "float32_repeats",
+)
+"""Columns of the ledger. wall_seconds, cpu_seconds and peak_memory_mib are those of the process that ended the job;
+train_seconds, patches_per_second and waiting_fraction count all its processes."""
+
+
+def ledger(config: Config) -> list[dict[str, Any]]:
+    """Return what each job that has an outcome cost: `LEDGER_COLUMNS`, empty where a job has no such value."""
+    paths = RunPaths(config.run)
+    folders = [paths.train(job.id) for job in training_jobs(config)]
+    folders += [paths.evaluate(job.id) for job in evaluation_jobs(config)]
+    rows = []
+    for outcome in filter(None, (requests.read(folder / "outcome.json") for folder in folders)):
+        wall = outcome.get("finished", 0.0) - outcome.get("started", 0.0)
+        rows.append({name: outcome.get(name, "") for name in LEDGER_COLUMNS} | {"wall_seconds": round(wall, 3)})
+    return rows
+
+
 def _differences(folder: Path, asked: Identity, *, code_counts: bool) -> str:
     try:
         record = read_result(folder)

@@ -25,5 +25,17 @@ class Training(Section):
     foreground_fraction: float = Field(0.33, ge=0, le=1, description="Fraction of patches centred on foreground.")
     augmentation: Literal["none", "light", "full"] = Field("full", description="Augmentation of the nnU-Net family.")
     mirror_axes: Axes = Field((0, 1, 2), description="Axes (z, y, x) mirrored at random in training.")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of the forward pass.")
-    save_every_seconds: float = Field(30.0, gt=0, description="Interval between resumable states.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Arithmetic of the forward pass. auto: bfloat16 where the device multiplies it itself, else "
+        "float16 on a GPU and float32 on a processor.",
+    )
+    mode: Literal["auto", "exact", "fast"] = Field(
+        "auto",
+        description="exact: the same bytes on one machine, interrupted or not; fast: no such promise. auto: exact on a "
+        "processor, fast on a GPU (docs/performance.md).",
+    )
+    save_every_seconds: float = Field(120.0, gt=0, description="Interval between resumable states.")
+    time_limit_hours: float | None = Field(
+        None, gt=0, description="A job that has trained for longer is saved and recorded as failed; null: no limit."
+    )

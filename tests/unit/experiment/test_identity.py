@@ -111,6 +111,7 @@ COARSER = [{"name": "spleen", "labels": [1], "tolerance_mm": 7.0, "lesion": Fals
         pytest.param({"data": {"root": "elsewhere"}}, NONE, NONE, NONE, id="moved data root"),
         pytest.param({"data": {"split_seed": 7, "test_fraction": 0.3}}, NONE, NONE, NONE, id="equal splits"),
         pytest.param({"training": {"save_every_seconds": 5.0}}, NONE, NONE, NONE, id="saved less often"),
+        pytest.param({"training": {"time_limit_hours": 5.0}}, NONE, NONE, NONE, id="time limit"),
         pytest.param({"inference": {"keep_predictions": False}}, NONE, NONE, NONE, id="kept predictions"),
         pytest.param({"allow_mixed_training_code": True}, NONE, NONE, NONE, id="mixed code allowed"),
         pytest.param({"structures": {SPLEEN: COARSER}}, NONE, SPLEEN_JOBS, NONE, id="changed tolerance"),

@@ -6,12 +6,14 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.data.store import write_case
 from segbench.experiment.config import Config, parse_config
 from segbench.experiment.preprocessed_index import PreprocessedIndex
+from segbench.training import loop
 from tests.small_network import NETWORK
 from tests.unit.written_run import splits_content
 
@@ -55,3 +57,16 @@ def write_data(folder: Path, *, label: int = 1) -> None:
         PreprocessedIndex(task, "small", places).write(folder / paths.preprocessed(task))
     sides = {"train": ["a", "b"], "test": ["c"]}
     write_json(folder / paths.splits, splits_content({"0": dict.fromkeys(CHANNELS, sides)}))
+
+
+def stop_after(patch: pytest.MonkeyPatch, count: int) -> None:
+    """Let training die when it has saved its state so many times."""
+    save, seen = loop.TrainingRun.save, []
+
+    def save_and_die(self: loop.TrainingRun) -> None:
+        assert save(self)
+        seen.append(1)
+        if len(seen) == count:
+            raise KeyboardInterrupt
+
+    patch.setattr(loop.TrainingRun, "save", save_and_die)
