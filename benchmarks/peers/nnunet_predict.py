@@ -41,7 +41,7 @@ def plans(job):
             "image_reader_writer": "SimpleITKIO",
             "transpose_forward": [0, 1, 2],
             "transpose_backward": [0, 1, 2],
-            "foreground_intensity_properties_per_channel": {},
+            "foreground_intensity_properties_per_channel": {"0": {}},
             "configurations": {"3d_fullres": configuration},
         }
     )
