@@ -61,7 +61,15 @@ def check_machine(**counts: tuple[int, int]) -> None:
 
 
 def computing_device(threads: int) -> str:
-    """Return 'cuda' where there is a GPU, else 'cpu', with so many threads for it."""
+    """Return 'cuda' where there is a GPU, which this process then leases, else 'cpu', and set the threads beside it.
+
+    Args:
+        threads: threads of the numerical libraries; with a leased GPU at least its equal part of the processors.
+    """
+    from segbench.core import devices
+
+    if devices.take_device() is not None:  # before CUDA starts
+        threads = max(threads, devices.threads_per_job(devices.cores(), devices.machine_devices()))
     import torch
 
     torch.set_num_threads(threads)

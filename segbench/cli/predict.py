@@ -35,7 +35,6 @@ def run(args: argparse.Namespace) -> int:
     """Write one label map per image and task on the image's grid and print its path; problems exit with status 2."""
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     check_machine(threads=(args.threads, 1))
-    from segbench.data.geometry import write_prediction
     from segbench.evaluation import predict
     from segbench.evaluation.predictors.network import trained_network
     from segbench.experiment.config import load_config
@@ -48,11 +47,9 @@ def run(args: argparse.Namespace) -> int:
     for notice in predict.checked_images(list(images.values()), tasks):
         print(f"notice: {notice}", file=sys.stderr)
     model = trained_network(context, device=computing_device(args.threads))
-    for name, paths in images.items():
-        for task, labels_XYZ in predict.predict_image(model, config, paths, tasks):
-            path = args.output / task.name / targets[name]
-            write_prediction(path, labels_XYZ, like=paths[0])
-            print(path, flush=True)
+    named = {targets[name]: paths for name, paths in images.items()}
+    for path in predict.predict_files(model, config, tasks, named, args.output):
+        print(path, flush=True)
     return 0
 
 
@@ -66,7 +63,8 @@ def _targets(images: dict[str, list[Path]], output: Path) -> dict[str, str]:
     from segbench.core.errors import Problem, raise_problems
     from segbench.evaluation.label_maps import case_name
 
-    targets, problems = {}, []
+    targets: dict[str, str] = {}
+    problems: list[Problem] = []
     for name, paths in images.items():
         target = f"{case_name(paths[0].name) or paths[0].name}.nii.gz"
         if target in targets.values():

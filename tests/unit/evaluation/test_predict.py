@@ -12,7 +12,7 @@ from segbench.cli import main
 from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.evaluation import predict
-from segbench.evaluation.predictors.network import trained_network
+from segbench.evaluation.predictors.network import trained_network, windows_of
 from segbench.experiment.config import load_config
 from segbench.experiment.preprocessed_index import PreprocessedIndex
 from segbench.experiment.result_record import ResultRecord
@@ -74,12 +74,33 @@ def test_tasks_preprocessed_alike_share_one_encoding(folder, monkeypatch):
     encode, count = model.encode, []
     monkeypatch.setattr(model, "encode", lambda images: count.append(1) or encode(images))
     both = predict.asked_tasks(context, ["phantom_liver", "phantom_spleen"])
-    answers = {task.name: labels for task, labels in predict.predict_image(model, config, ["ct.nii.gz"], both)}
-    windows = len(count)
+    windows = windows_of(config)
+
+    def answers(tasks):
+        images = predict.preprocessed_images(config, ["ct.nii.gz"], tasks)
+        return {task.name: labels for task, labels in predict.predict_image(model, windows, images)}
+
+    together = answers(both)
+    encodings = len(count)
     for task in both:
-        ((_, alone),) = predict.predict_image(model, config, ["ct.nii.gz"], [task])
-        np.testing.assert_array_equal(answers[task.name], alone)
-    assert len(count) == 3 * windows
+        np.testing.assert_array_equal(together[task.name], answers([task])[task.name])
+    assert len(count) == 3 * encodings
+
+
+def test_many_images_go_through_one_pipeline(folder, capsys):
+    names = [f"image_{number}" for number in range(5)]
+    for number, name in enumerate(names):
+        write_image(f"{name}.nii.gz", shape=(20 + number, 17, 9))
+    arguments = ["--job", JOB, "--tasks", "phantom_spleen", "--images"]
+    assert command(*arguments, *(f"{name}.nii.gz" for name in names)) == 0
+    assert capsys.readouterr().out.split() == [f"out/phantom_spleen/{name}.nii.gz" for name in names]
+    for number, name in enumerate(names):
+        found = nib.load(f"out/phantom_spleen/{name}.nii.gz")
+        assert found.shape == (20 + number, 17, 9)
+        alone = Path("alone", name)
+        assert main(["predict", "--config", "config.yaml", "--output", str(alone), *arguments, f"{name}.nii.gz"]) == 0
+        again = nib.load(alone / "phantom_spleen" / f"{name}.nii.gz")
+        np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(again.dataobj))
 
 
 def test_several_channels_are_several_files_or_one(folder):
