@@ -22,7 +22,13 @@ class Training(Section):
     weight_decay: float = Field(3e-5, ge=0, description="Weight decay of SGD.")
     poly_exponent: float = Field(0.9, ge=0, description="Exponent of the polynomial decay of the learning rate.")
     gradient_clip: float = Field(12.0, gt=0, description="Largest norm of the gradient.")
-    foreground_fraction: float = Field(0.33, ge=0, le=1, description="Fraction of patches centred on foreground.")
+    foreground_fraction: float = Field(
+        0.33,
+        ge=0,
+        le=1,
+        description="Fraction of a batch, its last samples, that is forced to foreground, rounded as in nnU-Net: 0.33 "
+        "of 2 is one sample.",
+    )
     augmentation: Literal["none", "light", "full"] = Field("full", description="Augmentation of the nnU-Net family.")
     mirror_axes: Axes = Field((0, 1, 2), description="Axes (z, y, x) mirrored at random in training.")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of the forward pass.")
