@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"notice: {notice}", file=sys.stderr)
     model = trained_network(context, device=computing_device(args.threads))
     for name, paths in images.items():
-        for task, labels_XYZ in predict.predict_image(model, config, paths, tasks):
+        for task, labels_XYZ in predict.predict_image(model, context, paths, tasks):
             path = args.output / task.name / targets[name]
             write_prediction(path, labels_XYZ, like=paths[0])
             print(path, flush=True)

@@ -16,6 +16,8 @@ from segbench.data.store import PreprocessedCase
 from segbench.data.transforms import Augmentation, Drawn, mirrored
 
 Triple = tuple[int, int, int]
+OUTSIDE = 254
+"""Label, until a patch is given out, of a background voxel outside the non-zero mask; no class has this value."""
 
 
 class Batch(NamedTuple):
@@ -95,14 +97,32 @@ class PatchSampler:
         return positions[rng.integers(len(positions))]
 
     def _patch(self, case: PreprocessedCase, start_zyx: Sequence[int], drawn: Drawn) -> tuple[Tensor, Tensor]:
-        """Return images_CZYX and labels_ZYX of a sample, before mirroring."""
+        """Return images_CZYX and labels_ZYX of a sample, before mirroring.
+
+        Channels with a non-zero mask are zero outside it after every step, as in nnU-Net.
+        """
         labelled, size_zyx, affine = self.task is not None, self.patch_size_zyx, drawn.affine
         if affine is None:
-            image, labels = read_patch(case, start_zyx, size_zyx, labelled=labelled)
-            images_CZYX, labels_ZYX = torch.from_numpy(image), torch.from_numpy(labels)
+            images_CZYX, labels_ZYX = read_patch(case, start_zyx, size_zyx, labelled=labelled)
+            labels_ZYX = _with_outside(case, images_CZYX, labels_ZYX)
+            images, labels = torch.from_numpy(images_CZYX), torch.from_numpy(labels_ZYX)
         else:
-            images_CZYX, labels_ZYX = transformed_patch(case, start_zyx, size_zyx, affine, labelled=labelled)
-        return self.augmentation.change_intensities(images_CZYX, drawn), labels_ZYX
+            images, labels = transformed_patch(case, start_zyx, size_zyx, affine, labelled=labelled)
+        images = self.augmentation.change_intensities(images, drawn)
+        if case.masked_channels:
+            outside_ZYX = labels == OUTSIDE
+            for channel in case.masked_channels:
+                images[channel].masked_fill_(outside_ZYX, 0)
+            labels.masked_fill_(outside_ZYX, 0)
+        return images, labels
+
+
+def _with_outside(case: PreprocessedCase, images_CZYX: np.ndarray, labels_ZYX: np.ndarray) -> np.ndarray:
+    """Return the labels, with `OUTSIDE` for background voxels outside the non-zero mask."""
+    if not case.masked_channels:
+        return labels_ZYX
+    empty_ZYX = ~images_CZYX[case.masked_channels].any(axis=0)
+    return np.where(empty_ZYX & (labels_ZYX == 0), np.uint8(OUTSIDE), labels_ZYX)
 
 
 def is_forced(sample: int, batch_size: int, fraction: float) -> bool:
@@ -123,15 +143,20 @@ def transformed_patch(
 ) -> tuple[Tensor, Tensor]:
     """Return images_CZYX and labels_ZYX of a window that is rotated and scaled about its centre.
 
-    affine: 3x3 matrix from offsets in the window to offsets in the volume. Voxels outside the volume are zero.
+    affine: 3x3 matrix from offsets in the window to offsets in the volume. Voxels outside the volume are zero. Labels
+    of a case with a non-zero mask are `OUTSIDE` outside it.
     """
     box = source_box(start_zyx, size_zyx, affine, case.shape_zyx)
     centre = [a + (n - 1) / 2 - part.start for a, n, part in zip(start_zyx, size_zyx, box, strict=True)]
     places = coordinates(size_zyx, affine, centre)
-    images_CZYX = interpolated(torch.from_numpy(case.images[(slice(None), *box)]), places)
-    if not labelled:
+    source_CZYX = case.images[(slice(None), *box)]
+    images_CZYX = interpolated(torch.from_numpy(source_CZYX), places)
+    if not labelled and not case.masked_channels:
         return images_CZYX, torch.zeros(size_zyx, dtype=torch.uint8)
-    return images_CZYX, interpolated_labels(torch.from_numpy(case.labels[tuple(box)]), places, outside=0)
+    labels_ZYX = case.labels[tuple(box)] if labelled else np.zeros(source_CZYX.shape[1:], dtype=np.uint8)
+    labels_ZYX = _with_outside(case, source_CZYX, labels_ZYX)
+    outside = OUTSIDE if case.masked_channels else 0
+    return images_CZYX, interpolated_labels(torch.from_numpy(labels_ZYX), places, outside=outside)
 
 
 def read_patch(

@@ -65,6 +65,11 @@ class PreprocessedCase:
         """The native grid and the way back to it."""
         return Geometry.from_dict(self.meta["geometry"])
 
+    @property
+    def masked_channels(self) -> list[int]:
+        """Channels that are zero outside the non-zero mask, which they alone show."""
+        return self.meta.get("masked_channels", [])
+
     def foreground(self, value: int) -> np.ndarray:
         """Return sampled voxels of a class, rows z,y,x; no row when the case has none."""
         first, last = np.searchsorted(self._foreground[:, 0], [value, value + 1])

@@ -6,6 +6,7 @@ Axis legend: C channel, X Y Z native.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -15,10 +16,9 @@ from models.interface import SegmentationModel
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
 from segbench.core.task import Task
 from segbench.data.checks import check_image
-from segbench.data.geometry import Geometry
-from segbench.data.preprocessing_recipes import preprocessing_recipe
+from segbench.data.preprocess import preprocessed_image
+from segbench.data.preprocessing_recipes import Intensities, PreprocessingRecipe, preprocessing_recipe
 from segbench.data.readers import read_channels
-from segbench.data.resampling import normalise
 from segbench.evaluation.predictors.network import probabilities
 from segbench.experiment.config import Config
 from segbench.experiment.context import JobContext
@@ -59,24 +59,28 @@ def checked_images(images: Sequence[Paths], tasks: Sequence[Task]) -> list[str]:
 
 
 def predict_image(
-    model: SegmentationModel, config: Config, paths: Paths, tasks: Sequence[Task]
+    model: SegmentationModel, context: JobContext, paths: Paths, tasks: Sequence[Task]
 ) -> Iterator[tuple[Task, np.ndarray]]:
     """Yield (task, labels_XYZ on the native grid) for every task, classes numbered as in its card.
 
-    Tasks with the same recipe and modalities are predicted from one encoding of every window.
+    Tasks with the same recipe, modalities and mirrored axes are predicted from one encoding of every window.
     """
     images_CXYZ, affine = read_channels(paths)
-    for _, group in groupby(sorted(tasks, key=_preprocessing), key=_preprocessing):
+    recipes = {task.name: _recipe(context, task) for task in tasks}
+
+    def treatment(task: Task) -> str:
+        return repr((recipes[task.name], [channel.modality for channel in task.channels], bool(task.sides)))
+
+    for _, group in groupby(sorted(tasks, key=treatment), key=treatment):
         alike = list(group)
-        recipe = preprocessing_recipe(alike[0], config.preprocessing_recipes)
-        geometry = Geometry.of(images_CXYZ, affine, recipe)
-        images_CZYX = geometry.to_grid(images_CXYZ, recipe)
-        for channel, image_ZYX in zip(alike[0].channels, images_CZYX, strict=True):
-            normalise(image_ZYX, channel.modality, recipe)
-        found = probabilities(model, config, images_CZYX, alike)
+        geometry, images_CZYX = preprocessed_image(images_CXYZ, affine, alike[0], recipes[alike[0].name])
+        found = probabilities(model, context, images_CZYX, alike)
         for task in alike:
             yield task, geometry.probabilities_to_native(found[task.name])
 
 
-def _preprocessing(task: Task) -> tuple[str, ...]:
-    return task.preprocessing, *(channel.modality for channel in task.channels)
+def _recipe(context: JobContext, task: Task) -> PreprocessingRecipe:
+    """Return the recipe of a task with the intensities of the training cases that the network has seen."""
+    recipe = preprocessing_recipe(task, context.config.preprocessing_recipes)
+    measured = context.preprocessed[task.name].intensities
+    return recipe if measured is None else replace(recipe, training=Intensities.from_dict(measured))

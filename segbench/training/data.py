@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segbench.core.seeds import seed_for
+from segbench.core.task import mirror_axes_of
 from segbench.data.sampling import PatchSampler, task_schedule
 from segbench.data.store import open_case
 from segbench.data.transforms import Augmentation
@@ -32,9 +33,8 @@ class BatchStream(Dataset):
         for task in self.tasks:
             cases = context.sides(task.name).train
             sizes.append((task.name, len(cases)))
-            augmentation = Augmentation(
-                patch_size_zyx, level=self.settings.augmentation, mirror_axes=self.settings.mirror_axes
-            )
+            axes = mirror_axes_of([task], self.settings.mirror_axes, mirror_sides=self.settings.mirror_sides)
+            augmentation = Augmentation(patch_size_zyx, level=self.settings.augmentation, mirror_axes=axes)
             self.samplers.append(
                 PatchSampler(
                     [open_case(context.folder(task.name, case)) for case in cases],

@@ -194,7 +194,7 @@ def _step(
         else:
             with autocast:
                 outputs = model(images_BCZYX, task)
-            loss = training_loss(model, outputs, labels_BZYX, task)
+            loss = training_loss(model, outputs, labels_BZYX, task, batch_dice=settings.batch_dice)
         value = loss.item()
         if not math.isfinite(value):
             return value, 0.0

@@ -10,10 +10,9 @@ import numpy as np
 from models.interface import SegmentationModel
 from models.weights.reading import load_strictly, read_state_dict
 from segbench.core.case import Case
-from segbench.core.task import Task
+from segbench.core.task import Task, mirror_axes_of
 from segbench.data.store import open_case
 from segbench.evaluation.trained import weights_digest
-from segbench.experiment.config import Config
 from segbench.experiment.context import JobContext
 from segbench.inference.sliding_window import predict_probabilities
 from segbench.training.loop import new_model
@@ -39,7 +38,7 @@ class NetworkPredictor:
     def predict(self, task: Task, case: Case) -> np.ndarray:
         """Return the label map of the largest probability, interpolated to the native grid."""
         preprocessed = open_case(self.context.folder(task.name, case.case_id))
-        found = probabilities(self.model, self.context.config, preprocessed.images[:], [task])[task.name]
+        found = probabilities(self.model, self.context, preprocessed.images[:], [task])[task.name]
         return preprocessed.geometry.probabilities_to_native(found)
 
 
@@ -57,14 +56,15 @@ def trained_network(context: JobContext, *, device: str) -> SegmentationModel:
 
 
 def probabilities(
-    model: SegmentationModel, config: Config, images_CZYX: np.ndarray, tasks: Sequence[Task]
+    model: SegmentationModel, context: JobContext, images_CZYX: np.ndarray, tasks: Sequence[Task]
 ) -> dict[str, np.ndarray]:
     """Return task name -> probabilities_KZYX of a preprocessed image, with the windows and mirroring of the config."""
+    config = context.config
     return predict_probabilities(
         model,
         images_CZYX,
         tasks,
         patch_size_zyx=config.network.patch_size_zyx,
         step=config.inference.step,
-        mirror_axes=config.inference.mirror_axes,
+        mirror_axes=mirror_axes_of(tasks, config.inference.mirror_axes, mirror_sides=context.training.mirror_sides),
     )

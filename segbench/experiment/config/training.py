@@ -31,5 +31,13 @@ class Training(Section):
     )
     augmentation: Literal["none", "light", "full"] = Field("full", description="Augmentation of the nnU-Net family.")
     mirror_axes: Axes = Field((0, 1, 2), description="Axes (z, y, x) mirrored at random in training.")
+    mirror_sides: bool = Field(
+        False,
+        description="Mirror the left-right axis, in training and at test time, also for tasks with classes that differ "
+        "by side (`sides` of the card), as published recipes do.",
+    )
+    batch_dice: bool = Field(
+        False, description="Dice of the loss over the whole batch instead of the mean over its samples."
+    )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of the forward pass.")
     save_every_seconds: float = Field(30.0, gt=0, description="Interval between resumable states.")

@@ -36,7 +36,9 @@ def folder(tmp_path, monkeypatch):
     sides = {task.name: {"train": ["a"], "test": ["b"]} for task in config.tasks}
     write_splits(context.paths.splits, splits_content({"0": sides}))
     for task in config.tasks:
-        index = PreprocessedIndex(task.name, task.preprocessing, {"a": Path("store/a-1"), "b": Path("store/b-2")})
+        measured = {"foreground": [None] * task.num_channels, "masked": False}
+        folders = {"a": Path("store/a-1"), "b": Path("store/b-2")}
+        index = PreprocessedIndex(task.name, task.preprocessing, folders, measured)
         index.write(context.paths.preprocessed(task.name))
     save_weights(context, new_model(context).state_dict())
     write_image(tmp_path / "ct.nii.gz")
@@ -74,10 +76,10 @@ def test_tasks_preprocessed_alike_share_one_encoding(folder, monkeypatch):
     encode, count = model.encode, []
     monkeypatch.setattr(model, "encode", lambda images: count.append(1) or encode(images))
     both = predict.asked_tasks(context, ["phantom_liver", "phantom_spleen"])
-    answers = {task.name: labels for task, labels in predict.predict_image(model, config, ["ct.nii.gz"], both)}
+    answers = {task.name: labels for task, labels in predict.predict_image(model, context, ["ct.nii.gz"], both)}
     windows = len(count)
     for task in both:
-        ((_, alone),) = predict.predict_image(model, config, ["ct.nii.gz"], [task])
+        ((_, alone),) = predict.predict_image(model, context, ["ct.nii.gz"], [task])
         np.testing.assert_array_equal(answers[task.name], alone)
     assert len(count) == 3 * windows
 

@@ -51,10 +51,10 @@ class Line(nn.Module):
 
 def step(monkeypatch, slope, *, clip=12.0, rate=0.1, momentum=0.0):
     """Do one step and return loss, norm of the gradient, and the weight after it."""
-    monkeypatch.setattr(loop, "training_loss", lambda model, outputs, labels, task: outputs)
+    monkeypatch.setattr(loop, "training_loss", lambda model, outputs, labels, task, batch_dice: outputs)
     model = Line(slope)
     optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum)
-    settings = SimpleNamespace(precision="float32", gradient_clip=clip)
+    settings = SimpleNamespace(precision="float32", gradient_clip=clip, batch_dice=False)
     images = torch.zeros(1, 1, 2, 2, 2)
     loss, norm = loop._step(model, optimiser, images, images, None, settings, SimpleNamespace(seed=0), 0)
     return loss, norm, model.weight.item()
