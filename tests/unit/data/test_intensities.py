@@ -15,6 +15,7 @@ from segbench.data.preprocessing_recipes import Intensities, PreprocessingRecipe
 from segbench.data.sampling import PatchSampler
 from segbench.data.store import open_case
 from segbench.data.transforms import Augmentation
+from segbench.experiment.preprocessed_index import read_index
 from tests.unit.written_run import write_map
 
 SHAPE = (16, 15, 14)
@@ -93,6 +94,10 @@ def test_folds_share_cases_unless_their_intensities_differ(tmp_path):
     store = tmp_path / "store"
     index = preprocess_folds(cases, task("CT"), CARD, RECIPE, sides=sides, store_root=store)
     assert set(index.other_folds) == {1}
+    index.write(tmp_path / "index.json")
+    found = read_index(tmp_path / "index.json")
+    assert [found.of(fold).folder("e") for fold in (0, 1, 2)] == [index.of(fold).folder("e") for fold in (0, 1, 2)]
+    assert Intensities.from_dict(found.of(1).intensities) == Intensities.from_dict(index.of(1).intensities)
     assert index.of(2).folders == index.folders
     assert len(list((store / "default").iterdir())) == 10
     first, second = (open_case(index.of(fold).folder("e")).images[:] for fold in (0, 1))
