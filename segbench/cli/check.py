@@ -35,9 +35,10 @@ def _check_config(path: Path) -> int:
 
     config = load_config(path)
     problems: list = []
+    windows: dict = {}
     for task in config.tasks:
         try:
-            preprocessing_recipe(task, config.preprocessing_recipes)
+            windows[task.name] = preprocessing_recipe(task, config.preprocessing_recipes).clip_hu
         except InputError as error:
             problems += error.problems
     problems += device_problems(os.environ)
@@ -48,7 +49,8 @@ def _check_config(path: Path) -> int:
         return 0
     for task in config.tasks:
         partial = task.name in config.data.accept_partial
-        checked = check_task(task, config.dataset_cards[task.name], config.data_root, accept_partial=partial)
+        card, window = config.dataset_cards[task.name], windows.get(task.name)
+        checked = check_task(task, card, config.data_root, accept_partial=partial, window_hu=window)
         problems += _shown(checked)
     found, notices = find_problems(config)
     for notice in notices:

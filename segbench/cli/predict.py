@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"notice: {notice}", file=sys.stderr)
     model = trained_network(context, device=computing_device(args.threads))
     named = {targets[name]: paths for name, paths in images.items()}
-    for path in predict.predict_files(model, config, tasks, named, args.output):
+    for path in predict.predict_files(model, context, tasks, named, args.output):
         print(path, flush=True)
     return 0
 

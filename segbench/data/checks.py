@@ -22,7 +22,7 @@ from segbench.core.progress import Progress
 from segbench.core.task import Task
 from segbench.data.ingest import card_of, discover, known_cards
 from segbench.data.layouts import channel_names, dataset_json, folder_cases, is_datalist
-from segbench.data.notices import Seen, card_notices, notices_of, unlisted
+from segbench.data.notices import Seen, card_notices, label_quartiles, notices_of, unlisted, window_notices
 from segbench.data.presence import expected_count
 from segbench.data.volumes import (
     FORMATS,
@@ -50,8 +50,18 @@ class Checked:
     notices: list[str]
 
 
-def check_task(task: Task, card: dict, data_root: Path, *, accept_partial: bool = False) -> Checked:
-    """Check a task's files by its card. accept_partial: fewer cases than the card expects are no problem."""
+def check_task(
+    task: Task,
+    card: dict,
+    data_root: Path,
+    *,
+    accept_partial: bool = False,
+    window_hu: tuple[float, float] | None = None,
+) -> Checked:
+    """Check a task's files by its card.
+
+    accept_partial: fewer cases than the card expects are no problem. window_hu: the window of CT in its recipe.
+    """
     try:
         cases = discover(task.name, card, data_root)
     except InputError as error:
@@ -62,6 +72,7 @@ def check_task(task: Task, card: dict, data_root: Path, *, accept_partial: bool 
     problems = [] if accept_partial and cases else list(_count_problems(card, cases, data_root / card["folder"]))
     found, seen = _check_cases(cases, values | ignored, modalities, title=task.name, ignored=ignored)
     notices = notices_of(seen, values, modalities, cases=cases) if seen else []
+    notices += window_notices(seen, card, window_hu)
     notices += card_notices(task.name, {**known_cards(), task.name: card}, len(cases))
     return _checked(task.name, problems + found, notices, cases=cases, modalities=modalities, values=values)
 
@@ -401,7 +412,10 @@ def _voxel_problems(
         checksum = zlib.crc32(np.ascontiguousarray(channel).tobytes(), checksum)
     kept = frozenset() if problems else frozenset(int(value) for value in present)
     oddities = tuple(dict.fromkeys(odd for volume in opened for odd in header_notices(volume)))
-    seen = Seen(case, ranges, kept - set(ignored), checksum, oddities, frozenset(kept & set(ignored)), not problems)
+    quartiles = {} if problems else label_quartiles(channels, labels, modalities)
+    seen = Seen(
+        case, ranges, kept - set(ignored), checksum, oddities, frozenset(kept & set(ignored)), not problems, quartiles
+    )
     return problems, seen
 
 

@@ -22,6 +22,7 @@ from segbench.data.resampling import (
     nearest,
     new_shape_zyx,
     nonzero_box,
+    nonzero_mask,
     resample,
     resample_labels,
 )
@@ -98,6 +99,10 @@ class Geometry:
     def labels_to_grid(self, labels_XYZ: np.ndarray) -> np.ndarray:
         """Return labels_ZYX (uint8) on the preprocessed grid."""
         return resample_labels(self._cropped(labels_XYZ[None])[0], self.shape_zyx)
+
+    def nonzero_to_grid(self, images_CXYZ: np.ndarray) -> np.ndarray:
+        """Return the non-zero mask ZYX (bool) of a case on the preprocessed grid."""
+        return resample_labels(nonzero_mask(self._cropped(images_CXYZ)), self.shape_zyx).astype(bool)
 
     def labels_to_native(self, labels_ZYX: np.ndarray) -> np.ndarray:
         """Return labels_XYZ (uint8) on the native grid; outside the crop is background.

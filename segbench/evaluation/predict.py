@@ -6,7 +6,7 @@ Axis legend: C channel, X Y Z native.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -17,15 +17,15 @@ from segbench.core.errors import Problem, input_error, raise_problems, suggestio
 from segbench.core.task import Task
 from segbench.data.checks import check_image
 from segbench.data.geometry import Geometry, write_prediction
-from segbench.data.preprocessing_recipes import preprocessing_recipe
+from segbench.data.preprocess import preprocessed_image
+from segbench.data.preprocessing_recipes import Intensities, PreprocessingRecipe, preprocessing_recipe
 from segbench.data.readers import read_channels
-from segbench.data.resampling import normalise
 from segbench.evaluation.predictors.network import windows_of
 from segbench.experiment.config import Config
 from segbench.experiment.context import JobContext
 from segbench.experiment.jobs import training_jobs
 from segbench.inference.overlap import overlapped
-from segbench.inference.sliding_window import Windows, predict_labels
+from segbench.inference.sliding_window import predict_labels
 
 Paths = Sequence[Path]
 """The files of one image: one per channel in the order of the tasks' cards, or one 4D file."""
@@ -70,23 +70,24 @@ class PreprocessedImage:
     geometry: Geometry
 
 
-def preprocessed_images(config: Config, paths: Paths, tasks: Sequence[Task]) -> list[PreprocessedImage]:
-    """Read one image and preprocess it once for all tasks with the same recipe and modalities."""
+def preprocessed_images(context: JobContext, paths: Paths, tasks: Sequence[Task]) -> list[PreprocessedImage]:
+    """Read one image and preprocess it once for all tasks with the same recipe, modalities and mirrored axes."""
     images_CXYZ, affine = read_channels(paths)
+    recipes = {task.name: _recipe(context, task) for task in tasks}
+
+    def treatment(task: Task) -> str:
+        return repr((recipes[task.name], [channel.modality for channel in task.channels], bool(task.sides)))
+
     found = []
-    for _, group in groupby(sorted(tasks, key=_preprocessing), key=_preprocessing):
+    for _, group in groupby(sorted(tasks, key=treatment), key=treatment):
         alike = tuple(group)
-        recipe = preprocessing_recipe(alike[0], config.preprocessing_recipes)
-        geometry = Geometry.of(images_CXYZ, affine, recipe)
-        images_CZYX = geometry.to_grid(images_CXYZ, recipe)
-        for channel, image_ZYX in zip(alike[0].channels, images_CZYX, strict=True):
-            normalise(image_ZYX, channel.modality, recipe)
+        geometry, images_CZYX = preprocessed_image(images_CXYZ, affine, alike[0], recipes[alike[0].name])
         found.append(PreprocessedImage(alike, images_CZYX, geometry))
     return found
 
 
 def predict_image(
-    model: SegmentationModel, windows: Windows, images: Sequence[PreprocessedImage]
+    model: SegmentationModel, context: JobContext, images: Sequence[PreprocessedImage]
 ) -> list[tuple[Task, np.ndarray]]:
     """Return (task, labels_XYZ on the native grid) for every task of one image, classes numbered as in its card.
 
@@ -94,13 +95,14 @@ def predict_image(
     """
     answers = []
     for image in images:
+        windows = windows_of(context, image.tasks)
         found = predict_labels(model, image.images_CZYX, image.tasks, image.geometry, windows)
         answers += [(task, found[task.name]) for task in image.tasks]
     return answers
 
 
 def predict_files(
-    model: SegmentationModel, config: Config, tasks: Sequence[Task], images: Mapping[str, Paths], output: Path
+    model: SegmentationModel, context: JobContext, tasks: Sequence[Task], images: Mapping[str, Paths], output: Path
 ) -> Iterator[Path]:
     """Write OUTPUT/TASK/NAME for every image and task, and yield each path once its file is there.
 
@@ -108,12 +110,11 @@ def predict_files(
 
     Args:
         model: the network, in evaluation mode.
-        config: the run that it was trained in.
+        context: the job that trained it.
         tasks: tasks to predict on every image.
         images: file name of an image's label maps -> the files of the image.
         output: folder, created if missing.
     """
-    windows = windows_of(config)
 
     def write(image: tuple[str, Paths], found: list[tuple[Task, np.ndarray]]) -> list[Path]:
         name, files = image
@@ -124,12 +125,15 @@ def predict_files(
 
     for paths in overlapped(
         images.items(),
-        read=lambda image: preprocessed_images(config, image[1], tasks),
-        work=lambda _, preprocessed: predict_image(model, windows, preprocessed),
+        read=lambda image: preprocessed_images(context, image[1], tasks),
+        work=lambda _, preprocessed: predict_image(model, context, preprocessed),
         finish=write,
     ):
         yield from paths
 
 
-def _preprocessing(task: Task) -> tuple[str, ...]:
-    return task.preprocessing, *(channel.modality for channel in task.channels)
+def _recipe(context: JobContext, task: Task) -> PreprocessingRecipe:
+    """Return the recipe of a task with the intensities of the training cases that the network has seen."""
+    recipe = preprocessing_recipe(task, context.config.preprocessing_recipes)
+    measured = context.preprocessed[task.name].intensities
+    return recipe if measured is None else replace(recipe, training=Intensities.from_dict(measured))

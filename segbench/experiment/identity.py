@@ -158,6 +158,7 @@ def _task_facts(task: Task, looks_at: Container[str]) -> list[Any]:
         list(task.classes),
         structures if "structures" in looks_at else [],
         list(task.tumours) if "tumours" in looks_at else [],
+        bool(task.sides),
     ]
 
 
@@ -188,9 +189,10 @@ def prediction_settings_identity(config: Config, job: Job, tasks: Iterable[Task]
         return Identity({"model": job.model, "tasks": task_digest, "prediction code": code})
     inference = config.inference.model_dump(mode="json", exclude={"keep_predictions"})
     own = cards.code_of(config.model_entry(job.model).name, objective=False)
+    mirror_sides = config.training_of(job.experiment).mirror_sides
     return Identity(
         {
-            "inference": part([inference, config.network.patch_size_zyx]),
+            "inference": part([inference, config.network.patch_size_zyx, mirror_sides]),
             "tasks": task_digest,
             "prediction code": code_digest(PREDICTION["network"], own, without=(TRAINING, TRAINED)),
         }

@@ -129,7 +129,7 @@ class Stepper:
             return loss, loss.new_empty(0, dtype=torch.float32)
         with arithmetic.autocast():
             outputs = self.model(images_BCZYX, task)
-        loss = training_loss(self.model, outputs, labels_BZYX, task)
+        loss = training_loss(self.model, outputs, labels_BZYX, task, batch_dice=self.settings.batch_dice)
         return loss, foreground_counts(outputs[0], labels_BZYX, activation=self.model.activation)
 
     def _move(self, rate_factor: float) -> None:

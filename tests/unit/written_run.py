@@ -14,12 +14,11 @@ from segbench.core.case import Case, write_manifest
 from segbench.core.files import sha256_of, write_json
 from segbench.core.paths import PREPROCESSED_ROOT, RunPaths
 from segbench.core.provenance import content_hash
-from segbench.data.preprocess import preprocess_task
+from segbench.data.preprocess import preprocess_folds
 from segbench.data.preprocessing_recipes import preprocessing_recipe
 from segbench.experiment.config import Config, parse_config
 from segbench.experiment.context import JobContext
 from segbench.experiment.jobs import all_jobs
-from segbench.experiment.preprocessed_index import PreprocessedIndex
 from segbench.experiment.splits import Splits
 from tests.small_network import NETWORK
 
@@ -121,5 +120,5 @@ def preprocess(settings: Config, name: str, cases: list[Case]) -> None:
     task = settings.task(name)
     recipe = preprocessing_recipe(task, settings.preprocessing_recipes)
     card = settings.dataset_cards[name]
-    folders = preprocess_task(cases, task, card, recipe, store_root=PREPROCESSED_ROOT)
-    PreprocessedIndex(name, recipe.name, folders).write(RunPaths(settings.run).preprocessed(name))
+    index = preprocess_folds(cases, task, card, recipe, sides={0: SIDES["train"]}, store_root=PREPROCESSED_ROOT)
+    index.write(RunPaths(settings.run).preprocessed(name))

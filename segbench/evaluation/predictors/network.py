@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -10,11 +11,10 @@ import torch
 from models.interface import SegmentationModel
 from models.weights.reading import load_strictly, read_state_dict
 from segbench.core.case import Case
-from segbench.core.task import Task
+from segbench.core.task import Task, mirror_axes_of
 from segbench.data.geometry import Geometry
 from segbench.data.store import open_case
 from segbench.evaluation.trained import weights_digest
-from segbench.experiment.config import Config
 from segbench.experiment.context import JobContext
 from segbench.inference.precision import choose
 from segbench.inference.sliding_window import Windows, predict_labels
@@ -51,7 +51,7 @@ class NetworkPredictor:
     def predict(self, task: Task, case: Case, inputs: tuple[np.ndarray, Geometry]) -> np.ndarray:
         """Return the label map of the largest probability, interpolated to the native grid."""
         images_CZYX, geometry = inputs
-        found = predict_labels(self.model, images_CZYX, [task], geometry, windows_of(self.context.config))
+        found = predict_labels(self.model, images_CZYX, [task], geometry, windows_of(self.context, [task]))
         return found[task.name]
 
 
@@ -68,7 +68,8 @@ def trained_network(context: JobContext, *, device: str) -> SegmentationModel:
     return model.to(device).eval()
 
 
-def windows_of(config: Config) -> Windows:
-    """Return the windows, mirroring and precision that a config states."""
-    inference = config.inference
-    return Windows(config.network.patch_size_zyx, inference.step, inference.mirror_axes, inference.precision)
+def windows_of(context: JobContext, tasks: Sequence[Task]) -> Windows:
+    """Return the windows, mirroring and precision of the job for tasks that are predicted together."""
+    config, inference = context.config, context.config.inference
+    axes = mirror_axes_of(tasks, inference.mirror_axes, mirror_sides=context.training.mirror_sides)
+    return Windows(config.network.patch_size_zyx, inference.step, axes, inference.precision)

@@ -22,9 +22,23 @@ class Training(Section):
     weight_decay: float = Field(3e-5, ge=0, description="Weight decay of SGD.")
     poly_exponent: float = Field(0.9, ge=0, description="Exponent of the polynomial decay of the learning rate.")
     gradient_clip: float = Field(12.0, gt=0, description="Largest norm of the gradient.")
-    foreground_fraction: float = Field(0.33, ge=0, le=1, description="Fraction of patches centred on foreground.")
+    foreground_fraction: float = Field(
+        0.33,
+        ge=0,
+        le=1,
+        description="Fraction of a batch, its last samples, that is forced to foreground, rounded as in nnU-Net: 0.33 "
+        "of 2 is one sample.",
+    )
     augmentation: Literal["none", "light", "full"] = Field("full", description="Augmentation of the nnU-Net family.")
     mirror_axes: Axes = Field((0, 1, 2), description="Axes (z, y, x) mirrored at random in training.")
+    mirror_sides: bool = Field(
+        False,
+        description="Mirror the left-right axis, in training and at test time, also for tasks with classes that differ "
+        "by side (`sides` of the card), as published recipes do.",
+    )
+    batch_dice: bool = Field(
+        False, description="Dice of the loss over the whole batch instead of the mean over its samples."
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="Arithmetic of the forward pass. auto: bfloat16 where the device multiplies it itself, else "

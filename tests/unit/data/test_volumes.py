@@ -121,7 +121,7 @@ def test_a_case_is_checked_preprocessed_brought_back_and_scored_without_loss(
     card = {"merge": {}, "classes": {"1": "x", "2": "y"}, "channels": [{"name": "CT", "modality": "CT"}]}
     structures = (Structure("x", (1,), 1.0), Structure("y", (2,), 1.0))
     task = Task("t", "T", (Channel("CT", "CT"),), ("x", "y"), structures)
-    recipe = PreprocessingRecipe("native")
+    recipe = PreprocessingRecipe("native", clip_hu=(-325.0, 325.0))
     stored = open_case(preprocess_case(manifest_row("t", files), task, card, recipe, store_root=folder / "store"))
     restored = stored.geometry.labels_to_native(stored.labels[:])
     write_prediction(folder / "predicted.nii.gz", restored, like=files.image_paths[0])

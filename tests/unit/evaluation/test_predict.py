@@ -12,7 +12,7 @@ from segbench.cli import main
 from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.evaluation import predict
-from segbench.evaluation.predictors.network import trained_network, windows_of
+from segbench.evaluation.predictors.network import trained_network
 from segbench.experiment.config import load_config
 from segbench.experiment.preprocessed_index import PreprocessedIndex
 from segbench.experiment.result_record import ResultRecord
@@ -36,7 +36,9 @@ def folder(tmp_path, monkeypatch):
     sides = {task.name: {"train": ["a"], "test": ["b"]} for task in config.tasks}
     write_json(context.paths.splits, splits_content({"0": sides}))
     for task in config.tasks:
-        index = PreprocessedIndex(task.name, task.preprocessing, {"a": Path("store/a-1"), "b": Path("store/b-2")})
+        measured = {"foreground": [None] * task.num_channels, "masked": False}
+        folders = {"a": Path("store/a-1"), "b": Path("store/b-2")}
+        index = PreprocessedIndex(task.name, task.preprocessing, folders, measured)
         index.write(context.paths.preprocessed(task.name))
     save_weights(context, new_model(context).state_dict())
     write_image(tmp_path / "ct.nii.gz")
@@ -74,11 +76,10 @@ def test_tasks_preprocessed_alike_share_one_encoding(folder, monkeypatch):
     encode, count = model.encode, []
     monkeypatch.setattr(model, "encode", lambda images: count.append(1) or encode(images))
     both = predict.asked_tasks(context, ["phantom_liver", "phantom_spleen"])
-    windows = windows_of(config)
 
     def answers(tasks):
-        images = predict.preprocessed_images(config, ["ct.nii.gz"], tasks)
-        return {task.name: labels for task, labels in predict.predict_image(model, windows, images)}
+        images = predict.preprocessed_images(context, ["ct.nii.gz"], tasks)
+        return {task.name: labels for task, labels in predict.predict_image(model, context, images)}
 
     together = answers(both)
     encodings = len(count)

@@ -53,7 +53,9 @@ class Plain:
 @pytest.fixture(autouse=True)
 def loss_is_the_first_logit(monkeypatch):
     """The loss of `Line` is its background logit."""
-    monkeypatch.setattr(step_module, "training_loss", lambda model, outputs, labels, task: outputs[0][0, 0].sum())
+    monkeypatch.setattr(
+        step_module, "training_loss", lambda model, outputs, labels, task, batch_dice: outputs[0][0, 0].sum()
+    )
 
 
 def stepper(model, precision="float32", *, clip=12.0):
