@@ -39,12 +39,12 @@ def join_tables(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     wrong = twice[~same | (twice["status"] != twice["status_first"])]
     problems = [
         Problem(
-            f"{row.source_first} and {row.source}: " + "/".join(str(getattr(row, name)) for name in ROW_KEY),
-            f"{_shown(row.value_first, row.status_first)} and {_shown(row.value, row.status)}",
+            f"{row['source_first']} and {row['source']}: " + "/".join(str(row[name]) for name in ROW_KEY),
+            f"{_shown(row['value_first'], row['status_first'])} and {_shown(row['value'], row['status'])}",
             "one value per row",
             "remove one of the rows, or give the second method another name in the column model",
         )
-        for row in wrong.head(MOST_PROBLEMS).itertuples()
+        for row in wrong.head(MOST_PROBLEMS).to_dict("records")
     ]
     if len(wrong) > MOST_PROBLEMS:
         rest = f"{len(wrong) - MOST_PROBLEMS} more rows that differ"
