@@ -180,6 +180,19 @@ class Run:
         trained = jobs.is_trained(self.config, self.job_of[job_id])
         return [self.paths.train(job_id) / "outcome.json"] if trained else []
 
+    def evaluated_from(self, job_id: str) -> list[Path]:
+        """Outcome of the training that an evaluation needs, or the preprocessed cases that a control or masks need.
+
+        A training needs the preprocessed cases of the same tasks, so its outcome stands for them.
+        """
+        return self.trained_of(job_id) or self.preprocessed_of(job_id)
+
+    def devices_of(self, job_id: str) -> int:
+        """Number of GPUs that a job asks for: none for a control and for masks that are given."""
+        job = self.job_of[job_id]
+        given = job.external and self.config.external(job.model).predict is None
+        return 0 if job.control or given else 1
+
     def request_phantom(self) -> Path:
         """Request for the synthetic world."""
         phantom, cards = self.config.data.phantom, self.config.dataset_cards

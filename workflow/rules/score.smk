@@ -5,8 +5,7 @@ rule evaluate:
     """Predict and score one checkpoint, or one control, over its test cases; scores.csv lies beside the outcome."""
     input:
         request=lambda wildcards: run.request_evaluate(wildcards.job),
-        trained=lambda wildcards: run.trained_of(wildcards.job),
-        preprocessed=lambda wildcards: run.preprocessed_of(wildcards.job),
+        made_from=lambda wildcards: run.evaluated_from(wildcards.job),
         splits=run.paths.splits,
     output:
         run.paths.evaluate("{job}") / "outcome.json",
@@ -18,7 +17,7 @@ rule evaluate:
         ENVIRONMENT
     threads: 1
     resources:
-        gpu=1,
+        gpu=lambda wildcards: run.devices_of(wildcards.job),
         mem_mb=2000,
     params:
         config=run.paths.config,
