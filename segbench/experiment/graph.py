@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -31,6 +32,9 @@ from segbench.experiment.ownership import forget_owner, write_owner
 from segbench.experiment.source_files import generation
 
 __all__ = ["Run", "forget_owner", "write_owner"]
+TORCH_VARIABLE = "SEGBENCH_TORCH"
+TORCH_BUILDS = {"cpu": "segbench-cpu.yaml", "cuda": "segbench.yaml"}
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 PHANTOM_CODE = ("segbench/data/phantoms/world.py",)
 AUDIT_CODE = ("segbench/data/audit",)
 PREPROCESS_CODE = ("segbench/data/preprocess.py",)
@@ -66,6 +70,20 @@ def shell_prefix(repository: Path) -> str:
 def literal(path: Path | str) -> str:
     """Return a path whose braces Snakemake takes as they are, where it would replace words in braces."""
     return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def network_environment(folder: Path) -> Path:
+    """Return the conda environment of rules with a network: without the libraries of CUDA where no job can have a GPU.
+
+    That is a machine without NVIDIA's driver that hands no job to SLURM. The environment variable SEGBENCH_TORCH, `cpu`
+    or `cuda`, decides otherwise; it is set for the workflow's jobs, so that all use one environment.
+    """
+    has_devices = sys.platform != "linux" or NVIDIA_DRIVER.exists() or shutil.which("sbatch") is not None
+    build = os.environ.setdefault(TORCH_VARIABLE, "cuda" if has_devices else "cpu")
+    if build not in TORCH_BUILDS:
+        fix = f"set it to one of them, or unset it: {', '.join(TORCH_BUILDS)}"
+        _exit([Problem(TORCH_VARIABLE, repr(build), "a build of torch", fix).line()])
+    return folder / TORCH_BUILDS[build]
 
 
 def exit_on_unreadable(paths: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ rule evaluate:
     benchmark:
         run.paths.benchmark("evaluate", "{job}")
     conda:
-        ENVIRONMENT
+        NETWORK_ENVIRONMENT
     threads: 1
     resources:
         gpu=lambda wildcards: run.devices_of(wildcards.job),
@@ -39,7 +39,7 @@ rule gather:
     log:
         run.paths.log("gather", "scores"),
     conda:
-        ENVIRONMENT
+        NETWORK_ENVIRONMENT
     params:
         config=run.paths.config,
     shell:
