@@ -5,7 +5,10 @@ Imports nothing that an environment with Snakemake alone lacks.
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +33,9 @@ from segbench.experiment.ownership import forget_owner, write_owner
 from segbench.experiment.source_files import generation
 
 __all__ = ["Run", "forget_owner", "write_owner"]
+TORCH_VARIABLE = "SEGBENCH_TORCH"
+TORCH_BUILDS = {"cpu": "segbench-cpu.yaml", "cuda": "segbench.yaml"}
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 PHANTOM_CODE = ("segbench/data/phantoms/world.py",)
 INGEST_CODE = ("segbench/data/ingest.py", "segbench/data/checks.py")
 AUDIT_CODE = ("segbench/data/audit",)
@@ -60,6 +66,20 @@ def shell_prefix(repository: Path) -> str:
 def literal(path: Path | str) -> str:
     """Return a path whose braces Snakemake takes as they are, where it would replace words in braces."""
     return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def network_environment(folder: Path) -> Path:
+    """Return the conda environment of rules with a network: without the libraries of CUDA where no job can have a GPU.
+
+    That is a machine without NVIDIA's driver that hands no job to SLURM. The environment variable SEGBENCH_TORCH, `cpu`
+    or `cuda`, decides otherwise; it is set for the workflow's jobs, so that all use one environment.
+    """
+    has_devices = sys.platform != "linux" or NVIDIA_DRIVER.exists() or shutil.which("sbatch") is not None
+    build = os.environ.setdefault(TORCH_VARIABLE, "cuda" if has_devices else "cpu")
+    if build not in TORCH_BUILDS:
+        fix = f"set it to one of them, or unset it: {', '.join(TORCH_BUILDS)}"
+        raise input_error(TORCH_VARIABLE, found=repr(build), expected="a build of torch", fix=fix)
+    return folder / TORCH_BUILDS[build]
 
 
 def check_config_files(paths: Iterable[str]) -> None:
@@ -171,6 +191,19 @@ class Run:
         """Outcome of the training that an evaluation needs, if any."""
         trained = jobs.is_trained(self.config, self.job_of[job_id])
         return [self.paths.train(job_id) / "outcome.json"] if trained else []
+
+    def evaluated_from(self, job_id: str) -> list[Path]:
+        """Outcome of the training that an evaluation needs, or the preprocessed cases that a control or masks need.
+
+        A training needs the preprocessed cases of the same tasks, so its outcome stands for them.
+        """
+        return self.trained_of(job_id) or self.preprocessed_of(job_id)
+
+    def devices_of(self, job_id: str) -> int:
+        """Number of GPUs that a job asks for: none for a control and for masks that are given."""
+        job = self.job_of[job_id]
+        given = job.external and self.config.external(job.model).predict is None
+        return 0 if job.control or given else 1
 
     def request_phantom(self) -> Path:
         """Request for the synthetic world."""

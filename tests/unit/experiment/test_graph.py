@@ -214,9 +214,42 @@ def test_what_an_evaluation_reads(here):
     run = run_of()
     assert run.trained_of(UNISEG) == [run.paths.train(UNISEG) / "outcome.json"]
     assert run.trained_of(THRESHOLD) == []
+    assert run.evaluated_from(UNISEG) == run.trained_of(UNISEG)
+    assert run.evaluated_from(THRESHOLD) == [run.paths.preprocessed(task) for task in CONTENT["upstream"]["tasks"]]
     assert run.source_of(TRANSFER) == [run.paths.train(UNISEG) / "outcome.json"]
     assert run.source_of(UNISEG) == []
     assert run.preprocessed_of(SINGLE) == [run.paths.preprocessed(SPLEEN)]
+
+
+def test_controls_and_given_masks_ask_for_no_device():
+    given = [
+        {"name": "masks", "title": "Masks", "predictions": "masks/{task}/{fold}"},
+        {"name": "command", "title": "Command", "predict": "predict {job}"},
+    ]
+    run = run_of(upstream={"external": given})
+    devices = {job.model: run.devices_of(name) for name, job in run.job_of.items()}
+    assert {name for name, number in devices.items() if number == 0} == {"oracle", "threshold", "masks"}
+    assert {devices["uniseg"], devices["command"]} == {1}
+
+
+@pytest.mark.parametrize(
+    ("driver", "scheduler", "variable", "file"),
+    [
+        (False, None, None, "segbench-cpu.yaml"),
+        (True, None, None, "segbench.yaml"),
+        (False, "/usr/bin/sbatch", None, "segbench.yaml"),
+        (True, None, "cpu", "segbench-cpu.yaml"),
+    ],
+)
+def test_the_environment_of_networks_follows_from_the_machine(here, monkeypatch, driver, scheduler, variable, file):
+    monkeypatch.setattr(graph.sys, "platform", "linux")
+    monkeypatch.setattr(graph, "NVIDIA_DRIVER", here if driver else here / "none")
+    monkeypatch.setattr(graph.shutil, "which", lambda name: scheduler)
+    monkeypatch.setenv(graph.TORCH_VARIABLE, variable or "")
+    if variable is None:
+        monkeypatch.delenv(graph.TORCH_VARIABLE)
+    assert graph.network_environment(here) == here / file
+    assert graph.network_environment(ROOT / "envs").is_file()
 
 
 @pytest.fixture

@@ -84,6 +84,8 @@ def with_card(config, task, **changes):
     """Return the config with changed keys of a data-set card."""
     card = config.dataset_cards[task] | changes
     config.__dict__["dataset_cards"] = config.dataset_cards | {task: card}
+    for made_from_cards in ("_tasks", "_task_sets"):
+        config.__dict__.pop(made_from_cards, None)
     return config
 
 
