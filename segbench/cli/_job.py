@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from segbench.core.devices import device_problems
 from segbench.core.errors import Problem, RunFailed, input_error, is_machine_failure, raise_problems, short
 from segbench.core.files import write_json
 from segbench.core.provenance import portable
 from segbench.experiment import requests
 from segbench.experiment.context import JobContext
-from segbench.experiment.devices import device_problems
 from segbench.experiment.identity import Identity
 from segbench.experiment.ownership import running
 from segbench.experiment.result_record import ResultRecord, read_result

@@ -26,12 +26,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_config(path: Path) -> int:
+    from segbench.core.devices import device_problems
     from segbench.core.errors import InputError, raise_problems
     from segbench.data.checks import check_task
     from segbench.data.preprocessing_recipes import preprocessing_recipe
     from segbench.evaluation.before_run import find_problems
     from segbench.experiment.config import load_config
-    from segbench.experiment.devices import device_problems
 
     config = load_config(path)
     problems: list = []

@@ -19,6 +19,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict, score, and write outcome.json, record.json and scores.csv."""
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     check_machine(threads=(args.threads, 1))
+    from segbench.core.memory import keep_freed_memory
     from segbench.evaluation.trained import evaluation_identity, trained_outcome
     from segbench.experiment.context import JobContext
 
@@ -26,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     trained = trained_outcome(context)
 
     def work() -> dict:
+        keep_freed_memory()  # before PyTorch allocates
         from segbench.evaluation.evaluate import evaluate, write_unscored
 
         if trained and trained["status"] != "ok":

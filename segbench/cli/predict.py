@@ -35,6 +35,9 @@ def run(args: argparse.Namespace) -> int:
     """Write one label map per image and task on the image's grid and print its path; problems exit with status 2."""
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
     check_machine(threads=(args.threads, 1))
+    from segbench.core.memory import keep_freed_memory
+
+    keep_freed_memory()  # before PyTorch allocates
     from segbench.evaluation import predict
     from segbench.evaluation.predictors.network import trained_network
     from segbench.experiment.config import load_config

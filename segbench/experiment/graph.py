@@ -16,13 +16,13 @@ from typing import Any
 
 from segbench.core.cards import label_facts
 from segbench.core.code import code_digest, files_digest
+from segbench.core.devices import device_problems
 from segbench.core.errors import Problem, RunFailed, input_error, raise_problems
 from segbench.core.files import sha256_of, write_json
 from segbench.core.paths import RunPaths
 from segbench.core.provenance import content_hash
 from segbench.experiment import jobs, requests
 from segbench.experiment.config import parse_config, read_config_file
-from segbench.experiment.devices import device_problems
 from segbench.experiment.identity import (
     TRAINING_CODE_PARTS,
     Identity,

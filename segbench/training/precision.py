@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from segbench.experiment.config import Training
+from segbench.inference.precision import choose
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CUBLAS_VARIABLE, CUBLAS_REPRODUCIBLE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
@@ -82,20 +83,8 @@ class Arithmetic:
 def chosen_arithmetic(settings: Training, device: torch.device) -> Arithmetic:
     """Return the arithmetic that the settings ask for, `auto` resolved by the device."""
     mode = {"cpu": "exact"}.get(device.type, "fast") if settings.mode == "auto" else settings.mode
-    precision = _fastest_precision(device) if settings.precision == "auto" else settings.precision
+    precision = choose(device, "auto") if settings.precision == "auto" else settings.precision
     return Arithmetic(device, mode, precision)
-
-
-def _fastest_precision(device: torch.device) -> str:
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    return "bfloat16" if device.type == "cpu" and _processor_has_bfloat16() else "float32"
-
-
-def _processor_has_bfloat16() -> bool:
-    """Tell whether the processor multiplies bfloat16 itself (AVX-512 BF16 or AMX); emulation would be slower."""
-    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, ask, lambda: False)() for ask in asks)
 
 
 class _Float32WhereNeeded(TorchFunctionMode):

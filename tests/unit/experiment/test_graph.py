@@ -327,7 +327,7 @@ def test_every_problem_of_a_config_is_raised_at_once():
 
 
 def test_absent_data_and_an_absent_gpu_are_one_list_before_any_job(tmp_path, monkeypatch):
-    monkeypatch.setattr("segbench.experiment.devices.DEVICE_FILES", ())
+    monkeypatch.setattr("segbench.core.devices.DEVICE_FILES", ())
     content = changed(CONTENT, {"data": {"root": str(tmp_path / "nowhere")}})
     run = Run(content, warn=lambda line: None)
     for environment, count in (({}, 3), ({"CUDA_VISIBLE_DEVICES": ""}, 3), ({"CUDA_VISIBLE_DEVICES": "0"}, 4)):

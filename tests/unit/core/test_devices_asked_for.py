@@ -3,7 +3,7 @@
 import pytest
 
 from segbench.cli import main
-from segbench.experiment.devices import device_problems
+from segbench.core.devices import device_problems
 
 
 @pytest.mark.parametrize("named", ["0", "0,1", "GPU-5f2c", "MIG-1"])
@@ -22,7 +22,7 @@ def test_the_processor_may_be_asked_for(environment, tmp_path):
 
 
 def test_every_setting_that_cannot_be_met_is_named_at_once(monkeypatch, capsys):
-    monkeypatch.setattr("segbench.experiment.devices.DEVICE_FILES", ())
+    monkeypatch.setattr("segbench.core.devices.DEVICE_FILES", ())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     assert main(["train", "--config", "none.json", "--job", "none", "--threads", "0", "--workers", "-1"]) == 2
     lines = capsys.readouterr().err.splitlines()
