@@ -12,22 +12,45 @@ import argparse
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from segbench.core.cards import ROOT
 from segbench.core.files import write_text
 from segbench.core.progress import Progress
 from segbench.stats.aggregate import mean_over_tasks
-from segbench.stats.coverage import CELLS, DIFFERENCE, TABLE
-from segbench.stats.intervals import Scale, interval, mean_draws, seed_spread, sums_of_values, with_seeds
-from segbench.stats.paired import difference_interval, pool_seeds
+from segbench.stats.coverage import CELLS, CELLS_AS_SEEN, DIFFERENCE, DIFFERENCE_AS_SEEN, TABLE
+from segbench.stats.intervals import Scale, cell_limits, interval, seed_spread, sums_of_values, with_seeds
+from segbench.stats.paired import Limits, Seeds, pair_limits, pool_seeds
 
 SIZES = (4, 9, 13, 27, 50, 100)
 DICE = Scale(0.0, 1.0, 0.0)
 HD95 = Scale(0.0, np.inf, 300.0)
+DIFFERENCE_SIZES = (4, 9, 13, 27, 52, 100)
+MISSED_BY = ((0.0, 0.0), (0.05, 0.0), (0.1, 0.0), (0.05, 0.05), (0.1, 0.05), (0.1, 0.1))
+"""Fractions of structures that the first and the second method miss."""
+REAL_SCORES = ROOT / "reports" / "real_small" / "scores.csv"
+REAL = {
+    "real Dice of hippocampus": ("upstream", "task04_hippocampus", ("multi_head", "random"), ("single_task", "random")),
+    "real Dice of hippocampus, one structure missed": (
+        "upstream",
+        "task04_hippocampus",
+        ("dodnet", "random"),
+        ("uniseg", "random"),
+    ),
+    "real Dice of cine MR": ("downstream", "acdc_cine_mr", ("single_task", "dodnet"), ("single_task", "scratch")),
+    "real Dice of head and neck": (
+        "upstream",
+        "openkbp_head_neck_ct",
+        ("multi_head", "random"),
+        ("single_task", "random"),
+    ),
+}
+"""Title -> experiment, task and two methods (model, initialisation) of the report whose Dice values are drawn again."""
 Streams = Iterator[np.random.Generator]
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
@@ -37,7 +60,7 @@ class Design:
     """A population: `draw(rng, patients)` returns values (patients, structures); `truth` is the cell's true mean."""
 
     name: str
-    miss_share: float
+    missed_fraction: float
     truth: float
     draw: Draw
     scale: Scale = DICE
@@ -48,48 +71,48 @@ def _beta(mean: float, sd: float) -> stats.rv_continuous:
     return stats.beta(mean * total, (1 - mean) * total)
 
 
-def one_structure(name: str, mean: float, *, sd: float, misses: float) -> Design:
-    """Return a bounded Dice design: a Beta distribution of the hits, and zeros with probability `misses`."""
+def one_structure(name: str, mean: float, *, sd: float, missed: float) -> Design:
+    """Return a bounded Dice design: a Beta distribution of the hits, and zeros with the probability `missed`."""
     hits = _beta(mean, sd)
 
     def draw(rng: np.random.Generator, patients: int) -> np.ndarray:
-        return hits.rvs((patients, 1), random_state=rng) * (rng.random((patients, 1)) >= misses)
+        return hits.rvs((patients, 1), random_state=rng) * (rng.random((patients, 1)) >= missed)
 
-    return Design(name, misses, (1 - misses) * mean, draw)
+    return Design(name, missed, (1 - missed) * mean, draw)
 
 
-def organ_and_tumour(misses: float) -> Design:
+def organ_and_tumour(missed: float) -> Design:
     """Return two structures whose hits depend on the patient (correlation about 0.5); only the tumour is missed."""
     organ, tumour = _beta(0.95, 0.03), _beta(0.65, 0.2)
 
     def draw(rng: np.random.Generator, patients: int) -> np.ndarray:
         level = stats.norm.cdf(0.7 * rng.normal(size=(patients, 1)) + np.sqrt(0.51) * rng.normal(size=(patients, 2)))
-        hit = rng.random(patients) >= misses
+        hit = rng.random(patients) >= missed
         return np.stack([organ.ppf(level[:, 0]), tumour.ppf(level[:, 1]) * hit], axis=1)
 
-    return Design("organ and tumour, tumour missed", misses, (0.95 + 0.65 * (1 - misses)) / 2, draw)
+    return Design("organ and tumour, tumour missed", missed, (0.95 + 0.65 * (1 - missed)) / 2, draw)
 
 
-def thirteen_organs(misses: float) -> Design:
-    """Return thirteen organs (0.70 to 0.95, patient effect sd 0.02, residual sd 0.02); a miss takes the whole case."""
+def thirteen_organs(missed: float) -> Design:
+    """Return thirteen organs (0.70 to 0.95, patient effect sd 0.02, residual sd 0.02); all or none missed."""
     levels_K = np.linspace(0.70, 0.95, 13)
 
     def draw(rng: np.random.Generator, patients: int) -> np.ndarray:
         noise_PK = 0.02 * rng.uniform(-1.7, 1.7, (patients, 1)) + 0.02 * rng.uniform(-0.8, 0.8, (patients, 13))
-        return (levels_K + noise_PK) * (rng.random((patients, 1)) >= misses)
+        return (levels_K + noise_PK) * (rng.random((patients, 1)) >= missed)
 
-    return Design("thirteen organs, whole case missed", misses, (1 - misses) * levels_K.mean(), draw)
+    return Design("thirteen organs, whole case missed", missed, (1 - missed) * levels_K.mean(), draw)
 
 
-def distance(misses: float) -> Design:
-    """Return a log-normal HD95 (median 4.5 mm, log sd 0.8) with misses counted as 300 mm."""
+def distance(missed: float) -> Design:
+    """Return a log-normal HD95 (median 4.5 mm, log sd 0.8); a missed structure counts as 300 mm."""
 
     def draw(rng: np.random.Generator, patients: int) -> np.ndarray:
         hits = rng.lognormal(1.5, 0.8, (patients, 1))
-        return np.where(rng.random((patients, 1)) < misses, 300.0, hits)
+        return np.where(rng.random((patients, 1)) < missed, 300.0, hits)
 
     return Design(
-        "HD95 log-normal, penalty 300 mm", misses, (1 - misses) * np.exp(1.5 + 0.32) + misses * 300, draw, HD95
+        "HD95 log-normal, penalty 300 mm", missed, (1 - missed) * np.exp(1.5 + 0.32) + missed * 300, draw, HD95
     )
 
 
@@ -101,12 +124,36 @@ def designs() -> Iterator[Design]:
         ("tumour 0.70 sd 0.20", 0.70, 0.20),
         ("hard 0.50 sd 0.28", 0.50, 0.28),
     ):
-        for misses in (0.0, 0.05, 0.1, 0.2):
-            yield one_structure(name, mean, sd=sd, misses=misses)
-    for misses in (0.0, 0.1):
-        yield organ_and_tumour(misses)
-        yield thirteen_organs(misses)
-        yield distance(misses)
+        for missed in (0.0, 0.05, 0.1, 0.2):
+            yield one_structure(name, mean, sd=sd, missed=missed)
+    for missed in (0.0, 0.1):
+        yield organ_and_tumour(missed)
+        yield thirteen_organs(missed)
+        yield distance(missed)
+
+
+def real_values(experiment: str, task: str, method: tuple[str, str]) -> np.ndarray:
+    """Return the Dice values (patients, structures) of one method of the report, 0 where nothing was predicted."""
+    rows = pd.read_csv(REAL_SCORES)
+    chosen = rows[
+        (rows["experiment"] == experiment)
+        & (rows["task"] == task)
+        & (rows["model"] == method[0])
+        & (rows["initialisation"] == method[1])
+        & (rows["metric"] == "dice")
+    ]
+    return chosen.set_index(["patient", "structure"])["value"].unstack().fillna(0.0).to_numpy(float)
+
+
+def real_designs() -> Iterator[Design]:
+    """Yield populations that are the patients of a real report, drawn with replacement."""
+    for name, (experiment, task, first, _) in REAL.items():
+        values_PK = real_values(experiment, task, first)
+        yield Design(name, float((values_PK == 0).mean().round(3)), float(values_PK.mean()), partial(_again, values_PK))
+
+
+def _again(values_PK: np.ndarray, rng: np.random.Generator, patients: int) -> np.ndarray:
+    return values_PK[rng.integers(0, len(values_PK), patients)]
 
 
 def percentile(values_PK: np.ndarray, rng: np.random.Generator, resamples: int) -> tuple[float, float]:
@@ -126,14 +173,18 @@ def measure(
     design: Design, patients: int, *, repeats: int, rng: np.random.Generator, resamples: int = 1000
 ) -> list[dict]:
     """Return one record per method: coverage, fraction of truths below and above the interval, mean width."""
-    limits: dict[str, list[tuple[float, float]]] = {"segbench": [], "percentile": [], "student": []}
+    limits: dict[str, list[tuple[float, float]]] = {
+        name: [] for name in (CELLS, CELLS_AS_SEEN, "percentile", "student")
+    }
     for _ in range(repeats):
         values_PK = design.draw(rng, patients)
         sums = sums_of_values(values_PK, design.scale)
-        limits["segbench"].append(interval(mean_draws(sums, design.scale, rng=rng, resamples=resamples)))
+        own, seen = cell_limits(sums, design.scale, rng_seeds=[int(rng.integers(2**31))], resamples=resamples)
+        limits[CELLS].append(own)
+        limits[CELLS_AS_SEEN].append(seen)
         limits["percentile"].append(percentile(values_PK, rng, resamples))
         limits["student"].append(student(values_PK))
-    key = {"design": design.name, "n": patients, "miss_share": design.miss_share}
+    key = {"design": design.name, "n": patients, "missed_fraction": design.missed_fraction}
     return [key | {"method": method} | summary(np.array(found), design.truth) for method, found in limits.items()]
 
 
@@ -151,9 +202,8 @@ def summary(limits_R2: np.ndarray, truth: float) -> dict[str, float]:
 
 def seeds_interval(values_PS: np.ndarray, rng: np.random.Generator, resamples: int) -> dict[str, object]:
     """Return the parts of a cell with several seeds: limits with and without the spread of seeds."""
-    patient = interval(
-        mean_draws(sums_of_values(values_PS.mean(axis=1, keepdims=True), DICE), DICE, rng=rng, resamples=resamples)
-    )
+    sums = sums_of_values(values_PS.mean(axis=1, keepdims=True), DICE)
+    patient, _ = cell_limits(sums, DICE, rng_seeds=[int(rng.integers(2**31))], resamples=resamples)
     spread = seed_spread(values_PS)
     mean = float(values_PS.mean())
     low, high = with_seeds(mean, patient, spread, DICE)
@@ -183,21 +233,22 @@ def measure_seeds(patients: int, *, seed_sd: float, repeats: int, rng: np.random
     key = {
         "design": f"{seeds} seeds, seed sd {seed_sd}",
         "n": patients,
-        "miss_share": 0.0,
+        "missed_fraction": 0.0,
         "method": "segbench with seeds",
     }
     return key | summary(np.array(found), 0.7)
 
 
-def measure_tasks(*, repeats: int, rng: np.random.Generator, misses: float) -> dict:
+def measure_tasks(*, repeats: int, rng: np.random.Generator, missed: float) -> dict:
     """Return the record of the mean over eleven tasks (9 to 251 patients), hits Beta(0.8, sd 0.12)."""
     sizes = (27, 42, 61, 57, 26, 13, 9, 43, 25, 251, 101)
-    design = one_structure("eleven tasks, 9 to 251 patients", 0.8, sd=0.12, misses=misses)
+    design = one_structure("eleven tasks, 9 to 251 patients", 0.8, sd=0.12, missed=missed)
     found = []
     for _ in range(repeats):
         cells = pd.DataFrame([seeds_interval(design.draw(rng, size), rng, 1000) for size in sizes])
         cells = cells.assign(
             experiment="e",
+            task=[f"task {size}" for size in sizes],
             model="m",
             initialisation="i",
             metric="dice",
@@ -205,33 +256,64 @@ def measure_tasks(*, repeats: int, rng: np.random.Generator, misses: float) -> d
             n_expected=1,
             n_failed=0,
             n_skipped=0,
+            n_missed=0,
+            all_missed=False,
         )
         found.append(tuple(mean_over_tasks(cells)[["low", "high"]].iloc[0]))
-    key = {"design": design.name, "n": sum(sizes), "miss_share": misses, "method": "segbench over tasks"}
+    key = {"design": design.name, "n": sum(sizes), "missed_fraction": missed, "method": "segbench over tasks"}
     return key | summary(np.array(found), design.truth)
 
 
-def two_methods(rng: np.random.Generator, patients: int, misses: tuple[float, float]) -> np.ndarray:
-    """Return Dice (patients, 2) that depends on the patient: Beta(0.85, sd 0.08), correlation about 0.7, and misses."""
+def two_methods(rng: np.random.Generator, patients: int, missed: tuple[float, float]) -> np.ndarray:
+    """Return Dice (patients, 2): Beta(0.85, sd 0.08), correlation about 0.7, and missed structures."""
     level = np.sqrt(0.7) * rng.normal(size=(patients, 1)) + np.sqrt(0.3) * rng.normal(size=(patients, 2))
-    return _beta(0.85, 0.08).ppf(stats.norm.cdf(level)) * (rng.random((patients, 2)) >= misses)
+    return _beta(0.85, 0.08).ppf(stats.norm.cdf(level)) * (rng.random((patients, 2)) >= missed)
 
 
-def measure_difference(patients: int, *, misses: tuple[float, float], repeats: int, rng: np.random.Generator) -> dict:
-    """Return the record of the interval of a paired difference with one seed; the methods miss independently."""
-    found = []
-    for _ in range(repeats):
-        values_P2 = two_methods(rng, patients, misses)
-        found.append(difference_interval(values_P2[:, 0] - values_P2[:, 1], alpha=0.05))
-    design = "paired difference" if misses[0] == misses[1] else "paired difference, only one method misses"
-    key = {"design": design, "n": patients, "miss_share": misses[0], "method": DIFFERENCE}
-    return key | summary(np.array(found), 0.85 * (misses[1] - misses[0]))
+def two_limits(values_P2K: np.ndarray, rng: np.random.Generator, seeds: tuple[Seeds, Seeds]) -> Limits:
+    """Return the limits of the mean difference of two methods from Dice (patients, 2, structures)."""
+    sums = (sums_of_values(values_P2K[:, 0], DICE), sums_of_values(values_P2K[:, 1], DICE))
+    differences_P = values_P2K.mean(axis=2) @ [1.0, -1.0]
+    entropy = [int(rng.integers(2**31))]
+    return pair_limits(differences_P, sums, DICE, seeds=seeds, alpha=0.05, rng_seeds=entropy, bound=1.0, resamples=2000)
+
+
+def difference_records(key: dict, found: list[Limits], truth: float) -> Iterator[dict]:
+    """Yield the records of both intervals of repeated differences."""
+    yield key | {"method": DIFFERENCE} | summary(np.array([(own.low, own.high) for own in found]), truth)
+    seen = np.array([(own.low_as_seen, own.high_as_seen) for own in found])
+    yield key | {"method": DIFFERENCE_AS_SEEN} | summary(seen, truth)
+
+
+def measure_difference(
+    patients: int, *, missed: tuple[float, float], repeats: int, rng: np.random.Generator
+) -> Iterator[dict]:
+    """Yield the records of a paired difference with one seed; structures are missed independently."""
+    found = [
+        two_limits(two_methods(rng, patients, missed)[:, :, None], rng, (Seeds(), Seeds())) for _ in range(repeats)
+    ]
+    design = f"paired difference, {100 * missed[0]:g} % and {100 * missed[1]:g} % missed"
+    key = {"design": design, "n": patients, "missed_fraction": missed[0]}
+    yield from difference_records(key, found, 0.85 * (missed[1] - missed[0]))
+
+
+def measure_real_difference(name: str, patients: int, *, repeats: int, rng: np.random.Generator) -> Iterator[dict]:
+    """Yield the records of the difference of two real methods whose patients are drawn again."""
+    experiment, task, *both = REAL[name]
+    values_P2K = np.stack([real_values(experiment, task, method) for method in both], axis=1)
+    found = [two_limits(_again(values_P2K, rng, patients), rng, (Seeds(), Seeds())) for _ in range(repeats)]
+    key = {
+        "design": f"paired difference, {name}",
+        "n": patients,
+        "missed_fraction": float((values_P2K[:, 0] == 0).mean().round(3)),
+    }
+    yield from difference_records(key, found, float((values_P2K[:, 0] - values_P2K[:, 1]).mean()))
 
 
 def measure_seed_difference(
     patients: int, *, seeds: int, methods: int, seed_sd: float, repeats: int, rng: np.random.Generator
-) -> dict:
-    """Return the record of the interval of a paired difference of two of several methods with a few seeds each."""
+) -> Iterator[dict]:
+    """Yield the records of the paired difference of two of several methods with a few seeds each."""
     found = []
     for _ in range(repeats):
         level_P1 = rng.normal(0.7, 0.08, (patients, 1))
@@ -243,14 +325,14 @@ def measure_seed_difference(
             for m in range(methods)
         }
         pooled = pool_seeds({name: seed_spread(values_PS) for name, values_PS in values.items()})
-        differences_P = values["0"].mean(axis=1) - values["1"].mean(axis=1)
-        found.append(difference_interval(differences_P, (pooled["0"], pooled["1"]), alpha=0.05))
+        values_P2 = np.stack([values[name].mean(axis=1) for name in ("0", "1")], axis=1).clip(0.001, 1.0)
+        found.append(two_limits(values_P2[:, :, None], rng, (pooled["0"], pooled["1"])))
     design = f"paired difference, {seeds} seeds, seed sd {seed_sd}, {methods} methods"
-    return {"design": design, "n": patients, "miss_share": 0.0, "method": DIFFERENCE} | summary(np.array(found), 0.0)
+    yield from difference_records({"design": design, "n": patients, "missed_fraction": 0.0}, found, 0.0)
 
 
 def _cell_records(repeats: int, streams: Streams) -> Iterator[dict]:
-    points = [(design, size) for design in designs() for size in SIZES]
+    points = [(design, size) for design in (*designs(), *real_designs()) for size in SIZES]
     with Progress(total=len(points), title="coverage", unit="design") as bar:
         for design, size in points:
             yield from measure(design, size, repeats=repeats, rng=next(streams))
@@ -263,25 +345,27 @@ def _seed_records(repeats: int, streams: Streams) -> Iterator[dict]:
 
 
 def _task_records(repeats: int, streams: Streams) -> Iterator[dict]:
-    for misses in (0.0, 0.1):
-        yield measure_tasks(repeats=max(repeats // 4, 1), rng=next(streams), misses=misses)
+    for missed in (0.0, 0.1):
+        yield measure_tasks(repeats=max(repeats // 4, 1), rng=next(streams), missed=missed)
 
 
 def _difference_records(repeats: int, streams: Streams) -> Iterator[dict]:
-    for size, misses in itertools.product(SIZES, ((0.0, 0.0), (0.05, 0.05), (0.1, 0.1), (0.05, 0.0), (0.1, 0.0))):
-        yield measure_difference(size, misses=misses, repeats=repeats, rng=next(streams))
+    for size, missed in itertools.product(DIFFERENCE_SIZES, MISSED_BY):
+        yield from measure_difference(size, missed=missed, repeats=repeats, rng=next(streams))
+    for size, name in itertools.product(DIFFERENCE_SIZES, REAL):
+        yield from measure_real_difference(name, size, repeats=repeats, rng=next(streams))
     for size, seeds, methods, seed_sd in itertools.product((9, 27), (2, 3), (2, 6), (0.0, 0.02)):
-        yield measure_seed_difference(
+        yield from measure_seed_difference(
             size, seeds=seeds, methods=methods, seed_sd=seed_sd, repeats=repeats, rng=next(streams)
         )
 
 
 PARTS = {"cells": _cell_records, "seeds": _seed_records, "tasks": _task_records, "differences": _difference_records}
 METHODS = {
-    "cells": (CELLS, "percentile", "student"),
+    "cells": (CELLS, CELLS_AS_SEEN, "percentile", "student"),
     "seeds": ("segbench with seeds",),
     "tasks": ("segbench over tasks",),
-    "differences": (DIFFERENCE,),
+    "differences": (DIFFERENCE, DIFFERENCE_AS_SEEN),
 }
 """Part -> the entries of the column `method` that it makes."""
 

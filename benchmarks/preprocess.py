@@ -28,7 +28,7 @@ from benchmarks.peers.process import cpu_seconds
 from benchmarks.sides import ours, peer, run_side
 from segbench.core import cards
 from segbench.data.ingest import discover, manifest_row
-from segbench.data.preprocess import preprocess_task
+from segbench.data.preprocess import preprocess_folds
 from segbench.data.preprocessing_recipes import PreprocessingRecipe
 
 MODULE = "benchmarks.preprocess"
@@ -89,7 +89,8 @@ def preprocess(job: dict) -> dict:
     cases = [manifest_row(task.name, files) for files in discover(task.name, card, raw.parent)]
     recipe = replace(PreprocessingRecipe("benchmark"), spacing_mm_zyx=tuple(job["spacing_mm_zyx"]))
     began, cpu = time.perf_counter(), cpu_seconds()
-    preprocess_task(cases, task, card, recipe, store_root=Path(job["store"]), workers=job["workers"])
+    names = [case.case_id for case in cases]
+    preprocess_folds(cases, task, card, recipe, sides={0: names}, store_root=Path(job["store"]), workers=job["workers"])
     return {"seconds": time.perf_counter() - began, "cpu_seconds": cpu_seconds() - cpu}
 
 

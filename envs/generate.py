@@ -1,7 +1,8 @@
-"""Write envs/segbench.yaml, the conda environment of every rule, from the pinned locks: one truth for both ways.
+"""Write the conda environments of the rules from the pinned locks: one truth for both ways of installing.
 
-Snakemake copies the YAML away and hashes only it, so the pins stand inline; a `-r` line would break, and a change of
-the lock would go unnoticed. Run: python envs/generate.py
+segbench.yaml trains and predicts, on a GPU or a processor; segbench-cpu.yaml is the same without the libraries of CUDA;
+light.yaml is for rules that need no network. Snakemake copies a YAML away and hashes only it, so the pins stand inline;
+a `-r` line would break, and a change of the lock would go unnoticed. Run: python envs/generate.py
 """
 
 from __future__ import annotations
@@ -18,6 +19,15 @@ dependencies:
   - pip
   - pip:
 """
+CPU_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
+ONLY_FOR_NETWORKS = frozenset(
+    {
+        *("torch", "filelock", "fsspec", "mpmath", "networkx", "sympy"),
+        *("monai", "batchgeneratorsv2", "batchgenerators", "argparse", "future", "imageio", "lazy-loader"),
+        *("linecache2", "scikit-image", "tifffile", "traceback2", "unittest2"),
+    }
+)
+"""Packages of the lock that only torch and what is built on it ask for."""
 
 
 def pins(name: str) -> list[str]:
@@ -26,10 +36,19 @@ def pins(name: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
-def environment() -> str:
-    """Return the text of segbench.yaml."""
-    return HEAD + "".join(f"      - {pin}\n" for pin in pins("lock.txt") + pins("lock-no-deps.txt"))
+def environments() -> dict[str, str]:
+    """Return file name -> text of every environment."""
+    lock = pins("lock.txt")
+    full = lock + pins("lock-no-deps.txt")
+    cpu = [CPU_INDEX, *(f"{pin}+cpu" if pin.startswith("torch==") else pin for pin in full)]
+    light = [pin for pin in lock if pin.partition("==")[0] not in ONLY_FOR_NETWORKS]
+    return {"segbench.yaml": _text(full), "segbench-cpu.yaml": _text(cpu), "light.yaml": _text(light)}
+
+
+def _text(lines: list[str]) -> str:
+    return HEAD + "".join(f"      - {line}\n" for line in lines)
 
 
 if __name__ == "__main__":
-    (FOLDER / "segbench.yaml").write_text(environment(), encoding="utf-8")
+    for name, text in environments().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")

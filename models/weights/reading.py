@@ -3,21 +3,78 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
+import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy
+import numpy as np
 import torch
-from numpy._core.multiarray import scalar
+from numpy._core import multiarray
 from torch import Tensor, nn
 
 from segbench.core.errors import Problem, input_error, raise_problems
 
-# keys under which other trainers keep their weights; of a teacher and a student, self-distillation keeps the teacher
-WRAPPERS = ("state_dict", "network_weights", "model", "net", "teacher")
-# numbers and settings that other trainers store beside the weights; building them runs no code of the file
-PLAIN_GLOBALS: list[Any] = [numpy.dtype, scalar, type(numpy.dtype("f8")), type(numpy.dtype("f4")), argparse.Namespace]
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "network_weights",
+    "network_state_dict",
+    "model",
+    "net",
+    "network",
+    "teacher",
+    "state_dict_ema",
+    "ema_state_dict",
+    "model_ema",
+    "ema_model",
+    "ema",
+)
+"""Keys under which other trainers keep their weights, in the order in which they are looked for.
+
+Of a teacher and a student, self-distillation keeps the teacher; averaged weights are taken where there are no others.
+"""
+PARALLEL = "module."
+"""What data-parallel training puts before every name."""
+INSERTED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""Parts of names that torch.compile, sharded training and activation checkpointing insert anywhere."""
+LIGHTNING_KEY = "pytorch-lightning_version"
+LIGHTNING_NETWORKS = ("model.", "net.", "network.", "_model.")
+LIGHTNING_LOSSES = re.compile(r"(loss|criterion|metric)[^.]*\.|(train|val|test)_[^.]*\.")
+NUMBERS = "?bhilqBHILQefdFD"  # NumPy's types of booleans, whole numbers, floats and complex numbers
+# Numbers and settings that trainers store beside the weights. Building them runs no code of the file: NumPy's own
+# functions get plain bytes, and the types of objects and records are left out. NumPy 1 writes `numpy.core`.
+PLAIN_GLOBALS: list[Any] = [
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(code)) for code in (*NUMBERS, "U1", "S1")},
+    *(
+        (function, f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")
+        for function, name in (
+            (multiarray.scalar, "scalar"),
+            (multiarray._reconstruct, "_reconstruct"),
+        )
+    ),
+    argparse.Namespace,
+    *(
+        (kind, f"{module}.{name}")
+        for module in ("pathlib", "pathlib._local")
+        for kind, name in ((pathlib.PurePosixPath, "PosixPath"), (pathlib.PureWindowsPath, "WindowsPath"))
+    ),
+    *(
+        (dict, f"{module}.AttributeDict")
+        for module in (
+            "pytorch_lightning.utilities.parsing",
+            "lightning.pytorch.utilities.parsing",
+            "lightning_fabric.utilities.data",
+            "lightning.fabric.utilities.data",
+        )
+    ),
+]
+SAFETENSORS = ".safetensors"
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
@@ -26,42 +83,119 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
 
 
 def load_safely(path: Path | str) -> object:
-    """Return what torch.save wrote, without executing code; a file that does not load so raises `InputError`."""
+    """Return what torch.save or safetensors wrote; no code of the file is executed.
+
+    Raises:
+        InputError: the file cannot be read so; the problem names the class that it asks for.
+    """
     try:
+        if str(path).endswith(SAFETENSORS):
+            from safetensors.torch import load_file
+
+            return load_file(path)
         with torch.serialization.safe_globals(PLAIN_GLOBALS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here; all mean that the file cannot be trusted
+        found, fix = _in_words(Path(path), error)
         raise input_error(
-            path,
-            found=f"a file that does not load safely ({type(error).__name__})",
-            expected="a state dict saved by torch.save",
-            fix="save it again with torch.save(model.state_dict(), path)",
+            path, found=f"a file that does not load safely ({found})", expected="a state dict", fix=fix
         ) from error
 
 
-def tensors_of(content: object, where: object) -> dict[str, Tensor]:
-    """Return the state dict inside a checkpoint: wrappers and the prefix of data-parallel training are taken off.
+def _in_words(path: Path, error: Exception) -> tuple[str, str]:
+    """Return what is wrong with a file of weights, and what to do, in the words of its author's own program."""
+    save = "save the tensors alone: torch.save(model.state_dict(), path)"
+    if isinstance(error, OSError):
+        bundle = path / "models" / "model.pt"
+        return error.strerror or type(error).__name__, f"name {bundle}" if bundle.exists() else "fix the path"
+    if path.suffix == ".json":
+        return "a list of several files", "join them: torch.save of one dictionary with all tensors"
+    if "torchscript" in str(error).lower():
+        return "a TorchScript program", "torch.save(torch.jit.load(path).state_dict(), other_path)"
+    asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if asked:
+        return f"it asks for {asked.group(1)}", save
+    words = "no pickle of tensors" if isinstance(error, pickle.UnpicklingError) else type(error).__name__
+    return words, f"get the file again, or {save}"
 
-    Raises InputError when there is none, or when an entry is not a tensor of finite numbers.
+
+def tensors_of(content: object, where: object) -> dict[str, Tensor]:
+    """Return the state dict inside a checkpoint as dense tensors, under the names of the network.
+
+    Taken off are wrappers (`WRAPPERS`), what parallel training and torch.compile add to names, in any order, and the
+    attribute under which a Lightning module keeps its network. NumPy arrays become tensors.
+
+    Raises:
+        InputError: there is no state dict, or an entry is no dense tensor of finite numbers.
     """
+    is_lightning = isinstance(content, dict) and LIGHTNING_KEY in content
     for key in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not content:
         found = "an empty dictionary" if isinstance(content, dict) else type(content).__name__
         raise input_error(where, found=found, expected="a dictionary of tensors", fix="save model.state_dict()")
-    problems = []
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            problems.append(
-                Problem(str(where), f"{name}: {type(value).__name__}", "a tensor", "save model.state_dict()")
+    inside = [key for key, value in content.items() if isinstance(value, dict) and _holds_tensors(value)]
+    if inside and not _holds_tensors(content):
+        raise input_error(
+            where,
+            found=f"dictionaries of tensors under {', '.join(map(repr, inside[:4]))}",
+            expected=f"one dictionary of tensors, alone or under one of {', '.join(WRAPPERS)}",
+            fix=f"save the one of the network: torch.save(checkpoint[{inside[0]!r}], path)",
+        )
+    state = {name: _tensor(value) for name, value in content.items()}
+    raise_problems(
+        Problem(str(where), *problem)
+        for name, value in state.items()
+        if (problem := _entry_problem(name, value)) is not None
+    )
+    names = _network_names(list(state), is_lightning=is_lightning)
+    return {names[name]: tensor for name, tensor in state.items() if name in names and isinstance(tensor, Tensor)}
+
+
+def _holds_tensors(content: Mapping[Any, Any]) -> bool:
+    return any(isinstance(value, Tensor | np.ndarray) for value in content.values())
+
+
+def _tensor(value: object) -> object:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    return value
+
+
+def _entry_problem(name: object, value: object) -> tuple[str, str, str] | None:
+    """Return found, expected and fix of an entry that is no dense tensor of finite numbers."""
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        return f"{name}: {type(value).__name__}", "a tensor", "save model.state_dict()"
+    for kind, is_so in (
+        ("sparse", value.layout != torch.strided),
+        ("quantised", value.is_quantized),
+        ("without values (on the device meta)", value.is_meta),
+        ("complex", value.is_complex()),
+    ):
+        if is_so:
+            return (
+                f"{name}, a tensor that is {kind}",
+                "a dense tensor of real numbers",
+                "save it dense and in float32 (sparse: tensor.to_dense())",
             )
-        elif not value.isfinite().all():
-            problems.append(Problem(str(where), f"{name} with nan or inf", "finite numbers", "use another checkpoint"))
-    raise_problems(problems)
-    if all(name.startswith("module.") for name in content):
-        content = {name.removeprefix("module."): tensor for name, tensor in content.items()}
-    return dict(content)
+    if not value.isfinite().all():
+        return f"{name} with nan or inf", "finite numbers", "use another checkpoint"
+    return None
+
+
+def _network_names(names: list[str], *, is_lightning: bool) -> dict[str, str]:
+    """Return stored name -> name in the network; losses and metrics of a Lightning module are left out."""
+    found = {name: INSERTED.sub("", name) for name in names}
+    while all(name.startswith(PARALLEL) for name in found.values()):
+        found = {stored: name.removeprefix(PARALLEL) for stored, name in found.items()}
+    if is_lightning:
+        kept = {stored: name for stored, name in found.items() if not LIGHTNING_LOSSES.match(name)}
+        prefix = next((item for item in LIGHTNING_NETWORKS if all(name.startswith(item) for name in kept.values())), "")
+        if kept and prefix:
+            names = [name.removeprefix(prefix) for name in kept.values()]
+            return dict(zip(kept, _network_names(names, is_lightning=False).values(), strict=True))
+    return found
 
 
 def load_strictly(

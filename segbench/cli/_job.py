@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import collections
 import logging
+import os
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from segbench.core.errors import RunFailed, input_error, is_machine_failure, short
+from segbench.core.devices import device_problems
+from segbench.core.errors import Problem, RunFailed, input_error, is_machine_failure, raise_problems, short
 from segbench.core.files import write_json
 from segbench.core.provenance import portable
 from segbench.experiment import requests
@@ -42,8 +46,30 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of the numerical libraries")
 
 
+def check_machine(**counts: tuple[int, int]) -> None:
+    """Raise `InputError` with every setting that the machine cannot meet, before any work.
+
+    Args:
+        counts: option -> (its value, the least that it can be), such as workers=(args.workers, 0).
+    """
+    found = [
+        Problem(f"--{option}", str(value), f"at least {least}", f"give {max(least, 1)}")
+        for option, (value, least) in counts.items()
+        if value < least
+    ]
+    raise_problems([*found, *device_problems(os.environ)])
+
+
 def computing_device(threads: int) -> str:
-    """Return 'cuda' where there is a GPU, else 'cpu', with so many threads for it."""
+    """Return 'cuda' where there is a GPU, which this process then leases, else 'cpu', and set the threads beside it.
+
+    Args:
+        threads: threads of the numerical libraries; with a leased GPU at least its equal part of the processors.
+    """
+    from segbench.core import devices
+
+    if devices.take_device() is not None:  # before CUDA starts
+        threads = max(threads, devices.threads_per_job(devices.cores(), devices.machine_devices()))
     import torch
 
     torch.set_num_threads(threads)
@@ -123,7 +149,20 @@ def _facts(
         logging.getLogger().removeHandler(lines)
     if facts["status"] != "ok":
         facts["log_tail"] = list(lines.lines)
-    return facts | {"started": round(began, 3), "finished": round(time.time(), 3)}
+    return facts | {"started": round(began, 3), "finished": round(time.time(), 3)} | process_costs()
+
+
+def process_costs() -> dict[str, float]:
+    """Return CPU seconds and peak memory of this process since its start, and of its children that have ended.
+
+    Keys: cpu_seconds (user and system, children included), peak_memory_mib (resident, of the largest process).
+    """
+    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of one ru_maxrss
+    return {
+        "cpu_seconds": round(sum(item.ru_utime + item.ru_stime for item in (own, children)), 3),
+        "peak_memory_mib": round(max(own.ru_maxrss, children.ru_maxrss) * unit / 2**20, 1),
+    }
 
 
 def _remove(resumable: Sequence[Path]) -> None:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         audit.write_findings(args.out, findings)
     compared = f"{len({member.key for member in members})} cases compared by name and patient, {len(cases)} by image"
-    open_leaks = [item for item in findings if not item.accepted]
+    open_leaks = [item for item in findings if not item.is_accepted]
     print(_table(findings) if findings else "", f"{compared}: {len(findings)} leak(s)", sep="\n" if findings else "")
     for item in open_leaks:
         print(f"leak {item.name}: {item.train_task} {item.train_cases} reaches {item.test_task} {item.test_cases}")
@@ -75,7 +75,7 @@ def _table(findings) -> str:
             f"{item.train_task}: {item.train_cases}",
             f"{item.test_task}: {item.test_cases}",
             item.evidence,
-            "yes" if item.accepted else "no",
+            "yes" if item.is_accepted else "no",
         ]
         for item in findings
     ]

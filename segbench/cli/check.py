@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 EXAMPLE = "python -m segbench check --config config/real_small.yaml"
@@ -25,6 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_config(path: Path) -> int:
+    from segbench.core.devices import device_problems
     from segbench.core.errors import InputError, raise_problems
     from segbench.data.checks import check_task
     from segbench.data.preprocessing_recipes import preprocessing_recipe
@@ -33,11 +35,13 @@ def _check_config(path: Path) -> int:
 
     config = load_config(path)
     problems: list = []
+    windows: dict = {}
     for task in config.tasks:
         try:
-            preprocessing_recipe(task, config.preprocessing_recipes)
+            windows[task.name] = preprocessing_recipe(task, config.preprocessing_recipes).clip_hu
         except InputError as error:
             problems += error.problems
+    problems += device_problems(os.environ)
     problems += _weights_problems(config)
     if config.data.phantom is not None:
         raise_problems(dict.fromkeys(problems))
@@ -45,7 +49,8 @@ def _check_config(path: Path) -> int:
         return 0
     for task in config.tasks:
         partial = task.name in config.data.accept_partial
-        checked = check_task(task, config.dataset_cards[task.name], config.data_root, accept_partial=partial)
+        card, window = config.dataset_cards[task.name], windows.get(task.name)
+        checked = check_task(task, card, config.data_root, accept_partial=partial, window_hu=window)
         problems += _shown(checked)
     found, notices = find_problems(config)
     for notice in notices:

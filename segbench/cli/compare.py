@@ -1,8 +1,9 @@
 """Compare methods from a per-case score table: intervals, paired tests, rankings and their stability.
 
-Reads any CSV in long form with the columns model, task, case, structure, metric and value; other columns of a score
-table (experiment, initialisation, seed, patient, status ...) are used where present. Writes one CSV file per statistic,
-a page index.md with all of them, and figures as PNG and SVG.
+Reads one or more CSV files in long form with the columns model, task, case, structure, metric and value, separated by
+commas, semicolons or tabs; other columns of a score table (experiment, initialisation, seed, patient, status ...) are
+used where present. A row that is in two files must agree. Writes the page of a report (index.html with tables/ and
+figures/), the joined rows as scores.csv, and one CSV file per statistic.
 """
 
 from __future__ import annotations
@@ -10,20 +11,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-EXAMPLE = "python -m segbench compare scores.csv --out comparison --missing-masks hd95.prediction_empty=300"
+EXAMPLE = "python -m segbench compare ours.csv theirs.csv --out comparison --missing-masks hd95.prediction_empty=300"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("scores", type=Path, help="long table, one row per score")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the tables and figures")
+    parser.add_argument("scores", type=Path, nargs="+", help="long tables, one row per score")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the page, its tables and figures")
     parser.add_argument("--metric", action="append", default=[], help="metric to compare by; repeat; default: all")
     parser.add_argument(
         "--missing-masks",
         action="append",
         default=[],
         metavar="METRIC.STATUS=VALUE",
-        help="what a status counts as: a number or 'exclude'; repeat",
+        help="what a status counts as: a number, 'exclude' or 'diagonal'; repeat",
     )
     parser.add_argument(
         "--lower-is-better", action="append", default=[], metavar="METRIC", help="direction of a metric"
@@ -54,14 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read and check everything, compute everything, then write."""
-    from segbench.cli._comparison_files import figures, parse_equivalence, parse_missing_masks, write
+    from segbench.cli._comparison_files import parse_equivalence, parse_missing_masks, write_tables
     from segbench.core.cards import dataset_cards
     from segbench.core.errors import Problem, raise_problems, suggestion
+    from segbench.reporting.comparison import control_names, run_of_table
+    from segbench.reporting.page import render_run
     from segbench.stats.comparison import Options, compare
+    from segbench.stats.joined import join_tables
     from segbench.stats.longtable import read_long
     from segbench.stats.methods import method_labels
 
-    rows = read_long(args.scores, lower_is_better=args.lower_is_better, higher_is_better=args.higher_is_better)
+    directions = {"lower_is_better": args.lower_is_better, "higher_is_better": args.higher_is_better}
+    rows = join_tables({str(path): read_long(path, **directions, whole=False) for path in dict.fromkeys(args.scores)})
     present = rows["metric"].drop_duplicates().tolist()
     missing_masks, handling_problems = parse_missing_masks(args.missing_masks, present)
     rope, rope_problems = parse_equivalence(args.equivalence, present)
@@ -123,10 +128,23 @@ def run(args: argparse.Namespace) -> int:
         single=args.single,
         synthetic=[task for task in rows["task"].unique() if cards.get(task, {}).get("synthetic")],
     )
-    tables = compare(rows, options)
-    write(args.out, rows, tables, figures(tables, options), options)
-    print(
-        f"{len(tables)} tables of {rows['model'].nunique()} models on {rows['task'].nunique()} tasks: "
-        f"{args.out / 'index.md'}"
+    shown = rows[rows["metric"].isin(options.metrics)]
+    competing = shown[~shown["model"].isin(control_names())]
+    tables = compare(competing if len(competing) else shown, options)
+    report, content = run_of_table(
+        shown,
+        missing_masks=missing_masks,
+        rule=args.decision_rule,
+        alpha=args.alpha,
+        reference=args.reference,
+        sources=[path.name for path in dict.fromkeys(args.scores)],
     )
+    write_tables(args.out, tables)
+    render_run(report, args.out, {"scores.csv": content})
+    if len(methods) == 1:
+        print(
+            f"one method only ({methods[0]}), so nothing is compared: give the scores of a second method, in the same "
+            "table or as another file"
+        )
+    print(f"{len(methods)} methods on {rows['task'].nunique()} tasks: {args.out / 'index.html'}")
     return 0

@@ -8,6 +8,8 @@ import shutil
 import sys
 from importlib import metadata
 
+from segbench.core import devices
+
 EXAMPLE = "python -m segbench doctor"
 
 
@@ -27,10 +29,14 @@ def run(args: argparse.Namespace) -> int:
         except metadata.PackageNotFoundError:
             _say(package, "missing")
             problems.append(f"{package} is not installed: run `make run`, which builds .venv from the lock")
-    _say("processors", str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))
+    _say("processors", str(devices.cores()))
     _say("free disk", f"{shutil.disk_usage('.').free / 1e9:.1f} GB in this folder")
     _say("data folder", os.environ.get("SEGBENCH_DATA", "SEGBENCH_DATA is not set (only needed for real data)"))
-    _say("device", _device())
+    for line in _device_lines():
+        _say("device", line)
+    _say("leases", _leases())
+    _say("precision", _precision())
+    _say("workers", _workers())
     for problem in problems:
         print(f"problem: {problem}", file=sys.stderr)
     return 1 if problems else 0
@@ -40,11 +46,39 @@ def _say(what: str, finding: str) -> None:
     print(f"{what:<18} {finding}")
 
 
-def _device() -> str:
+def _device_lines() -> list[str]:
+    found, holders = devices.devices(), devices.holders()
+    if not found:
+        return ["CPU (no CUDA device)"]
+    return [f"{device.number}: {device.name}, {device.uuid}, {_holder(holders[device.uuid])}" for device in found]
+
+
+def _holder(pid: int | None) -> str:
+    return "free" if pid is None else f"leased by process {pid}"
+
+
+def _leases() -> str:
+    variable = devices.scheduler()
+    if variable:
+        return f"none: the scheduler gives devices to jobs ({variable} is set)"
+    return "one device for one job" if devices.devices() else "none: there is no device"
+
+
+def _precision() -> str:
+    """Return what `precision: auto` is here; a device is looked at and not leased."""
     try:
         import torch
     except ImportError:
         return "unknown without torch"
-    if not torch.cuda.is_available():
-        return "CPU (no CUDA device)"
-    return ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+    from segbench.inference.precision import choose
+
+    kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    return "auto is " + ", ".join(f"{choose(torch.device(kind), 'auto')} on {kind}" for kind in kinds)
+
+
+def _workers() -> str:
+    jobs = devices.jobs_at_a_time()
+    if jobs is None:
+        return "as many jobs at a time as --cores allows, each with the threads of its rule"
+    threads = devices.threads_per_job(devices.cores(), devices.machine_devices())
+    return f"{jobs} jobs at a time on devices, {threads} threads each"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from segbench.cli._job import add_job_arguments, computing_device, run_job
+from segbench.cli._job import add_job_arguments, check_machine, computing_device, run_job
 
 EXAMPLE = "python -m segbench evaluate --config results/demo/config.json --job upstream.oracle.none.joint.f0.s0"
 
@@ -18,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict, score, and write outcome.json, record.json and scores.csv."""
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
+    check_machine(threads=(args.threads, 1))
+    from segbench.core.memory import keep_freed_memory
     from segbench.evaluation.trained import evaluation_identity, trained_outcome
     from segbench.experiment.context import JobContext
 
@@ -25,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     trained = trained_outcome(context)
 
     def work() -> dict:
+        keep_freed_memory()  # before PyTorch allocates
         from segbench.evaluation.evaluate import evaluate, write_unscored
 
         if trained and trained["status"] != "ok":

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from segbench.cli._job import computing_device
+from segbench.cli._job import check_machine, computing_device
 
 EXAMPLE = (
     "python -m segbench predict --config results/demo/config.json --job upstream.uniseg.random.joint.f0.s0 "
@@ -34,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write one label map per image and task on the image's grid and print its path; problems exit with status 2."""
     os.environ.setdefault("OMP_NUM_THREADS", str(args.threads))
-    from segbench.data.geometry import write_prediction
+    check_machine(threads=(args.threads, 1))
+    from segbench.core.memory import keep_freed_memory
+
+    keep_freed_memory()  # before PyTorch allocates
     from segbench.evaluation import predict
     from segbench.evaluation.predictors.network import trained_network
     from segbench.experiment.config import load_config
@@ -47,11 +50,9 @@ def run(args: argparse.Namespace) -> int:
     for notice in predict.checked_images(list(images.values()), tasks):
         print(f"notice: {notice}", file=sys.stderr)
     model = trained_network(context, device=computing_device(args.threads))
-    for name, paths in images.items():
-        for task, labels_XYZ in predict.predict_image(model, context.config_of_network, paths, tasks):
-            path = args.output / task.name / targets[name]
-            write_prediction(path, labels_XYZ, like=paths[0])
-            print(path, flush=True)
+    named = {targets[name]: paths for name, paths in images.items()}
+    for path in predict.predict_files(model, context, tasks, named, args.output):
+        print(path, flush=True)
     return 0
 
 
@@ -65,7 +66,8 @@ def _targets(images: dict[str, list[Path]], output: Path) -> dict[str, str]:
     from segbench.core.errors import Problem, raise_problems
     from segbench.evaluation.label_maps import case_name
 
-    targets, problems = {}, []
+    targets: dict[str, str] = {}
+    problems: list[Problem] = []
     for name, paths in images.items():
         target = f"{case_name(paths[0].name) or paths[0].name}.nii.gz"
         if target in targets.values():

@@ -19,21 +19,22 @@ def run(args: argparse.Namespace) -> int:
     """Preprocess every case that is not in the store yet."""
     from segbench.core.case import read_manifest
     from segbench.core.paths import PREPROCESSED_ROOT, RunPaths
-    from segbench.data.preprocess import preprocess_task
+    from segbench.data.preprocess import preprocess_folds
     from segbench.data.preprocessing_recipes import preprocessing_recipe
     from segbench.experiment.config import load_config
-    from segbench.experiment.preprocessed_index import PreprocessedIndex
+    from segbench.experiment.splits import read_splits
 
     config = load_config(args.config)
     paths, task = RunPaths(config.run), config.task(args.task)
-    recipe = preprocessing_recipe(task, config.preprocessing_recipes)
-    folders = preprocess_task(
+    splits = read_splits(paths.splits)
+    index = preprocess_folds(
         read_manifest(paths.manifest(task.name)),
         task,
         config.dataset_cards[task.name],
-        recipe,
+        preprocessing_recipe(task, config.preprocessing_recipes),
+        sides={fold: splits.of(fold, task.name).train for fold in splits.folds},
         store_root=PREPROCESSED_ROOT,
         workers=args.workers,
     )
-    PreprocessedIndex(task.name, recipe.name, folders).write(paths.preprocessed(task.name))
+    index.write(paths.preprocessed(task.name))
     return 0

@@ -1,7 +1,8 @@
 """Make an interrupted run ready to continue: end orphaned jobs, clear a stale workflow lock and half-written files.
 
-A job is ended only when the workflow that started it was one of this host and is dead. What belongs to a living
-workflow, to another host, or to a person who started it by hand is left alone and named.
+A job is ended only when the workflow that started it was one of this host and is dead; a SLURM job of such a workflow
+is cancelled wherever it runs. What belongs to a living workflow, to another host, to another user, or to a person who
+started it by hand is left alone and named.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
+import subprocess
 from pathlib import Path
 
 from segbench.experiment.ownership import OWNERS, ProcessRecord, owners, read_record
@@ -80,23 +83,30 @@ def _is_of(lock: Path, workflows: dict[str, ProcessRecord]) -> bool:
 
 
 def _end_orphan(path: Path, known: dict[str, ProcessRecord], living: dict[str, ProcessRecord]) -> None:
-    import psutil
-
     record = read_record(path)
-    if record is not None and not record.here:
-        log.info("left alone: %s of %s; if that host is gone, delete %s", path.stem, record.text(), path)
-        return
     if record is not None and record.alive:
-        if record.owner not in known or record.owner in living:
-            log.info("left alone: %s of %s, whose workflow is not known to be dead", path.stem, record.text())
+        reason = _reason_to_leave(path, record, known, living)
+        if reason:
+            log.info("left alone: %s of %s%s", path.stem, record.text(), reason)
             return
-        log.info("ending the orphaned job %s (process %d)", path.stem, record.pid)
-        try:
+        log.info("ending the orphaned job %s (%s)", path.stem, record.text())
+        if record.slurm_job:
+            subprocess.run(["scancel", record.slurm_job], check=True)
+        else:
             _end(record.pid)
-        except psutil.AccessDenied:
-            log.info("left alone: %s of %s, which belongs to another user", path.stem, record.text())
-            return
     path.unlink(missing_ok=True)
+
+
+def _reason_to_leave(
+    path: Path, record: ProcessRecord, known: dict[str, ProcessRecord], living: dict[str, ProcessRecord]
+) -> str:
+    if path.stat().st_uid != os.getuid():
+        return ", which belongs to another user"
+    if not record.here and not record.slurm_job:
+        return f"; if that host is gone, delete {path}"
+    if record.owner not in known or record.owner in living:
+        return ", whose workflow is not known to be dead"
+    return ""
 
 
 def _end(pid: int) -> None:

@@ -33,22 +33,18 @@ def _render(results: Path, out: Path) -> None:
 
 def _render_once(results: Path, out: Path, record: Path) -> None:
     """Render unless it is done and write what was rendered; a copy stays when the workflow removes its output."""
-    from segbench.core.code import code_digest, files_digest
     from segbench.core.errors import input_error
     from segbench.core.files import sha256_of, write_json
+    from segbench.core.paths import RunPaths
     from segbench.experiment import requests
-    from segbench.experiment.graph import REPORTING_CODE, REPORTING_FILES, REPORTING_FOLDERS
+    from segbench.experiment.graph import reporting_digests
     from segbench.experiment.identity import Identity
 
     missing = [str(results / name) for name in ("scores.csv", "run.json") if not (results / name).is_file()]
     if missing:
         raise input_error(", ".join(missing), found="no file", expected="a finished run", fix="run the workflow")
-    code = {
-        "code": code_digest(*REPORTING_CODE),
-        "templates": files_digest(*REPORTING_FOLDERS, suffixes=REPORTING_FILES),
-    }
     inputs = {name: sha256_of(results / name) for name in ("scores.csv", "run.json")}
-    identity = Identity(code | inputs | {"folder": out.as_posix()})
+    identity = Identity(reporting_digests() | inputs | {"folder": out.as_posix()})
     kept = record.with_name(f"{record.stem}.kept.json")
     content = requests.read(kept)
     rendered = content.get("files", {})
@@ -59,7 +55,6 @@ def _render_once(results: Path, out: Path, record: Path) -> None:
         _render(results, out)
         files = {path.relative_to(out).as_posix(): sha256_of(path) for path in out.rglob("*") if path.is_file()}
         content = {"identity": identity.to_dict(), "files": files, "status": "ok"}
-    request = record.parent / "requests" / "report" / "page.json"
-    content["attempt"] = requests.attempt_of(request)
+    content["attempt"] = requests.attempt_of(RunPaths(results.name).request("report", "page"))
     write_json(kept, content)
     write_json(record, content)

@@ -20,7 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of --labels: a folder per case, a file with values 0 and 1 per structure, named by the structure",
     )
     parser.add_argument(
-        "--patient", choices=["file", "folder"], help="what one patient is, where label maps lie in folders"
+        "--patient",
+        choices=["file", "folder", "top-folder"],
+        help="what one patient is, where label maps lie in folders: a file, the folder that it is in, or the outermost "
+        "folder",
     )
     parser.add_argument("--out", type=Path, required=True, help="table to write")
     parser.add_argument(
@@ -44,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score every case and write the table whole or not at all."""
     from segbench.core.errors import input_error
+    from segbench.evaluation.label_maps import LARGEST_LABEL
     from segbench.evaluation.rows import write_rows
     from segbench.evaluation.score_files import Request, pairs, score_all
 
@@ -60,14 +64,14 @@ def run(args: argparse.Namespace) -> int:
             "--out", found=f"{args.out} is a folder", expected="a file", fix=f"write {args.out / 'scores.csv'}"
         )
     if args.structures_from_files:
-        cases = pairs(args.reference, args.prediction, structures_from_files=True)
+        cases = pairs(args.reference, args.prediction, patient=args.patient, structures_from_files=True)
         labels = dict.fromkeys(sorted({pair.structure or "" for pair in cases}), (1,))
     else:
         labels = parse_labels(args.labels)
         cases = pairs(args.reference, args.prediction, patient=args.patient)
     structures = structures_of(labels, tolerances=args.tolerance, lesions=args.lesion)
     ignored, other = (
-        frozenset(_whole(value, option) for value in text.split(",") if value.strip())
+        frozenset(_whole(value, option, least=-LARGEST_LABEL) for value in text.split(",") if value.strip())
         for option, text in (("--ignore-labels", args.ignore_labels), ("--other-labels", args.other_labels))
     )
     scored_values = {value for item in structures for value in item.labels}
@@ -164,19 +168,19 @@ def structures_of(labels: dict[str, tuple[int, ...]], *, tolerances: list[str], 
     )
 
 
-def _whole(value: str, where: str) -> int:
+def _whole(value: str, where: str, least: int = 0) -> int:
+    """Return a label value; values that nobody scores may be negative."""
     from segbench.core.errors import input_error
     from segbench.evaluation.label_maps import LARGEST_LABEL
 
-    digits = value.strip()
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 10 and int(digits) <= LARGEST_LABEL):
-        raise input_error(
-            where,
-            found=repr(value),
-            expected=f"a whole label value up to {LARGEST_LABEL}",
-            fix="write 1=liver or organ=1+2",
-        )
-    return int(digits)
+    text = value.strip()
+    digits = text.removeprefix("-")
+    is_whole = digits.isascii() and digits.isdigit() and len(digits) < 10
+    if not (is_whole and least <= int(text) <= LARGEST_LABEL):
+        expected = f"a whole label value from {least} to {LARGEST_LABEL}"
+        fix = "write 1=liver or organ=1+2" if where == "--labels" else "write the values, comma-separated: 255 or 8,9"
+        raise input_error(where, found=repr(value), expected=expected, fix=fix)
+    return int(text)
 
 
 def _tolerances(texts: list[str]) -> dict[str, float]:

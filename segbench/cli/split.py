@@ -16,12 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the manifests and write the split."""
     from segbench.core.case import read_manifest
+    from segbench.core.files import write_json
     from segbench.core.paths import RunPaths
     from segbench.data.splitting.folds import make_splits
     from segbench.data.splitting.protocols import check_organs
     from segbench.experiment.config import load_config
     from segbench.experiment.jobs import folds_to_split
-    from segbench.experiment.splits import write_splits
 
     config = load_config(args.config)
     check_organs(config.tasks, config.data)
@@ -29,5 +29,5 @@ def run(args: argparse.Namespace) -> int:
     cases = {task.name: read_manifest(paths.manifest(task.name)) for task in config.tasks}
     namespaces = {task.name: config.dataset_cards[task.name]["patient_namespace"] for task in config.tasks}
     data = config.data.model_copy(update={"folds": folds_to_split(config.data)})
-    write_splits(paths.splits, make_splits(cases, namespaces, data, lists=config.split_paths))
+    write_json(paths.splits, make_splits(cases, namespaces, data, lists=config.split_paths))
     return 0

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from segbench.cli._job import add_job_arguments, computing_device, run_job
+from segbench.cli._job import add_job_arguments, check_machine, computing_device, run_job
+from segbench.core.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from segbench.experiment.context import JobContext
 
+STATES = ("state.pt", "state.previous.pt")
 EXAMPLE = "python -m segbench train --config results/demo/config.json --job upstream.uniseg.random.joint.f0.s0"
 
 
@@ -23,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Train and write outcome.json, record.json, weights.pt and log.csv; an external model trains by its command."""
     from segbench.experiment.context import JobContext
 
+    check_machine(threads=(args.threads, 1), workers=(args.workers, 0))
     context = JobContext.of(args.config, args.job)
     products = [] if context.job.external else ["weights.pt"]  # a deleted log trains nothing again
 
@@ -39,16 +42,15 @@ def run(args: argparse.Namespace) -> int:
         context.train_folder,
         context.identity,
         products=products,
-        resumable=[context.paths.state("train", context.job.id) / "state.pt"],
+        resumable=[context.paths.state("train", context.job.id) / name for name in STATES],
         work=work,
     )
 
 
 def _train_here(context: JobContext, args: argparse.Namespace) -> dict[str, Any]:
+    keep_freed_memory()  # before PyTorch allocates
     import torch
 
     from segbench.training.loop import train
 
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    device = torch.device(computing_device(args.threads))
-    return train(context, device=device, workers=args.workers)
+    return train(context, device=torch.device(computing_device(args.threads)), workers=args.workers)

@@ -68,6 +68,7 @@ class DatasetCard(_Schema):
     """Schema of a data-set card; a key `"1-28"` of `merge` stands for every value of the range.
 
     tumours: class value of each tumour or lesion -> class value of the organ that counts it as its own, or null.
+    sides: pairs of names of classes that differ by their side of the body alone.
     """
 
     title: str
@@ -79,6 +80,7 @@ class DatasetCard(_Schema):
     ignore_labels: list[int] = Field(default_factory=list)
     structures: list[_Structure] = Field(min_length=1)
     tumours: dict[int, int | None] = Field(default_factory=dict)
+    sides: list[tuple[str, str]] = Field(default_factory=list)
     preprocessing: str
     expected_cases: dict[str, int] = Field(default_factory=dict)
     patient_namespace: str
@@ -310,6 +312,13 @@ def _meaning_problems(name: str, card: dict) -> Iterator[Problem]:
     for value in card.get("ignore_labels", ()):
         if value in named:
             yield Problem(f"card {name}", f"ignore_labels {value}", "no background, class or merged value", "fix it")
+    classes = list(card["classes"].values())
+    sided = [item for pair in card.get("sides", ()) for item in pair]
+    for item in sided:
+        if item not in classes:
+            yield Problem(f"card {name}, sides", f"{item!r}", "a name of a class", suggestion(item, classes))
+        elif sided.count(item) > 1:
+            yield Problem(f"card {name}, sides", f"{item!r} twice", "each class in one pair", "fix the pairs")
     structures = [structure["name"] for structure in card["structures"]]
     for twice in sorted({item for item in structures if structures.count(item) > 1}):
         yield Problem(f"card {name}", f"the structure {twice!r} twice", "each once", "rename one")
@@ -364,7 +373,13 @@ def task_from_card(name: str, card: dict) -> Task:
         spacing_is_nominal=card.get("spacing_is_nominal", False),
         synthetic=card.get("synthetic", False),
         tumours=tuple(tumours.items()),
+        sides=_sides(card),
     )
+
+
+def _sides(card: dict) -> tuple[tuple[int, int], ...]:
+    values = {name: int(value) for value, name in card["classes"].items()}
+    return tuple((values[one], values[other]) for one, other in card.get("sides", ()))
 
 
 def supports(card: dict, task: Task) -> str | None:

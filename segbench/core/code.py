@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("models", "segbench")
@@ -68,11 +69,7 @@ def files_digest(*entries: str, suffixes: tuple[str, ...]) -> str:
 
 def mentions(path: str, attribute: str) -> bool:
     """Tell whether a file, or one of a folder, reads an attribute of this name."""
-    return any(
-        isinstance(node, ast.Attribute) and node.attr == attribute
-        for file in _files_of(path)
-        for node in ast.walk(_tree(file))
-    )
+    return any(attribute in _parsed(file).attributes for file in _files_of(path))
 
 
 def _files_of(entry: str, pattern: str = "*.py") -> list[str]:
@@ -88,20 +85,46 @@ def _files_of(entry: str, pattern: str = "*.py") -> list[str]:
 @cache
 def imports_of(path: str) -> tuple[str, ...]:
     """Return the files of this repository that a file imports, at its top or inside a function, settings left out."""
-    names = dict.fromkeys(_imported_names(_tree(path), path))
+    names = dict.fromkeys(_parsed(path).imported_names)
     files = (_file_of(name) for name in names if name == SEEDS or not _within(name, SETTINGS))
     return tuple(file for file in files if file is not None)
 
 
-def _imported_names(tree: ast.Module, path: str) -> Iterator[str]:
+class _Parsed(NamedTuple):
+    """What is kept of a parsed file: its tree takes ten times the memory."""
+
+    imported_names: tuple[str, ...]
+    attributes: frozenset[str]
+    meaning: str
+
+
+@cache
+def _parsed(path: str) -> _Parsed:
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    names: list[str] = []
+    attributes = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = Path(path).parts[: -node.level] if node.level else ()  # `from . import x` starts in the own folder
-            module = ".".join([*above, *([node.module] if node.module else [])])
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+        if isinstance(node, ast.Attribute):
+            attributes.add(node.attr)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names += _imported_names(node, path)
+    words: list[str] = []
+    _write(_without_card(tree), words)
+    return _Parsed(tuple(names), frozenset(attributes), "".join(words))
+
+
+def _meaning(path: str) -> str:
+    return _parsed(path).meaning
+
+
+def _imported_names(node: ast.Import | ast.ImportFrom, path: str) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    else:
+        above = Path(path).parts[: -node.level] if node.level else ()  # `from . import x` starts in the own folder
+        module = ".".join([*above, *([node.module] if node.module else [])])
+        yield module
+        yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def _within(name: str, packages: Iterable[str]) -> bool:
@@ -119,16 +142,6 @@ def _file_of(name: str) -> str | None:
     return None
 
 
-@cache
-def _tree(path: str) -> ast.Module:
-    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
-
-
-@cache
-def _meaning(path: str) -> str:
-    return "".join(_written(_without_card(_tree(path))))
-
-
 def _without_card(tree: ast.Module) -> ast.Module:
     """Leave out the card: what of it changes a result is part of the settings."""
     return ast.Module(body=[node for node in tree.body if not _is_card(node)], type_ignores=[])
@@ -139,26 +152,27 @@ def _is_card(node: ast.stmt) -> bool:
     return any(getattr(target, "id", "") == "CARD" for target in targets)
 
 
-def _written(node: object) -> Iterator[str]:
-    """Write a syntax tree without positions, docstrings and empty fields, which differ between versions of Python.
+def _write(node: object, words: list[str]) -> None:
+    """Append a syntax tree without positions, docstrings and empty fields, which differ between versions of Python.
 
     A statement that is only a text is a docstring, of a module, class or function, or of the attribute above it.
     """
     if isinstance(node, ast.AST):
-        yield f"({type(node).__name__}"
-        for name, value in ast.iter_fields(node):
+        words.append(f"({type(node).__name__}")
+        for name in node._fields:
+            value = getattr(node, name, None)
             if isinstance(value, list):
                 value = [item for item in value if not _is_text(item)]
             if value is None or value == [] or name in ("kind", "type_comment"):
                 continue
-            yield f" {name}="
-            yield from _written(value)
-        yield ")"
+            words.append(f" {name}=")
+            _write(value, words)
+        words.append(")")
     elif isinstance(node, list):
         for item in node:
-            yield from _written(item)
+            _write(item, words)
     else:
-        yield repr(node)
+        words.append(repr(node))
 
 
 def _is_text(node: object) -> bool:

@@ -63,12 +63,16 @@ def raise_problems(problems: Iterable[Problem]) -> None:
 MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EROFS})
 DEVICE_ERRORS = frozenset({"OutOfMemoryError", "AcceleratorError"})
 """Names of errors of PyTorch, which is not imported here."""
+DEVICE_MESSAGES = ("CUDA error", "CUDA out of memory", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "can't allocate")
+"""Parts of messages of PyTorch's `RuntimeError`s where a device or memory failed."""
 
 
 def is_machine_failure(error: BaseException) -> bool:
     """Tell whether memory, a disk or a device failed, so that another try may succeed; anything else is a result."""
     if isinstance(error, OSError):
         return error.errno in MACHINE_ERRORS
+    if isinstance(error, RuntimeError) and any(part in str(error) for part in DEVICE_MESSAGES):
+        return True
     return isinstance(error, MemoryError) or type(error).__name__ in DEVICE_ERRORS
 
 

@@ -1,7 +1,8 @@
 """One normaliser of case names, used wherever names of different origin meet: lists, folders, predictions.
 
-Two names are spellings of one case when they differ only in letter case, Unicode form, blanks, a suffix of an image
-file, a folder such as `imagesTr`, or when one is the other with a channel suffix (`_0000`) or with folders before it.
+Two names are spellings of one case when they differ only in letter case, Unicode form, blanks, hyphens and underlines,
+zeros before a number, a suffix of an image file, a folder such as `imagesTr`, or when one is the other with a channel
+suffix (`_0000`) or with folders before it: `Case 01`, `case-1`, `case1.nii.gz`, `imagesTr/case_1_0000.nii.gz`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-FILE_SUFFIX = re.compile(r"\.(nii(\.gz)?|nrrd|mha|mhd|npz|npy|b2nd|pkl|h5|dcm)$")
+FILE_SUFFIX = re.compile(r"\.(nii(\.gz)?|(seg\.)?nrrd|mha|mhd|npz|npy|b2nd|pkl|h5|dcm)$")
 CHANNEL = re.compile(r"_\d{4}$")
+SEPARATORS = re.compile(r"[\s_-]+")
+BEFORE_NUMBER = re.compile(r"(?<=[^\W\d_])_(?=\d)")
+LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 LAYOUT_FOLDERS = frozenset(("imagestr", "imagests", "labelstr", "labelsts", "images", "labels", "."))
 
 
@@ -30,13 +34,20 @@ def same_case_groups(names: Iterable[str]) -> dict[str, str]:
     A channel suffix or folders are taken off only where the shorter name is there too: `la_0003` stays itself.
     """
     normal = {name: normal_name(name) for name in names}
-    known = set(normal.values())
+    shortest: dict[str, str] = {}
+    for text in sorted(set(normal.values()), key=lambda text: (len(text), text)):
+        shortest.setdefault(_without_style(text), text)
     found = {}
     for name, text in normal.items():
         without_folders = text.rpartition("/")[2]
-        candidates = [CHANNEL.sub("", without_folders), CHANNEL.sub("", text), without_folders]
-        found[name] = next((shorter for shorter in candidates if shorter in known), text)
+        candidates = [CHANNEL.sub("", without_folders), CHANNEL.sub("", text), without_folders, text]
+        found[name] = next(shortest[bare] for bare in map(_without_style, candidates) if bare in shortest)
     return found
+
+
+def _without_style(text: str) -> str:
+    """Return a normal name without what people write in different ways: separators and zeros before a number."""
+    return LEADING_ZEROS.sub("", BEFORE_NUMBER.sub("", SEPARATORS.sub("_", text)))
 
 
 def spelled_alike(names: Iterable[str]) -> list[list[str]]:

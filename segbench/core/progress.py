@@ -37,6 +37,13 @@ class Progress:
             log.info("%s: %d of %d %ss %s", self.title, self.done, self.total, self.unit, note)
             self._last = now
 
+    def go_back_to(self, done: int) -> None:
+        """Show that work continues from an earlier step."""
+        self.done = done
+        if self._bar is not None:
+            self._bar.n = done
+            self._bar.refresh()
+
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()

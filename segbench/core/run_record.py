@@ -167,7 +167,10 @@ class SkippedCell(_Part):
 
 
 class Finding(_Part):
-    """One finding of the leak audit, as audit.csv holds it."""
+    """One leak, as audit.csv holds it; `name` is what a person lists to accept it.
+
+    Lists of cases are separated by spaces.
+    """
 
     name: str
     kind: str
@@ -178,7 +181,12 @@ class Finding(_Part):
     test_task: str
     test_cases: str
     evidence: str
-    accepted: Literal["True", "False"]
+    accepted: Literal["True", "False"] = "False"
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether a person named it in `data.accept_leaks`."""
+        return self.accepted == "True"
 
 
 class Audit(_Part):

@@ -10,6 +10,8 @@ from segbench.core.errors import input_error, suggestion
 MODALITIES = ("CT", "MR", "PET")
 IGNORED = 255
 """Value of a voxel that nobody annotated, in label maps that were read or preprocessed: it counts nowhere."""
+LEFT_RIGHT = 2
+"""Axis of a preprocessed volume (z, y, x in RAS+ order) along which left and right lie."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Task:
     label map is `classes[k]`, 0 is background. structures: what is scored.
     tumours: (class value, class value of the organ that counts it as its own, or None) of each class that is a tumour
     or lesion; networks that train organ and tumour as overlapping channels ask for it, scores never do.
+    sides: pairs of class values that differ by their side of the body alone, such as left and right kidney.
     spacing_is_nominal: the header's spacing is not the true one, so distances in mm are not defined.
     """
 
@@ -53,6 +56,7 @@ class Task:
     spacing_is_nominal: bool = False
     synthetic: bool = False
     tumours: tuple[tuple[int, int | None], ...] = ()
+    sides: tuple[tuple[int, int], ...] = ()
 
     @property
     def num_channels(self) -> int:
@@ -68,6 +72,19 @@ class Task:
     def modality(self) -> str:
         """Modalities in channel order without repetition, for example 'CT', 'MR' or 'CT+PET'."""
         return "+".join(dict.fromkeys(channel.modality for channel in self.channels))
+
+
+def mirror_axes_of(tasks: Iterable[Task], asked: Iterable[int], *, mirror_sides: bool) -> tuple[int, ...]:
+    """Return the axes (z, y, x) that may be mirrored for all of these tasks, in training and at test time.
+
+    Args:
+        tasks: tasks of one network pass.
+        asked: axes that the config names.
+        mirror_sides: whether the left-right axis stays among them for tasks whose classes differ by side, as published
+            recipes have it.
+    """
+    keeps = mirror_sides or not any(task.sides for task in tasks)
+    return tuple(axis for axis in asked if keeps or axis != LEFT_RIGHT)
 
 
 class TaskSet:

@@ -1,8 +1,8 @@
 """Words that several packages use: columns and key of the score table, and statuses."""
 
-from typing import Final
-
 from __future__ import annotations
+
+from typing import Final
 
 EQUAL: Final = "equal"
 PUBLISHED: Final = "published"

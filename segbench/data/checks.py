@@ -22,7 +22,7 @@ from segbench.core.progress import Progress
 from segbench.core.task import Task
 from segbench.data.ingest import card_of, discover, known_cards
 from segbench.data.layouts import channel_names, dataset_json, folder_cases, is_datalist
-from segbench.data.notices import Seen, card_notices, notices_of, unlisted
+from segbench.data.notices import Seen, card_notices, label_quartiles, notices_of, unlisted, window_notices
 from segbench.data.presence import expected_count
 from segbench.data.volumes import (
     FORMATS,
@@ -50,8 +50,18 @@ class Checked:
     notices: list[str]
 
 
-def check_task(task: Task, card: dict, data_root: Path, *, accept_partial: bool = False) -> Checked:
-    """Check a task's files by its card. accept_partial: fewer cases than the card expects are no problem."""
+def check_task(
+    task: Task,
+    card: dict,
+    data_root: Path,
+    *,
+    accept_partial: bool = False,
+    window_hu: tuple[float, float] | None = None,
+) -> Checked:
+    """Check a task's files by its card.
+
+    accept_partial: fewer cases than the card expects are no problem. window_hu: the window of CT in its recipe.
+    """
     try:
         cases = discover(task.name, card, data_root)
     except InputError as error:
@@ -62,6 +72,7 @@ def check_task(task: Task, card: dict, data_root: Path, *, accept_partial: bool 
     problems = [] if accept_partial and cases else list(_count_problems(card, cases, data_root / card["folder"]))
     found, seen = _check_cases(cases, values | ignored, modalities, title=task.name, ignored=ignored)
     notices = notices_of(seen, values, modalities, cases=cases) if seen else []
+    notices += window_notices(seen, card, window_hu)
     notices += card_notices(task.name, {**known_cards(), task.name: card}, len(cases))
     return _checked(task.name, problems + found, notices, cases=cases, modalities=modalities, values=values)
 
@@ -287,10 +298,16 @@ def _header_problems(volume: Volume) -> Iterator[Problem]:
         yield problem
     elif abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         yield Problem(path, "a singular affine", "three independent axes", "fix the header")
+    yield from factor_problems(volume)
+
+
+def factor_problems(volume: Volume) -> Iterator[Problem]:
+    """Yield a problem for each scale factor of the header whose result is no finite number."""
     factors = {} if volume.header is None else {key: float(volume.header[key]) for key in ("scl_slope", "scl_inter")}
     for key, value in factors.items():
         if math.isinf(value) or abs(value) > LARGEST_FACTOR:
-            yield Problem(path, f"{key} {value:g}", "a factor whose result is a finite number", "fix the header")
+            expected = "a factor whose result is a finite number"
+            yield Problem(str(volume.path), f"{key} {value:g}", expected, "fix the header")
 
 
 def implausible_spacing(volume: Volume, sizes_mm: Sequence[float]) -> Problem | None:
@@ -315,6 +332,11 @@ def header_notices(volume: Volume) -> Iterator[str]:
         yield (
             "the header does not say how the axes lie in the patient (no sform, qform or space): programs show such a "
             "file in different orientations, and left may be right"
+        )
+    if not volume.has_spacing:
+        yield (
+            "the header does not say the voxel sizes, so 1 mm is taken; set `spacing_is_nominal` in the card, or "
+            "--nominal-spacing of `score`, when that is not certain"
         )
     if volume.unit not in ("mm", "unknown"):
         yield f"the header's unit is {volume.unit}; lengths are converted to mm"
@@ -354,7 +376,10 @@ def _off_grid(reference: Volume, others: Sequence[Volume]) -> Iterator[Problem]:
     for other in others:
         if not (np.isfinite(reference.affine).all() and np.isfinite(other.affine).all()):
             continue
-        difference = grid_difference((reference.shape, reference.affine), (other.shape, other.affine))
+        alike = reference.is_oriented == other.is_oriented
+        difference = grid_difference(
+            (reference.shape, reference.affine), (other.shape, other.affine), both_oriented=alike
+        )
         if difference:
             found, expected, fix = difference
             yield Problem(str(other.path), found, f"{expected}, as {reference.path}", fix)
@@ -387,7 +412,10 @@ def _voxel_problems(
         checksum = zlib.crc32(np.ascontiguousarray(channel).tobytes(), checksum)
     kept = frozenset() if problems else frozenset(int(value) for value in present)
     oddities = tuple(dict.fromkeys(odd for volume in opened for odd in header_notices(volume)))
-    seen = Seen(case, ranges, kept - set(ignored), checksum, oddities, frozenset(kept & set(ignored)), not problems)
+    quartiles = {} if problems else label_quartiles(channels, labels, modalities)
+    seen = Seen(
+        case, ranges, kept - set(ignored), checksum, oddities, frozenset(kept & set(ignored)), not problems, quartiles
+    )
     return problems, seen
 
 

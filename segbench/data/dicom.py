@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pydicom
@@ -32,10 +33,19 @@ UNREADABLE = (
 )  # what pydicom raises for missing tags, truncated pixels and unknown encodings
 CLOSED = ("CLOSED", "INTERPOLATED")
 """How the types of closed contours begin: CLOSED_PLANAR, CLOSEDPLANAR_XOR, and INTERPOLATED_PLANAR of programs."""
+EXCLUSIVE = "XOR"
+"""How the type ends whose areas on a slice are combined by exclusive or (PS3.3, C.8.8.6.3)."""
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ORIENTATION_TOLERANCE = 1e-4
 GAP_TOLERANCE = 0.02  # of the distance between slices
 OFF_SLICE_TOLERANCE = 0.25  # of the distance between slices; nearer contours belong to that slice
+
+
+class Contour(NamedTuple):
+    """A closed contour: points_mm, N x 3 in LPS; is_exclusive: its slice holds the exclusive or of such contours."""
+
+    points_mm: np.ndarray
+    is_exclusive: bool = False
 
 
 def in_words(error: Exception) -> str:
@@ -132,8 +142,8 @@ def structure_names(structures: pydicom.Dataset) -> list[str]:
     return list(dict.fromkeys(name for name, contours in _drawn(structures) if contours))
 
 
-def contours_of(structures: pydicom.Dataset, name: str) -> list[np.ndarray]:
-    """Return the contours of a structure, each an N x 3 array of LPS millimetres; none for a structure without any.
+def contours_of(structures: pydicom.Dataset, name: str) -> list[Contour]:
+    """Return the contours of a structure; none for a structure without any.
 
     Raises:
         InputError: for a second structure of that name with contours, and for an item that encloses no area (points,
@@ -155,7 +165,13 @@ def contours_of(structures: pydicom.Dataset, name: str) -> list[np.ndarray]:
                 expected="closed contours",
                 fix="delete the item in the planning program, or choose another structure",
             )
-    return [np.reshape(np.asarray(contour.ContourData, dtype=float), (-1, 3)) for contour in found[0]]
+    return [
+        Contour(
+            np.reshape(np.asarray(contour.ContourData, dtype=float), (-1, 3)),
+            str(contour.ContourGeometricType).endswith(EXCLUSIVE),
+        )
+        for contour in found[0]
+    ]
 
 
 def _drawn(structures: pydicom.Dataset) -> list[tuple[str, list[pydicom.Dataset]]]:
@@ -166,17 +182,22 @@ def _drawn(structures: pydicom.Dataset) -> list[tuple[str, list[pydicom.Dataset]
     return [(str(roi.ROIName), items[int(roi.ROINumber)]) for roi in structures.StructureSetROISequence]
 
 
-def mask_of(contours: Iterable[np.ndarray], *, shape_xyz: Sequence[int], affine: np.ndarray, where: Path) -> np.ndarray:
+def mask_of(contours: Iterable[Contour], *, shape_xyz: Sequence[int], affine: np.ndarray, where: Path) -> np.ndarray:
     """Return mask_XYZ (uint8): voxels whose centre lies inside the contours drawn on their slice.
 
     A contour inside another one of its slice cuts a hole, separate and overlapping ones add up, and one that is stored
-    twice counts once. No contours give an empty mask. Raises InputError for a contour that is not on a slice.
+    twice counts once; those of the type CLOSEDPLANAR_XOR are combined by exclusive or. No contours give an empty mask.
+
+    Raises:
+        InputError: a contour is not on a slice, or no contour holds the centre of a voxel.
     """
+    contours = list(contours)
     mask = np.zeros(shape_xyz, dtype=bool)
+    exclusive = np.zeros(shape_xyz, dtype=bool)
     earlier: dict[int, list[np.ndarray]] = defaultdict(list)
     to_voxels = np.linalg.inv(affine) @ LPS_TO_RAS
     centres = np.stack(np.meshgrid(*map(np.arange, shape_xyz[:2]), indexing="ij"), axis=-1).reshape(-1, 2)
-    for points_mm in contours:
+    for points_mm, is_exclusive in contours:
         points = points_mm @ to_voxels[:3, :3].T + to_voxels[:3, 3]
         level = round(float(points[:, 2].mean()))
         if np.abs(points[:, 2] - level).max() > OFF_SLICE_TOLERANCE or not 0 <= level < shape_xyz[2]:
@@ -188,6 +209,9 @@ def mask_of(contours: Iterable[np.ndarray], *, shape_xyz: Sequence[int], affine:
                 fix="get the structure set of this series",
             )
         area_XY = Polygon(points[:, :2]).contains_points(centres).reshape(shape_xyz[:2])
+        if is_exclusive:
+            exclusive[:, :, level] ^= area_XY
+            continue
         if any(np.array_equal(area_XY, other_XY) for other_XY in earlier[level]):
             continue
         if any(_overlap(area_XY, other_XY) for other_XY in earlier[level]):
@@ -195,6 +219,14 @@ def mask_of(contours: Iterable[np.ndarray], *, shape_xyz: Sequence[int], affine:
         else:
             mask[:, :, level] ^= area_XY
         earlier[level].append(area_XY)
+    mask |= exclusive
+    if contours and not mask.any():
+        raise input_error(
+            where,
+            found=f"{len(contours)} contour(s) without the centre of a voxel",
+            expected="a structure that the image resolves",
+            fix="get the structure set of this series, or choose another structure",
+        )
     return mask.astype(np.uint8)
 
 

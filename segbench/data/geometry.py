@@ -22,9 +22,9 @@ from segbench.data.resampling import (
     nearest,
     new_shape_zyx,
     nonzero_box,
+    nonzero_mask,
     resample,
     resample_labels,
-    zoom,
 )
 from segbench.data.volumes import open_volume
 
@@ -100,26 +100,17 @@ class Geometry:
         """Return labels_ZYX (uint8) on the preprocessed grid."""
         return resample_labels(self._cropped(labels_XYZ[None])[0], self.shape_zyx)
 
+    def nonzero_to_grid(self, images_CXYZ: np.ndarray) -> np.ndarray:
+        """Return the non-zero mask ZYX (bool) of a case on the preprocessed grid."""
+        return resample_labels(nonzero_mask(self._cropped(images_CXYZ)), self.shape_zyx).astype(bool)
+
     def labels_to_native(self, labels_ZYX: np.ndarray) -> np.ndarray:
         """Return labels_XYZ (uint8) on the native grid; outside the crop is background.
 
         Labels go back the way they came: nearest neighbour along axes that were refined, else the largest fraction.
         """
         finer = [max(new, old) for new, old in zip(self.cropped_shape_zyx, labels_ZYX.shape, strict=True)]
-        return self._placed(nearest(largest_fraction(labels_ZYX, finer), self.cropped_shape_zyx))
-
-    def probabilities_to_native(self, probabilities_KZYX: np.ndarray) -> np.ndarray:
-        """Return labels_XYZ (uint8) of the class whose linearly interpolated probability is largest.
-
-        Outside the crop is background; of equal classes the first wins.
-        """
-        best = np.full(self.cropped_shape_zyx, -np.inf, dtype=np.float32)
-        labels_ZYX = np.zeros(self.cropped_shape_zyx, dtype=np.uint8)
-        for value, score_ZYX in enumerate(probabilities_KZYX):
-            score_ZYX = zoom(score_ZYX, self.cropped_shape_zyx, (1, 1, 1))
-            larger = score_ZYX > best
-            labels_ZYX[larger], best[larger] = value, score_ZYX[larger]
-        return self._placed(labels_ZYX)
+        return self.placed(nearest(largest_fraction(labels_ZYX, finer), self.cropped_shape_zyx))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for `meta.json`."""
@@ -134,8 +125,8 @@ class Geometry:
         box = tuple(slice(*part) for part in self.crop_ras)
         return _to_ras(volumes_CXYZ, self.orientation)[(slice(None), *box)].transpose(0, 3, 2, 1)
 
-    def _placed(self, cropped_ZYX: np.ndarray) -> np.ndarray:
-        """Put a crop back into the native volume."""
+    def placed(self, cropped_ZYX: np.ndarray) -> np.ndarray:
+        """Return labels_XYZ (uint8) of a crop put back into the native volume; outside the crop is background."""
         ras_shape = [self.native_shape_xyz[int(axis)] for axis in np.argsort(self.orientation[:, 0])]
         ras_XYZ = np.zeros(ras_shape, dtype=np.uint8)
         ras_XYZ[tuple(slice(*part) for part in self.crop_ras)] = cropped_ZYX.transpose(2, 1, 0)

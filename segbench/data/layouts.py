@@ -70,7 +70,10 @@ def _text(path: Path) -> str:
     """Return the text of a regular file; a pipe would be waited for."""
     if path.exists() and not path.is_file():
         raise OSError(0, "no regular file")
-    return path.read_text(encoding="utf-8-sig")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError("text in another encoding than UTF-8") from error
 
 
 def dataset_json(folder: Path, card: dict | None = None) -> dict:
@@ -243,7 +246,7 @@ def _listed(numbers: list[int]) -> str:
 
 
 def _inside(folder: Path, name: str, listing: Path, problems: list[Problem]) -> Path:
-    """Return a listed path; one that leaves the folder by dots or from the root is a problem.
+    """Return a listed path; one that is not below the folder is a problem.
 
     Links are followed: who made them in the file system wants the files behind them.
     """
@@ -251,7 +254,7 @@ def _inside(folder: Path, name: str, listing: Path, problems: list[Problem]) -> 
     try:
         path.exists()  # also raises for names that are too long
         path.resolve()
-        inside = not Path(name).is_absolute() and ".." not in Path(os.path.normpath(name)).parts
+        inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
     except (OSError, ValueError, RuntimeError) as error:  # too long a name, a zero byte, links in a circle
         problems.append(Problem(str(listing), f"{name[:60]!r}, no path ({error})"[:160], "paths", "fix the listing"))
         return path

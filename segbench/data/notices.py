@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from segbench.core.case import CaseFiles
 from segbench.data.presence import expected_count
@@ -26,6 +29,7 @@ class Seen:
     ranges: lowest and highest value of each channel; labels: the stored label values; checksum: of the voxels of all
     channels; oddities: sentences on headers that programs read differently; ignored: values that occur and mark voxels
     which count nowhere; is_sound: the case has no problem, so that ranges and labels can be taken at their word.
+    quartiles: (channel, label value) -> lower and upper quartile of its voxels in a CT channel.
     """
 
     case: CaseFiles
@@ -35,6 +39,7 @@ class Seen:
     oddities: tuple[str, ...] = ()
     ignored: frozenset[int] = frozenset()
     is_sound: bool = True
+    quartiles: Mapping[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
 
 
 def notices_of(
@@ -60,6 +65,12 @@ def card_notices(name: str, cards: Mapping[str, dict], cases: int) -> list[str]:
     found = []
     if cases < expected_count(card) and not card["synthetic"]:
         found.append(f"{cases} of the {expected_count(card)} labelled cases that the card {name} expects")
+    if card.get("sides"):
+        pairs = ", ".join(" and ".join(pair) for pair in card["sides"])
+        found.append(
+            f"classes that differ by side (card {name}: {pairs}): the left-right axis is not mirrored, unless "
+            "`training.mirror_sides` restores what was published"
+        )
     if card["spacing_is_nominal"]:
         found.append(f"the spacing in the headers is nominal (card {name}): no distance in mm is reported")
     if shared and not card["synthetic"]:
@@ -67,6 +78,42 @@ def card_notices(name: str, cards: Mapping[str, dict], cases: int) -> list[str]:
     if not card["permits"]["commercial"]:
         found.append(f"not for commercial use ({card['licence']})")
     return found
+
+
+def label_quartiles(
+    channels: Sequence[np.ndarray], labels_XYZ: np.ndarray, modalities: Sequence[str]
+) -> dict[tuple[int, int], tuple[float, float]]:
+    """Return (channel, label value) -> lower and upper quartile of its voxels, for CT channels."""
+    found = {}
+    numbers = [number for number, modality in enumerate(modalities) if modality == "CT" and number < len(channels)]
+    for value in np.unique(labels_XYZ[labels_XYZ > 0]) if numbers else ():
+        inside = labels_XYZ == value
+        for number in numbers:
+            low, high = np.percentile(channels[number][inside], (25, 75))
+            found[number, int(value)] = (float(low), float(high))
+    return found
+
+
+def window_notices(seen: Sequence[Seen], card: Mapping[str, Any], window_hu: tuple[float, float] | None) -> list[str]:
+    """Return a notice of each class of which the window of CT cuts away more than a quarter, in half of the cases.
+
+    window_hu: the recipe's `clip_hu`; None where it follows the training foreground, which cuts nothing like that.
+    """
+    if window_hu is None:
+        return []
+    low, high = window_hu
+    cut: dict[str, list[bool]] = defaultdict(list)
+    for item in seen:
+        for (_, value), (lower, upper) in item.quartiles.items():
+            name = card["classes"].get(str(card["merge"].get(value, value)))
+            if name is not None:
+                cut[name].append(lower < low or upper > high)
+    return [
+        f"the window {low:g} to {high:g} of CT saturates more than a quarter of the voxels of {name} in {sum(cases)} "
+        f"of {len(cases)} cases: name another `clip_hu`, or null for the percentiles of the training foreground"
+        for name, cases in cut.items()
+        if 2 * sum(cases) >= len(cases)
+    ]
 
 
 def unlisted(folder: Path, cases: Sequence[CaseFiles]) -> list[str]:
@@ -91,6 +138,11 @@ def _labels(seen: Sequence[Seen], values: set[int], *, complete: bool) -> Iterat
     absent = values - {0} - set().union(*(item.labels for item in seen))
     if absent and complete and len(empty) < len(seen):
         yield f"label values in no case: {_some(sorted(absent))}"
+    partly = {value: sum(value not in item.labels for item in seen) for value in sorted(values - {0} - absent)}
+    partly = {value: count for value, count in partly.items() if count}
+    if partly and len(values) > 2:
+        listed = _some([f"{value} from {count}" for value, count in partly.items()])
+        yield f"label values absent from some of {len(seen)} cases: {listed}"
 
 
 def _ignored(seen: Sequence[Seen]) -> Iterator[str]:

@@ -6,9 +6,12 @@ steps, so a stale file cannot be used and equal cases are shared between runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from segbench.core.cards import label_facts
 from segbench.core.case import Case
@@ -18,14 +21,22 @@ from segbench.core.progress import Progress
 from segbench.core.provenance import content_hash
 from segbench.core.task import Task
 from segbench.data.geometry import Geometry
+from segbench.data.intensities import with_intensities
 from segbench.data.parallel import mapped
 from segbench.data.preprocessing_recipes import PreprocessingRecipe
 from segbench.data.readers import read_image, read_label
 from segbench.data.resampling import normalise
 from segbench.data.store import is_stored, write_case
+from segbench.experiment.preprocessed_index import PreprocessedIndex
 
-NOT_IN_ADDRESS = ("segbench/data/parallel.py", "segbench/data/preprocessing_recipes.py")
-"""Code that cannot change a case: the pool of processes, and the recipes (the address holds the case's own)."""
+NOT_IN_ADDRESS = (
+    "segbench/data/parallel.py",
+    "segbench/data/preprocessing_recipes.py",
+    "segbench/data/intensities.py",
+    "segbench/experiment/preprocessed_index.py",
+)
+"""Code that cannot change a case: the pool of processes, the index, and the recipe with what was measured for it, which
+the address holds itself."""
 
 
 def store_folder(case: Case, card: dict, recipe: PreprocessingRecipe, *, store_root: Path) -> Path:
@@ -50,13 +61,41 @@ def preprocess_case(case: Case, task: Task, card: dict, recipe: PreprocessingRec
         return folder
     images_CXYZ, affine = read_image(case)
     labels_XYZ = read_label(case, card)
-    geometry = Geometry.of(images_CXYZ, affine, recipe)
-    images_CZYX = geometry.to_grid(images_CXYZ, recipe)
-    for channel, image_ZYX in zip(task.channels, images_CZYX, strict=True):
-        normalise(image_ZYX, channel.modality, recipe)
-    about = {"case_id": case.case_id, "task": task.name, "geometry": geometry.to_dict()}
+    geometry, images_CZYX = preprocessed_image(images_CXYZ, affine, task, recipe)
+    about = {
+        "case_id": case.case_id,
+        "task": task.name,
+        "geometry": geometry.to_dict(),
+        "masked_channels": masked_channels(task, recipe),
+    }
     write_case(folder, images_CZYX, geometry.labels_to_grid(labels_XYZ), about)
     return folder
+
+
+def preprocessed_image(
+    images_CXYZ: np.ndarray, affine: np.ndarray, task: Task, recipe: PreprocessingRecipe
+) -> tuple[Geometry, np.ndarray]:
+    """Return the geometry of an image and images_CZYX on its preprocessed grid, normalised.
+
+    Args:
+        images_CXYZ: the image on its native grid.
+        affine: 4x4 matrix in mm.
+        task: says what the channels are.
+        recipe: with `training` where the task needs it.
+    """
+    geometry = Geometry.of(images_CXYZ, affine, recipe)
+    images_CZYX = geometry.to_grid(images_CXYZ, recipe)
+    nonzero_ZYX = geometry.nonzero_to_grid(images_CXYZ) if masked_channels(task, recipe) else None
+    normalise(images_CZYX, [channel.modality for channel in task.channels], recipe, nonzero_ZYX)
+    return geometry, images_CZYX
+
+
+def masked_channels(task: Task, recipe: PreprocessingRecipe) -> list[int]:
+    """Return the channels that are zero outside the non-zero mask."""
+    assert recipe.training is not None or not recipe.needs_training_cases(task), "intensities must be measured first"
+    if recipe.training is None or not recipe.training.masked:
+        return []
+    return [number for number, channel in enumerate(task.channels) if channel.modality != "CT"]
 
 
 def preprocess_task(
@@ -78,6 +117,40 @@ def preprocess_task(
             progress.advance(case.case_id)
     raise_problems(problems)
     return folders
+
+
+def preprocess_folds(
+    cases: Sequence[Case],
+    task: Task,
+    card: dict,
+    recipe: PreprocessingRecipe,
+    *,
+    sides: Mapping[int, Sequence[str]],
+    store_root: Path,
+    workers: int = 1,
+) -> PreprocessedIndex:
+    """Preprocess all cases of a task for every fold and return the index of the run.
+
+    Folds share their cases unless the recipe takes intensities from the training cases and these differ.
+
+    Args:
+        cases: cases of the manifest.
+        task: the task.
+        card: its card.
+        recipe: its recipe.
+        sides: fold -> ids of its training cases.
+        store_root: folder of the store.
+        workers: cases worked on at once.
+    """
+    recipes = with_intensities(recipe, cases, task, card, sides=sides, workers=workers)
+    found: dict[int, PreprocessedIndex] = {}
+    for fold, item in recipes.items():
+        folders = preprocess_task(cases, task, card, item, store_root=store_root, workers=workers)
+        measured = None if item.training is None else asdict(item.training)
+        found[fold] = PreprocessedIndex(task.name, item.name, folders, measured)
+    first, *others = sorted(found)
+    differing = {fold: found[fold] for fold in others if found[fold] != found[first]}
+    return replace(found[first], other_folds=differing)
 
 
 def _folder_or_problems(case: Case, **how) -> Path | InputError:

@@ -118,19 +118,49 @@ def _along(axis: int, matrix: np.ndarray, image_ZYX: np.ndarray) -> np.ndarray:
     return np.matmul(matrix, image_ZYX.reshape(-1, image_ZYX.shape[axis], inner)).reshape(shape)
 
 
-def normalise(image_ZYX: np.ndarray, modality: str, recipe: PreprocessingRecipe) -> None:
-    """Normalise in place: CT is clipped and scaled to 0..1, other modalities get a z-score over all voxels.
+def normalise(
+    images_CZYX: np.ndarray, modalities: Sequence[str], recipe: PreprocessingRecipe, nonzero_ZYX: np.ndarray | None
+) -> None:
+    """Normalise in place, channel by channel; a constant channel becomes zero.
 
-    A constant image becomes zero.
+    CT is clipped to the recipe's window and scaled to 0..1; without a window it is clipped to the percentiles of the
+    training foreground and gets a z-score by its mean and deviation. Other modalities get a z-score over all voxels of
+    the case.
+
+    Args:
+        images_CZYX: the case on its preprocessed grid.
+        modalities: of the channels.
+        recipe: with `training` where it needs that.
+        nonzero_ZYX: voxels inside the non-zero mask, whose z-scores those of channels other than CT are, with zero
+            outside; None for all voxels.
     """
-    if modality == "CT":
-        low, high = recipe.clip_hu
-        np.clip(image_ZYX, low, high, out=image_ZYX)
-        image_ZYX -= low
-        image_ZYX /= high - low
-        return
-    image_ZYX -= image_ZYX.mean()
-    image_ZYX /= max(float(image_ZYX.std()), 1e-8)
+    for channel, (image_ZYX, modality) in enumerate(zip(images_CZYX, modalities, strict=True)):
+        if modality != "CT":
+            inside = image_ZYX if nonzero_ZYX is None or not nonzero_ZYX.any() else image_ZYX[nonzero_ZYX]
+            _shift_and_scale(image_ZYX, inside.mean(), inside.std())
+            if nonzero_ZYX is not None:
+                image_ZYX[~nonzero_ZYX] = 0
+        elif recipe.clip_hu is not None:
+            low, high = recipe.clip_hu
+            np.clip(image_ZYX, low, high, out=image_ZYX)
+            _shift_and_scale(image_ZYX, low, high - low)
+        else:
+            assert recipe.training is not None, "the recipe needs the intensities of the training cases"
+            measured = recipe.training.foreground[channel]
+            assert measured is not None
+            low, high, mean, deviation = measured
+            np.clip(image_ZYX, low, high, out=image_ZYX)
+            _shift_and_scale(image_ZYX, mean, deviation)
+
+
+def _shift_and_scale(image_ZYX: np.ndarray, shift: float, scale: float) -> None:
+    image_ZYX -= np.float32(shift)
+    image_ZYX /= np.float32(max(float(scale), 1e-8))
+
+
+def nonzero_mask(images_CZYX: np.ndarray) -> np.ndarray:
+    """Return the voxels that are non-zero in any channel, and the holes inside them, as nnU-Net's mask."""
+    return ndimage.binary_fill_holes(images_CZYX.any(axis=0))
 
 
 def nonzero_box(images_CXYZ: np.ndarray) -> tuple[slice, slice, slice]:

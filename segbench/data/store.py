@@ -1,7 +1,8 @@
 """The preprocessed store: chunked compressed arrays, and the geometry to go back.
 
-A case is a folder with images.b2nd (float32 C,Z,Y,X), labels.b2nd (uint8 Z,Y,X) and meta.json. It is written in a
-temporary folder beside its place and renamed, so it is there whole or not at all.
+A case is a folder with images.b2nd (float32 C,Z,Y,X), labels.b2nd (uint8 Z,Y,X), foreground.npy (rows of label, z, y,
+x) and meta.json. It is written in a temporary folder beside its final one and renamed, so it is there whole or not at
+all.
 
 Chunks of 64 voxels a side serve any patch size, as cases are shared between experiments. LZ4HC is read several times
 faster than Zstandard, and at its lowest level written about as fast (docs/data_speed.md). Arrays are read and not
@@ -31,9 +32,9 @@ from segbench.data.geometry import Geometry
 CHUNK = 64
 IMAGE_FORM = {"block": 16, "filters": [blosc2.Filter.SHUFFLE]}
 LABEL_FORM = {"block": 32, "filters": [blosc2.Filter.NOFILTER]}  # shuffling single bytes makes reading 4 times slower
-ARRAYS = ("images.b2nd", "labels.b2nd")
-FOREGROUND_SAMPLES = 2000
-OPEN_ARRAYS = 64
+ARRAYS = ("images.b2nd", "labels.b2nd", "foreground.npy")
+FOREGROUND_SAMPLES = 10_000  # voxels of a class that are kept, as in nnU-Net v2
+OPEN_ARRAYS = 256
 
 
 @dataclass
@@ -64,9 +65,19 @@ class PreprocessedCase:
         """The native grid and the way back to it."""
         return Geometry.from_dict(self.meta["geometry"])
 
-    def foreground(self, value: int) -> list[list[int]]:
-        """Return sampled voxel positions z,y,x of a class; empty when the case has none."""
-        return self.meta["foreground"].get(str(value), [])
+    @property
+    def masked_channels(self) -> list[int]:
+        """Channels that are zero outside the non-zero mask, which they alone show."""
+        return self.meta.get("masked_channels", [])
+
+    def foreground(self, value: int) -> np.ndarray:
+        """Return sampled voxels of a class, rows z,y,x; no row when the case has none."""
+        first, last = np.searchsorted(self._foreground[:, 0], [value, value + 1])
+        return self._foreground[first:last, 1:]
+
+    @cached_property
+    def _foreground(self) -> np.ndarray:
+        return np.load(self.folder / "foreground.npy", mmap_mode="r", allow_pickle=False)
 
 
 def write_case(folder: Path, images_CZYX: np.ndarray, labels_ZYX: np.ndarray, meta: dict[str, Any]) -> None:
@@ -76,8 +87,9 @@ def write_case(folder: Path, images_CZYX: np.ndarray, labels_ZYX: np.ndarray, me
     try:
         _write_array(temporary / "images.b2nd", images_CZYX.astype(np.float32, copy=False), **IMAGE_FORM)
         _write_array(temporary / "labels.b2nd", labels_ZYX.astype(np.uint8, copy=False), **LABEL_FORM)
+        np.save(temporary / "foreground.npy", _foreground(labels_ZYX), allow_pickle=False)
         sizes = {name: (temporary / name).stat().st_size for name in ARRAYS}
-        write_json(temporary / "meta.json", meta | {"foreground": _foreground(labels_ZYX), "bytes": sizes})
+        write_json(temporary / "meta.json", meta | {"bytes": sizes})
         os.chmod(temporary, 0o755)
         try:
             os.rename(temporary, folder)
@@ -138,14 +150,15 @@ def _write_array(path: Path, array: np.ndarray, *, block: int, filters: list[blo
         os.fsync(stream.fileno())
 
 
-def _foreground(labels_ZYX: np.ndarray) -> dict[str, list[list[int]]]:
+def _foreground(labels_ZYX: np.ndarray) -> np.ndarray:
+    """Return rows of label, z, y, x (int32) sorted by label; at most `FOREGROUND_SAMPLES` of each label."""
     rng = np.random.default_rng(0)
-    found = {}
+    found = [np.zeros((0, 4), dtype=np.int32)]
     for value in np.unique(labels_ZYX):
         if value in (0, IGNORED):
             continue
         positions = np.argwhere(labels_ZYX == value)
         if len(positions) > FOREGROUND_SAMPLES:
             positions = positions[rng.choice(len(positions), FOREGROUND_SAMPLES, replace=False)]
-        found[str(int(value))] = positions.tolist()
-    return found
+        found.append(np.insert(positions, 0, value, axis=1).astype(np.int32))
+    return np.concatenate(found)

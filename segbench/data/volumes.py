@@ -7,6 +7,7 @@ has 3 axes, or 4 with channels last. Every command compares grids with `grid_dif
 
 from __future__ import annotations
 
+import gzip
 import math
 import re
 import zlib
@@ -19,7 +20,7 @@ import numpy as np
 
 from segbench.core.errors import InputError, input_error, short
 
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha")
 READ_BY_ITK = (".nrrd", ".mha")
 FORMATS = "NIfTI (.nii, .nii.gz), .nrrd or .mha"
 GRID_TOLERANCE = 0.05
@@ -34,6 +35,9 @@ NRRD_SPACES = {"ras", "las", "lps", "right-anterior-superior", "left-anterior-su
     "last",
     "lpst",
 }  # what ITK turns into its own axes; it takes the numbers of any other space as they are
+GZIP_MAGIC = b"\x1f\x8b"
+CHUNK_BYTES = 2**20
+NIFTI_STARTS = {size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")}  # sizeof_hdr
 HEADER_BYTES = 65_536  # of text that is searched for the end of an NRRD or MetaImage header
 UNREADABLE = (
     OSError,
@@ -54,7 +58,8 @@ class Volume:
     """An opened file; voxels are read when asked for.
 
     shape: 3 axes, or 4 with channels last. affine: 4x4, to RAS+ mm. unit: that of the header. is_oriented: whether the
-    header says how the axes lie in the patient. header: the NIfTI header as stored, None for other formats.
+    header says how the axes lie in the patient. has_spacing: whether it says the voxel sizes. header: the NIfTI header
+    as stored, None for other formats.
     """
 
     path: Path
@@ -65,6 +70,7 @@ class Volume:
     is_oriented: bool
     header: nib.Nifti1Header | None
     stored: Callable[[], np.ndarray]
+    has_spacing: bool = True
 
     @property
     def mm_per_unit(self) -> float:
@@ -96,7 +102,8 @@ def open_volume(path: Path | str) -> Volume:
     """Open an image or label file without reading its voxels.
 
     Raises:
-        InputError: for a unit of length that is not known, and for voxels in a second file.
+        InputError: for a unit of length that is not known, for voxels in a second file, and for a name that says
+            compressed of a file that is not, or the other way round.
         OSError: or another of `UNREADABLE`, for a file that cannot be opened.
     """
     path = Path(path)
@@ -120,17 +127,31 @@ def raise_if_input_error(error: Exception) -> None:
 
 
 def grid_difference(
-    reference: tuple[Sequence[int], np.ndarray], other: tuple[Sequence[int], np.ndarray]
+    reference: tuple[Sequence[int], np.ndarray], other: tuple[Sequence[int], np.ndarray], *, both_oriented: bool = True
 ) -> tuple[str, str, str] | None:
     """Return (found, expected, fix) when a volume is not on the grid of another one, else None.
 
     Args:
         reference: shape (3 axes) and affine (mm) of the grid that is expected.
         other: shape and affine of the volume in question.
+        both_oriented: whether both headers say how the axes lie in the patient, or neither does.
 
     Returns:
         None when no corner of the volume moves by more than `GRID_TOLERANCE` of the smallest voxel side.
     """
+    difference = _differs(reference, other)
+    if difference and not both_oriented and tuple(reference[0][:3]) == tuple(other[0][:3]):
+        return (
+            "a header that says how the axes lie in one of the two files only (sform, qform or space)",
+            "the same grid in both headers",
+            "look at both in a viewer; when their axes agree, copy the header that says it (in nibabel: its affine)",
+        )
+    return difference
+
+
+def _differs(
+    reference: tuple[Sequence[int], np.ndarray], other: tuple[Sequence[int], np.ndarray]
+) -> tuple[str, str, str] | None:
     (shape, affine), (found_shape, found_affine) = reference, other
     shape, found_shape = tuple(shape[:3]), tuple(found_shape[:3])
     codes, found_codes = (_codes(item) for item in (affine, found_affine))
@@ -174,6 +195,7 @@ def _kept_axes(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _opened_by_nibabel(path: Path) -> Volume:
+    _refuse_other_compression(path)
     image = nib.load(path)
     if not isinstance(image, nib.spatialimages.SpatialImage):
         raise OSError("no volume")
@@ -194,8 +216,31 @@ def _opened_by_nibabel(path: Path) -> Volume:
         unit,
         is_oriented,
         header,
-        lambda: np.asarray(image.dataobj),
+        lambda: _whole_array(image) if path.name.lower().endswith(".nii.gz") else np.asarray(image.dataobj),
     )
+
+
+def _whole_array(image: nib.Nifti1Image) -> np.ndarray:
+    """Return the voxels of a compressed NIfTI, read to its end, where the checksum of the contents is."""
+    with gzip.open(image.get_filename()) as stream:
+        data = np.asarray(type(image).from_stream(stream).dataobj)
+        while stream.read(CHUNK_BYTES):
+            pass
+    return data
+
+
+def _refuse_other_compression(path: Path) -> None:
+    """Refuse a NIfTI whose name says that it is compressed while it is not, or the other way round."""
+    with open(path, "rb") as stream:
+        start = stream.read(4)
+    name = path.name.lower()
+    if name.endswith(".nii") and start.startswith(GZIP_MAGIC):
+        found, fix = "a compressed file under the name .nii", "rename it to .nii.gz"
+    elif name.endswith(".nii.gz") and start in NIFTI_STARTS:
+        found, fix = "a file under the name .nii.gz that is not compressed", "rename it to .nii"
+    else:
+        return
+    raise input_error(path, found=found, expected="a name that says how the file is stored", fix=fix)
 
 
 def _nifti_unit(path: Path, code: int) -> str:
@@ -245,10 +290,12 @@ def _opened_by_itk(path: Path) -> Volume:
         axes = tuple(range(dimension))[::-1] + ((dimension,) if components > 1 else ())
         return data.transpose(axes)
 
-    return Volume(path, _kept_axes(shape), LPS_TO_RAS @ affine, dtype, unit, is_oriented, None, voxels)
+    has_spacing = bool(fields.keys() & _SIZING)
+    return Volume(path, _kept_axes(shape), LPS_TO_RAS @ affine, dtype, unit, is_oriented, None, voxels, has_spacing)
 
 
 _ORIENTING = {"transformmatrix", "orientation", "rotation"}
+_SIZING = {"spacings", "space directions", "elementspacing", "elementsize"}
 
 
 def _header_fields(text: bytes) -> dict[str, str]:

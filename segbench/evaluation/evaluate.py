@@ -1,4 +1,6 @@
-"""Predict and score the test cases of one job; a killed job loses at most one case, and no case is done twice.
+"""Predict and score the test cases of one job; no case is done twice.
+
+While a case is predicted, the next is read and the one before is written and scored: a killed job loses at most these.
 
 Each case has two identities: that of its predicted label map and that of its scores. A kept label map of the right
 identity is scored without predicting again, so that another metric costs no inference.
@@ -32,7 +34,8 @@ from segbench.experiment import requests
 from segbench.experiment.context import JobContext
 from segbench.experiment.identity import Identity
 from segbench.experiment.result_record import forget_result
-from segbench.metrics import ScoreValue, score_pair
+from segbench.inference.overlap import overlapped
+from segbench.metrics import score_pair
 from segbench.metrics.score import diagonal_mm
 
 log = logging.getLogger(__name__)
@@ -71,6 +74,7 @@ def evaluate(context: JobContext, *, device: str = "cpu") -> dict[str, Any]:
         from segbench.evaluation.predictors.network import NetworkPredictor
 
         predictor = NetworkPredictor(context, device=device)
+        facts = {"device": device, "precision": predictor.precision}
     evaluation = _Evaluation(context, predictor)
     _write_rows(context, evaluation.run())
     facts |= {
@@ -126,16 +130,52 @@ def _unscored(context: JobContext, task: Task, case: Case, *, status: str, reaso
     )
 
 
-class _Scored(NamedTuple):
-    """Scores of one case, and what they cost."""
+class _Work(NamedTuple):
+    """One test case of one task, and the identities of its label map and of its scores."""
 
-    values: list[ScoreValue]
-    predict_seconds: float
-    score_seconds: float
+    task: Task
+    case: Case
+    prediction: Identity
+    scores: Identity
+    cache: Path
+
+
+class _Read(NamedTuple):
+    """What was read of a case: its rows where they are kept, else its kept label map, else what predicts it."""
+
+    rows: dict[str, Any] | None = None
+    labels_XYZ: np.ndarray | None = None
+    inputs: Any = None
+    seconds: float = 0.0
+    error: Exception | None = None
+
+
+class _Predicted(NamedTuple):
+    """A label map, or None where there is none, and what it cost; `is_new`: it was predicted by this call."""
+
+    rows: dict[str, Any] | None = None
+    labels_XYZ: np.ndarray | None = None
+    seconds: float = 0.0
+    is_new: bool = False
+    error: Exception | None = None
+
+
+class _Scored(NamedTuple):
+    """Rows of a case and what they cost; `is_new`: they were scored by this call."""
+
+    rows: list[score_rows.Row]
+    predict_seconds: float = 0.0
+    score_seconds: float = 0.0
+    is_predicted: bool = False
+    is_new: bool = False
+    failure: str = ""
 
 
 class _Evaluation:
-    """Goes through the test cases of one job, with a cache per case."""
+    """Goes through the test cases of one job, with a cache per case.
+
+    While a case is predicted, the next is read and the one before is written and scored.
+    """
 
     def __init__(self, context: JobContext, predictor: Predictor):
         self.context, self.predictor = context, predictor
@@ -147,56 +187,71 @@ class _Evaluation:
         work = [(task, case) for task in self.context.tasks for case in self.context.test_cases(task.name)]
         rows: list[score_rows.Row] = []
         with Progress(total=len(work), title=f"evaluate {self.context.job.id}") as progress:
-            for task, case in work:
-                rows += self._rows(task, case)
+            found = overlapped(map(self._work, work), read=self._read, work=self._predict, finish=self._score)
+            for (_, case), scored in zip(work, found, strict=True):
+                rows += scored.rows
+                self.predict_seconds += scored.predict_seconds
+                self.score_seconds += scored.score_seconds
+                self.predicted += scored.is_predicted
+                self.scored += scored.is_new
+                self.failures += [scored.failure] if scored.failure else []
                 progress.advance(case.case_id)
         return rows
 
-    def _rows(self, task: Task, case: Case) -> list[score_rows.Row]:
-        unscored = partial(_unscored, self.context, task, case)
-        made_by = self.predictor.made_by(task, case)
-        prediction = self.context.prediction_identity(task, case, made_by)
+    def _work(self, item: tuple[Task, Case]) -> _Work:
+        task, case = item
+        prediction = self.context.prediction_identity(task, case, self.predictor.made_by(task, case))
         scores = self.context.score_identity(task, case, prediction.digest)
         cache = self.context.paths.state("evaluate", self.context.job.id) / task.name / f"{case.case_id}.json"
-        cached = requests.read(cache)
-        if cached.get("identity") == scores.digest:
-            self.predict_seconds += cached["predict_seconds"]
-            self.score_seconds += cached["score_seconds"]
-            return cached["rows"]
-        try:
-            found = self._predict_and_score(task, case, prediction)
-        except Exception as error:  # a failure is data: the row says so, the outcome is failed, the rest goes on
-            if is_machine_failure(error):
-                raise
-            log.exception("case %s of %s failed", case.case_id, task.name)
-            text = " ".join(str(error).split())
-            reason = portable(f"{type(error).__name__}: {text}", self.context.config.data_root)
-            self.failures.append(f"{task.name}/{case.case_id}: {reason}")
-            return unscored(status="failed", reason=reason)
-        if found is None:
-            return unscored(status="prediction_missing", reason="no mask")
-        self.scored += 1
-        self.predict_seconds += found.predict_seconds
-        self.score_seconds += found.score_seconds
-        rows = score_rows.case_rows(
-            self.context, task=task, case=case.case_id, patient=case.patient_id, values=found.values
-        )
-        seconds = {"predict_seconds": found.predict_seconds, "score_seconds": found.score_seconds}
-        write_json(cache, seconds | {"identity": scores.digest, "rows": rows})
-        return rows
+        return _Work(task, case, prediction, scores, cache)
 
-    def _predict_and_score(self, task: Task, case: Case, identity: Identity) -> _Scored | None:
-        kept = self._kept(task, case, identity)
-        if kept is None:
-            began = time.monotonic()
-            labels_XYZ = self.predictor.predict(task, case)
-            if labels_XYZ is None:
-                return None
-            self.predicted += 1
-            predict_seconds = time.monotonic() - began
-            self._keep(task, case, identity, labels_XYZ, predict_seconds)
-        else:
-            labels_XYZ, predict_seconds = kept
+    def _read(self, work: _Work) -> _Read:
+        cached = requests.read(work.cache)
+        if cached.get("identity") == work.scores.digest:
+            return _Read(rows=cached)
+        began = time.monotonic()
+        try:
+            kept = self._kept(work)
+            if kept is not None:
+                return _Read(labels_XYZ=kept[0], seconds=kept[1])
+            inputs = self.predictor.read(work.task, work.case)
+        except Exception as error:
+            return _Read(error=_failed_case(error, work))
+        return _Read(inputs=inputs, seconds=time.monotonic() - began)
+
+    def _predict(self, work: _Work, read: _Read) -> _Predicted:
+        if read.rows is not None or read.labels_XYZ is not None or read.error is not None:
+            return _Predicted(read.rows, read.labels_XYZ, read.seconds, error=read.error)
+        began = time.monotonic()
+        try:
+            labels_XYZ = self.predictor.predict(work.task, work.case, read.inputs)
+        except Exception as error:
+            return _Predicted(error=_failed_case(error, work))
+        return _Predicted(None, labels_XYZ, read.seconds + time.monotonic() - began, is_new=labels_XYZ is not None)
+
+    def _score(self, work: _Work, predicted: _Predicted) -> _Scored:
+        if predicted.rows is not None:
+            return _Scored(**{key: predicted.rows[key] for key in ("rows", "predict_seconds", "score_seconds")})
+        unscored = partial(_unscored, self.context, work.task, work.case)
+        error = predicted.error
+        if error is None and predicted.labels_XYZ is None:
+            return _Scored(unscored(status="prediction_missing", reason="no mask"))
+        if error is None:
+            try:
+                return self._write_and_score(work, predicted)
+            except Exception as found:
+                error = _failed_case(found, work)
+        text = " ".join(str(error).split())
+        reason = portable(f"{type(error).__name__}: {text}", self.context.config.data_root)
+        failure = f"{work.task.name}/{work.case.case_id}: {reason}"
+        return _Scored(unscored(status="failed", reason=reason), is_predicted=predicted.is_new, failure=failure)
+
+    def _write_and_score(self, work: _Work, predicted: _Predicted) -> _Scored:
+        labels_XYZ = predicted.labels_XYZ
+        assert labels_XYZ is not None
+        task, case = work.task, work.case
+        if predicted.is_new:
+            self._keep(work, labels_XYZ, predicted.seconds)
         began = time.monotonic()
         reference_XYZ = read_label(case, self.context.config.dataset_cards[task.name])
         labels_XYZ = without_ignored(labels_XYZ, reference_XYZ, (IGNORED,))
@@ -208,7 +263,11 @@ class _Evaluation:
             metrics=self.context.config.metrics,
             spacing_is_nominal=task.spacing_is_nominal,
         )
-        return _Scored(values, predict_seconds, time.monotonic() - began)
+        score_seconds = time.monotonic() - began
+        rows = score_rows.case_rows(self.context, task=task, case=case.case_id, patient=case.patient_id, values=values)
+        seconds = {"predict_seconds": predicted.seconds, "score_seconds": score_seconds}
+        write_json(work.cache, seconds | {"identity": work.scores.digest, "rows": rows})
+        return _Scored(rows, predicted.seconds, score_seconds, is_predicted=predicted.is_new, is_new=True)
 
     @property
     def _keeps(self) -> bool:
@@ -220,21 +279,30 @@ class _Evaluation:
         paths, key = self.context.paths, (self.context.job.id, task.name, case.case_id)
         return paths.prediction(*key), paths.prediction_identity(*key)
 
-    def _keep(self, task: Task, case: Case, identity: Identity, labels_XYZ: np.ndarray, seconds: float) -> None:
+    def _keep(self, work: _Work, labels_XYZ: np.ndarray, seconds: float) -> None:
         if not self._keeps:
             return
-        path, beside = self._places(task, case)
+        path, beside = self._places(work.task, work.case)
         beside.unlink(missing_ok=True)  # a label map without its identity is never used
-        write_prediction(path, labels_XYZ, like=case.image_paths[0])
-        write_json(beside, {"identity": identity.digest, "sha256": sha256_of(path), "seconds": seconds})
+        write_prediction(path, labels_XYZ, like=work.case.image_paths[0])
+        content = {"identity": work.prediction.digest, "sha256": sha256_of(path), "seconds": seconds}
+        write_json(beside, content)
 
-    def _kept(self, task: Task, case: Case, identity: Identity) -> tuple[np.ndarray, float] | None:
+    def _kept(self, work: _Work) -> tuple[np.ndarray, float] | None:
         """Return the kept label map of this very identity and the seconds that it cost, or None."""
-        path, beside = self._places(task, case)
+        path, beside = self._places(work.task, work.case)
         if not self._keeps or not path.is_file() or not beside.is_file():
             return None
         content = requests.read(beside)
-        if content.get("identity") != identity.digest or content.get("sha256") != sha256_of(path):
+        if content.get("identity") != work.prediction.digest or content.get("sha256") != sha256_of(path):
             return None
         image: Any = nib.load(path)
         return np.asarray(image.dataobj), float(content["seconds"])
+
+
+def _failed_case(error: Exception, work: _Work) -> Exception:
+    """Log a failure that is a result of its case and return it; a failure of the machine is raised."""
+    if is_machine_failure(error):
+        raise error
+    log.error("case %s of %s failed", work.case.case_id, work.task.name, exc_info=error)
+    return error

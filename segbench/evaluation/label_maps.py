@@ -16,7 +16,7 @@ import numpy as np
 
 from segbench.core.errors import InputError, Problem, input_error, raise_problems, short
 from segbench.core.names import matched
-from segbench.data.checks import MAX_VOXELS, header_notices, implausible_spacing
+from segbench.data.checks import MAX_VOXELS, factor_problems, header_notices, implausible_spacing
 from segbench.data.volumes import (
     FORMATS,
     SUFFIXES,
@@ -46,13 +46,15 @@ class Pair:
 class LabelMap:
     """Whole-numbered labels with their affine (mm); `path` is for messages.
 
-    notices: what the header leaves open, or what programs read differently.
+    notices: what the header leaves open, or what programs read differently. is_oriented: whether the header says how
+    the axes lie in the patient.
     """
 
     path: Path
     labels_XYZ: np.ndarray
     affine: np.ndarray
     notices: tuple[str, ...] = ()
+    is_oriented: bool = True
 
     @property
     def spacing_mm_xyz(self) -> tuple[float, float, float]:
@@ -72,7 +74,8 @@ def pairs(
     Args:
         reference: a label map, or a folder of them.
         prediction: the same for predictions.
-        patient: "file" or "folder" says what one patient is, where files lie in folders; None asks the names.
+        patient: "file", "folder" (the one that a file is in) or "top-folder" (the outermost one) says what one patient
+            is, where files lie in folders; None asks the names.
         structures_from_files: a folder is a case, and each of its files holds the structure that its name says.
 
     Raises `InputError` for a missing file or folder, a file beside a folder, a case stored twice,
@@ -92,22 +95,47 @@ def pairs(
         return [Pair(name, reference, prediction, name)]
     found = _folder_pairs(reference, prediction)
     if structures_from_files:
-        return _structure_pairs(reference, found)
-    names = [case for case, _, _ in found]
-    by_folder = patient == "folder" or (patient is None and _folders_are_patients(reference, names))
-    return [Pair(case, one, other, _folder_of(case) or case if by_folder else case) for case, one, other in found]
+        return _structure_pairs(reference, found, patient)
+    patients = _patients(reference, [case for case, _, _ in found], patient)
+    return [Pair(case, one, other, patients[case]) for case, one, other in found]
 
 
-def _structure_pairs(folder: Path, found: list[tuple[str, Path, Path | None]]) -> list[Pair]:
+def _structure_pairs(folder: Path, found: list[tuple[str, Path, Path | None]], patient: str | None) -> list[Pair]:
     """Return pairs of which each holds one structure: `s1/liver` is the structure liver of the case s1."""
     loose = [case for case, _, _ in found if not _folder_of(case)]
     if loose:
         expected = "a folder per case with a file per structure"
         fix = "put the files of a case into a folder of its own"
         raise input_error(folder, found=f"the file {loose[0]} in no folder", expected=expected, fix=fix)
+    patients = _patients(folder, sorted({_folder_of(case) for case, _, _ in found}), patient)
     return [
-        Pair(_folder_of(case), one, other, _folder_of(case), PurePosixPath(case).name) for case, one, other in found
+        Pair(_folder_of(case), one, other, patients[_folder_of(case)], PurePosixPath(case).name)
+        for case, one, other in found
     ]
+
+
+def _patients(where: Path, cases: Sequence[str], patient: str | None) -> dict[str, str]:
+    """Return case -> patient, as `patient` says or as the names of files and folders say."""
+    ways = {
+        "file": {case: case for case in cases},
+        "folder": {case: _folder_of(case) or case for case in cases},
+        "top-folder": {case: PurePosixPath(case).parts[0] for case in cases},
+    }
+    if patient is not None:
+        return ways[patient]
+    by_folder, by_top = ways["folder"], ways["top-folder"]
+    if len(set(by_top.values())) == len(cases):
+        return ways["file"]
+    if len(set(by_top.values())) != len(set(by_folder.values())):
+        top, count = Counter(by_top.values()).most_common(1)[0]
+        inner = next(folder for case, folder in by_folder.items() if by_top[case] == top)
+        fix = f"add `--patient top-folder` when {top} is a patient, `--patient folder` when {inner} is one, or "
+        raise _unclear(where, f"{count} files in folders below {top}", f"{fix}`--patient file` when a file is one")
+    return by_folder if _folders_are_patients(where, cases) else ways["file"]
+
+
+def _unclear(where: Path, found: str, fix: str) -> InputError:
+    return input_error(where, found=found, expected="to know what one patient is", fix=fix)
 
 
 def _folders_are_patients(where: Path, cases: Sequence[str]) -> bool:
@@ -126,7 +154,7 @@ def _folders_are_patients(where: Path, cases: Sequence[str]) -> bool:
     if unclear:
         found = f"{len(inside[unclear[0]])} files in {unclear[0]}, each under a name of its own"
         fix = "add `--patient folder` when a folder is a patient, or `--patient file` when a file is one"
-        raise input_error(where, found=found, expected="to know what one patient is", fix=fix)
+        raise _unclear(where, found, fix)
     return any(len(names) > 1 for names in inside.values())
 
 
@@ -198,6 +226,7 @@ def case_name(file_name: str) -> str | None:
 def read_label_map(path: Path, allowed: frozenset[int]) -> LabelMap:
     """Return a label map with the allowed values only; raises `InputError` with the problem that stopped reading."""
     volume = readable_volume(path)
+    raise_problems(factor_problems(volume))
     try:
         if math.prod(volume.shape) > MAX_VOXELS:
             raise OSError(f"a header of shape {volume.shape}")
@@ -210,7 +239,7 @@ def read_label_map(path: Path, allowed: frozenset[int]) -> LabelMap:
     problem = problem or _value_problem(labels_XYZ, allowed) or _affine_problem(volume)
     if problem:
         raise InputError([Problem(str(path), *problem)])
-    return LabelMap(path, labels_XYZ, volume.affine, _notices(volume))
+    return LabelMap(path, labels_XYZ, volume.affine, _notices(volume), volume.is_oriented)
 
 
 def _notices(volume: Volume) -> tuple[str, ...]:
@@ -283,7 +312,9 @@ def _affine_problem(volume: Volume) -> Deviation:
 def grid_problems(reference: LabelMap, prediction: LabelMap) -> list[Problem]:
     """Return why a prediction is not on the reference's grid, or nothing; the rule is that of `grid_difference`."""
     difference = grid_difference(
-        (reference.labels_XYZ.shape, reference.affine), (prediction.labels_XYZ.shape, prediction.affine)
+        (reference.labels_XYZ.shape, reference.affine),
+        (prediction.labels_XYZ.shape, prediction.affine),
+        both_oriented=reference.is_oriented == prediction.is_oriented,
     )
     return [Problem(str(prediction.path), *difference)] if difference else []
 

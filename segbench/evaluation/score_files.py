@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from segbench.core.errors import InputError, raise_problems
+from segbench.core.errors import InputError, Problem, raise_problems
 from segbench.core.metric_facts import METRICS
 from segbench.core.progress import Progress
 from segbench.core.task import Structure
@@ -59,7 +59,8 @@ class Scored:
 
 def score_all(cases: Sequence[Pair], request: Request, *, workers: int = 1) -> Scored:
     """Return the rows of all cases; all problems of all cases are raised at once, so no partial table is made."""
-    rows, problems = [], []
+    rows: list[dict] = []
+    problems: list[Problem] = []
     labels: Counter[int] = Counter()
     notices: Counter[str] = Counter()
     with Progress(total=len(cases), title="score") as progress:
@@ -84,7 +85,8 @@ def _guarded(pair: Pair, *, request: Request) -> Scored | InputError:
 
 def score_case(pair: Pair, request: Request) -> Scored:
     """Return the rows of one case; a missing prediction is a row with its status in every cell."""
-    maps, problems = [], []
+    maps: list[LabelMap] = []
+    problems: list[Problem] = []
     for path in (pair.reference, *([pair.prediction] if pair.prediction else [])):
         try:
             maps.append(read_label_map(path, request.labels))

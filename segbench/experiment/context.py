@@ -102,8 +102,8 @@ class JobContext:
 
     @cached_property
     def preprocessed(self) -> dict[str, PreprocessedIndex]:
-        """Task -> its preprocessed cases."""
-        return {task.name: read_index(self.paths.preprocessed(task.name)) for task in self.tasks}
+        """Task -> its preprocessed cases in the job's fold."""
+        return {task.name: read_index(self.paths.preprocessed(task.name)).of(self.job.fold) for task in self.tasks}
 
     @cached_property
     def _manifests(self) -> dict[str, dict[str, Case]]:

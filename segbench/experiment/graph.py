@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from segbench.core.cards import label_facts
 from segbench.core.code import code_digest, files_digest
-from segbench.core.errors import InputError, Problem, RunFailed
+from segbench.core.devices import device_problems
+from segbench.core.errors import Problem, RunFailed, input_error, raise_problems
 from segbench.core.files import sha256_of, write_json
 from segbench.core.paths import RunPaths
 from segbench.core.provenance import content_hash
 from segbench.experiment import jobs, requests
-from segbench.experiment.config import Config, parse_config, read_config_file
+from segbench.experiment.config import parse_config, read_config_file
 from segbench.experiment.identity import (
     TRAINING_CODE_PARTS,
     Identity,
@@ -31,7 +33,11 @@ from segbench.experiment.ownership import forget_owner, write_owner
 from segbench.experiment.source_files import generation
 
 __all__ = ["Run", "forget_owner", "write_owner"]
+TORCH_VARIABLE = "SEGBENCH_TORCH"
+TORCH_BUILDS = {"cpu": "segbench-cpu.yaml", "cuda": "segbench.yaml"}
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 PHANTOM_CODE = ("segbench/data/phantoms/world.py",)
+INGEST_CODE = ("segbench/data/ingest.py", "segbench/data/checks.py")
 AUDIT_CODE = ("segbench/data/audit",)
 PREPROCESS_CODE = ("segbench/data/preprocess.py",)
 GATHER_CODE = ("segbench/evaluation/record.py", "segbench/evaluation/rows.py")
@@ -43,22 +49,16 @@ INGEST_KEYS = ("layout", "folder", "channels", "classes", "patient_pattern", "pa
 SPLIT_KEYS = {"protocol", "task_protocols", "split_seed", "test_fraction", "fold_count", "accept_split_files"}
 
 
-def read_or_exit(content: Mapping, where: str) -> Config:
-    """Return the checked config; with problems, print one line each and end the process with status 2."""
-    try:
-        return parse_config(content, where=where)
-    except InputError as error:
-        _exit([item.line() for item in error.problems])
-
-
 def shell_prefix(repository: Path) -> str:
     """Return what every shell command of the workflow starts with, for any path of the checkout.
 
     Snakemake replaces words in braces, so those of the path and of the shell are doubled. A colon would separate two
-    entries of PYTHONPATH and ends the process with status 2.
+    entries of PYTHONPATH and raises `InputError`.
     """
     if ":" in str(repository):
-        _exit([Problem(str(repository), "a colon in the path", "a path without it", "move the checkout").line()])
+        raise input_error(
+            repository, found="a colon in the path", expected="a path without it", fix="move the checkout"
+        )
     path = literal(shlex.quote(str(repository)))
     return f"set -euo pipefail; export PYTHONPATH={path}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
 
@@ -68,29 +68,43 @@ def literal(path: Path | str) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def exit_on_unreadable(paths: Iterable[str]) -> None:
-    """End the process with status 2 when a config file has problems that its content, once read, no longer shows."""
+def network_environment(folder: Path) -> Path:
+    """Return the conda environment of rules with a network: without the libraries of CUDA where no job can have a GPU.
+
+    That is a machine without NVIDIA's driver that hands no job to SLURM. The environment variable SEGBENCH_TORCH, `cpu`
+    or `cuda`, decides otherwise; it is set for the workflow's jobs, so that all use one environment.
+    """
+    has_devices = sys.platform != "linux" or NVIDIA_DRIVER.exists() or shutil.which("sbatch") is not None
+    build = os.environ.setdefault(TORCH_VARIABLE, "cuda" if has_devices else "cpu")
+    if build not in TORCH_BUILDS:
+        fix = f"set it to one of them, or unset it: {', '.join(TORCH_BUILDS)}"
+        raise input_error(TORCH_VARIABLE, found=repr(build), expected="a build of torch", fix=fix)
+    return folder / TORCH_BUILDS[build]
+
+
+def check_config_files(paths: Iterable[str]) -> None:
+    """Raise `InputError` when a config file has problems that its content, once read, no longer shows."""
     for path in paths:
-        try:
-            read_config_file(path)
-        except InputError as error:
-            _exit([item.line() for item in error.problems])
+        read_config_file(path)
+
+
+def reporting_digests() -> dict[str, str]:
+    """Return the digests of what renders a report: its code, and its templates, styles and published tables."""
+    return {
+        "code": code_digest(*REPORTING_CODE),
+        "templates": files_digest(*REPORTING_FOLDERS, suffixes=REPORTING_FILES),
+    }
 
 
 def _holds_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def _exit(lines: list[str]) -> NoReturn:
-    print(*lines, sep="\n", file=sys.stderr, flush=True)
-    os._exit(2)  # Snakemake turns every exception of a Snakefile into status 1
-
-
 class Run:
     """The run that the workflow's config describes, with lookups for its rules."""
 
     def __init__(self, content: Mapping, warn: Callable[[str], object]):
-        self.config = read_or_exit(content, "config")
+        self.config = parse_config(content, where="config")
         self.paths = RunPaths(self.config.run)
         for problem in self.absent_data():
             warn(problem.line())
@@ -131,11 +145,11 @@ class Run:
     def phantom_files(self) -> list[str]:
         """All descriptions that the generator of the synthetic world writes.
 
-        Snakemake takes words in braces in a path that a rule writes for wildcards, so such a path ends the process.
+        Snakemake takes words in braces in a path that a rule writes for wildcards, so such a path raises `InputError`.
         """
         if self.config.data.phantom is not None and set(str(self.config.data_root)) & set("{}"):
             where, fix = f"data.root: {self.config.data_root}", "name another folder for the synthetic world"
-            _exit([Problem(where, "braces in the path", "a path without them", fix).line()])
+            raise input_error(where, found="braces in the path", expected="a path without them", fix=fix)
         return [name for task in self.task_names for name in self.data_files(task)]
 
     def absent_data(self) -> list[Problem]:
@@ -155,16 +169,14 @@ class Run:
             if not path.exists()
         ]
 
-    def exit_if_data_are_absent(self, unlock: Callable[[], object]) -> None:
-        """End the process with status 2 before any job starts: no result is removed for data that are not there.
+    def check_before_jobs(self, environment: Mapping[str, str]) -> None:
+        """Raise `InputError` before any job starts: no result is removed for data or devices that are not there.
 
         A task that was ingested may do without its folder: nothing of it is made anew.
         """
         ingested = {task for task in self.task_names if self.paths.manifest(task).exists()}
         needed = [problem for problem in self.absent_data() if problem.where.partition(":")[0] not in ingested]
-        if needed:
-            unlock()
-            _exit([problem.line() for problem in needed])
+        raise_problems([*needed, *device_problems(environment)])
 
     def preprocessed_of(self, job_id: str) -> list[Path]:
         """Indices of the preprocessed cases that a job reads."""
@@ -180,6 +192,19 @@ class Run:
         trained = jobs.is_trained(self.config, self.job_of[job_id])
         return [self.paths.train(job_id) / "outcome.json"] if trained else []
 
+    def evaluated_from(self, job_id: str) -> list[Path]:
+        """Outcome of the training that an evaluation needs, or the preprocessed cases that a control or masks need.
+
+        A training needs the preprocessed cases of the same tasks, so its outcome stands for them.
+        """
+        return self.trained_of(job_id) or self.preprocessed_of(job_id)
+
+    def devices_of(self, job_id: str) -> int:
+        """Number of GPUs that a job asks for: none for a control and for masks that are given."""
+        job = self.job_of[job_id]
+        given = job.external and self.config.external(job.model).predict is None
+        return 0 if job.control or given else 1
+
     def request_phantom(self) -> Path:
         """Request for the synthetic world."""
         phantom, cards = self.config.data.phantom, self.config.dataset_cards
@@ -188,7 +213,7 @@ class Run:
         return self._ask("phantom", "world", [phantom.model_dump(), tasks, code_digest(*PHANTOM_CODE)])
 
     def request_ingest(self, task: str) -> Path:
-        """Request for a manifest: what of the card changes it, where the data are, and which raw files.
+        """Request for a manifest: what of the card changes it, where the data are, which raw files, and who reads them.
 
         While the folder is absent, which is warned of, the request stays: Snakemake would delete the manifest first.
         """
@@ -199,7 +224,9 @@ class Run:
             if not _holds_files(folder) and former.exists():
                 return former
             raw = generation(folder, self.paths.sources(task))
-        return self._ask("ingest", task, [{key: card[key] for key in INGEST_KEYS}, label_facts(card), root, raw])
+        own = [f"segbench/data/sources/{task}.py"] if card["layout"] == "custom" else []
+        code = code_digest(*INGEST_CODE, *own)
+        return self._ask("ingest", task, [{key: card[key] for key in INGEST_KEYS}, label_facts(card), root, raw, code])
 
     def request_split(self) -> Path:
         """Request for the splits: protocols, lists and folds; while a list is absent, the request stays as it was."""
@@ -252,8 +279,7 @@ class Run:
 
     def request_report(self) -> Path:
         """Request for the report: the code, templates and styles that render it; a deleted file asks again."""
-        code = [code_digest(*REPORTING_CODE), files_digest(*REPORTING_FOLDERS, suffixes=REPORTING_FILES)]
-        return self._ask("report", "page", code, self.paths.rendered, self._rendered_files())
+        return self._ask("report", "page", reporting_digests(), self.paths.rendered, self._rendered_files())
 
     def _rendered_files(self) -> list[Path]:
         names = requests.read(self.paths.rendered).get("files", {})

@@ -1,7 +1,8 @@
 """The identity of a result: digests of all that it was made from, by name, written beside it.
 
 Equal identities mean that making the result again would give it again. What cannot change a result is not part of it:
-titles, citations, tolerances, other tasks and folds, `accept_*`, where the data lie, how often a state is saved.
+titles, citations, tolerances, other tasks and folds, `accept_*`, where the data lie, how often a state is saved,
+how long a job may take.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ TRAINING_CODE_PARTS = ("training code", "model code", "initialisation code")
 """What `allow_mixed_training_code` leaves out of comparisons; code that predicts and scores always counts."""
 NETWORK_KEYS = ("patch_multiple",)
 """Keys of a card that the network is built from."""
-ONLY_FOR_SAVING = ("save_every_seconds",)
+WITHOUT_EFFECT = ("save_every_seconds", "time_limit_hours")
+"""Keys of `training` that change no weight."""
 DIGITS = 16
 
 
@@ -108,7 +110,7 @@ def training_settings_identity(config: Config, job: Job) -> Identity:
     options = {name: item["default"] for name, item in card["options"].items()} | entry.options
     facts = {key: card[key] for key in NETWORK_KEYS if key in card}
     training = config.training_of(job.experiment, entry).effective()
-    training = {name: value for name, value in training.items() if name not in ONLY_FOR_SAVING}
+    training = {name: value for name, value in training.items() if name not in WITHOUT_EFFECT}
     parts = {
         "model": part([entry.name, {name: _option(value) for name, value in options.items()}, facts]),
         "model code": code_digest(own, *([OBJECTIVE] if job.self_supervised else [])),
@@ -161,6 +163,7 @@ def _task_facts(task: Task, looks_at: Container[str]) -> list[Any]:
         list(task.classes),
         structures if "structures" in looks_at else [],
         list(task.tumours) if "tumours" in looks_at else [],
+        bool(task.sides),
     ]
 
 
@@ -191,9 +194,11 @@ def prediction_settings_identity(config: Config, job: Job, tasks: Iterable[Task]
         return Identity({"model": job.model, "tasks": task_digest, "prediction code": code})
     inference = config.inference.model_dump(mode="json", exclude={"keep_predictions"})
     own = cards.code_of(config.model_entry(job.model).name, objective=False)
+    mirror_sides = config.training_of(job.experiment, job.entry(config)).mirror_sides
+    network = config.network_of(job.experiment, job.entry(config))
     return Identity(
         {
-            "inference": part([inference, config.network_of(job.experiment, job.entry(config)).patch_size_zyx]),
+            "inference": part([inference, network.patch_size_zyx, mirror_sides]),
             "tasks": task_digest,
             "prediction code": code_digest(PREDICTION["network"], own, without=(TRAINING, TRAINED)),
         }

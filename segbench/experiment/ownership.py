@@ -1,7 +1,7 @@
 """Who works in a folder: one record per workflow process and per job process, with host, process and start time.
 
 A record says enough to tell a living process from a dead one with the same number, and to leave alone what belongs to
-another workflow or another host.
+another workflow or another host. A process of a SLURM job is known on every host that can ask SLURM.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,19 +21,40 @@ from segbench.core.paths import RunPaths
 
 OWNERS = Path(".snakemake/segbench-owners")
 OWNER_VARIABLE = "SEGBENCH_OWNER"
+SLURM_VARIABLE = "SLURM_JOB_ID"
+SLURM_ENDED = frozenset(
+    [
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PENDING",
+        "PREEMPTED",
+        "REQUEUED",
+        "TIMEOUT",
+    ]
+)
+"""States of a SLURM job, as `squeue` writes them, in which none of its processes works; a waiting job has none yet."""
 START_TOLERANCE_SECONDS = 5.0
 """A correction of the clock shifts start times; a number is not given to another process within seconds."""
 
 
 @dataclass(frozen=True)
 class ProcessRecord:
-    """One process; `about` is the run of a workflow, or the job; `owner` names the record of the job's workflow."""
+    """One process; `about` is the run of a workflow, or the job; `owner` names the record of the job's workflow.
+
+    slurm_job: number of the SLURM job whose process it is, if it is one's.
+    """
 
     host: str
     pid: int
     created: float
     about: str
     owner: str | None = None
+    slurm_job: str | None = None
 
     @classmethod
     def of(cls, pid: int, about: str) -> ProcessRecord:
@@ -40,7 +62,8 @@ class ProcessRecord:
         import psutil
 
         created = psutil.Process(pid).create_time()
-        return cls(platform.node(), pid, created, about, os.environ.get(OWNER_VARIABLE))
+        owner, slurm_job = os.environ.get(OWNER_VARIABLE), os.environ.get(SLURM_VARIABLE)
+        return cls(platform.node(), pid, created, about, owner, slurm_job)
 
     @property
     def here(self) -> bool:
@@ -49,11 +72,11 @@ class ProcessRecord:
 
     @property
     def alive(self) -> bool:
-        """Whether the very process is running; of another host's process nothing is known, so it counts as alive."""
+        """Whether the very process is running; where nothing is known of another host's process, it counts as alive."""
         import psutil
 
         if not self.here:
-            return True
+            return self.slurm_job is None or not _slurm_job_has_ended(self.slurm_job)
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.created) < START_TOLERANCE_SECONDS
@@ -63,13 +86,31 @@ class ProcessRecord:
 
     def text(self) -> str:
         """Return who it is, in words."""
-        return f"process {self.pid} on {self.host}"
+        return f"process {self.pid} on {self.host}" + (f", SLURM job {self.slurm_job}" if self.slurm_job else "")
+
+
+def _slurm_job_has_ended(job: str) -> bool:
+    """Tell whether SLURM knows that no process of a job works any more; False when it cannot be asked.
+
+    A job that SLURM started again after its node failed has this process's own number: its former process is dead.
+    """
+    if job == os.environ.get(SLURM_VARIABLE):
+        return True
+    command = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    if asked.returncode:
+        return "Invalid job id" in asked.stderr  # long ended
+    return set(asked.stdout.split()) <= SLURM_ENDED
 
 
 def read_record(path: Path) -> ProcessRecord | None:
-    """Return a record, None when the file is gone or is none."""
+    """Return a record, None when the file is gone or is none; a link is none, because others could set it."""
     try:
-        return ProcessRecord(**json.loads(path.read_text(encoding="utf-8")))
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as stream:
+            return ProcessRecord(**json.load(stream))
     except (OSError, ValueError, TypeError):
         return None
 

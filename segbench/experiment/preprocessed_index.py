@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from segbench.core.errors import input_error
 from segbench.core.files import write_json
@@ -16,11 +17,21 @@ REMAKE = "delete it and run again: cases that are in the store are not preproces
 
 @dataclass(frozen=True)
 class PreprocessedIndex:
-    """Case id -> folder in the store, of all cases of a task with one preprocessing recipe."""
+    """Case id -> folder in the store, of all cases of a task with one preprocessing recipe.
+
+    intensities: what the recipe took from the training cases, where it takes anything. other_folds: indices of folds
+    whose training cases gave other intensities, so that their preprocessed cases are other ones.
+    """
 
     task: str
     recipe: str
     folders: Mapping[str, Path]
+    intensities: Mapping[str, Any] | None = None
+    other_folds: Mapping[int, PreprocessedIndex] = field(default_factory=dict)
+
+    def of(self, fold: int) -> PreprocessedIndex:
+        """Return the index of a fold."""
+        return self.other_folds.get(fold, self)
 
     def folder(self, case: str) -> Path:
         """Return the folder of a case; raises `InputError` when the index does not name it, or it is not there."""
@@ -41,12 +52,13 @@ class PreprocessedIndex:
 
     def write(self, path: Path) -> None:
         """Write the index, whole or not at all."""
-        content = {
-            "task": self.task,
-            "recipe": self.recipe,
-            "cases": {case: folder.as_posix() for case, folder in self.folders.items()},
-        }
+        folds = {str(fold): index._content() for fold, index in self.other_folds.items()}
+        content = {"task": self.task, "recipe": self.recipe, **self._content(), "other_folds": folds}
         write_json(path, content | {"sha256": content_hash(content)})
+
+    def _content(self) -> dict[str, Any]:
+        cases = {case: folder.as_posix() for case, folder in self.folders.items()}
+        return {"intensities": None if self.intensities is None else dict(self.intensities), "cases": cases}
 
 
 def read_index(path: Path) -> PreprocessedIndex:
@@ -58,9 +70,9 @@ def read_index(path: Path) -> PreprocessedIndex:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         digest = content.pop("sha256")
-        found = PreprocessedIndex(
-            content["task"], content["recipe"], {case: Path(folder) for case, folder in content["cases"].items()}
-        )
+        task, recipe = content["task"], content["recipe"]
+        others = {int(fold): _index(task, recipe, item) for fold, item in content["other_folds"].items()}
+        found = replace(_index(task, recipe, content), other_folds=others)
     except OSError as error:
         raise input_error(path, found=error.strerror, expected="an index of preprocessed cases", fix=REMAKE) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -70,3 +82,8 @@ def read_index(path: Path) -> PreprocessedIndex:
         found_text = "content that does not match its own sha256"
         raise input_error(path, found=found_text, expected="the index as segbench wrote it", fix=REMAKE)
     return found
+
+
+def _index(task: str, recipe: str, content: Mapping[str, Any]) -> PreprocessedIndex:
+    folders = {case: Path(folder) for case, folder in content["cases"].items()}
+    return PreprocessedIndex(task, recipe, folders, content["intensities"])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from segbench.core.errors import InputError, input_error
-from segbench.core.files import write_json
 from segbench.core.provenance import content_hash
 
 REMAKE = "delete it and run again: the split is made anew from the config"
@@ -90,8 +89,3 @@ def read_splits(path: Path) -> Splits:
 
 def _damaged(path: Path, found: str) -> InputError:
     return input_error(path, found=found, expected="the splits as segbench wrote them", fix=REMAKE)
-
-
-def write_splits(path: Path, content: Mapping[str, Any]) -> None:
-    """Write the content that `data.splitting` made, whole or not at all."""
-    write_json(path, content)

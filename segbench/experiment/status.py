@@ -1,9 +1,17 @@
-"""How a run stands: which jobs are done as the config asks, failed, running, made from other settings, or not there."""
+"""How a run stands: which jobs are done as the config asks, failed, running, made from other settings, or not there.
+
+Only small files are read, so that a run on a cluster is seen from any host that shares its folder.
+"""
 
 from __future__ import annotations
 
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from segbench.core.errors import InputError
@@ -16,53 +24,180 @@ from segbench.experiment.identity import (
     evaluation_settings_identity,
     training_settings_identity,
 )
-from segbench.experiment.jobs import evaluation_jobs, training_jobs
-from segbench.experiment.ownership import read_record
+from segbench.experiment.jobs import Job, evaluation_jobs, training_jobs
+from segbench.experiment.ownership import ProcessRecord, read_record
 from segbench.experiment.result_record import read_result
+
+STATES = ("done", "running", "waiting", "failed", "outdated")
+LOG_TAIL_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """One job: its state, a note (reason, process and last line of the log), and its seconds, done or running."""
+
+    command: str
+    job: Job
+    state: str
+    note: str = ""
+    seconds: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Command and id."""
+        return f"{self.command} {self.job.id}"
 
 
 @dataclass
 class RunStatus:
-    """Jobs by state, each as 'command job'; failed and outdated ones with their reason."""
+    """All jobs of a run, and its report.
 
-    done: list[str] = field(default_factory=list)
-    running: list[str] = field(default_factory=list)
-    waiting: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    outdated: dict[str, str] = field(default_factory=dict)
-    report: str = ""
+    queued: reason that SLURM gives -> number of jobs of this run that wait in its queue. report: what is wrong with the
+    report, empty when it shows the results as they are.
+    """
+
+    jobs: list[JobStatus]
+    report: str
+    queued: dict[str, int] = field(default_factory=dict)
+
+    def of(self, state: str) -> list[JobStatus]:
+        """Return the jobs of a state."""
+        return [item for item in self.jobs if item.state == state]
 
     @property
     def complete(self) -> bool:
         """Whether every job is done as the config asks and the report shows it."""
-        return not (self.running or self.waiting or self.failed or self.outdated or self.report)
+        return len(self.of("done")) == len(self.jobs) and not self.report
+
+    def mean_seconds(self, command: str, model: str | None = None) -> float | None:
+        """Return the mean duration of the done jobs of a command, and of a model if it is named; None when none is."""
+        found = [
+            item.seconds
+            for item in self.of("done")
+            if item.command == command and model in (None, item.job.model) and item.seconds is not None
+        ]
+        return fmean(found) if found else None
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """How long the rest takes with as many jobs at a time as now; None without a running or a finished job.
+
+        A job takes as long as the done jobs of its command and model, or of its command where its model has none yet.
+        """
+        rest = [item for item in self.jobs if item.state != "done"]
+        kinds = {(item.command, item.job.model) for item in rest}
+        expected = {kind: self.mean_seconds(*kind) or self.mean_seconds(kind[0]) for kind in kinds}
+        running = len(self.of("running"))
+        if not running or None in expected.values():
+            return None
+        elapsed = {item.name: item.seconds or 0.0 for item in self.of("running")}
+        left = [max(0.0, (expected[item.command, item.job.model] or 0) - elapsed.get(item.name, 0.0)) for item in rest]
+        return max(sum(left) / running, *left)
 
 
 def run_status(config: Config) -> RunStatus:
-    """Return how the jobs and the report of a run stand; only small files are read."""
-    paths, status = RunPaths(config.run), RunStatus()
-    jobs = [
-        *(("train", job, paths.train(job.id), training_settings_identity) for job in training_jobs(config)),
-        *(("evaluate", job, paths.evaluate(job.id), evaluation_settings_identity) for job in evaluation_jobs(config)),
-    ]
-    for command, job, folder, asked in jobs:
-        name = f"{command} {job.id}"
-        outcome = requests.read(folder / "outcome.json")
-        process = read_record(paths.running / f"{command}.{job.id}.json")
-        if process is not None and process.alive:
-            status.running.append(f"{name} ({process.text()})")
-        elif not outcome:
-            status.waiting.append(name)
-        elif outcome.get("status") != "ok":
-            status.failed[name] = str(outcome.get("reason", "no reason given"))
-        else:
-            different = _differences(folder, asked(config, job), code_counts=not config.allow_mixed_training_code)
-            if different:
-                status.outdated[name] = f"made from other {different}"
-            else:
-                status.done.append(name)
-    status.report = _report(paths)
-    return status
+    """Return how the jobs and the report of a run stand."""
+    jobs = [_train(config, job) for job in training_jobs(config)]
+    jobs += [_evaluate(config, job) for job in evaluation_jobs(config)]
+    return RunStatus(jobs, _report(RunPaths(config.run)), _queued(jobs))
+
+
+def _train(config: Config, job: Job) -> JobStatus:
+    folder = RunPaths(config.run).train(job.id)
+    return _job_status(config, "train", job, folder, training_settings_identity(config, job))
+
+
+def _evaluate(config: Config, job: Job) -> JobStatus:
+    folder = RunPaths(config.run).evaluate(job.id)
+    return _job_status(config, "evaluate", job, folder, evaluation_settings_identity(config, job))
+
+
+def _job_status(config: Config, command: str, job: Job, folder: Path, asked: Identity) -> JobStatus:
+    outcome = requests.read(folder / "outcome.json")
+    paths = RunPaths(config.run)
+    process = read_record(paths.running / f"{command}.{job.id}.json")
+    if process is not None and process.alive:
+        return JobStatus(command, job, "running", _note(process, paths.log(command, job.id)), _age(process))
+    if not outcome:
+        return JobStatus(command, job, "waiting")
+    if outcome.get("status") != "ok":
+        return JobStatus(command, job, "failed", str(outcome.get("reason", "no reason given")))
+    different = _differences(folder, asked, code_counts=not config.allow_mixed_training_code)
+    if different:
+        return JobStatus(command, job, "outdated", f"made from other {different}")
+    return JobStatus(command, job, "done", seconds=_duration(outcome))
+
+
+def _note(process: ProcessRecord, log: Path) -> str:
+    line = last_line(log)
+    return process.text() + (f": {line}" if line else "")
+
+
+def _age(process: ProcessRecord) -> float:
+    return max(0.0, time.time() - process.created)
+
+
+def _duration(outcome: dict[str, Any]) -> float | None:
+    began, ended = outcome.get("started"), outcome.get("finished")
+    return ended - began if isinstance(began, int | float) and isinstance(ended, int | float) else None
+
+
+def last_line(log: Path) -> str:
+    """Return the last line of a log that holds a word, empty when there is none."""
+    try:
+        with open(log, "rb") as stream:
+            stream.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+            lines = stream.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _queued(jobs: Iterable[JobStatus]) -> dict[str, int]:
+    """Return SLURM's reason -> number of this user's waiting SLURM jobs that are these jobs; empty without SLURM.
+
+    The comment of a SLURM job is 'rule_RULE_wildcards_JOB', as the executor of Snakemake writes it.
+    """
+    comments = {f"rule_{item.command}_wildcards_{item.job.id}" for item in jobs if item.state != "done"}
+    command = ["squeue", "--me", "--noheader", "--states=PENDING", "--format=%r|%k"]
+    try:
+        text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    pairs = (line.partition("|") for line in text.splitlines())
+    return dict(Counter(reason for reason, _, comment in pairs if comment in comments))
+
+
+LEDGER_COLUMNS = (
+    "job",
+    "command",
+    "status",
+    "device",
+    "mode",
+    "precision",
+    "wall_seconds",
+    "train_seconds",
+    "cpu_seconds",
+    "peak_memory_mib",
+    "peak_device_memory_mib",
+    "patches_per_second",
+    "waiting_fraction",
+    "float32_repeats",
+)
+"""Columns of the ledger. wall_seconds, cpu_seconds and peak_memory_mib are those of the process that ended the job;
+train_seconds, patches_per_second and waiting_fraction count all its processes."""
+
+
+def ledger(config: Config) -> list[dict[str, Any]]:
+    """Return what each job that has an outcome cost: `LEDGER_COLUMNS`, empty where a job has no such value."""
+    paths = RunPaths(config.run)
+    folders = [paths.train(job.id) for job in training_jobs(config)]
+    folders += [paths.evaluate(job.id) for job in evaluation_jobs(config)]
+    rows = []
+    for outcome in filter(None, (requests.read(folder / "outcome.json") for folder in folders)):
+        wall = outcome.get("finished", 0.0) - outcome.get("started", 0.0)
+        rows.append({name: outcome.get(name, "") for name in LEDGER_COLUMNS} | {"wall_seconds": round(wall, 3)})
+    return rows
 
 
 def _differences(folder: Path, asked: Identity, *, code_counts: bool) -> str:

@@ -24,32 +24,34 @@ def structure_masks(
     boxes = [ndimage.find_objects(labels, max_label=highest) for labels in inside]
     for structure in structures:
         box = _structure_box(boxes, structure)
-        yield structure, *(_mask(labels[box], structure.labels) for labels in inside)
+        first, second = (_mask(labels[box], structure.labels) for labels in inside)
+        yield structure, first, second
 
 
 def _foreground_box(labels_XYZ: np.ndarray) -> Box | None:
     """Return the box around everything that is not 0, None without any; the first axis is cut first as it is cheap."""
-    box = []
+    box: list[slice] = []
     for axis in range(3):
         view = labels_XYZ[tuple(box)]
         used = np.flatnonzero(view.any(axis=tuple(other for other in range(3) if other != axis)))
         if not len(used):
             return None
         box.append(slice(int(used[0]), int(used[-1]) + 1))
-    return tuple(box)
+    return box[0], box[1], box[2]
 
 
-def _structure_box(boxes: Sequence[Sequence[Box | None]], structure: Structure) -> Box:
+def _structure_box(boxes: Sequence[Sequence[tuple[slice, ...] | None]], structure: Structure) -> Box:
     return _union([of_volume[label - 1] for of_volume in boxes for label in structure.labels])
 
 
-def _union(boxes: Sequence[Box | None]) -> Box:
+def _union(boxes: Sequence[tuple[slice, ...] | None]) -> Box:
     present = [box for box in boxes if box is not None]
     if not present:
         return (slice(0, 1),) * 3
-    return tuple(
+    x, y, z = (
         slice(min(box[axis].start for box in present), max(box[axis].stop for box in present)) for axis in range(3)
     )
+    return x, y, z
 
 
 def _mask(labels_XYZ: np.ndarray, wanted: Sequence[int]) -> np.ndarray:

@@ -6,14 +6,16 @@ The connectivity is 26, or 18 as in the evaluation of the autoPET challenge.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cc3d
 import numpy as np
 
 from segbench.metrics.crop import PLANES_AT_ONCE
 
-CONNECTIVITY = 26
-AUTOPET_CONNECTIVITY = 18
+Connectivity = Literal[18, 26]
+CONNECTIVITY: Connectivity = 26
+AUTOPET_CONNECTIVITY: Connectivity = 18
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class Detection:
         return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def detect(reference_XYZ: np.ndarray, prediction_XYZ: np.ndarray, connectivity: int = CONNECTIVITY) -> Detection:
+def detect(
+    reference_XYZ: np.ndarray, prediction_XYZ: np.ndarray, connectivity: Connectivity = CONNECTIVITY
+) -> Detection:
     """Return the detection counts of two boolean masks of the same shape, either of which may be empty."""
     reference_sizes, reference_hit = _components(reference_XYZ, prediction_XYZ, connectivity)
     prediction_sizes, prediction_hit = _components(prediction_XYZ, reference_XYZ, connectivity)
@@ -60,7 +64,9 @@ def detect(reference_XYZ: np.ndarray, prediction_XYZ: np.ndarray, connectivity: 
     )
 
 
-def _components(mask_XYZ: np.ndarray, other_XYZ: np.ndarray, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
+def _components(
+    mask_XYZ: np.ndarray, other_XYZ: np.ndarray, connectivity: Connectivity
+) -> tuple[np.ndarray, np.ndarray]:
     """Return per component its voxel count and whether it shares a voxel with the other mask."""
     labels, count = cc3d.connected_components(
         mask_XYZ.view(np.uint8), connectivity=connectivity, binary_image=True, return_N=True

@@ -88,6 +88,7 @@ class MaskPair:
     @cached_property
     def area_within_tolerance(self) -> float:
         """Fraction of both marching-cubes surfaces' area that lies within the tolerance of the other, 0 to 1."""
+        assert self.tolerance_mm is not None, "the normalised surface Dice needs a tolerance"
         surfaces = corner_surface(self.reference_XYZ), corner_surface(self.prediction_XYZ)
         within = total = 0.0
         for own, other in (surfaces, surfaces[::-1]):

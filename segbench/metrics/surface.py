@@ -48,6 +48,7 @@ class Surface:
 
     def area_mm2(self, spacing_mm_xyz: tuple[float, float, float], within: np.ndarray | slice = slice(None)) -> float:
         """Return the area of the points `within`, of all by default."""
+        assert self.codes is not None, "only a corner surface has an area"
         return float(np.bincount(self.codes[within], minlength=256) @ surfel_areas(spacing_mm_xyz))
 
 
@@ -112,10 +113,16 @@ def distances(
         apart = np.flatnonzero(np.abs(found - tolerance_mm) <= 1e-5 * tolerance_mm)
     if len(apart):
         tree = _tree(target, spacing_mm_xyz)
-        settings = {"spacing_mm_xyz": spacing_mm_xyz, "limit_mm": limit_mm, "threads": threads}
         for part in _parts(len(apart)):
             chosen = apart[part]
-            found[chosen] = _tree_distances(query.indices_N3(chosen), target, tree, **settings)
+            found[chosen] = _tree_distances(
+                query.indices_N3(chosen),
+                target,
+                tree,
+                spacing_mm_xyz=spacing_mm_xyz,
+                limit_mm=limit_mm,
+                threads=threads,
+            )
     return found
 
 
@@ -149,6 +156,7 @@ def _tree_distances(
 ) -> np.ndarray:
     bound = limit_mm * (1 + 1e-6)
     _, nearest = tree.query(query_N3 * spacing_mm_xyz, distance_upper_bound=bound, workers=threads)
+    nearest = np.asarray(nearest)
     reached = nearest < tree.n
     # From whole offsets, because coordinates in mm have lost the last bits that decide a tie with the tolerance.
     offsets_mm = (query_N3[reached] - target.indices_N3(nearest[reached])) * spacing_mm_xyz

@@ -1,17 +1,16 @@
-"""Scores that are zero or missing, counted per method, and the cases on which every method scores worst."""
+"""Scores that are zero or missing, methods that predict nothing, and tasks that pre-trained models have seen."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from segbench.core.metric_facts import METRICS
+from segbench.reporting.frames import named_rows
+from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.sections import SmallTable
-from segbench.reporting.tables import MISSED, Table, shown, unit_of
-from segbench.stats.aggregate import apply_handling
+from segbench.reporting.tables import MISSED
 
 HEAD = ["Method", "Expected rows", "Dice 0", "Missed structure", "Failed or no file", "Without a value", "Skipped"]
-HARDEST = 10
 
 
 def failure_frame(run: Run, experiment: str, metric: str) -> pd.DataFrame:
@@ -53,17 +52,62 @@ def failure_sentence(run: Run, frame: pd.DataFrame, metric: str) -> str:
     if not expected:
         return ""
     return (
-        f"{int(own['zero_or_empty'].sum()):,} of {expected:,} {METRICS[metric].title} rows of trained methods are 0 or "
+        f"{int(own['zero_or_empty'].sum()):,} of {expected:,} {about(metric).title} rows of trained methods are 0 or "
         f"without a value: {int(own['missed'].sum()):,} missed structures, of which {int(own['failed'].sum()):,} "
         f"failed or have no file; {int(own['skipped'].sum()):,} rows were skipped."
     )
 
 
+def empty_sentences(run: Run, experiment: str) -> list[str]:
+    """Name each trained method whose masks are all empty, and the tasks on which that holds.
+
+    A row whose reference and prediction are both empty counts as an empty mask. A method with a failed or missing
+    prediction on a task is not named for that task: its masks are not known.
+    """
+    rows = run.rows[run.rows["experiment"] == experiment]
+    rows = rows[rows["status"] != "skipped"]
+    sentences = []
+    for method in (method for method in run.methods_of(experiment) if method.trained):
+        own = rows[(rows["model"] == method.model) & (rows["initialisation"] == method.initialisation)]
+        empty = own["status"].isin(("prediction_empty", "both_empty")) | _undefined(own)
+        by_task = empty.groupby(own["task"]).all()
+        names = [task.title for task in run.tasks(experiment) if by_task.get(task.name, False)]
+        if len(names) == len(by_task) > 0:
+            sentences.append(f"{method.title} predicts nothing: all its masks are empty.")
+        elif names:
+            sentences.append(f"{method.title} predicts nothing on {', '.join(names)}: all its masks there are empty.")
+    return sentences
+
+
+def _undefined(rows: pd.DataFrame) -> pd.Series:
+    """Return rows of a metric that is not defined where the same structure has an empty prediction by another one."""
+    keys = ["task", "case", "structure", "seed"]
+    empty = rows[rows["status"].isin(("prediction_empty", "both_empty"))]
+    known = pd.MultiIndex.from_frame(empty[keys])
+    return (rows["status"] == "not_defined") & pd.MultiIndex.from_frame(rows[keys]).isin(known)
+
+
+def seen_sentences(run: Run) -> list[str]:
+    """Name each downstream task whose data set is an upstream one: pre-trained models have seen images of it."""
+    datasets = {
+        experiment: part.groupby("task")["dataset"].first().to_dict()
+        for experiment, part in run.rows.groupby("experiment")
+    }
+    upstream, downstream = datasets.get("upstream", {}), datasets.get("downstream", {})
+    return [
+        f"{task.title} is upstream and downstream: pre-trained models have seen images of it, so that its results are "
+        "not transfer to a new task."
+        for task in run.record.tasks
+        if task.experiment == "downstream"
+        and (task.name in upstream or downstream.get(task.name) in set(upstream.values()))
+    ]
+
+
 def failure_table(run: Run, experiment: str, frame: pd.DataFrame, metric: str, csv: str) -> SmallTable:
     """Return the counts of `failure_frame`, one row per method."""
     names = ("expected", "zero", "missed", "failed", "without_value", "skipped")
-    rows = [[row.title, *(f"{getattr(row, name):,}" for name in names)] for row in frame.itertuples()]
-    title = METRICS[metric].title
+    rows = [[row.title, *(f"{getattr(row, name):,}" for name in names)] for row in named_rows(frame)]
+    title = about(metric).title
     head = [name.replace("Dice", title) for name in HEAD]
     return SmallTable(
         f"{experiment.capitalize()} scores that are 0 or missing",
@@ -73,39 +117,4 @@ def failure_table(run: Run, experiment: str, frame: pd.DataFrame, metric: str, c
         head,
         rows,
         csv,
-    )
-
-
-def hardest_cases(run: Run, table: Table) -> SmallTable | None:
-    """Return the cases on which the best trained method scores worst; None when no case has a value."""
-    trained = {method.key: method.title for method in run.methods_of(table.experiment) if method.trained}
-    rows = run.rows[(run.rows["experiment"] == table.experiment) & (run.rows["metric"] == table.metric)]
-    rows = apply_handling(rows, run.record.missing_masks)
-    keep = [key in trained for key in zip(rows["model"], rows["initialisation"], strict=True)]
-    rows = rows[rows["counted"] & pd.Series(keep, rows.index)]
-    if rows.empty:
-        return None
-    values = rows.groupby(["task", "case", "model", "initialisation"], sort=True)["scored"].mean().reset_index()
-    lower = METRICS[table.metric].better == "lower"
-    values["worse"] = values["scored"] * (1 if lower else -1)
-    best = values.sort_values("worse", kind="stable").groupby(["task", "case"], sort=True).first().reset_index()
-    worst = best.sort_values("worse", ascending=False, kind="stable").head(HARDEST)
-    titles = {task.name: task.title for task in table.tasks}
-    counts = values.groupby(["task", "case"]).size()
-    return SmallTable(
-        f"{table.experiment.capitalize()} cases on which every method scores badly",
-        f"{run.data_word(table.experiment)}The {len(worst)} cases whose best {METRICS[table.metric].title} "
-        f"({unit_of(table.metric)}) of all trained methods is worst; mean over structures and seeds, empty and missing "
-        "masks counted as in the table.",
-        ["Case", "Task", "Best value", "By", "Methods"],
-        [
-            [
-                row.case,
-                titles[row.task],
-                shown(table.metric, row.scored),
-                trained[row.model, row.initialisation],
-                str(counts[row.task, row.case]),
-            ]
-            for row in worst.itertuples()
-        ],
     )

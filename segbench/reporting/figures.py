@@ -21,7 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from segbench.core.metric_facts import METRICS
+from segbench.reporting.csv_text import file_stem
+from segbench.reporting.frames import named_rows
+from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.style import (
     DIVERGING,
@@ -53,7 +55,8 @@ def case_plot(run: Run, table: Table) -> Plot:
     """Return one panel per task: a point per test case, the mean with its interval, boxes from BOX_FROM cases on."""
     methods = [row.method for row in table.rows]
     values = case_values(run, table)
-    about = METRICS[table.metric]
+    facts = about(table.metric)
+    scale = "Logarithmic above 1 mm. " if facts.unit == "mm" else ""
     rows, columns = _grid(len(table.tasks), CASE_PANELS)
     styles = method_styles(run.methods + run.self_supervised)
     colours = [styles[table.experiment, *method.key]["color"] for method in methods]
@@ -66,19 +69,18 @@ def case_plot(run: Run, table: Table) -> Plot:
                 continue
             _case_panel(axis, table, i, values, colours)
         _value_axis(axes[0, 0], table, values)
-        _panel_edges(axes, len(table.tasks), f"{about.title} ({unit_of(table.metric)})")
+        _panel_edges(axes, len(table.tasks), f"{facts.title} ({unit_of(table.metric)})")
         axes[0, 0].set_yticks(range(len(methods)), [method.title for method in methods])
         axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
         headline(
-            figure, run, table.experiment, f"{table.experiment} test cases, {about.title} ({about.better} is better)"
+            figure, run, table.experiment, f"{table.experiment} test cases, {facts.title} ({facts.better} is better)"
         )
         caption = (
             f"{run.data_word(table.experiment)}{table.experiment.capitalize()} tasks, one point per test case (mean "
             "over structures and seeds; empty and missing masks count as in the table), diamond and line: mean over "
-            f"cases with 95 % interval, as in the table{'; logarithmic above 1 mm' if about.unit == 'mm' else ''}. "
-            "Controls in grey."
+            f"cases with {run.level} interval, as in the table. {scale}Controls in grey."
         )
-        return finish(figure, f"{table.experiment}_{table.metric}_cases", caption)
+        return finish(figure, file_stem(f"{table.experiment}_{table.metric}_cases"), caption)
 
 
 def case_values(run: Run, table: Table) -> pd.DataFrame:
@@ -126,17 +128,17 @@ def _case_panel(axis: Axes, table: Table, position: int, values: pd.DataFrame, c
 
 def _value_axis(axis: Axes, table: Table, values: pd.DataFrame) -> None:
     """Set the limits of all panels at once, so that they hold every point and every interval of the figure."""
-    if METRICS[table.metric].unit == "1":
+    if about(table.metric).unit == "1":
         axis.set_xlim(-2, 102)
         return
     highs = [cell.high * _factor(table.metric) for row in table.rows for cell in row.cells]
     largest = max([1.0, *values["scored"], *(high for high in highs if np.isfinite(high))])
-    if METRICS[table.metric].unit == "mm":
+    if about(table.metric).unit == "mm":
         axis.set_xscale("symlog", linthresh=1, linscale=0.5)
         ticks = [0, *(10**power for power in range(0, math.ceil(math.log10(largest)) + 1))]
         axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.xaxis.set_minor_locator(NullLocator())
-    axis.set_xlim(-0.1 if METRICS[table.metric].unit == "mm" else -0.02 * largest, 1.08 * largest)
+    axis.set_xlim(-0.1 if about(table.metric).unit == "mm" else -0.02 * largest, 1.08 * largest)
 
 
 def difference_plot(
@@ -155,7 +157,7 @@ def difference_plot(
     """
     factor = _factor(metric)
     titles, names = list(dict.fromkeys(differences["title"])), list(dict.fromkeys(differences["column"]))
-    found = {(row.title, row.column): row for row in differences.itertuples()}
+    found = {(row.title, row.column): row for row in named_rows(differences)}
     grid = np.array([[getattr(found.get((t, c)), "difference", np.nan) * factor for t in titles] for c in names], float)
     limit = max(1.0, float(np.nanquantile(np.abs(grid), 0.95)) if np.isfinite(grid).any() else 1.0)
     one_line = len(titles) <= WIDE_CELLS
@@ -170,7 +172,7 @@ def difference_plot(
             vmax=limit,
             xticklabels=False,
             yticklabels=False,
-            cbar_kws={"pad": 0.01, "label": f"{METRICS[metric].title} difference ({_points(metric)})"},
+            cbar_kws={"pad": 0.01, "label": f"{about(metric).title} difference ({_points(metric)})"},
         )
         for y, name in enumerate(names):
             for x, title in enumerate(titles):
@@ -190,13 +192,14 @@ def difference_plot(
         axis.set_yticks(np.arange(len(names)) + 0.5, [_with_patients(differences, name) for name in names])
         axis.xaxis.tick_top()
         axis.tick_params(length=0)
-        headline(figure, run, experiment, f"{METRICS[metric].title}: method minus {reference}")
+        headline(figure, run, experiment, f"{about(metric).title}: method minus {reference}")
         caption = (
-            f"{run.data_word(experiment)}{METRICS[metric].title} of each method minus {reference}, in "
-            f"{_points(metric)}, paired by patient (n), with 95 % interval. Blue: the method has the better mean. "
-            "Bold: the decision rule of this report names a better method on that task; nothing else is a decision."
+            f"{run.data_word(experiment)}{about(metric).title} of each method minus {reference}, in "
+            f"{_points(metric)}, paired by patient (n), with {run.level} interval. Blue: the mean of the method is on "
+            "the good side. Bold: the decision rule of this report names a better method on that task; nothing else is "
+            "a decision."
         )
-        return finish(figure, f"{experiment}_{metric}_differences", caption)
+        return finish(figure, file_stem(f"{experiment}_{metric}_differences"), caption)
 
 
 def _with_patients(differences: pd.DataFrame, column: str) -> str:
@@ -324,7 +327,7 @@ def cost_plot(run: Run, table: Table) -> Plot | None:
     with plt.rc_context(RC):
         figure, axes = new_figure("double", 2.6 + 0.14 * math.ceil(len(costs) / 3), ncols=3, sharey=True)
         for axis, (name, label) in zip(axes, axes_of.items(), strict=True):
-            for row in costs.itertuples():
+            for row in named_rows(costs):
                 cell, style = means[row.key], styles[table.experiment, *row.key]
                 if not getattr(row, name) > 0:
                     continue
@@ -341,23 +344,25 @@ def cost_plot(run: Run, table: Table) -> Plot | None:
                 )
             _count_axis(axis)
             axis.set_xlabel(label)
-        if METRICS[table.metric].unit == "1":
+        if about(table.metric).unit == "1":
             axes[0].set_ylim(max(0.0, axes[0].get_ylim()[0]), min(101.0, axes[0].get_ylim()[1]))
-        axes[0].set_ylabel(f"mean {METRICS[table.metric].title} over tasks ({unit_of(table.metric)})")
+        axes[0].set_ylabel(f"mean {about(table.metric).title} over tasks ({unit_of(table.metric)})")
         handles = []
-        for row in costs.itertuples():
+        for row in named_rows(costs):
             style = styles[table.experiment, *row.key]
             filling = style["color"] if row.complete else "white"
-            handles.append(Line2D([], [], ls="", ms=5, label=row.title, **style, mfc=filling))
-        figure.legend(handles=handles, loc="outside lower center", ncols=_legend_columns(costs["title"]))
-        headline(figure, run, table.experiment, f"{table.experiment}: {METRICS[table.metric].title} against cost")
+            handles.append(
+                Line2D([], [], ls="", ms=5, label=row.title, color=style["color"], marker=style["marker"], mfc=filling)
+            )
+        figure.legend(handles=handles, loc="outside lower center", ncols=_legend_columns(costs["title"].tolist()))
+        headline(figure, run, table.experiment, f"{table.experiment}: {about(table.metric).title} against cost")
         caption = (
-            f"{run.data_word(table.experiment)}Mean {METRICS[table.metric].title} over {table.experiment} tasks with "
-            "95 % interval against what was spent on training, summed over the jobs of a method and averaged over "
-            "seeds; pre-training is not counted in transferred methods. Open marker: a job of the method failed, so "
-            "its cost is a lower bound."
+            f"{run.data_word(table.experiment)}Mean {about(table.metric).title} over {table.experiment} tasks with "
+            f"{run.level} interval against what was spent on training, summed over the jobs of a method and averaged "
+            "over seeds; pre-training is not counted in transferred methods. Open marker: a job of the method failed, "
+            "so its cost is a lower bound."
         )
-        return finish(figure, f"{table.experiment}_{table.metric}_cost", caption)
+        return finish(figure, file_stem(f"{table.experiment}_{table.metric}_cost"), caption)
 
 
 def _legend_columns(titles: Sequence[str]) -> int:
@@ -398,11 +403,11 @@ def headline(figure: Figure, run: Run, experiment: str, text: str) -> None:
 
 
 def _factor(metric: str) -> float:
-    return 100.0 if METRICS[metric].unit == "1" else 1.0
+    return 100.0 if about(metric).unit == "1" else 1.0
 
 
 def _points(metric: str) -> str:
-    return "points" if METRICS[metric].unit == "1" else unit_of(metric)
+    return "points" if about(metric).unit == "1" else unit_of(metric) or "units of the metric"
 
 
 def _wrapped(text: str, width: int) -> str:

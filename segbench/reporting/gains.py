@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segbench.core.metric_facts import METRICS
+from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.sections import SmallTable
 from segbench.reporting.sentences import points, seconds_text
@@ -12,7 +12,7 @@ from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
 SCRATCH = "scratch"
 HEAD = [
     "Gain over own scratch",
-    "95 % interval",
+    "Interval",
     "Network",
     "Method",
     "Mean over tasks",
@@ -59,9 +59,9 @@ def gains_table(run: Run, table: Table, statistics: Statistics) -> SmallTable | 
         )
     return SmallTable(
         "Gain of pre-trained weights",
-        f"{run.data_word(table.experiment)}{METRICS[metric].title}: each method minus the same network trained from "
-        f"scratch by the same recipe, in {points(metric)}, mean over tasks with 95 % interval, patients paired. Mean "
-        f"in {unit_of(metric)}. Training time summed over tasks, mean over seeds, without and with the training "
+        f"{run.data_word(table.experiment)}{about(metric).title}: each method minus the same network trained from "
+        f"scratch by the same recipe, in {points(metric)}, mean over tasks with {run.level} interval, patients paired. "
+        f"Mean in {unit_of(metric)}. Training time summed over tasks, mean over seeds, without and with the training "
         f"that made the weights; {DASH} where that is not part of this run.",
         HEAD,
         rows,

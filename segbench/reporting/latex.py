@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from segbench.reporting.tables import DASH, Cell, Row, Table, cell_text
+from segbench.reporting.tables import DASH, Cell, Row, Table, cell_text, is_distance
 
 PREAMBLE = "\\usepackage{booktabs,siunitx}"
 PAGE_MM = 170.0
@@ -72,7 +72,8 @@ def table_tex(table: Table, *, controls: bool = False) -> str:
     if not rows:
         return ""
     panels = min((_panels(_grid(table, rows, turned=turned)) for turned in (False, True)), key=len)
-    notes = [table.legend, *(f"{note}." for note in table.notes)]
+    distance = "After the semicolon: fraction of missed structures." if is_distance(table.metric) else ""
+    notes = [table.legend, table.marking, distance, *(f"{note}." for note in table.notes)]
     body = "\n\n\\medskip\n".join(_tabular(panel) for panel in panels)
     caption = f"Controls. {table.caption}" if controls else table.caption
     return "\n".join(
@@ -88,7 +89,7 @@ def table_tex(table: Table, *, controls: bool = False) -> str:
             body,
             "",
             "\\smallskip",
-            f"\\parbox{{\\linewidth}}{{{SMALL} {' '.join(tex(note) for note in notes)}}}",
+            f"\\parbox{{\\linewidth}}{{{SMALL} {' '.join(tex(note) for note in notes if note)}}}",
             "\\end{table*}",
             "",
         ]
@@ -111,6 +112,8 @@ def _grid(table: Table, rows: Sequence[Row], *, turned: bool) -> _Grid:
 def _entry(table: Table, cell: Cell) -> _Entry:
     text = cell_text(table, cell)
     interval = text.interval if text.interval != DASH else ""
+    if is_distance(table.metric) and text.missed:
+        interval = f"{interval}; {text.missed.removesuffix(' missed')}".removeprefix("; ")
     return _Entry(text.value, interval, cell.marked, number=cell.state == "ok")
 
 
@@ -142,7 +145,7 @@ def _tabular(grid: _Grid) -> str:
     numbers = [entry.value for row in grid.rows for entry in row if entry.number]
     whole = max([2, *(len(number.partition(".")[0]) for number in numbers)])
     heads = ["", *("\\shortstack{" + " \\\\ ".join(map(tex, head)) + "}" for head in grid.heads)]
-    styler = pd.DataFrame(lines).style.hide(axis="index").format_index(lambda i: heads[i], axis="columns")
+    styler = pd.DataFrame(lines).style.hide(axis="index").format_index(lambda i: heads[int(str(i))], axis="columns")
     flagged = any(entry.value.endswith(DAGGER) for row in grid.rows for entry in row)
     space = f",table-space-text-post={{{FLAG}}}" if flagged else ""
     columns = "l" + f"S[table-format={whole}.1{space}]" * len(grid.heads)

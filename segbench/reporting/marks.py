@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pandas as pd
 
-from segbench.core.metric_facts import METRICS
+from segbench.reporting.frames import named_rows
+from segbench.reporting.metrics import about
 from segbench.reporting.statistics import label_of
 from segbench.reporting.tables import Row, Table, comparable, direction
 from segbench.stats.ranking import ALL_TASKS
@@ -17,8 +18,8 @@ def marked(table: Table, paired: pd.DataFrame | None, checks: pd.DataFrame) -> T
     """Return the table with its marks and a legend that says what they mean.
 
     In a column the method with the best mean is marked together with every method that is not distinguishable from it.
-    A column has no mark when a pair was not compared, when no method is distinguishable from the best, or when a weak
-    control is at least as good as the best.
+    A column has no mark when a pair was not compared, when no method is distinguishable from the best, or when a
+    trivial baseline is at least as good as the best.
 
     Args:
         table: the table without marks.
@@ -28,17 +29,17 @@ def marked(table: Table, paired: pd.DataFrame | None, checks: pd.DataFrame) -> T
         checks: what `beaten_by_controls` returns: columns column and not_better.
     """
     decisions = _decisions(paired)
-    weak = dict(zip(checks["column"], checks["not_better"], strict=True)) if len(checks) else {}
+    beaten = dict(zip(checks["column"], checks["not_better"], strict=True)) if len(checks) else {}
     tasks = [ALL_TASKS, *(task.name for task in table.tasks)]
     chosen = [
-        _column(table, i, decisions.get(task, {}), weak.get(head, ()))
+        _column(table, i, decisions.get(task, {}), beaten.get(head, ()))
         for i, (task, head) in enumerate(zip(tasks, table.heads, strict=True))
     ]
     rows = [
         Row(row.method, *_split([replace(cell, marked=y in chosen[i]) for i, cell in enumerate(row.columns)]))
         for y, row in enumerate(table.rows)
     ]
-    return replace(table, rows=rows, legend=f"{table.legend} {_meaning(table, paired, any(chosen))}")
+    return replace(table, rows=rows, marking=_meaning(table, paired, any(chosen)))
 
 
 def _split(cells: list) -> tuple:
@@ -50,20 +51,20 @@ def _decisions(paired: pd.DataFrame | None) -> dict[str, dict[tuple[str, str], s
     found: dict[str, dict[tuple[str, str], str]] = {}
     if paired is None:
         return found
-    for row in paired.itertuples():
+    for row in named_rows(paired):
         better = {"a": row.method_a, "b": row.method_b}.get(row.better, "")
         pairs = found.setdefault(row.task, {})
         pairs[row.method_a, row.method_b] = pairs[row.method_b, row.method_a] = better
     return found
 
 
-def _column(table: Table, column: int, decisions: dict[tuple[str, str], str], weak: Collection[str]) -> set[int]:
+def _column(table: Table, column: int, decisions: dict[tuple[str, str], str], beaten: Collection[str]) -> set[int]:
     """Return the positions of the rows that are marked in one column."""
     cells = {y: row.columns[column] for y, row in enumerate(table.rows) if comparable(row.method, row.columns[column])}
     if len(cells) < 2:
         return set()
     best = min(cells, key=lambda y: cells[y].mean * direction(table.metric))
-    if table.rows[best].method.title in weak:
+    if table.rows[best].method.title in beaten:
         return set()
     labels = {y: label_of(table.rows[y].method) for y in cells}
     others = [decisions.get((labels[best], labels[y])) for y in cells if y != best]
@@ -75,7 +76,7 @@ def _column(table: Table, column: int, decisions: dict[tuple[str, str], str], we
 def _meaning(table: Table, paired: pd.DataFrame | None, any_mark: bool) -> str:
     if paired is None:
         return "No cell is bold: methods are not compared by this metric here."
-    title = METRICS[table.metric].title
+    title = about(table.metric).title
     if not any_mark:
         return f"No cell is bold: in no column a method is distinguishable from the one with the best mean {title}."
     return (

@@ -3,36 +3,55 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from segbench.core.files import write_bytes, write_text
-from segbench.core.metric_facts import METRICS
-from segbench.reporting import failures, figures, gains, rank_figures, sections, sentences, transfers
+from segbench.reporting import answers, cases, failures, figures, gains, rank_figures, sections, sentences, transfers
+from segbench.reporting.csv_text import table_text
 from segbench.reporting.latex import table_tex
 from segbench.reporting.marks import marked
-from segbench.reporting.recipes import experiment_of
+from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import (
+    MEAN_COLUMN,
     Statistics,
     beaten_by_controls,
+    compared,
     differences,
+    few_patients,
+    over_all_tasks,
     reference_method,
     statistics_of,
 )
-from segbench.reporting.style import Plot, write_plot
-from segbench.reporting.tables import COUNTS_LEGEND, Table, build_table, cell_text, table_csv, table_markdown, unit_of
+from segbench.reporting.style import KINDS, Plot, write_plot
+from segbench.reporting.tables import (
+    COUNTS_LEGEND,
+    Table,
+    build_table,
+    cell_text,
+    shown,
+    table_csv,
+    table_markdown,
+    unit_of,
+)
 from segbench.stats.aggregate import structure_cells
+from segbench.stats.decision import RULE_TEXT
 
 FOLDER = Path(__file__).parent
 MAIN_METRICS = ("dice", "hd95")
+SCRIPTS = ("vendor/dataTables-3.1.5.min.js", "page.js")
+"""Scripts of the page, in order; it is complete without them, and no other script may run on it."""
 RUN_TABLES = ("published.csv", "transfers.csv")
-RENDERED = re.compile(r"(upstream|downstream)_\w+\.(csv|md|tex|svg|png)")
+RENDERED = re.compile(r"(upstream|downstream)_\w+\.(csv|md|tex|svg|png|pdf)")
 """Names that only a report gives: a table or figure of this form that is not written anew is removed."""
 log = logging.getLogger(__name__)
 
@@ -50,9 +69,9 @@ class _Output:
         self.written.add(self.folder / name)
 
     def plot(self, plot: Plot) -> None:
-        """Write a figure in both encodings."""
+        """Write a figure in all encodings."""
         write_plot(plot, self.folder / "figures")
-        self.written |= {self.folder / "figures" / f"{plot.name}.{kind}" for kind in ("svg", "png")}
+        self.written |= {self.folder / "figures" / f"{plot.name}.{kind}" for kind in KINDS}
 
     def remove_others(self) -> None:
         """Remove tables and figures of an earlier report that this one does not have; other files stay."""
@@ -77,17 +96,30 @@ def render(results_dir: Path, out_dir: Path) -> None:
     Raises:
         InputError: the folder does not hold a finished run; nothing is written.
     """
-    run, out = Run(Path(results_dir)), _Output(Path(out_dir))
+    run = Run(Path(results_dir))
+    files = {name: (Path(results_dir) / name).read_bytes() for name in ("scores.csv", "run.json")}
+    render_run(run, Path(out_dir), files)
+
+
+def render_run(run: Run, out_dir: Path, files: Mapping[str, bytes]) -> None:
+    """Write the report of a run that was read or made from a table.
+
+    Args:
+        run: rows and record.
+        out_dir: folder of the report; made when absent.
+        files: what the report is made from, by name; written beside the page.
+    """
+    out = _Output(out_dir)
     parts = [experiment_part(run, experiment, out) for experiment in run.experiments]
-    data = "synthetic" if run.synthetic() else "real"
+    data = "synthetic" if run.synthetic() else ("real" if run.from_jobs else "as given")
     published = sections.published_check(run)
     if len(published):
         out.text("tables/published.csv", _csv(published, data))
     pretrained = transfers.transfer_frame(run)
     if len(pretrained):
         out.text("tables/transfers.csv", _csv(pretrained, data))
-    for name in ("scores.csv", "run.json"):
-        write_bytes(out.folder / name, (Path(results_dir) / name).read_bytes())
+    for name, content in files.items():
+        write_bytes(out.folder / name, content)
     out.text("index.html", page_html(run, parts, published, pretrained))
     out.remove_others()
 
@@ -98,10 +130,9 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
     main = tables[0]
     log.info("%s: statistics of %s", experiment, main.metric)
     statistics = statistics_of(run, experiment, main.metric)
-    paired = None if statistics is None or statistics.paired.empty else statistics.paired
-    tables = [
-        marked(table, paired if table.metric == main.metric else None, beaten_by_controls(table)) for table in tables
-    ]
+    decisions = _decisions(run, tables, statistics)
+    checks = {table.metric: beaten_by_controls(table) for table in tables}
+    tables = [marked(table, decisions.get(table.metric), checks[table.metric]) for table in tables]
     main = tables[0]
     latex = []
     for table in tables:
@@ -111,10 +142,13 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
             if text:
                 out.text(f"tables/{name}.tex", text)
                 latex.append(name)
-    challengers = differences(run, experiment, main.metric)
-    checks = beaten_by_controls(main)
+    challengers = differences(run, experiment, main.metric, decisions.get(main.metric))
     failed = failures.failure_frame(run, experiment, main.metric)
-    frames = _frames(run, main, statistics, challengers, failed)
+    every_case = cases.case_table(run, main)
+    frames = {"every_case": cases.case_frame(every_case)} | _frames(run, main, statistics, challengers, failed)
+    for table in tables:
+        if table.metric in decisions and table is not main:
+            out.text(f"tables/{table.name}_paired.csv", _csv(decisions[table.metric], main.data))
     for name, frame in frames.items():
         out.text(f"tables/{main.name}_{name}.csv", _csv(frame, main.data))
     log.info("%s: figures", experiment)
@@ -127,14 +161,17 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
         "further": [table for table in tables if table.metric not in MAIN_METRICS and table is not main],
         "latex": latex,
         "plots": plots,
-        "summary": [
-            *_summary(run, experiment, tables, statistics, challengers, checks),
-            ("Failures", failures.failure_sentence(run, failed, main.metric)),
-        ],
-        "small": _small_tables(run, main, statistics, checks),
+        "cards": answers.experiment_cards(run, main, decisions.get(main.metric), challengers, every_case),
+        "findings": failures.empty_sentences(run, experiment)
+        + (failures.seen_sentences(run) if experiment.startswith("downstream") else []),
+        "leaders": {table.metric: sentences.leading_sentence(table, decisions.get(table.metric)) for table in tables},
+        "cases": every_case,
+        "conclusions": _conclusions(main, statistics, decisions, challengers, checks),
+        "files": {name: f"tables/{main.name}_{name}.csv" for name in frames},
+        "difference_texts": _difference_texts(run, main, challengers),
+        "failure_text": failures.failure_sentence(run, failed, main.metric),
+        "small": _small_tables(run, tables, statistics, checks),
         "failed": failures.failure_table(run, experiment, failed, main.metric, f"tables/{main.name}_failures.csv"),
-        "hardest": failures.hardest_cases(run, main),
-        "structures": f"tables/{main.name}_structures.csv",
         "cost": sections.cost_table(run, experiment, f"tables/{main.name}_cost.csv"),
     }
 
@@ -148,7 +185,7 @@ def _frames(
     costs = figures.method_costs(run, main.experiment)
     costs = costs.assign(model=[key[0] for key in costs["key"]], initialisation=[key[1] for key in costs["key"]])
     frames = {
-        "structures": structures.drop(columns=["seed_means", "seed_noise"], errors="ignore"),
+        "structures": structures,
         "cost": costs.drop(columns="key"),
         "differences": challengers,
         "failures": failed,
@@ -171,8 +208,7 @@ def _frames(
 
 def _csv(frame: pd.DataFrame, data: str) -> str:
     """CSV text whose first column says in every row whether the data are synthetic."""
-    marked = pd.DataFrame({"data": data}, index=frame.index).join(frame)
-    return marked.to_csv(index=False, lineterminator="\n", float_format="%.9g")
+    return table_text(pd.DataFrame({"data": data}, index=frame.index).join(frame))
 
 
 def _plots(
@@ -180,10 +216,10 @@ def _plots(
 ) -> dict[str, Plot]:
     main = tables[0]
     reference = reference_method(run, experiment)
-    made = {
+    made: dict[str, Plot | None] = {
         f"cases_{table.metric}": figures.case_plot(run, table) for table in tables if table.metric in MAIN_METRICS
     } or {f"cases_{main.metric}": figures.case_plot(run, main)}
-    if len(challengers):
+    if reference is not None and len(challengers):
         made["differences"] = figures.difference_plot(
             run, experiment, challengers, reference=reference.title, metric=main.metric
         )
@@ -192,32 +228,74 @@ def _plots(
     made["self_supervised"] = figures.self_supervised_plot(run, experiment)
     if statistics is not None:
         made["critical_difference"] = rank_figures.critical_difference_plot(run, statistics)
+    if statistics is not None and not few_patients(statistics.paired):
         made["rank_stability"] = rank_figures.rank_stability_plot(run, statistics)
     return {name: plot for name, plot in made.items() if plot is not None}
 
 
-def _summary(
-    run: Run,
-    experiment: str,
-    tables: list[Table],
+def _decisions(run: Run, tables: list[Table], statistics: Statistics | None) -> dict[str, pd.DataFrame]:
+    """Return metric -> paired table for the metrics of which the page names better methods; empty ones left out."""
+    if statistics is None:
+        return {}
+    found = {statistics.metric: statistics.paired}
+    for table in tables:
+        if table.metric in MAIN_METRICS and table.metric not in found:
+            found[table.metric] = compared(run, table.experiment, table.metric)
+    return {metric: paired for metric, paired in found.items() if len(paired)}
+
+
+def _conclusions(
+    main: Table,
     statistics: Statistics | None,
+    decisions: dict[str, pd.DataFrame],
     challengers: pd.DataFrame,
-    checks: pd.DataFrame,
-) -> list[tuple[str, str]]:
-    main, reference = tables[0], reference_method(run, experiment)
-    lines = [("Best", sentences.winner_sentence(main, statistics))]
-    lines += [("HD95", sentences.winner_sentence(table, None)) for table in tables[1:] if table.metric == "hd95"]
-    word = "Universal" if experiment_of(experiment) == "upstream" else "Transfer"
+    checks: dict[str, pd.DataFrame],
+) -> dict[str, str]:
+    """Return one line per collapsed section, so that a reader who opens none of them knows what they say."""
+    found = {
+        "power": "",
+        "stability": sentences.stability_sentence(main, statistics) or "",
+        "flips": sentences.ranking_variants_sentence(statistics) or "",
+        "baselines": " ".join(
+            sentences.baseline_sentence(check, metric) or ""
+            for metric, check in checks.items()
+            if metric in MAIN_METRICS or metric == main.metric
+        ),
+    }
+    if main.metric in decisions:
+        whole = over_all_tasks(decisions[main.metric])
+        named = int(whole["better"].isin(("a", "b")).sum())
+        found["pairs"] = (
+            f"{named} of {len(whole)} pairs are distinguishable over tasks."
+            if len(whole)
+            else "Pairs are tested per task, not over tasks."
+        )
     if len(challengers):
-        lines += [(word, text) for text in sentences.difference_sentences(challengers, reference.title, main.metric)]
-    lines += [("Controls", sentences.control_sentence(checks)), ("Ranking", sentences.multiverse_sentence(statistics))]
-    return [(label, text) for label, text in lines if text]
+        words = challengers.loc[challengers["column"] == MEAN_COLUMN, "transfer"]
+        texts = sentences.DECISION_WORDS | {"not shown": "not distinguishable"}
+        counts = [f"{text}: {int((words == word).sum())}" for word, text in texts.items() if (words == word).any()]
+        found["differences"] = f"Over tasks {', '.join(counts)}." if counts else "Tested per task, not over tasks."
+    if statistics is not None and statistics.detectable["minimum_detectable"].notna().any():
+        smallest = statistics.detectable["minimum_detectable"].dropna().sort_values()
+        limits = dict.fromkeys(shown(main.metric, value) for value in (smallest.iloc[0], smallest.iloc[-1]))
+        found["power"] = f"{' to '.join(limits)} {sentences.points(main.metric)}, by task."
+    return found
+
+
+def _difference_texts(run: Run, main: Table, challengers: pd.DataFrame) -> list[str]:
+    reference = reference_method(run, main.experiment)
+    if reference is None or challengers.empty:
+        return []
+    return sentences.difference_sentences(challengers, reference.title, main.metric)
 
 
 def _small_tables(
-    run: Run, main: Table, statistics: Statistics | None, checks: pd.DataFrame
+    run: Run, tables: list[Table], statistics: Statistics | None, checks: dict[str, pd.DataFrame]
 ) -> dict[str, sections.SmallTable]:
-    small = {"controls": sections.control_table(run, main, checks)} if len(checks) else {}
+    main = tables[0]
+    checked = [(table, checks[table.metric]) for table in tables if table.metric in MAIN_METRICS or table is main]
+    checked = [(table, found) for table, found in checked if len(found)]
+    small = {"baselines": sections.baseline_table(run, checked)} if checked else {}
     if statistics is None:
         return small
     gained = gains.gains_table(run, main, statistics)
@@ -248,21 +326,26 @@ def page_html(run: Run, parts: list[dict], published: pd.DataFrame, pretrained: 
         cell_text=cell_text,
         counts_legend=COUNTS_LEGEND,
         unit_of=unit_of,
-        metrics=METRICS,
+        about=about,
+        kinds=KINDS,
+        rule_text=f"{RULE_TEXT[run.record.statistics.decision_rule]}, Holm per family, level {100 * run.alpha:g} %",
         seconds_text=sentences.seconds_text,
     )
-    record = run.record
+    scripts = [Markup((FOLDER / name).read_text(encoding="utf-8")) for name in SCRIPTS]  # noqa: S704 (our own files)
     return environment.get_template("page.html.j2").render(
         run=run,
-        record=record,
+        record=run.record,
         parts=parts,
-        css=(FOLDER / "page.css").read_text(encoding="utf-8"),
+        css=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),  # noqa: S704 (our own file)
+        scripts=scripts,
+        script_hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
         title=f"{'Synthetic data: ' if run.synthetic() else ''}segbench report of {run.name}",
-        failures=sentences.failure_sentence(run),
-        failed_jobs=[job for job in record.jobs if job.status == "failed"],
+        trust=answers.trust_card(run),
+        failures=sentences.failure_sentence(run) if run.from_jobs else "",
+        failed_jobs=[job for job in run.record.jobs if job.status == "failed"],
         phases=sections.phase_rows(run),
-        overhead=sections.overhead_share(run),
-        audit=sections.audit_table(run),
+        overhead=sections.overhead_fraction(run),
+        audit=sections.audit_table(run) if run.from_jobs else None,
         published=sections.published_table(run, published, "tables/published.csv") if len(published) else None,
         pretrained=transfers.transfer_table(run, pretrained, "tables/transfers.csv") if len(pretrained) else None,
     )

@@ -11,8 +11,9 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from segbench.core.metric_facts import METRICS
+from segbench.reporting.csv_text import file_stem
 from segbench.reporting.figures import headline
+from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import RESAMPLES, Statistics, label_of, trained_rows
 from segbench.reporting.style import INK, RC, SHADES, SMALLEST_PT, Plot, finish, method_styles, new_figure
@@ -20,12 +21,17 @@ from segbench.stats.ranking import ALL_TASKS, nemenyi
 
 
 def critical_difference_plot(run: Run, statistics: Statistics) -> Plot | None:
-    """Return mean ranks over tasks; bars join methods that Nemenyi's test does not distinguish. None when untested."""
+    """Return mean ranks over tasks; bars join methods that Nemenyi's test does not distinguish.
+
+    None when untested, and where even the first and the last of all tasks would be joined: then it can show nothing.
+    """
     table = statistics.friedman
     table = table[table["task"] == ALL_TASKS] if len(table) else table
     if table.empty:
         return None
     first, experiment, metric = table.iloc[0], statistics.experiment, statistics.metric
+    if first.critical_difference >= first.n_methods - 1:
+        return None
     rows = trained_rows(run, experiment)
     p_values = nemenyi(rows, metric=metric, missing_masks=run.record.missing_masks)[experiment, ALL_TASKS]
     styles = method_styles(run.methods + run.self_supervised)
@@ -33,15 +39,15 @@ def critical_difference_plot(run: Run, statistics: Statistics) -> Plot | None:
     with plt.rc_context(RC | {"axes.grid": False}):
         ranks = table.set_index("method")["mean_rank"]
         figure = critical_difference_figure(ranks, p_values, titles=statistics.titles, colours=colours)
-        title = f"{experiment}: mean rank over tasks by {METRICS[metric].title} (1 is best)"
+        title = f"{experiment}: mean rank over tasks by {about(metric).title} (1 is best)"
         headline(figure, run, experiment, title)
         caption = (
             f"{run.data_word(experiment)}Mean rank over {first.n_blocks} {experiment} tasks, 1 is best. A bar joins "
-            "methods that Nemenyi's test does not distinguish at 5 % (critical difference "
+            "methods that Nemenyi's test does not distinguish at {100 * run.alpha:g} % (critical difference "
             f"{first.critical_difference:.2f} ranks; Friedman p = {first.p_value:.2g}). Tasks are the blocks; methods "
-            "without a value on every task are left out."
+            "without a value on every task are left out. A mean rank names no better method: the decision rule does."
         )
-        return finish(figure, f"{experiment}_{metric}_critical_difference", caption)
+        return finish(figure, file_stem(f"{experiment}_{metric}_critical_difference"), caption)
 
 
 def critical_difference_figure(
@@ -90,10 +96,10 @@ def rank_stability_plot(run: Run, statistics: Statistics) -> Plot | None:
         headline(figure, run, experiment, f"{experiment}: rank stability")
         caption = (
             f"{run.data_word(experiment)}Fraction of {RESAMPLES} bootstrap samples (patients within tasks, seeds "
-            f"within methods) in which a method takes a rank on the mean {METRICS[statistics.metric].title} over "
+            f"within methods) in which a method takes a rank on the mean {about(statistics.metric).title} over "
             f"{experiment} tasks."
         )
-        return finish(figure, f"{experiment}_{statistics.metric}_rank_stability", caption)
+        return finish(figure, file_stem(f"{experiment}_{statistics.metric}_rank_stability"), caption)
 
 
 def fraction_map(fractions: pd.DataFrame, titles: Mapping[str, str]) -> Figure:

@@ -11,18 +11,23 @@ import pandas as pd
 from segbench.core.errors import Problem, input_error, raise_problems
 from segbench.core.files import sha256_of
 from segbench.core.run_record import JobRecord, Method, RunRecord, ScoredTask, read_run_record
-from segbench.reporting.recipes import belongs, split_record, split_rows
+from segbench.reporting.recipes import belongs, split_record
 from segbench.stats.aggregate import cells, read_scores
 from segbench.stats.methods import check_complete
+from segbench.stats.recipes import split_rows
 
-__all__ = ["CONFIDENCE", "Method", "MethodKey", "Run"]
+__all__ = ["ALPHA", "Method", "MethodKey", "Run"]
 
-CONFIDENCE = 0.95
+ALPHA = 0.05
 MethodKey = tuple[str, str]
 
 
 class Run:
-    """Score rows and record of one run; `cells` are computed once per metric."""
+    """Score rows and record of one run; `cells` are computed once per metric.
+
+    `alpha` is the level of tests and one minus that of intervals. `reference` is the label of the method that the
+    others are held against; None leaves the choice to `statistics.reference_method`.
+    """
 
     def __init__(self, folder: Path):
         """Read scores.csv and run.json of a folder.
@@ -33,17 +38,40 @@ class Run:
         Raises:
             InputError: a file is missing, damaged or of another version, or the two do not belong together.
         """
-        record, rows = read_run_record(folder / "run.json"), read_scores(folder / "scores.csv")
+        record = read_run_record(folder / "run.json")
+        rows = read_scores(folder / "scores.csv")
         _same_run(folder, record, rows)
-        self.record: RunRecord = split_record(record)
-        self.rows = split_rows(rows)
+        self._take(record, rows)
+
+    @classmethod
+    def of_table(cls, rows: pd.DataFrame, record: RunRecord, *, alpha: float, reference: str | None) -> Run:
+        """Return a run made of checked rows and a record without jobs; see `segbench.reporting.comparison`."""
+        run = cls.__new__(cls)
+        run._take(record, rows, alpha=alpha, reference=reference)
+        return run
+
+    def _take(
+        self, record: RunRecord, rows: pd.DataFrame, *, alpha: float = ALPHA, reference: str | None = None
+    ) -> None:
+        self.record, self.rows = split_record(record), split_rows(rows)
+        self.alpha, self.reference = alpha, reference
         self.scores_sha256 = self.record.scores_sha256
         self.methods = _with_distinct_titles(self.record.methods)
         self.self_supervised = _with_distinct_titles(self.record.self_supervised)
         self.cells = functools.cache(self._cells)
 
     def _cells(self, metric: str) -> pd.DataFrame:
-        return cells(self.rows, metric=metric, missing_masks=self.record.missing_masks, confidence=CONFIDENCE)
+        return cells(self.rows, metric=metric, missing_masks=self.record.missing_masks, confidence=1 - self.alpha)
+
+    @property
+    def level(self) -> str:
+        """The level of the intervals, such as '95 %'."""
+        return f"{100 * (1 - self.alpha):g} %"
+
+    @property
+    def from_jobs(self) -> bool:
+        """Whether jobs of this project made the scores; a table of other origin has no cost, audit or provenance."""
+        return bool(self.record.jobs)
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The small tables of the page: costs, controls and every statistic, as words and figures."""
+"""The small tables of the page: costs, controls and every statistic, as words and numbers."""
 
 from __future__ import annotations
 
@@ -7,31 +7,39 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from segbench.core.metric_facts import METRICS
 from segbench.reporting.figures import method_costs
-from segbench.reporting.run import CONFIDENCE, Run
+from segbench.reporting.frames import groups_of, named_rows
+from segbench.reporting.metrics import about
+from segbench.reporting.run import Run
 from segbench.reporting.sentences import number, p_text, points, seconds_text, titled
-from segbench.reporting.statistics import Statistics, pair_over_tasks
+from segbench.reporting.statistics import (
+    Statistics,
+    few_patients,
+    outcome,
+    over_all_tasks,
+    pair_over_tasks,
+    per_task,
+)
 from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
 from segbench.stats.decision import CONFLICTING, RULE_TEXT
 from segbench.stats.published import check_published
 from segbench.stats.ranking import ALL_TASKS
 
 MEASURED_PHASES = ("training", "inference", "scoring")
-ALPHA = 0.05
 PAIR_HEAD = [
     "First",
     "Second",
     "Difference",
-    "95 % interval",
-    "First significantly better on",
-    "Second significantly better on",
+    "Interval",
+    "As seen",
+    "Holm p",
+    "Better over tasks",
+    "Interval agrees",
+    "First better on",
+    "Second better on",
     "Conflicting on",
-    "Smallest Holm p",
-    "Posterior: first better",
-    "equivalent",
-    "second better",
-    "undecided",
+    "Not distinguishable on",
+    "Practically equivalent on",
 ]
 PUBLISHED_HEAD = [
     "Paper",
@@ -49,13 +57,14 @@ PUBLISHED_HEAD = [
 
 @dataclass(frozen=True)
 class SmallTable:
-    """A table of words and figures; `csv` is the path of the full table, relative to the page."""
+    """A table of words and numbers; `csv` is the path of the full table; `conclusion` is one line."""
 
     title: str
     caption: str
     head: list[str]
     rows: list[list[str]]
     csv: str = ""
+    conclusion: str = ""
 
     def is_words(self, column: int) -> bool:
         """Return whether a column holds words, which are aligned to the left."""
@@ -63,61 +72,75 @@ class SmallTable:
 
 
 def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
-    """One row per pair of methods: mean difference and the number of tasks by outcome."""
-    rows, metric = [], statistics.metric
-    for (a, b), part in statistics.paired.groupby(["method_a", "method_b"], sort=False):
-        found = pair_over_tasks(statistics, a, b)
-        verdicts = part["status"].value_counts()
+    """One row per pair of methods: mean difference, the decision over tasks, and the number of tasks by outcome."""
+    rows, metric, paired = [], statistics.metric, statistics.paired
+    for (a, b), part in groups_of(paired, ["method_a", "method_b"]):
+        found, tasks = pair_over_tasks(statistics, a, b), per_task(part)
+        whole = over_all_tasks(paired)
+        whole = whole[(whole["method_a"] == a) & (whole["method_b"] == b)]
+        counts = [int((tasks["better"] == word).sum()) for word in ("a", "b", CONFLICTING, "")]
         rows.append(
             [
                 statistics.titles[a],
                 statistics.titles[b],
                 f"{shown(metric, found['difference'], sign=True)}",
                 interval_text(metric, found["low"], found["high"], sign=True),
-                *(str(int((part["better"] == outcome).sum())) for outcome in ("a", "b", CONFLICTING)),
-                p_text(part["p_holm"].min()),
-                *(
-                    str(int(verdicts.get(word, 0)))
-                    for word in ("a better", "practically equivalent", "b better", "undecided")
-                ),
+                interval_text(metric, *whole[["low_as_seen", "high_as_seen"]].iloc[0], sign=True)
+                if len(whole)
+                else DASH,
+                p_text(whole["p_holm"].iloc[0]) if len(whole) else DASH,
+                _outcome_word(statistics, outcome(paired, a, b)),
+                (whole["interval_agrees"].iloc[0] or DASH) if len(whole) else DASH,
+                *map(str, counts),
+                str(int((tasks["status"] == "practically equivalent").sum())),
             ]
         )
-    half, rule = statistics.paired["region"].iloc[0], statistics.paired["rule"].iloc[0]
-    families = statistics.paired.groupby("family_name", sort=False)["family"].first()
+    half, rule = paired["region"].iloc[0], paired["rule"].iloc[0]
+    families = paired.groupby("family_name", sort=False)["family"].first()
     family_text = "; ".join(f"{name}: {count} tests" for name, count in families.items())
     return SmallTable(
         "Paired comparisons",
-        f"{run.data_word(statistics.experiment)}First minus second method, {METRICS[metric].title} in "
-        f"{points(metric)}, mean over tasks with 95 % interval; patients are paired. Significant: tasks on which the "
-        f"{RULE_TEXT[rule]} finds a difference at 5 % after Holm ({family_text}). Conflicting: tasks on which the mean "
-        "and the ranks point to different methods, so that no method is named better. "
-        "Posterior: tasks on which the Bayesian signed-rank test is more than 95 % sure, equivalent within "
-        f"{shown(metric, half)} {points(metric)}.{_reach(statistics.paired)}",
+        f"{run.data_word(statistics.experiment)}First minus second method, {about(metric).title} in "
+        f"{points(metric)}, mean over tasks with {run.level} interval; patients are paired; as seen: the "
+        "interval if structures are missed only where they were. Better: the "
+        f"{RULE_TEXT[rule]} finds a difference at {100 * run.alpha:g} % after Holm ({family_text}); the other columns "
+        "count tasks by the same rule. Conflicting: the mean and the ranks point to different methods, so that no "
+        "method is named better. Interval agrees: 'as seen' where only that interval excludes 0 beside a decision, "
+        "'test only' where none does, 'interval only' where one excludes 0 without a decision, because it is not "
+        "corrected for the family. Practically equivalent: the Bayesian signed-rank test is more than 95 % sure and "
+        f"the interval of the mean lies within {shown(metric, half)} {points(metric)}.{_reach(paired)}",
         PAIR_HEAD,
         rows,
         csv,
     )
 
 
+def _outcome_word(statistics: Statistics, found: str | None) -> str:
+    if found is None:
+        return "not tested"
+    return statistics.titles.get(found, found) or "not distinguishable"
+
+
 def _reach(paired: pd.DataFrame) -> str:
     """Name the tasks whose patients cannot give a significant result, whatever the outcome."""
-    tests = paired.dropna(subset=["attainable_p_holm"])
+    tests = per_task(paired).dropna(subset=["attainable_p_holm"])
     blind = tests[~tests["can_be_significant"]].drop_duplicates("task")
     if blind.empty:
         return ""
     named = ", ".join(
         f"{row.task} ({row.n_patients} patients: {row.attainable_p_holm:.2g} of {row.family} tests)"
-        for row in blind.itertuples()
+        for row in named_rows(blind)
     )
     return f" Significance is impossible on {named}: the value is the smallest that p after Holm can take there."
 
 
 def ranking_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
-    """One row per method: the three families of ranks and their stability."""
+    """One row per method: the three families of ranks and, where patients allow it, their stability."""
     stable = statistics.stability[statistics.stability["task"] == ALL_TASKS].set_index("method")
+    few = few_patients(statistics.paired)
     rows = []
-    for row in statistics.consensus.sort_values("consensus_rank", kind="stable").itertuples():
-        own = stable.loc[row.method] if row.method in stable.index else None
+    for row in named_rows(statistics.consensus.sort_values("consensus_rank", kind="stable")):
+        own = stable.loc[row.method] if row.method in stable.index and not few else None
         rows.append(
             [
                 statistics.titles[row.method],
@@ -129,14 +152,19 @@ def ranking_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
                 DASH if own is None else f"{own['rank_low']}{DASH}{own['rank_high']}",
             ]
         )
+    weights = "" if statistics.n_seeds > 1 else " of patients only, given these weights"
+    stability = (
+        "No rank probability is given: a task has three patients or fewer."
+        if few
+        else f"Bootstrap{weights}: how often first on the mean over tasks, and the {run.level} range of ranks."
+    )
     return SmallTable(
         "Rankings",
         f"{run.data_word(statistics.experiment)}Mean over tasks of the rank by mean "
-        f"{METRICS[statistics.metric].title}, by mean rank of cases and by number of significantly beaten methods (1 "
-        "is best, ties share their mean rank); consensus: rank of the mean of the three. Bootstrap over patients "
-        "and seeds: how often first on the mean over tasks, and the 95 % range of ranks. Methods without a figure "
-        "on every task are left out.",
-        ["Method", "Rank by mean", "Rank by case ranks", "Rank by significance", "Consensus", "First in", "Rank range"],
+        f"{about(statistics.metric).title}, by mean rank of cases and by number of methods that the decision rule "
+        "finds worse (1 is best, ties share their mean rank); consensus: rank of the mean of the three. A rank names "
+        f"no better method. {stability} Methods without a value on every task are left out.",
+        ["Method", "Rank by mean", "Rank by case ranks", "Rank by decisions", "Consensus", "First in", "Rank range"],
         rows,
         csv,
     )
@@ -151,7 +179,7 @@ def flips_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     rows = [
         [
             words.get(row.choice, row.choice),
-            f"{METRICS[row.value].title}, {row.tasks} tasks"
+            f"{about(row.value).title}, {row.tasks} tasks"
             if row.choice == "metric"
             else words.get(row.value, row.value),
             str(row.variants),
@@ -159,14 +187,14 @@ def flips_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
             row.flips_alone or "stated choice",
             titled(statistics, row.winner_alone),
         ]
-        for row in flips.itertuples()
+        for row in named_rows(flips)
     ]
     return SmallTable(
         "Ranking variants",
         f"{run.data_word(statistics.experiment)}Every combination of metric, handling for empty and missing masks, "
-        "aggregation, one task left out and protocol. Winner of the stated choices: "
+        "aggregation, one task left out and protocol. Highest rank under the stated choices: "
         f"{titled(statistics, statistics.flips['default_winner'].iloc[0])}.",
-        ["Choice", "Value", "Rankings", "Winner differs in", "Flips it alone", "Winner then"],
+        ["Choice", "Value", "Rankings", "First method differs in", "Changes it alone", "First method then"],
         rows,
         csv,
     )
@@ -177,7 +205,7 @@ def sensitivity_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     table, metric = statistics.sensitivity, statistics.metric
     missing_masks = list(dict.fromkeys(table["handling"]))
     rows = []
-    for method, part in table.groupby("method", sort=False):
+    for (method,), part in groups_of(table, ["method"]):
         own = part.set_index("handling")
         rows.append(
             [
@@ -192,8 +220,8 @@ def sensitivity_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
             ]
         )
     return SmallTable(
-        "Sensitivity to the handling",
-        f"{run.data_word(statistics.experiment)}Mean {METRICS[metric].title} over tasks in {unit_of(metric)}, rank "
+        "Sensitivity to empty and missing masks",
+        f"{run.data_word(statistics.experiment)}Mean {about(metric).title} over tasks in {unit_of(metric)}, rank "
         "and n scored / n expected under each handling for empty, missing and failed masks.",
         ["Method", *missing_masks],
         rows,
@@ -210,7 +238,7 @@ def power_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     for task in run.tasks(statistics.experiment):
         if task.name not in detectable.index:
             continue
-        row, fraction = detectable.loc[task.name], fractions.loc[task.name]
+        row, fraction = detectable.loc[task.name].to_dict(), fractions.loc[task.name]
         rest = 1 - fraction["fraction_cases"] - fraction["fraction_seeds"]
         rows.append(
             [
@@ -222,32 +250,35 @@ def power_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
             ]
         )
     return SmallTable(
-        "What this design can see",
-        f"{run.data_word(statistics.experiment)}Smallest difference in {METRICS[metric].title} ({points(metric)}) "
-        "that a paired test finds with 80 % power at 5 %, median and range over pairs; and the median fraction of the "
-        "variance between cases, between seeds and of their interaction. With one seed the split is not known.",
+        "Minimum detectable difference",
+        f"{run.data_word(statistics.experiment)}Smallest difference in {about(metric).title} ({points(metric)}) "
+        f"that a paired test finds with 80 % power at {100 * run.alpha:g} %, median and range over pairs; and the "
+        "median fraction of the variance between cases, between seeds and of their interaction. With one "
+        "seed the split is not known.",
         ["Task", "Patients", "Detectable difference", "Range over pairs", "Cases", "Seeds", "Interaction"],
         rows,
         csv,
     )
 
 
-def control_table(run: Run, table: Table, checks: pd.DataFrame) -> SmallTable:
-    """Per task: the best weak control and who does not beat it."""
+def baseline_table(run: Run, checked: list[tuple[Table, pd.DataFrame]]) -> SmallTable:
+    """Per metric and task: the best trivial baseline and the trained methods whose mean is not above it."""
     rows = [
         [
             row.column,
+            about(table.metric).title,
             f"{row.control} ({shown(table.metric, row.control_value)} {unit_of(table.metric)})",
             f"{row.n_methods - len(row.not_better)} of {row.n_methods}",
             ", ".join(row.not_better) or DASH,
         ]
-        for row in checks.itertuples()
+        for table, checks in checked
+        for row in named_rows(checks)
     ]
     return SmallTable(
-        "Do trained methods beat doing little?",
-        f"{run.data_word(table.experiment)}By mean {METRICS[table.metric].title}: trained methods against the best "
-        "of the empty prediction, the mean shape and the best intensity window.",
-        ["Task", "Best weak control", "Trained methods above it", "Not above it"],
+        "Comparison with trivial baselines",
+        f"{run.data_word(checked[0][0].experiment)}Means of trained methods beside the best of the empty prediction, "
+        "the mean shape and the best intensity window. A method that is not above it is not named best.",
+        ["Task", "Metric", "Best trivial baseline", "Trained methods above it", "Not above it"],
         rows,
     )
 
@@ -267,7 +298,7 @@ def phase_rows(run: Run) -> list[dict]:
     ]
 
 
-def overhead_share(run: Run) -> float:
+def overhead_fraction(run: Run) -> float:
     """Return the fraction of process seconds outside training, inference and scoring; NaN when nothing was measured."""
     phases = run.record.phases
     total = sum(phases.values())
@@ -285,7 +316,7 @@ def cost_table(run: Run, experiment: str, csv: str) -> SmallTable:
             f"{row.parameters / 1e6:.2f} M",
             "all jobs finished" if row.complete else "a job failed: lower bound",
         ]
-        for row in method_costs(run, experiment).itertuples()
+        for row in named_rows(method_costs(run, experiment))
     ]
     return SmallTable(
         f"{experiment.capitalize()} methods",
@@ -301,18 +332,18 @@ def published_check(run: Run) -> pd.DataFrame:
     keys = {method.key for method in run.methods if method.trained}
     trained = [key in keys for key in zip(run.rows["model"], run.rows["initialisation"], strict=True)]
     budget = run.record.budget
-    names = {"upstream": "iterations_per_task", "downstream": "downstream_iterations_per_task"}
+    names = {"upstream": "iterations_per_task", "downstream": "downstream_iterations_per_task"} if run.from_jobs else {}
     return check_published(
         run.rows[trained],
         synthetic={task.name for task in run.record.tasks if task.synthetic},
         budgets={experiment: getattr(budget, name) for experiment, name in names.items()},
         missing_masks=run.record.missing_masks,
-        confidence=CONFIDENCE,
+        confidence=1 - run.alpha,
     )
 
 
 def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
-    """One row per published cell: figure, measured figure, verdict and why."""
+    """One row per published cell: published value, measured value, verdict and why."""
     titles = {(task.experiment, task.name): task.title for task in run.record.tasks}
     rows = [
         [
@@ -327,12 +358,12 @@ def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
             row.status,
             row.reason or DASH,
         ]
-        for row in table.itertuples()
+        for row in named_rows(table)
     ]
     counts = ", ".join(f"{count} {verdict}" for verdict, count in table["status"].value_counts(sort=False).items())
     return SmallTable(
-        "Published figures beside measured ones",
-        f"{run.data_word()}Dice in %; in brackets the 95 % interval of cases and seeds. Verdicts: {counts}.",
+        "Published values beside measured ones",
+        f"{run.data_word()}Dice in %; in brackets the {run.level} interval of cases and seeds. Verdicts: {counts}.",
         PUBLISHED_HEAD,
         rows,
         csv,

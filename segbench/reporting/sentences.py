@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 import pandas as pd
 
-from segbench.core.metric_facts import METRICS
+from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
-from segbench.reporting.statistics import MEAN_COLUMN, WEAK_CONTROLS, Statistics, label_of, pair_over_tasks
-from segbench.reporting.tables import DASH, Table, direction, interval_text, shown, unit_of
+from segbench.reporting.statistics import (
+    MEAN_COLUMN,
+    TRIVIAL_BASELINES,
+    Statistics,
+    against_leader,
+    difference_over_tasks,
+    few_patients,
+    label_of,
+    over_all_tasks,
+)
+from segbench.reporting.tables import (
+    DASH,
+    Table,
+    direction,
+    interval_text,
+    is_distance,
+    missed_text,
+    shown,
+    unit_of,
+)
+from segbench.stats.decision import CONFLICTING, oriented
 from segbench.stats.ranking import ALL_TASKS
 
 NO_INTERVAL = "no interval: a task has fewer than two patients"
@@ -16,7 +37,7 @@ NO_INTERVAL = "no interval: a task has fewer than two patients"
 
 def points(metric: str) -> str:
     """Return the unit of differences."""
-    return "points" if METRICS[metric].unit == "1" else unit_of(metric)
+    return "points" if about(metric).unit == "1" else unit_of(metric) or "units of the metric"
 
 
 def number(value: float, digits: int = 2) -> str:
@@ -38,101 +59,144 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def difference_text(metric: str, found: dict) -> str:
+def difference_text(metric: str, found: Mapping[str, float] | pd.Series) -> str:
     """Return '+1.2 points (-0.3 to +2.7)', or that there is no interval."""
     known = np.isfinite(found["low"]) and np.isfinite(found["high"])
     limits = interval_text(metric, found["low"], found["high"], sign=True) if known else NO_INTERVAL
     return f"{shown(metric, found['difference'], sign=True)} {points(metric)} ({limits})"
 
 
-def verdict_text(found: dict) -> str:
-    """Say whether an interval of a difference excludes 0."""
-    if not (np.isfinite(found["low"]) and np.isfinite(found["high"])):
-        return "how sure that is cannot be said"
-    if found["low"] > 0 or found["high"] < 0:
-        return "the interval excludes 0"
-    return "the interval includes 0, so the two are not distinguishable"
+def not_above_baselines(table: Table) -> list[str]:
+    """Return the trivial baselines whose mean the highest-ranked trained method is not above."""
+    ranking, sign = table.ranking(), direction(table.metric)
+    trivial = [row for row in table.rows if not row.method.trained and row.method.model in TRIVIAL_BASELINES]
+    trivial = [row for row in trivial if np.isfinite(row.mean.mean)]
+    return [row.method.title for row in trivial if ranking and ranking[0].mean.mean * sign >= row.mean.mean * sign]
 
 
-def winner_sentence(table: Table, statistics: Statistics | None) -> str:
-    """Say who has the best mean, by how much, and how sure that is."""
-    ranking, unit = table.ranking(), unit_of(table.metric)
+def leading_sentence(table: Table, paired: pd.DataFrame | None) -> str:
+    """Say which methods lead on the mean over tasks: by the decision rule, never by the means alone.
+
+    Args:
+        table: the table of one experiment and metric.
+        paired: the table of `statistics.compared`; None when nothing was compared.
+    """
+    ranking, unit, metric = table.ranking(), unit_of(table.metric), table.metric
     if not ranking:
         return "No trained method has a comparable mean over tasks."
     best = ranking[0]
-    sign = direction(table.metric)
-    weak = [row for row in table.rows if not row.method.trained and row.method.model in WEAK_CONTROLS]
-    weak = [row for row in weak if np.isfinite(row.mean.mean)]
-    above = [row.method.title for row in weak if best.mean.mean * sign >= row.mean.mean * sign]
+    missed = f", {missed_text(metric, best.mean)}" if is_distance(metric) else ""
+    above = not_above_baselines(table)
     if above:
         return (
             f"No method is named best: the highest-ranked one, {best.method.title} "
-            f"({shown(table.metric, best.mean.mean)} {unit}), is not better than {' and '.join(above)}."
+            f"({shown(metric, best.mean.mean)} {unit}{missed}), is not better than {' and '.join(above)}."
         )
     known = np.isfinite(best.mean.low) and np.isfinite(best.mean.high)
-    limits = f"95 % interval {interval_text(table.metric, best.mean.low, best.mean.high)}" if known else NO_INTERVAL
+    limits = f"interval {interval_text(metric, best.mean.low, best.mean.high)}" if known else NO_INTERVAL
     count = sum(np.isfinite(cell.mean) for cell in best.cells)
     tasks = f"{count}" if count == len(table.tasks) else f"{count} of {len(table.tasks)}"
     text = (
-        f"{best.method.title} has the best mean {METRICS[table.metric].title} over {tasks} {table.experiment} tasks: "
-        f"{shown(table.metric, best.mean.mean)} {unit} ({limits})"
+        f"{best.method.title} has the highest rank by mean {about(metric).title} over {tasks} {table.experiment} "
+        f"tasks: {shown(metric, best.mean.mean)} {unit} ({limits}{missed})."
     )
+    if paired is None or paired.empty or len(ranking) < 2:
+        return text
+    decided = leader_text(table, paired)
+    if not decided:
+        return f"{text} No test was made over tasks, so no method is named better."
+    labels = [label_of(row.method) for row in ranking[:2]]
+    gap = difference_over_tasks(oriented(paired, labels[0], labels[1]))
+    second = oriented(over_all_tasks(paired), labels[0], labels[1]).iloc[0]
+    return (
+        f"{text} By the decision rule it is {decided}. Difference to {ranking[1].method.title}: "
+        f"{difference_text(metric, gap)}, Holm p {p_text(second['p_holm'])}."
+    )
+
+
+def stability_sentence(table: Table, statistics: Statistics | None) -> str | None:
+    """Say how often the highest-ranked method is first when patients and seeds are drawn again."""
+    ranking = table.ranking()
     if statistics is None or len(ranking) < 2:
-        return text + "."
-    second = ranking[1]
-    found = pair_over_tasks(statistics, label_of(best.method), label_of(second.method))
-    text += f"; the next is {second.method.title}, difference {difference_text(table.metric, found)}: "
-    text += verdict_text(found)
-    stable = statistics.stability
-    first = stable[(stable["task"] == ALL_TASKS) & (stable["method"] == label_of(best.method))]
-    if len(first):
-        given = "" if statistics.n_seeds > 1 else ", given these weights"
-        text += f". It ranks first in {100 * first['p_first'].iloc[0]:.0f} % of bootstrap samples{given}"
-    return text + "."
+        return None
+    if few_patients(statistics.paired):
+        return "Rank probabilities are not given: a task has three patients or fewer."
+    best, stable = ranking[0].method, statistics.stability
+    first = stable[(stable["task"] == ALL_TASKS) & (stable["method"] == label_of(best))]
+    if first.empty:
+        return None
+    given = "" if statistics.n_seeds > 1 else ", given these weights (one seed: other weights may rank otherwise)"
+    return f"{best.title} ranks first in {100 * first['p_first'].iloc[0]:.0f} % of bootstrap samples{given}."
 
 
-def multiverse_sentence(statistics: Statistics | None) -> str | None:
+def leader_text(table: Table, paired: pd.DataFrame | None) -> str:
+    """Return what the decision rule says of the method with the best mean against each other one; '' if untested."""
+    titles = {label_of(row.method): row.method.title for row in table.ranking()}
+    if paired is None or paired.empty or len(titles) < 2:
+        return ""
+    found = against_leader(paired, list(titles))
+    leader = next(iter(titles))
+    words = {
+        leader: "better than",
+        "": "not distinguishable from",
+        CONFLICTING: "in conflict (mean and ranks disagree) with",
+        **{other: "worse than" for other in found if other not in (leader, "", CONFLICTING)},
+    }
+    return "; ".join(f"{word} {_listed(titles[x] for x in found[key])}" for key, word in words.items() if key in found)
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return 'A', 'A and B' or 'A, B and C'."""
+    *rest, last = names
+    return f"{', '.join(rest)} and {last}" if rest else last
+
+
+def ranking_variants_sentence(statistics: Statistics | None) -> str | None:
     """Say how often the winner changes over all defensible ways to rank."""
     if statistics is None or statistics.flips.empty:
         return None
     row = statistics.flips.iloc[0]
     return (
-        f"Over {row['variants']} defensible ways to rank the same scores the winner differs from "
+        f"Over {row['variants']} defensible ways to rank the same scores the highest rank is not that of "
         f"{titled(statistics, row['default_winner'])} in {100 * row['winner_changes']:.0f} %."
     )
 
 
+DECISION_WORDS = {"positive": "better", "negative": "worse", CONFLICTING: "mean and ranks disagree"}
+
+
 def difference_sentences(table: pd.DataFrame, reference: str, metric: str) -> list[str]:
-    """Say for each challenger on how many tasks it is better or worse than the reference."""
+    """Say for each challenger on how many tasks the decision rule finds it better or worse than the reference."""
     sentences = []
     for title, part in table.groupby("title", sort=False):
         tasks, mean = part[part["column"] != MEAN_COLUMN], part[part["column"] == MEAN_COLUMN].iloc[0]
-        better, worse = int((tasks["difference"] > 0).sum()), int((tasks["difference"] < 0).sum())
-        sure_better, sure_worse = int((tasks["low"] > 0).sum()), int((tasks["high"] < 0).sum())
-        holm = int((tasks["transfer"] == "positive").sum()), int((tasks["transfer"] == "negative").sum())
+        counts = {word: int((tasks["transfer"] == word).sum()) for word in ("positive", "negative", CONFLICTING)}
+        parts = [f"{DECISION_WORDS[word]} on {count}" for word, count in counts.items() if count]
+        rest = len(tasks) - sum(counts.values())
+        parts += [f"not distinguishable on {rest}"] if rest else []
+        decided = DECISION_WORDS.get(str(mean["transfer"]), "not distinguishable" if mean["transfer"] else "not tested")
         sentences.append(
-            f"{title} against {reference}: better on {better} and worse on {worse} of {len(tasks)} tasks (interval "
-            f"excludes 0 on {sure_better} and {sure_worse}; after Holm {holm[0]} and {holm[1]}); mean "
-            f"{difference_text(metric, mean)}."
+            f"{title} against {reference}: {', '.join(parts)} of {len(tasks)} tasks; mean over tasks "
+            f"{difference_text(metric, mean)}, {decided}."
         )
     return sentences
 
 
-def control_sentence(checks: pd.DataFrame) -> str | None:
-    """Say where trained methods do not beat the weak controls."""
+def baseline_sentence(checks: pd.DataFrame, metric: str) -> str | None:
+    """Say where the mean of trained methods is not above the trivial baselines."""
     if checks.empty:
         return None
+    title = about(metric).title
     tasks, mean = checks[checks["column"] != MEAN_COLUMN], checks[checks["column"] == MEAN_COLUMN]
-    losers = list(dict.fromkeys(title for titles in checks["not_better"] for title in titles))
+    losers = list(dict.fromkeys(name for titles in checks["not_better"] for name in titles))
     if not losers:
-        return "Every trained method beats the empty prediction, mean shape and best intensity window on every task."
+        return f"By mean {title} every trained method is above every trivial baseline on every task."
     counts = [
-        f"{title} on {sum(title in titles for titles in tasks['not_better'])} of {len(tasks)} tasks"
-        + (" and on the mean" if any(title in titles for titles in mean["not_better"]) else "")
-        for title in losers
+        f"{name} on {sum(name in titles for titles in tasks['not_better'])} of {len(tasks)} tasks"
+        + (" and on the mean" if any(name in titles for titles in mean["not_better"]) else "")
+        for name in losers
     ]
-    named = "the best weak control (empty, mean shape, intensity window)"
-    return f"Not better than {named}: {'; '.join(counts)}. Per task below."
+    return f"By mean {title} not above the best trivial baseline (empty, mean shape, threshold): {'; '.join(counts)}."
 
 
 def failure_sentence(run: Run) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from segbench.core.metric_facts import METRICS
-from segbench.reporting.recipes import experiment_of
+from segbench.reporting.frames import named_rows
+from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.tables import Table, direction
-from segbench.stats.decision import CONFLICTING, Rule, oriented
+from segbench.stats.decision import CONFLICTING, Rule, oriented, winner
 from segbench.stats.methods import method_labels
-from segbench.stats.paired import detectable_per_task, paired_table, variance_split
+from segbench.stats.paired import FEW_PATIENTS, detectable_per_task, paired_over_tasks, paired_table, variance_split
 from segbench.stats.ranking import (
+    ALL_TASKS,
     consensus,
     friedman,
     rank_distribution,
@@ -22,8 +24,10 @@ from segbench.stats.ranking import (
     rank_table,
 )
 from segbench.stats.ranking_variants import handling_sensitivity, ranking_variants, ranking_variants_summary
+from segbench.stats.recipes import experiment_of
 
-WEAK_CONTROLS = ("empty", "mean_shape", "threshold")
+TRIVIAL_BASELINES = ("empty", "mean_shape", "threshold")
+"""Controls that every trained method should be above: no mask, the mean shape, one intensity window."""
 MEAN_COLUMN = "Mean over tasks"
 RESAMPLES = 1000
 
@@ -51,7 +55,7 @@ class Statistics:
 
 def conventions(run: Run) -> list[str]:
     """Return the run's metrics by which a ranking of all tasks can be defended: overlaps and distances."""
-    return [name for name in run.metrics if METRICS[name].unit != "ml" and not METRICS[name].lesion_only]
+    return [name for name in run.metrics if about(name).unit != "ml" and not about(name).lesion_only]
 
 
 def label_of(method: Method) -> str:
@@ -69,9 +73,9 @@ def trained_rows(run: Run, experiment: str) -> pd.DataFrame:
     """Return the rows of the methods that compete, in table order, so that controls enlarge no family of tests."""
     order = [method.key for method in run.methods_of(experiment) if method.trained]
     rows = run.rows[run.rows["experiment"] == experiment]
-    place = {key: i for i, key in enumerate(order)}
+    order_of = {key: i for i, key in enumerate(order)}
     positions = pd.Series(
-        [place.get(key, -1) for key in zip(rows["model"], rows["initialisation"], strict=True)], rows.index
+        [order_of.get(key, -1) for key in zip(rows["model"], rows["initialisation"], strict=True)], rows.index
     )
     chosen = rows[positions >= 0]
     return chosen.iloc[np.argsort(positions[positions >= 0].to_numpy(), kind="stable")]
@@ -83,12 +87,9 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
     titles = {label_of(method): method.title for method in run.methods_of(experiment) if method.trained}
     if rows.groupby(["model", "initialisation"]).ngroups < 2:
         return None
-    options = {"metric": metric, "missing_masks": run.record.missing_masks}
-    reference = reference_method(run, experiment)
-    paired = paired_table(
-        rows, **options, reference=None if reference is None else label_of(reference), rule=decision_rule(run)
-    )
-    ranks = rank_table(rows, **options, paired=paired)
+    options: dict[str, Any] = {"metric": metric, "missing_masks": run.record.missing_masks}
+    paired = compared(run, experiment, metric)
+    ranks = rank_table(rows, **options, paired=per_task(paired))
     distribution = rank_distribution(rows, **options, resamples=RESAMPLES)
     variants = ranking_variants(rows, metrics=conventions(run), missing_masks=run.record.missing_masks)
     return Statistics(
@@ -100,11 +101,11 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
         consensus=consensus(ranks),
         distribution=distribution,
         stability=rank_stability(distribution),
-        friedman=friedman(rows, **options),
+        friedman=friedman(rows, **options, alpha=run.alpha),
         ranking_variants=variants,
         flips=ranking_variants_summary(variants) if len(variants) else variants,
         sensitivity=handling_sensitivity(rows, **options),
-        detectable=detectable_per_task(paired),
+        detectable=detectable_per_task(per_task(paired)),
         variance=variance_split(rows, **options),
         n_seeds=int(rows.groupby(["model", "initialisation"])["seed"].nunique().min()),
     )
@@ -114,68 +115,131 @@ def reference_method(run: Run, experiment: str) -> Method | None:
     """Return what universal or pre-trained methods are held against.
 
     Upstream the model `single_task` (same backbone), or the first single-task one; downstream the start from
-    scratch. None when the run has no such method.
+    scratch. None when the run has no such method. In a table of other origin it is the one that the user named.
     """
     methods = run.methods_of(experiment)
+    if not run.from_jobs:
+        return next((method for method in methods if label_of(method) == run.reference), None)
     if experiment_of(experiment) == "downstream":
         return next((method for method in methods if method.initialisation == "scratch"), None)
     single = [method for method in methods if method.kind == "single_task"]
     return next((method for method in single if method.model == "single_task"), next(iter(single), None))
 
 
-def differences(run: Run, experiment: str, metric: str) -> pd.DataFrame:
+def compared(run: Run, experiment: str, metric: str) -> pd.DataFrame:
+    """Return the paired table of the trained methods: the one table from which a report takes its decisions.
+
+    Rows are tasks and, where a pair shares every task of several, `ALL_TASKS`.
+    """
+    rows, reference = trained_rows(run, experiment), reference_method(run, experiment)
+    handling, rule = run.record.missing_masks, decision_rule(run)
+    label = None if reference is None else label_of(reference)
+    paired = paired_table(rows, metric=metric, missing_masks=handling, reference=label, rule=rule, alpha=run.alpha)
+    if paired.empty:
+        return paired
+    whole = paired_over_tasks(
+        rows, paired, metric=metric, missing_masks=handling, reference=label, rule=rule, alpha=run.alpha
+    )
+    return pd.concat([paired, whole], ignore_index=True) if len(whole) else paired
+
+
+def per_task(paired: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of single tasks."""
+    return paired[paired["task"] != ALL_TASKS] if len(paired) else paired
+
+
+def over_all_tasks(paired: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that decide on the mean over tasks: those of all tasks, or of the only task."""
+    whole = paired[paired["task"] == ALL_TASKS] if len(paired) else paired
+    return paired if whole.empty and len(paired) and paired["task"].nunique() == 1 else whole
+
+
+def outcome(paired: pd.DataFrame, first: str, second: str) -> str | None:
+    """Return who is better over tasks: a label, CONFLICTING, '' where no difference is shown, None where not tested."""
+    own = over_all_tasks(paired)
+    own = own[[{row.method_a, row.method_b} == {first, second} for row in named_rows(own)]]
+    if own.empty:
+        return None
+    row = own.iloc[0]
+    return CONFLICTING if row["better"] == CONFLICTING else winner(row)
+
+
+def against_leader(paired: pd.DataFrame, labels: list[str]) -> dict[str, list[str]]:
+    """Return outcome -> the methods of which it holds when the first method is compared with each of the others.
+
+    Args:
+        paired: the table of `compared`.
+        labels: the methods by their mean over tasks, best first.
+
+    Returns:
+        Keys are a label (who is better), '' (not distinguishable) and CONFLICTING; empty when a pair was not tested
+        over tasks. Two methods that are not distinguishable from the first may be distinguishable from one another, so
+        these are no groups of equal methods.
+    """
+    leader, *others = labels
+    found: dict[str, list[str]] = {}
+    for other in others:
+        word = outcome(paired, leader, other)
+        if word is None:
+            return {}
+        found.setdefault(word, []).append(other)
+    return found
+
+
+def differences(run: Run, experiment: str, metric: str, paired: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return challenger minus reference per task and over tasks, positive where the challenger is better.
 
-    Columns: label, title, task, column (what the figure prints), difference, low, high, n_patients, p_holm, transfer.
-    Challengers are universal models upstream and pre-trained ones downstream. Empty without a pair.
+    Columns: label, title, task, column (what the plot prints), difference, low, high, n_patients, p_holm, transfer.
+    Challengers are universal models upstream and pre-trained ones downstream. Empty without a pair. `paired` is the
+    table of `compared` when it is at hand.
     """
     reference = reference_method(run, experiment)
-    challengers = [m for m in run.methods_of(experiment) if m.kind in ("universal", "transfer") and m != reference]
+    challengers = [
+        method
+        for method in run.methods_of(experiment)
+        if method.kind in ("universal", "transfer", *(() if run.from_jobs else ("external",))) and method != reference
+    ]
     if reference is not None and reference.kind == "transfer":  # other networks have a control of their own
         challengers = [method for method in challengers if method.model == reference.model]
     if reference is None or not challengers:
         return pd.DataFrame()
-    table = _against(run, experiment, metric, reference, challengers)
-    if table.empty:
-        return table
-    sign = -direction(metric)
-    low, high = (table["low"], table["high"]) if sign > 0 else (-table["high"], -table["low"])
-    table = table.assign(difference=sign * table["difference"], low=low, high=high)
+    paired = compared(run, experiment, metric) if paired is None else paired
+    if paired.empty:
+        return paired
     tasks = {task.name: task.title for task in run.tasks(experiment)}
-    parts = []
-    for method in challengers:
-        own = (
-            table[table["label"] == label_of(method)]
-            .set_index("task")
-            .reindex(tasks)
-            .dropna(subset=["label"])
-            .reset_index()
-        )
-        own = own.assign(title=method.title, column=own["task"].map(tasks))
-        mean = over_tasks(own) | {"label": label_of(method), "title": method.title, "task": "", "column": MEAN_COLUMN}
-        parts.append(pd.concat([pd.DataFrame([mean]), own], ignore_index=True))
+    parts = [
+        _against(paired, method, reference, tasks, sign=-direction(metric))
+        for method in challengers
+        if len(oriented(paired, label_of(method), label_of(reference)))
+    ]
     names = ["label", "title", "task", "column", "difference", "low", "high", "n_patients", "p_holm", "transfer"]
-    return pd.concat(parts, ignore_index=True)[names]
+    return pd.concat(parts, ignore_index=True)[names] if parts else pd.DataFrame()
 
 
-def _against(run: Run, experiment: str, metric: str, reference: Method, challengers: list[Method]) -> pd.DataFrame:
-    """Rows of the challengers in the primary family: every trained method against the reference on every task."""
-    others = [method for method in run.methods_of(experiment) if method.trained and method != reference]
-    pairs = [(label_of(method), label_of(reference)) for method in others]
-    rows = trained_rows(run, experiment)
-    table = paired_table(
-        rows,
-        metric=metric,
-        missing_masks=run.record.missing_masks,
-        pairs=pairs,
-        reference=label_of(reference),
-        rule=decision_rule(run),
-    )
-    if table.empty:
-        return table
+def _against(
+    paired: pd.DataFrame, method: Method, reference: Method, tasks: dict[str, str], *, sign: int
+) -> pd.DataFrame:
+    """Rows of one challenger against the reference: the mean over tasks first, then the tasks."""
     words = {"a": "positive", "b": "negative", CONFLICTING: CONFLICTING, "": "not shown"}
-    table = table[table["method_a"].isin([label_of(method) for method in challengers])]
-    return table.assign(label=table["method_a"], transfer=table["better"].map(words))
+    pair = oriented(paired, label_of(method), label_of(reference))
+    pair = pair.assign(transfer=pair["better"].map(words))
+    whole = over_all_tasks(pair)
+    decided = {name: whole.iloc[0][name] for name in ("p_holm", "transfer")} if len(whole) else {"transfer": ""}
+    mean = pd.DataFrame([difference_over_tasks(pair) | decided | {"task": "", "column": MEAN_COLUMN}])
+    own = per_task(pair).set_index("task").reindex(list(tasks)).dropna(subset=["difference"]).reset_index()
+    table = pd.concat([mean, own.assign(column=own["task"].map(tasks))], ignore_index=True)
+    low, high = (table["low"], table["high"]) if sign > 0 else (-table["high"], -table["low"])
+    return table.assign(
+        label=label_of(method), title=method.title, difference=sign * table["difference"], low=low, high=high
+    )
+
+
+def difference_over_tasks(pair: pd.DataFrame) -> dict[str, float]:
+    """Return difference, low and high over tasks of one pair: the row of all tasks, otherwise `over_tasks`."""
+    whole = pair[pair["task"] == ALL_TASKS]
+    if len(whole):
+        return {name: float(whole.iloc[0][name]) for name in ("difference", "low", "high")}
+    return over_tasks(pair)
 
 
 def over_tasks(table: pd.DataFrame) -> dict[str, float]:
@@ -194,22 +258,26 @@ def over_tasks(table: pd.DataFrame) -> dict[str, float]:
 
 
 def pair_over_tasks(statistics: Statistics, first: str, second: str) -> dict[str, float]:
-    """Return first minus second over tasks (see `over_tasks`), from the paired table whichever way round it is."""
-    return over_tasks(oriented(statistics.paired, first, second))
+    """Return first minus second over tasks (see `difference_over_tasks`), whichever way round the table holds it."""
+    return difference_over_tasks(oriented(statistics.paired, first, second))
+
+
+def few_patients(paired: pd.DataFrame) -> bool:
+    """Return whether a task has so few patients that its ranks say nothing about other patients."""
+    return len(paired) > 0 and bool((per_task(paired)["n_patients"] <= FEW_PATIENTS).any())
 
 
 def beaten_by_controls(table: Table) -> pd.DataFrame:
-    """Return per column (mean, then tasks) the best weak control and the trained methods that do not beat it.
+    """Return per column (mean, then tasks) the best trivial baseline and the trained methods whose mean is not above.
 
-    Weak controls are an empty prediction, the mean shape and the best intensity window. Columns: column, control,
-    control_value, not_better (list of titles), n_methods. Empty without such a control.
+    Columns: column, control, control_value, not_better (list of titles), n_methods. Empty without such a control.
     """
-    weak = [row for row in table.rows if row.method.kind == "control" and row.method.model in WEAK_CONTROLS]
+    trivial = [row for row in table.rows if row.method.kind == "control" and row.method.model in TRIVIAL_BASELINES]
     trained = [row for row in table.rows if row.method.trained]
     sign = direction(table.metric)
     records = []
     for i, name in enumerate([MEAN_COLUMN, *(task.title for task in table.tasks)]):
-        floor = [(row, cell) for row in weak if np.isfinite((cell := [row.mean, *row.cells][i]).mean)]
+        floor = [(row, cell) for row in trivial if np.isfinite((cell := [row.mean, *row.cells][i]).mean)]
         if not floor:
             continue
         best, cell = min(floor, key=lambda item: item[1].mean * sign)

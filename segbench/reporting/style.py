@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 
@@ -27,12 +28,15 @@ CONTROL_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DIVERGING = LinearSegmentedColormap.from_list("worse_better", [VERMILLION, "#f7f7f7", BLUE])
 SHADES = LinearSegmentedColormap.from_list("fraction", ["#ffffff", BLUE])
 EMBED_LIMIT_BYTES = 350_000
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # one line per font and figure otherwise
+KINDS = ("svg", "png", "pdf")
+"""Encodings of every figure: vectors for the page and for papers, dots for slides."""
 Width = Literal["single", "double"]
 WIDTH_MM: dict[Width, float] = {"single": 88.0, "double": 180.0}
 """Widths of one and two columns of a journal's page; figures are drawn at the size at which they are printed."""
 SMALLEST_PT = 7.0
 """No text of a figure is smaller, so that it can be read in print."""
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": SMALLEST_PT,
     "text.parse_math": False,
@@ -57,6 +61,7 @@ RC = {
     "savefig.facecolor": "white",
     "svg.hashsalt": "segbench",
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,
 }
 Style = dict[str, str]
 StyleKey = tuple[str, str, str]
@@ -64,13 +69,14 @@ StyleKey = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Plot:
-    """A rendered figure: file stem, caption, column width and both encodings."""
+    """A rendered figure: file stem, caption, column width and its encodings."""
 
     name: str
     caption: str
     width: Width
     svg: bytes
     png: bytes
+    pdf: bytes
 
     @property
     def embedded(self) -> tuple[str, bytes]:
@@ -133,19 +139,23 @@ def fixed_jitter() -> Iterator[None]:
 
 
 def finish(figure: Figure, name: str, caption: str, *, width: Width = "double") -> Plot:
-    """Render a figure to svg and png without dates or versions and close it."""
+    """Render a figure to svg, png and pdf without dates or versions and close it."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the layout is settled: do not solve it again for each encoding
     encodings = {}
-    for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+    for kind, metadata in (
+        ("svg", {"Date": None, "Creator": None}),
+        ("png", {"Software": None}),
+        ("pdf", {"CreationDate": None, "Creator": None, "Producer": None}),
+    ):
         stream = io.BytesIO()
         figure.savefig(stream, format=kind, dpi=200, metadata=metadata)
         encodings[kind] = stream.getvalue()
     plt.close(figure)
-    return Plot(name, caption, width, encodings["svg"], encodings["png"])
+    return Plot(name, caption, width, **encodings)
 
 
 def write_plot(plot: Plot, folder: Path) -> None:
-    """Write NAME.svg and NAME.png."""
-    write_bytes(folder / f"{plot.name}.svg", plot.svg)
-    write_bytes(folder / f"{plot.name}.png", plot.png)
+    """Write NAME.svg, NAME.png and NAME.pdf."""
+    for kind in KINDS:
+        write_bytes(folder / f"{plot.name}.{kind}", getattr(plot, kind))

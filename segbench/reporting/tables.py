@@ -14,10 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from segbench.core.metric_facts import METRICS
 from segbench.core.run_record import ScoredTask
+from segbench.reporting.csv_text import file_stem, table_text
+from segbench.reporting.frames import named_rows
+from segbench.reporting.metrics import about
 from segbench.reporting.recipes import budget_sentence, recipe_words, recipes_of_methods
-from segbench.reporting.run import CONFIDENCE, Method, Run
+from segbench.reporting.run import Method, Run
 from segbench.stats.aggregate import handling_text, mean_over_tasks
 
 DASH = "\u2013"
@@ -32,8 +34,9 @@ STATE_WORDS = {
 MISSED = ("prediction_empty", "prediction_missing", "failed")
 """Statuses of a structure that is in the reference and that a method did not find."""
 COUNTS_LEGEND = (
-    "n: scored / expected rows (cases x structures x seeds), and how many structures were missed. Square "
-    "brackets: the interval if no structure of a new patient is ever missed, shown where none was and where it differs."
+    "n: scored / expected rows (cases x structures x seeds), and how many structures were missed (beside distances as "
+    "a fraction of the expected rows). Square brackets: the interval if no structure of a new "
+    "patient is ever missed, shown where none was and where it differs."
 )
 """What the page and Markdown show in a cell below the interval."""
 _ABOUT_TABLE = ("data", "experiment", "metric", "unit", "protocol")
@@ -88,7 +91,8 @@ class Row:
 class Table:
     """All rows of one experiment and metric.
 
-    `caption` is one line; `legend` says how to read a cell; `notes` explain failed, skipped and undefined cells.
+    `caption` is one line; `legend` says how to read a cell; `marking` says what bold means; `notes` explain failed,
+    skipped and undefined cells.
     """
 
     name: str
@@ -101,6 +105,7 @@ class Table:
     tasks: list[ScoredTask]
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
+    marking: str = ""
 
     @property
     def blocks(self) -> list[tuple[str, list[Row]]]:
@@ -122,20 +127,26 @@ class Table:
 
 def direction(metric: str) -> int:
     """Return 1 where lower is better, -1 where higher is better: sorting by value * direction puts the best first."""
-    return 1 if METRICS[metric].better == "lower" else -1
+    return 1 if about(metric).better == "lower" else -1
 
 
 def unit_of(metric: str) -> str:
     """Return the unit that tables show: per cent for fractions."""
-    return "%" if METRICS[metric].unit == "1" else METRICS[metric].unit
+    return "%" if about(metric).unit == "1" else about(metric).unit
+
+
+def with_unit(metric: str) -> str:
+    """Return the unit and a comma, nothing for a metric without a unit."""
+    return f"{unit_of(metric)}, " if unit_of(metric) else ""
 
 
 def shown(metric: str, value: float, *, sign: bool = False) -> str:
     """Return a value as tables print it, one decimal, in `unit_of(metric)`; NaN as a dash."""
     if not np.isfinite(value):
         return DASH
-    value = value * 100 if METRICS[metric].unit == "1" else value
-    text = f"{value:+.1f}" if sign else f"{value:.1f}"
+    value = value * 100 if about(metric).unit == "1" else value
+    digits = ".1f" if about(metric).unit else ".4g"
+    text = format(value, f"+{digits}" if sign else digits)
     return ("0.0" if text in ("-0.0", "+0.0") else text).replace("-", "\u2212")
 
 
@@ -152,7 +163,7 @@ def build_table(run: Run, experiment: str, metric: str) -> Table:
     table = run.cells(metric)
     table = table[table["experiment"] == experiment]
     states = _states(run.rows[(run.rows["experiment"] == experiment) & (run.rows["metric"] == metric)])
-    by_key = {(row.model, row.initialisation, row.task): row for row in table.itertuples()}
+    by_key = {(row.model, row.initialisation, row.task): row for row in named_rows(table)}
     grid = {
         method.key: [_cell(by_key.get((*method.key, task.name)), states) for task in tasks]
         for method in run.methods_of(experiment)
@@ -160,7 +171,7 @@ def build_table(run: Run, experiment: str, metric: str) -> Table:
     means = _means(table, grid, tasks)
     rows = [Row(method, means[method.key], grid[method.key]) for method in run.methods_of(experiment)]
     return Table(
-        name=f"{experiment}_{metric}",
+        name=file_stem(f"{experiment}_{metric}"),
         experiment=experiment,
         metric=metric,
         data=_data(run, experiment),
@@ -196,8 +207,8 @@ def _states(rows: pd.DataFrame) -> dict[tuple, _State]:
 def _cell(found, states: dict) -> Cell:
     if found is None:
         return Cell("absent")
-    about = states[(found.model, found.initialisation, found.task)]
-    state = about.status if about.status in ("failed", "skipped", "not_defined") else "ok"
+    own = states[(found.model, found.initialisation, found.task)]
+    state = own.status if own.status in ("failed", "skipped", "not_defined") else "ok"
     if state == "ok" and not np.isfinite(found.mean):
         state = "uncounted"
     return Cell(
@@ -210,17 +221,17 @@ def _cell(found, states: dict) -> Cell:
         n_scored=found.n_scored,
         n_expected=found.n_expected,
         n_failed=found.n_failed,
-        n_missed=about.missed,
+        n_missed=own.missed,
         n_patients=found.n_patients,
         n_seeds=found.n_seeds,
-        reason=about.reason,
+        reason=own.reason,
     )
 
 
 def _means(table: pd.DataFrame, grid: dict, tasks: list[ScoredTask]) -> dict[tuple, Cell]:
     """Mean over tasks; `partial` when a task is missing for which some method has a value."""
     defined = [any(np.isfinite(cells[i].mean) for cells in grid.values()) for i in range(len(tasks))]
-    found = {(row.model, row.initialisation): row for row in mean_over_tasks(table).itertuples()} if len(table) else {}
+    found = {(row.model, row.initialisation): row for row in named_rows(mean_over_tasks(table))} if len(table) else {}
     means = {}
     for key, cells in grid.items():
         row = found.get(key)
@@ -263,7 +274,9 @@ def _ranked(rows: list[Row], sign: int) -> list[Row]:
 
 
 def _data(run: Run, experiment: str) -> str:
-    return "synthetic" if run.synthetic(experiment) else "real"
+    if run.synthetic(experiment):
+        return "synthetic"
+    return "real" if run.from_jobs else "as given"
 
 
 def _notes(rows: list[Row], tasks: list[ScoredTask], metric: str) -> list[str]:
@@ -288,9 +301,9 @@ def _notes(rows: list[Row], tasks: list[ScoredTask], metric: str) -> list[str]:
 
 
 def _caption(run: Run, experiment: str, metric: str) -> str:
-    about = METRICS[metric]
+    facts = about(metric)
     return (
-        f"{run.data_word(experiment)}{about.title} ({unit_of(metric)}, {about.better} is better) of {experiment} tasks"
+        f"{run.data_word(experiment)}{facts.title} ({with_unit(metric)}{facts.better} is better) of {experiment} tasks"
         f", protocol {run.record.protocol}.{_training_sentences(run, experiment)}"
     )
 
@@ -302,10 +315,10 @@ def _training_sentences(run: Run, experiment: str) -> str:
 
 
 def _legend(run: Run, experiment: str, metric: str, table: pd.DataFrame) -> str:
-    about = METRICS[metric]
+    facts = about(metric)
     return (
-        f"{about.title}: {about.definition}. A cell is the mean over structures of the means over test cases, with "
-        f"its {100 * CONFIDENCE:.0f} % interval. {_interval_sentence(table, run.seeds(experiment))} Empty and missing "
+        f"{facts.title}: {facts.definition}. A cell is the mean over structures of the means over test cases, with "
+        f"its {run.level} interval. {_interval_sentence(table, run.seeds(experiment))} Empty and missing "
         f"masks: {handling_text(metric, run.record.missing_masks)}; not defined and skipped ones are left out."
         f"{_ceiling_sentence(run, experiment)}{recipes_of_methods(run.methods_of(experiment))}"
     )
@@ -326,19 +339,19 @@ def _interval_sentence(table: pd.DataFrame, seeds: int) -> str:
         "Interval: patients are drawn; missed structures enter by mid-P limits, found ones by Student's distribution; "
         f"{spread}"
     )
-    seen = table[table["n_patients"] > 1].drop_duplicates("n_patients").sort_values("n_patients")
+    seen = table[table["n_patients"] > 1].drop_duplicates("coverage_n").sort_values("coverage_n")
     if seen.empty:
         return text + "."
     ranges = [
-        f"{100 * row.coverage_low:.0f}{DASH}{100 * row.coverage_high:.0f} % with {row.n_patients} patients"
-        for row in seen.iloc[sorted({0, len(seen) - 1})].itertuples()
+        f"{100 * row.coverage_low:.0f}{DASH}{100 * row.coverage_high:.0f} % with {row.coverage_n:g} patients"
+        for row in named_rows(seen.iloc[sorted({0, len(seen) - 1})])
     ]
     return f"{text}. Measured coverage in simulations: {', '.join(ranges)}."
 
 
 def table_csv(table: Table) -> str:
     """Return one line per cell; values in the unit of the column `unit`, blank where there is none."""
-    about = dict(
+    described = dict(
         zip(
             _ABOUT_TABLE,
             (table.data, table.experiment, table.metric, unit_of(table.metric), table.protocol),
@@ -353,18 +366,19 @@ def table_csv(table: Table) -> str:
             values = {value: _plain(table.metric, getattr(cell, value)) for value in _VALUES}
             counts = {count: getattr(cell, count) if name != MEAN or count in _SUMMED else "" for count in _COUNTS}
             lines.append(
-                about
+                described
                 | named
                 | {"task": name, "state": cell.state}
                 | values
                 | counts
+                | {"missed_fraction": f"{cell.n_missed / cell.n_expected:.4f}" if cell.n_expected else ""}
                 | {"rank": cell.rank or "", "marked": "yes" if cell.marked else "", "reason": cell.reason}
             )
-    return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+    return table_text(pd.DataFrame(lines))
 
 
 def _plain(metric: str, value: float) -> str:
-    return "" if not np.isfinite(value) else f"{value * (100 if METRICS[metric].unit == '1' else 1):.4f}"
+    return "" if not np.isfinite(value) else f"{value * (100 if about(metric).unit == '1' else 1):.4f}"
 
 
 class CellText(NamedTuple):
@@ -386,13 +400,25 @@ def cell_text(table: Table, cell: Cell) -> CellText:
     interval = interval_text(table.metric, cell.low, cell.high)
     seen = interval_text(table.metric, cell.low_as_seen, cell.high_as_seen)
     as_seen = seen if not cell.n_missed and seen not in (DASH, interval) else ""
-    missed = f"{cell.n_missed} missed" if cell.n_missed else ""
+    missed = missed_text(table.metric, cell)
     return CellText(shown(table.metric, cell.mean) + flag, interval, as_seen, count, missed)
+
+
+def missed_text(metric: str, cell: Cell) -> str:
+    """Return how many structures were missed; beside a distance always, and as a fraction of the expected rows."""
+    if not is_distance(metric):
+        return f"{cell.n_missed} missed" if cell.n_missed else ""
+    return f"{100 * cell.n_missed / cell.n_expected:.0f} % missed" if cell.n_expected else ""
+
+
+def is_distance(metric: str) -> bool:
+    """Return whether a mean of the metric says nothing without the fraction of missed structures beside it."""
+    return about(metric).unit in ("mm", "voxel")
 
 
 def table_markdown(table: Table) -> str:
     """Return caption, legend, one Markdown table per block and the notes; marked cells in bold."""
-    lines = [_md(table.caption), "", _md(f"{table.legend} {COUNTS_LEGEND}"), ""]
+    lines = [_md(table.caption), "", _md(f"{table.legend} {table.marking} {COUNTS_LEGEND}"), ""]
     for title, rows in table.blocks:
         content = [
             [_md(row.method.title), row.method.fidelity, *(_md_cell(table, cell) for cell in row.columns)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from segbench.reporting.frames import groups_of
 from segbench.reporting.run import Run
 from segbench.reporting.sections import SmallTable
 
@@ -28,7 +29,7 @@ def transfer_frame(run: Run) -> pd.DataFrame:
 def transfer_table(run: Run, frame: pd.DataFrame, csv: str) -> SmallTable:
     """One row per method; values that differ between its tasks, folds and seeds are given as a range."""
     rows = []
-    for (experiment, model, initialisation), part in frame.groupby(list(KEYS[:3]), sort=False):
+    for (experiment, model, initialisation), part in groups_of(frame, list(KEYS[:3])):
         sources, probes = part["source"].unique(), part["probe"].unique()
         rows.append(
             [

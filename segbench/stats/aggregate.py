@@ -7,7 +7,7 @@ interval also holds the spread between seeds.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import pandas as pd
 from segbench.core.errors import Problem, raise_problems
 from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.coverage import measured_coverage
-from segbench.stats.intervals import PatientSums, Scale, SeedSpread, interval, mean_draws, seed_spread, with_seeds
+from segbench.stats.intervals import PatientSums, Scale, SeedSpread, cell_limits, hull, seed_spread, with_seeds
 from segbench.stats.missing_masks import (
     Handling,
     apply_handling,
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 CELL = ["experiment", "model", "initialisation", "task"]
-_FIGURES = ("mean", "low", "high", "sd", "low_as_seen", "high_as_seen", "patient_low", "patient_high")
+_VALUES = ("mean", "low", "high", "sd", "low_as_seen", "high_as_seen", "patient_low", "patient_high")
 
 
 def cells(
@@ -55,18 +55,25 @@ def cells(
 ) -> pd.DataFrame:
     """Return one row per (experiment, model, initialisation, task) of one metric, in the order of the rows.
 
-    Columns beside the keys: metric, protocol; mean, low, high; low_as_seen, high_as_seen (the narrower interval that
-    holds if no patient is ever missed unless a miss was seen); sd between patients; n_scored, n_expected, n_failed,
-    n_skipped (rows: case x structure x seed); n_patients, n_cases, n_structures, n_seeds; patient_low, patient_high
-    (without the spread of seeds); seed_means (dict), seed_noise; coverage_low, coverage_high (measured coverage of the
-    interval with that many patients). Units are the metric's. A cell without a counted row has NaN values, one
-    patient no interval. Raises `InputError` when a task mixes protocols.
+    Columns beside the keys: metric, protocol; mean, low, high; low_as_seen, high_as_seen (the interval if only
+    structures seen to be missed are ever missed; never wider); sd between patients; n_scored, n_expected, n_failed,
+    n_skipped, n_missed (rows: case x structure x seed); all_missed (every structure is missed); n_folds (each fold has
+    its own model, and the spread between folds is in the interval); n_patients, n_cases, n_structures, n_seeds;
+    patient_low, patient_high (without the spread of seeds); seed_means (dict), seed_noise; coverage_low, coverage_high
+    (measured coverage of the interval at coverage_n patients, the largest simulated number that is not larger). Units
+    are the metric's. A cell without a counted row has NaN values, one patient no interval.
+    Raises `InputError` when a task mixes protocols.
     """
     chosen = apply_handling(_of_metric(rows, metric), missing_masks)
-    scale = scale_of(metric, missing_masks, chosen)
     records = [
         {**dict(zip(CELL, key, strict=True)), "metric": metric, "protocol": part["protocol"].iloc[0]}
-        | _figures(part[part["counted"]], scale, confidence, resamples, _rng(seed, key, metric))
+        | _values(
+            part[part["counted"]],
+            scale_of(metric, missing_masks, part),
+            confidence,
+            resamples,
+            draw_seeds(seed, str(key[-1]), metric),
+        )
         | _counts(part)
         for key, part in chosen.groupby(CELL, sort=False)
     ]
@@ -74,11 +81,19 @@ def cells(
 
 
 def structure_cells(
-    rows: pd.DataFrame, *, metric: str, missing_masks: Mapping[str, Handling] | None = None, **options: float
+    rows: pd.DataFrame,
+    *,
+    metric: str,
+    missing_masks: Mapping[str, Handling] | None = None,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Return `cells` for every structure apart, with the column `structure`; options are those of `cells`."""
     parts = [
-        cells(part, metric=metric, missing_masks=missing_masks, **options).assign(structure=structure)
+        cells(
+            part, metric=metric, missing_masks=missing_masks, confidence=confidence, resamples=resamples, seed=seed
+        ).assign(structure=structure)
         for structure, part in rows[rows["metric"] == metric].groupby("structure", sort=False)
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -89,7 +104,7 @@ def mean_over_tasks(cell_table: pd.DataFrame, *, confidence: float = 0.95) -> pd
 
     Tasks have different patients, so the distances from the means to the patient limits add in squares (MOVER, Zou and
     Donner 2008); seeds are shared by tasks, so their spread is taken from the per-seed means over tasks. `n_tasks` of
-    `n_tasks_expected` says how many cells had a figure; `complete` is False when one had none that another method has,
+    `n_tasks_expected` says how many cells had a value; `complete` is False when one had none that another method has,
     and the mean is then not comparable with that of a complete row. Limits stay within the metric's range.
     """
     keys = CELL[:-1]
@@ -111,7 +126,8 @@ def mean_over_tasks(cell_table: pd.DataFrame, *, confidence: float = 0.95) -> pd
                 "n_tasks_expected": len(part),
                 "complete": len(seen) == int(served[part.index].sum()),
             }
-            | {name: int(part[name].sum()) for name in ("n_scored", "n_expected", "n_failed", "n_skipped")}
+            | {"all_missed": bool(len(seen) and seen["all_missed"].all())}
+            | {name: int(part[name].sum()) for name in ("n_scored", "n_expected", "n_failed", "n_skipped", "n_missed")}
         )
     return pd.DataFrame.from_records(records)
 
@@ -141,18 +157,18 @@ def _of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     return chosen
 
 
-def _rng(seed: int, key: tuple[str, ...], metric: str) -> np.random.Generator:
-    """A generator of the cell's own, so that adding a model does not move the intervals of the others."""
-    return np.random.default_rng([seed, zlib.crc32("/".join((*key, metric)).encode())])
+def draw_seeds(seed: int, task: str, metric: str) -> list[int]:
+    """Return the seed of the draws of one task and metric: the same for all methods, so that equal values are equal."""
+    return [seed, zlib.crc32(f"{task}/{metric}".encode())]
 
 
 def patient_sums(counted: pd.DataFrame, scale: Scale) -> PatientSums:
-    """Return hits and misses per patient and structure of rows that count; patients and structures are sorted."""
+    """Return hits and missed values per patient and structure of rows that count; both axes are sorted."""
     missed = pd.Series(False, index=counted.index) if scale.worst is None else counted["missed"]
     keys = [counted["patient"], counted["structure"]]
 
     def table(values: pd.Series) -> np.ndarray:
-        return values.groupby(keys).sum().unstack(fill_value=0.0).to_numpy(float)
+        return values.groupby(keys).sum().unstack(fill_value=0).to_numpy(float)
 
     return PatientSums(
         table(counted["scored"].mask(missed, 0.0)), table((~missed).astype(float)), table(missed.astype(float))
@@ -173,34 +189,54 @@ def patient_values(sums_PK: np.ndarray, counts_PK: np.ndarray) -> np.ndarray:
     return means_K.mean() + influence_PK.mean(axis=1)
 
 
-def _figures(
-    counted: pd.DataFrame, scale: Scale, confidence: float, resamples: int, rng: np.random.Generator
+def _values(
+    counted: pd.DataFrame, scale: Scale, confidence: float, resamples: int, seeds: Sequence[int]
 ) -> dict[str, object]:
     if counted.empty:
-        return {**dict.fromkeys(_FIGURES, np.nan), "seed_means": {}, "seed_noise": np.nan}
-    as_seen = Scale(scale.low, scale.high)
-    sums, plain = patient_sums(counted, scale), patient_sums(counted, as_seen)
+        return {**dict.fromkeys(_VALUES, np.nan), "seed_means": {}, "seed_noise": np.nan}
+    sums, plain = patient_sums(counted, scale), patient_sums(counted, Scale(scale.low, scale.high))
     values_P = patient_values(plain.hit_sums_PK, plain.hits_PK)
     mean = float(values_P.mean())
-    patient_limits = interval(mean_draws(sums, scale, rng=rng, resamples=resamples), confidence)
-    seen_limits = interval(mean_draws(plain, as_seen, rng=rng, resamples=resamples), confidence)
+    patient_limits, seen_limits = cell_limits(sums, scale, rng_seeds=seeds, confidence=confidence, resamples=resamples)
+    folds = fold_spread(counted, values_P)
+    patient_limits, seen_limits = (
+        with_seeds(mean, own, folds, scale, confidence=confidence) for own in (patient_limits, seen_limits)
+    )
+    patient_limits = hull(patient_limits, seen_limits)
     spread, names = seed_effects(counted)
     limits = with_seeds(mean, patient_limits, spread, scale, confidence=confidence)
     seen_limits = with_seeds(mean, seen_limits, spread, scale, confidence=confidence)
+    limits = hull(limits, seen_limits)
     sd = float(values_P.std(ddof=1)) if len(values_P) > 1 else np.nan
-    figures = (mean, *limits, sd, *seen_limits, *patient_limits)
+    values = (mean, *limits, sd, *seen_limits, *patient_limits)
     return {
-        **dict(zip(_FIGURES, figures, strict=True)),
+        **dict(zip(_VALUES, values, strict=True)),
         "seed_means": dict(zip(names, spread.means_S.tolist(), strict=True)),
         "seed_noise": spread.noise,
     }
+
+
+def fold_spread(counted: pd.DataFrame, values_P: np.ndarray) -> SeedSpread:
+    """Return the spread between the models of the folds of a cross-validation, from one value per sorted patient.
+
+    Every fold has its own model, tested on its own patients: the variance between the means of folds is that of the
+    models plus what patients explain, `noise` (mean over folds of the variance within a fold / its patients; Searle,
+    Casella and McCulloch 1992). One fold, a fold of one patient or a patient of several folds gives no spread.
+    """
+    of_patient = counted.groupby("patient")["fold"]
+    fold_P = of_patient.first().sort_index().to_numpy()
+    parts = [values_P[fold_P == fold] for fold in np.unique(fold_P)]
+    if len(parts) < 2 or of_patient.nunique().max() > 1 or min(map(len, parts)) < 2:
+        return SeedSpread(values_P[:1], 0.0)
+    noise = np.mean([own.var(ddof=1) / len(own) for own in parts])
+    return SeedSpread(np.array([own.mean() for own in parts]), float(noise))
 
 
 def seed_effects(counted: pd.DataFrame) -> tuple[SeedSpread, list[int]]:
     """Return the spread between seeds of one cell's counted rows over all its patients, and the seeds."""
     keys = ["seed", "patient", "structure"]
     grouped = counted.groupby(keys)["scored"]
-    sums, counts = (table.unstack(fill_value=0.0) for table in (grouped.sum(), grouped.count().astype(float)))
+    sums, counts = (table.unstack(fill_value=0) for table in (grouped.sum(), grouped.count().astype(float)))
     patients, names = sorted(counted["patient"].unique()), sorted(counted["seed"].unique())
     values_SP = [
         patient_values(*(table.loc[name].reindex(patients, fill_value=0.0).to_numpy(float) for table in (sums, counts)))
@@ -212,16 +248,20 @@ def seed_effects(counted: pd.DataFrame) -> tuple[SeedSpread, list[int]]:
 def _counts(part: pd.DataFrame) -> dict[str, float]:
     counted = part[part["counted"]]
     patients = counted["patient"].nunique()
-    low, high = measured_coverage(patients)
+    low, high, simulated = measured_coverage(patients)
     return {
         "n_scored": len(counted),
         "n_expected": len(part),
         "n_failed": int(part["status"].isin(("failed", "prediction_missing")).sum()),
         "n_skipped": int((part["status"] == "skipped").sum()),
+        "n_missed": int(counted["missed"].sum()),
+        "all_missed": bool(len(counted) and counted["missed"].all()),
+        "n_folds": counted["fold"].nunique(),
         "n_patients": patients,
         "n_cases": counted["case"].nunique(),
         "n_structures": counted["structure"].nunique(),
         "n_seeds": counted["seed"].nunique(),
         "coverage_low": low,
         "coverage_high": high,
+        "coverage_n": simulated,
     }

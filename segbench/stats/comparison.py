@@ -11,7 +11,7 @@ from segbench.stats.aggregate import cells, mean_over_tasks, structure_cells
 from segbench.stats.decision import DEFAULT_RULE, RULE_TEXT, Rule
 from segbench.stats.methods import first_protocol, undefined_tasks
 from segbench.stats.missing_masks import Handling, handling_text
-from segbench.stats.paired import detectable_per_task, paired_table, variance_split
+from segbench.stats.paired import detectable_per_task, paired_over_tasks, paired_table, variance_split
 from segbench.stats.published import check_published
 from segbench.stats.ranking import consensus, friedman, nemenyi, rank_distribution, rank_stability, rank_table
 from segbench.stats.ranking_variants import handling_sensitivity, ranking_variants, ranking_variants_summary
@@ -34,7 +34,7 @@ TITLES = {
     "ranking_variants_summary": "Which choice changes the winner",
     "ranking_variants": "Ranking in every variant",
     "transfer": "Universal minus single-task",
-    "published": "Published figures beside measured ones",
+    "published": "Published values beside measured ones",
 }
 
 
@@ -83,41 +83,73 @@ def compare(rows: pd.DataFrame, options: Options) -> dict[str, pd.DataFrame]:
 
 
 def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, pd.DataFrame]:
-    common = {"metric": metric, "missing_masks": options.missing_masks}
-    draws = {"resamples": options.resamples, "seed": options.seed}
-    level = {"alpha": options.alpha, "rope": options.rope.get(metric)}
-    cell_table = cells(rows, **common, **draws, confidence=1 - options.alpha)
-    paired = paired_table(rows, **common, **level, reference=options.reference, rule=options.rule, seed=options.seed)
-    ranks = rank_table(rows, **common, paired=paired)
-    distribution = rank_distribution(rows, **common, **draws)
+    handling, confidence, alpha = options.missing_masks, 1 - options.alpha, options.alpha
+    resamples, seed, rope = options.resamples, options.seed, options.rope.get(metric)
+    cell_table = cells(
+        rows, metric=metric, missing_masks=handling, confidence=confidence, resamples=resamples, seed=seed
+    )
+    structures = structure_cells(
+        rows, metric=metric, missing_masks=handling, confidence=confidence, resamples=resamples, seed=seed
+    )
+    paired = paired_table(
+        rows,
+        metric=metric,
+        missing_masks=handling,
+        alpha=alpha,
+        rope=rope,
+        reference=options.reference,
+        rule=options.rule,
+        seed=seed,
+    )
+    whole = paired
+    if len(paired):
+        whole = paired_over_tasks(
+            rows,
+            paired,
+            metric=metric,
+            missing_masks=handling,
+            alpha=alpha,
+            reference=options.reference,
+            rule=options.rule,
+        )
+    ranks = rank_table(rows, metric=metric, missing_masks=handling, paired=paired)
+    distribution = rank_distribution(rows, metric=metric, missing_masks=handling, resamples=resamples, seed=seed)
     tables = {
         "cells": cell_table,
-        "mean_over_tasks": mean_over_tasks(cell_table, confidence=1 - options.alpha),
-        "structures": structure_cells(rows, **common, **draws, confidence=1 - options.alpha),
-        "paired": paired,
+        "mean_over_tasks": mean_over_tasks(cell_table, confidence=confidence),
+        "structures": structures,
+        "paired": pd.concat([paired, whole], ignore_index=True) if len(whole) else paired,
         "detectable": detectable_per_task(paired).assign(metric=metric) if len(paired) else paired,
-        "variance": variance_split(rows, **common).assign(metric=metric),
+        "variance": variance_split(rows, metric=metric, missing_masks=handling).assign(metric=metric),
         "ranks": ranks,
         "stability": rank_stability(distribution),
         "rank_distribution": distribution,
         "consensus": consensus(ranks),
-        "friedman": friedman(rows, **common, alpha=options.alpha),
-        "nemenyi": _long_nemenyi(rows, common),
-        "sensitivity": handling_sensitivity(rows, **common),
+        "friedman": friedman(rows, metric=metric, missing_masks=handling, alpha=alpha),
+        "nemenyi": _long_nemenyi(rows, metric, handling),
+        "sensitivity": handling_sensitivity(rows, metric=metric, missing_masks=handling),
     }
     if options.universal and options.single:
         tables["transfer"] = transfer_map(
-            rows, **common, **level, universal=options.universal, single=options.single, rule=options.rule
+            rows,
+            metric=metric,
+            missing_masks=handling,
+            alpha=alpha,
+            rope=rope,
+            universal=options.universal,
+            single=options.single,
+            rule=options.rule,
+            paired=paired,
         )
     return tables
 
 
-def _long_nemenyi(rows: pd.DataFrame, common: dict) -> pd.DataFrame:
+def _long_nemenyi(rows: pd.DataFrame, metric: str, handling: Mapping[str, Handling]) -> pd.DataFrame:
     parts = []
-    for (experiment, task), matrix in nemenyi(rows, **common).items():
+    for (experiment, task), matrix in nemenyi(rows, metric=metric, missing_masks=handling).items():
         long = matrix.rename_axis("method_a").reset_index().melt("method_a", var_name="method_b", value_name="p_value")
         long = long[long["method_a"] < long["method_b"]]
-        parts.append(long.assign(experiment=experiment, metric=common["metric"], task=task))
+        parts.append(long.assign(experiment=experiment, metric=metric, task=task))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -126,7 +158,7 @@ def notes(rows: pd.DataFrame, options: Options) -> list[str]:
     level = f"{100 * (1 - options.alpha):g} %"
     synthetic = sorted(set(options.synthetic) & set(rows["task"]))
     return [
-        *([f"Synthetic data: {', '.join(synthetic)}. These figures say nothing about patients."] if synthetic else []),
+        *([f"Synthetic data: {', '.join(synthetic)}. These values say nothing about patients."] if synthetic else []),
         f"Protocol: {', '.join(rows['protocol'].unique())}. Metrics by their names in docs/metrics.md: "
         f"{', '.join(options.metrics)}; dice and other fractions in per cent, distances in mm, volumes in ml.",
         *(f"Handling for {handling_text(metric, options.missing_masks)}." for metric in options.metrics),
@@ -137,12 +169,23 @@ def notes(rows: pd.DataFrame, options: Options) -> list[str]:
         ),
         "A cell is the mean over structures of per-structure means over cases; n is rows scored / expected "
         "(case x structure x seed).",
-        f"Intervals: {level}; patients are the unit; misses not seen yet are allowed for ('as seen': they are not); "
-        "the spread of seeds is included where there are several. The coverage measured in simulations with as many "
-        "patients stands beside each interval (docs/statistics.md).",
+        f"Intervals: {level}; patients are the unit; structures may be missed where none was ('as seen': not); "
+        "the spread of seeds is included where there are several. coverage_low to coverage_high: measured "
+        "coverage in simulations with coverage_n patients (docs/statistics.md).",
         f"Decision rule: {options.rule} ({RULE_TEXT[options.rule]}), two-sided, patients as units, level "
         f"{options.alpha:g}. {_family_text(options.reference)} Where the mean and the ranks point to different methods "
-        "the comparison is conflicting and no method is named better. Tests are conditional on the trained models.",
+        "the comparison is conflicting and no method is named better; interval_agrees "
+        "says whether the intervals say the same as the test. Tests are conditional on the trained models.",
+        *(
+            [f"Values of {folds} folds are pooled. Every fold has its own model; intervals of cells add their spread."]
+            if (folds := int(rows.groupby(["experiment", "task"])["fold"].nunique().max())) > 1
+            else []
+        ),
+        *(
+            ["One seed per method: ranks and their fractions hold given these weights."]
+            if rows.groupby(["model", "initialisation"])["seed"].nunique().min() < 2
+            else []
+        ),
         f"Resampling: {options.resamples} draws, seed {options.seed}.",
     ]
 

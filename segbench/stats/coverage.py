@@ -8,29 +8,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-CELLS, DIFFERENCE = "segbench", "difference"
+CELLS, CELLS_AS_SEEN = "segbench", "segbench as seen"
+DIFFERENCE, DIFFERENCE_AS_SEEN = "difference", "difference as seen"
 TABLE = Path(__file__).with_name("measured_coverage.csv")
 
 
 @functools.cache
 def coverage_table() -> pd.DataFrame:
-    """Return the measured table: design, n, miss_share, method, coverage, truth_below, truth_above, ...."""
+    """Return the measured table: design, n, missed_fraction, method, coverage, truth_below, truth_above, ...."""
     return pd.read_csv(TABLE)
 
 
 @functools.cache
-def measured_coverage(patients: int, method: str = CELLS) -> tuple[float, float]:
-    """Return the lowest and highest measured coverage over all designs with the nearest measured n.
+def measured_coverage(patients: int, method: str = CELLS) -> tuple[float, float, float]:
+    """Return the lowest and highest measured coverage over all designs, and the number of patients simulated there.
 
     `method` is CELLS for the intervals of `aggregate.cells`, DIFFERENCE for those of `paired_table`, seeds included.
-
-    The nearest n at or below `patients` is used, the smallest one below that. Fewer than two patients have no interval.
+    The largest simulated n at or below `patients` is used, and it is what must be quoted. NaN below the smallest one.
     """
-    if patients < 2:
-        return np.nan, np.nan
     table = coverage_table()
-    table = table[table["method"] == method]
-    sizes = np.sort(table["n"].unique())
-    nearest = sizes[max(int(np.searchsorted(sizes, patients, side="right")) - 1, 0)]
-    seen = table.loc[table["n"] == nearest, "coverage"]
-    return float(seen.min()), float(seen.max())
+    table = table[(table["method"] == method) & (table["n"] <= patients)]
+    if table.empty:
+        return np.nan, np.nan, np.nan
+    seen = table.loc[table["n"] == table["n"].max(), "coverage"]
+    return float(seen.min()), float(seen.max()), float(table["n"].max())

@@ -25,7 +25,8 @@ RULE_TEXT = {
 }
 CONFLICTING = "conflicting"
 PRIMARY, SECONDARY, ALL_PAIRS = "against the reference", "other pairs (secondary)", "all pairs"
-EXACT_WITH_TIES = 13
+EXACT_PATIENTS = 300
+"""Up to this many patients the signed-rank test goes through all sign changes."""
 GRID = 2**15
 
 
@@ -89,7 +90,11 @@ def sign_flip_p(differences_P: np.ndarray) -> float:
     total = float(np.abs(differences_P).sum())
     if total == 0:
         return 1.0
-    steps_P = np.rint(differences_P / total * GRID).astype(int)
+    return _flip_p(np.rint(differences_P / total * GRID).astype(int))
+
+
+def _flip_p(steps_P: np.ndarray) -> float:
+    """Exact two-sided p value of the sum of whole numbers under all sign changes."""
     steps_P = steps_P[steps_P != 0]
     reach = int(np.abs(steps_P).sum())
     probability = np.zeros(2 * reach + 1)
@@ -109,26 +114,18 @@ def sign_flip_p(differences_P: np.ndarray) -> float:
 def wilcoxon_p(differences_P: np.ndarray) -> float:
     """Return the two-sided signed-rank p value; 1 without a non-zero difference, NaN without any difference.
 
-    Zero differences are dropped (Wilcoxon's rule). Exact up to 50 patients without ties, and up to EXACT_WITH_TIES with
-    ties, where all sign changes are gone through (scipy's own choice there, but in one vectorised call); the normal
-    approximation beyond.
+    Zero differences are dropped (Wilcoxon's rule). Exact up to EXACT_PATIENTS, with and without ties, over all sign
+    changes of the ranks; the normal approximation beyond.
     """
     if not len(differences_P):
         return np.nan
     nonzero_P = differences_P[differences_P != 0]
     if not len(nonzero_P):
         return 1.0
-    if len(nonzero_P) <= EXACT_WITH_TIES and len(np.unique(np.abs(nonzero_P))) < len(nonzero_P):
-        found = stats.permutation_test(
-            (nonzero_P,), _signed_rank_sum, permutation_type="samples", vectorized=True, n_resamples=np.inf
-        )
-        return float(found.pvalue)
-    return float(stats.wilcoxon(nonzero_P).pvalue)
-
-
-def _signed_rank_sum(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    ranks: np.ndarray = np.sign(values) * stats.rankdata(np.abs(values), axis=axis)
-    return ranks.sum(axis=axis)
+    if len(nonzero_P) > EXACT_PATIENTS:
+        return float(stats.wilcoxon(nonzero_P).pvalue)
+    doubled_P = np.rint(2 * np.sign(nonzero_P) * stats.rankdata(np.abs(nonzero_P))).astype(int)
+    return _flip_p(doubled_P)
 
 
 def rank_biserial(differences_P: np.ndarray) -> float:
@@ -185,6 +182,30 @@ def correct(table: pd.DataFrame, *, reference: str | None, rule: Rule, alpha: fl
     return table
 
 
+def agreement(better: str, limits: tuple[float, float], seen: tuple[float, float], *, lower_is_better: bool) -> str:
+    """Return whether the intervals of the mean difference say what the decision says.
+
+    Args:
+        better: outcome of `decide`.
+        limits: interval of a minus b that allows for missed structures.
+        seen: the interval as seen.
+        lower_is_better: whether small values of the metric are good.
+
+    Returns:
+        'yes'; 'as seen' where a better method is named and only the interval as seen excludes 0, because missed
+        structures that were not seen could turn the mean; 'test only' where no interval excludes 0; 'interval only'
+        where no method is named although an interval, which is not corrected for the family, excludes 0; '' without an
+        interval.
+    """
+    if not np.isfinite([*limits, *seen]).all():
+        return ""
+    sides = [1 if low > 0 else -1 if high < 0 else 0 for low, high in (limits, seen)]
+    if better not in ("a", "b"):
+        return "interval only" if any(sides) else "yes"
+    named = 1 if (better == "a") != lower_is_better else -1
+    return "yes" if sides[0] == named else "as seen" if sides[1] == named else "test only"
+
+
 def winner(paired_row: pd.Series) -> str:
     """Return the better method of a row of the paired table; '' where none is named."""
     return str({"a": paired_row["method_a"], "b": paired_row["method_b"]}.get(str(paired_row["better"]), ""))
@@ -196,9 +217,10 @@ def oriented(paired: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     if len(straight):
         return straight
     turned = paired[(paired["method_a"] == second) & (paired["method_b"] == first)].copy()
-    names = {"method_a": "method_b", "n_seeds_a": "n_seeds_b", "p_a_better": "p_b_better"}
+    names = {"method_a": "method_b", "n_seeds_a": "n_seeds_b", "p_a_better": "p_b_better", "n_missed_a": "n_missed_b"}
     turned = turned.rename(columns=names | {b: a for a, b in names.items()})
-    turned["low"], turned["high"] = -turned["high"], -turned["low"]
+    for low, high in (("low", "high"), ("low_as_seen", "high_as_seen")):
+        turned[low], turned[high] = -turned[high], -turned[low]
     for name in ("difference", "median_difference", "sign_of_mean", "sign_of_ranks", "rank_biserial", "cohen_dz"):
         turned[name] = -turned[name]
     turned["better"] = turned["better"].replace({"a": "b", "b": "a"})

@@ -1,11 +1,12 @@
 """Confidence intervals of a cell that hold with nine patients and missed structures.
 
-Scores of a segmentation task are a mixture: misses that sit exactly on the worst value, and hits spread around a level.
-A bootstrap of nine patients without a miss has never heard of misses, so its interval fails whenever they exist. Here
+Scores of a segmentation task are a mixture: missed structures, exactly on the worst value, and hits around a level. A
+bootstrap of nine patients without a missed structure cannot know of missed structures, so its interval fails whenever
+they exist. Here
 
-* the fraction of misses is drawn with Dirichlet(1, ..., 1) weights over the patients and one more patient. Where misses
-  were seen, a part of that patient is a miss (for one structure: Jeffreys' Beta(k + 1/2, n - k + 1/2)); where none was
-  seen, the patient is a miss with probability 1/2 (mid-P, with half of its mass on no miss at all);
+* the fraction of missed structures is drawn with Dirichlet(1, ..., 1) weights over the patients and one more patient.
+  Where missed structures were seen, a part of that patient is missed (for one structure: Jeffreys' Beta(k + 1/2,
+  n - k + 1/2)); where none was seen, the patient is missed with probability 1/2 (mid-P, with half of its mass on none);
 * the mean of the hits gets Student's distribution over patients, jointly for all structures, kept inside its range;
 * both are combined draw by draw. Measured coverage: docs/statistics.md, `python -m benchmarks.coverage`.
 
@@ -23,21 +24,21 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class PatientSums:
-    """Per patient and structure: sum and number of the hits, and number of the misses (values on the worst value)."""
+    """Per patient and structure: sum and number of the hits, and number of the missed (values on the worst value)."""
 
     hit_sums_PK: np.ndarray
     hits_PK: np.ndarray
-    misses_PK: np.ndarray
+    missed_PK: np.ndarray
 
     @property
     def counts_PK(self) -> np.ndarray:
         """Number of values that count."""
-        return self.hits_PK + self.misses_PK
+        return self.hits_PK + self.missed_PK
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Range of a metric; `worst` is what a miss counts as, or None when misses do not enter the mean."""
+    """Range of a metric; `worst` is what a missed structure counts as, or None when it does not enter the mean."""
 
     low: float = -np.inf
     high: float = np.inf
@@ -45,18 +46,54 @@ class Scale:
 
 
 def mean_draws(sums: PatientSums, scale: Scale, *, rng: np.random.Generator, resamples: int = 2000) -> np.ndarray:
-    """Return draws (B,) of the mean over structures of the per-structure means; their quantiles are the limits.
+    """Return draws (2, B) of the mean over structures of the per-structure means; their quantiles are the limits.
 
-    A single patient gives NaN. A structure with hits of one patient only is drawn from the metric's whole range, and
-    makes the draws NaN where that range is not finite.
+    In the first row only structures that were seen to be missed are ever missed ("as seen"); the second row allows for
+    missed structures that were not seen. A single patient gives NaN. A structure with hits of one patient only is drawn
+    from the metric's whole range, and makes the draws NaN where that range is not finite.
     """
     if len(sums.hits_PK) < 2:
-        return np.full(resamples, np.nan)
-    hit_means_BK = _hit_mean_draws(sums, scale, rng, resamples)
+        return np.full((2, resamples), np.nan)
+    means_2BK = _structure_draws(sums, scale, rng, resamples, methods=1)
+    return means_2BK.mean(axis=2)
+
+
+def difference_draws(
+    first: PatientSums, second: PatientSums, scale: Scale, *, rng: np.random.Generator, resamples: int = 4000
+) -> np.ndarray:
+    """Return draws (2, B) of the mean difference of two methods on the same patients and structures, as `mean_draws`.
+
+    Both methods have the same patient weights, so that what a patient does to both cancels; each has its own part of
+    the further patient, so that either may miss what the other finds. Structures weigh as their counts do. The draws of
+    second minus first are those of first minus second with the sign changed. A single patient gives NaN.
+    """
+    if len(first.hits_PK) < 2:
+        return np.full((2, resamples), np.nan)
+    both = PatientSums(
+        *(
+            np.concatenate([getattr(first, name), getattr(second, name)], axis=1)
+            for name in ("hit_sums_PK", "hits_PK", "missed_PK")
+        )
+    )
+    means_2BK = _structure_draws(both, scale, rng, resamples, methods=2)
+    weights_K = first.counts_PK.sum(axis=0) / first.counts_PK.sum()
+    signed_K = np.concatenate([weights_K, -weights_K])
+    differences_2B: np.ndarray = means_2BK @ signed_K
+    return differences_2B
+
+
+def _structure_draws(
+    sums: PatientSums, scale: Scale, rng: np.random.Generator, resamples: int, *, methods: int
+) -> np.ndarray:
+    """Draws (2, B, methods * K) of per-structure means; `sums` holds the structures of one method after the other."""
+    distinct = resamples // methods
+    means_BK = _hit_mean_draws(sums, scale, rng, distinct)
+    if methods == 2:
+        means_BK = np.concatenate([means_BK, means_BK])
     if scale.worst is None:
-        return hit_means_BK.mean(axis=1)
-    share_BK = _miss_share_draws(sums, rng, resamples)
-    return ((1 - share_BK) * hit_means_BK + share_BK * scale.worst).mean(axis=1)
+        return np.stack([means_BK, means_BK])
+    missed_2BK = _missed_fraction_draws(sums, rng, distinct, methods=methods)
+    return (1 - missed_2BK) * means_BK + missed_2BK * scale.worst
 
 
 def interval(draws_B: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
@@ -65,12 +102,29 @@ def interval(draws_B: np.ndarray, confidence: float = 0.95) -> tuple[float, floa
     return float(low), float(high)
 
 
+def hull(limits: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """Return the smallest interval that holds both; NaN where one of them has no limit."""
+    return float(np.minimum(limits[0], other[0])), float(np.maximum(limits[1], other[1]))
+
+
+def cell_limits(
+    sums: PatientSums, scale: Scale, *, rng_seeds: Sequence[int], confidence: float = 0.95, resamples: int = 2000
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the interval of a cell over patients that allows for missed structures, and the interval as seen.
+
+    Both come from the same draws, and the first holds the second.
+    """
+    draws_2B = mean_draws(sums, scale, rng=np.random.default_rng(rng_seeds), resamples=resamples)
+    seen, limits = (interval(draws_B, confidence) for draws_B in draws_2B)
+    return hull(limits, seen), seen
+
+
 def values_interval(
     values_P: np.ndarray, scale: Scale, *, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
 ) -> tuple[float, float]:
     """Return the interval of the mean of one value per patient."""
     return interval(
-        mean_draws(sums_of_values(values_P[:, None], scale), scale, rng=rng, resamples=resamples), confidence
+        mean_draws(sums_of_values(values_P[:, None], scale), scale, rng=rng, resamples=resamples)[1], confidence
     )
 
 
@@ -80,15 +134,28 @@ def sums_of_values(values_PK: np.ndarray, scale: Scale) -> PatientSums:
     return PatientSums(np.where(missed_PK, 0.0, values_PK), (~missed_PK).astype(float), missed_PK.astype(float))
 
 
-def _miss_share_draws(sums: PatientSums, rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """Fraction of misses per structure (B, K); the same patient weights for all structures keep their dependence."""
-    weights_BP = rng.standard_exponential((resamples, len(sums.hits_PK)))
-    extra_B1 = rng.standard_exponential((resamples, 1))
-    wholly_B1, partly_B1 = rng.random((resamples, 1)) < 0.5, rng.beta(0.5, 0.5, (resamples, 1))
-    extra_missed_BK = extra_B1 * np.where(sums.misses_PK.any(axis=0), partly_B1, wholly_B1)
+def _missed_fraction_draws(sums: PatientSums, rng: np.random.Generator, distinct: int, *, methods: int) -> np.ndarray:
+    """Fraction of missed values per structure (2, B, methods * K); all structures have the same patient weights.
+
+    As seen first, then with missed structures that were not seen. With two methods every draw is there twice, with the
+    methods' parts of the further patient exchanged.
+    """
+    weights_BP = rng.standard_exponential((distinct, len(sums.hits_PK)))
+    extra_B1 = rng.standard_exponential((distinct, 1))
+    wholly_BM = rng.random((distinct, methods)) < 0.5
+    partly_BM = rng.beta(0.5, 0.5, (distinct, methods))
     per_patient_K = sums.counts_PK.sum(axis=0) / np.maximum(np.count_nonzero(sums.counts_PK, axis=0), 1)
-    missed_BK = weights_BP @ sums.misses_PK + extra_missed_BK * per_patient_K
-    return missed_BK / (weights_BP @ sums.counts_PK + extra_B1 * per_patient_K)
+    missed_BK = weights_BP @ sums.missed_PK
+    counts_BK = weights_BP @ sums.counts_PK + extra_B1 * per_patient_K
+    if methods == 2:
+        missed_BK, counts_BK, extra_B1 = (np.concatenate([own, own]) for own in (missed_BK, counts_BK, extra_B1))
+        wholly_BM, partly_BM = (np.concatenate([own, own[:, ::-1]]) for own in (wholly_BM, partly_BM))
+    structures = sums.hits_PK.shape[1] // methods
+    wholly_BK, partly_BK = (np.repeat(own, structures, axis=1) for own in (wholly_BM, partly_BM))
+    seen_K = sums.missed_PK.any(axis=0)
+    extra_2BK = np.stack([np.where(seen_K, partly_BK, 0.0), np.where(seen_K, partly_BK, wholly_BK)])
+    missed_2BK: np.ndarray = (missed_BK + extra_2BK * extra_B1 * per_patient_K) / counts_BK
+    return missed_2BK
 
 
 def _hit_mean_draws(sums: PatientSums, scale: Scale, rng: np.random.Generator, resamples: int) -> np.ndarray:

@@ -13,7 +13,8 @@ from segbench.core.metric_facts import METRIC_NAMES
 from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.methods import check_complete
 from segbench.stats.missing_masks import declare_metric, known_metrics
-from segbench.stats.scores import read_csv_text, validate_rows
+from segbench.stats.recipes import split_rows
+from segbench.stats.scores import NUMBER_COLUMNS, read_csv_text, validate_rows
 
 log = logging.getLogger(__name__)
 NEEDED = ("model", "task", "case", "structure", "metric", "value")
@@ -29,17 +30,26 @@ DEFAULTS = {
 }
 
 
+SEPARATORS = (",", ";", "\t")
+
+
 def read_long(
-    path: Path | str, *, lower_is_better: Sequence[str] = (), higher_is_better: Sequence[str] = ()
+    path: Path | str, *, lower_is_better: Sequence[str] = (), higher_is_better: Sequence[str] = (), whole: bool = True
 ) -> pd.DataFrame:
     """Return the checked rows of a long table with the columns of a score table.
 
+    Columns are separated by commas, semicolons or tabs; the first line tells which. With semicolons or tabs a comma in
+    a number is a decimal comma.
+
     Needed: `NEEDED`; other columns of a score table are used where present and filled with `DEFAULTS` otherwise
     (dataset: the task, patient: the case), further columns are ignored with a log line. Metrics that are not ours must
-    be named in one of the two directions. A blank value needs a status that explains it. Raises `InputError` with
-    every problem, rows that one method has and another lacks included.
+    be named in one of the two directions. Rows of a recipe other than `equal` are an experiment of their own
+    (`segbench.stats.recipes`). A blank value needs a status that explains it. Raises `InputError` with
+    every problem, rows that one method has and another lacks included; a table that is one of several (not `whole`) is
+    checked for the latter after it is joined (`segbench.stats.joined`).
     """
-    rows = read_csv_text(path)
+    separator = separator_of(path)
+    rows = read_csv_text(path, separator=separator)
     rows.columns = [str(name).strip().lower() for name in rows.columns]
     raise_problems(_column_problems(path, list(rows.columns)))
     for name in (*lower_is_better, *higher_is_better):
@@ -53,9 +63,23 @@ def read_long(
     rows["dataset"] = rows.get("dataset", rows["task"])
     rows["patient"] = rows.get("patient", rows["case"])
     rows = rows.reindex(columns=list(SCORE_COLUMNS), fill_value="")
-    checked = validate_rows(rows, where=str(path), metrics=known_metrics())
-    check_complete(checked, where=str(path))
+    if separator != ",":
+        for name in NUMBER_COLUMNS:
+            rows[name] = rows[name].str.replace(",", ".", regex=False)
+    checked = split_rows(validate_rows(rows, where=str(path), metrics=known_metrics()))
+    if whole:
+        check_complete(checked, where=str(path))
     return checked
+
+
+def separator_of(path: Path | str) -> str:
+    """Return the separator of the first line: the one of SEPARATORS that stands there most often."""
+    try:
+        with open(path, encoding="utf-8-sig") as stream:
+            first = stream.readline()
+    except (OSError, UnicodeDecodeError):
+        return ","  # reading the table says what is wrong
+    return max(SEPARATORS, key=first.count)
 
 
 def _column_problems(path: Path | str, columns: list[str]) -> list[Problem]:

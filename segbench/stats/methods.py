@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from segbench.core.errors import Problem, raise_problems
 from segbench.core.vocabulary import NEVER_COUNTED
-from segbench.stats.missing_masks import Handling, apply_handling
+from segbench.stats.intervals import PatientSums, Scale
+from segbench.stats.missing_masks import Handling, apply_handling, scale_of
+from segbench.stats.recipes import split_rows
 
+ALL_TASKS = "all tasks"
 PLAIN_INITIALISATIONS = ("", "random", "none")
 CASE_KEYS = ["task", "patient", "case", "structure"]
 
@@ -29,8 +34,8 @@ def check_complete(rows: pd.DataFrame, *, where: str = "scores") -> None:
     Every (model, initialisation, seed) must have the same tasks, and on them the same cases, structures and metrics; a
     failed case and a task that a model does not serve are rows with their status.
     """
-    keys = ["case", "structure", "metric"]
-    problems = _missing_tasks(rows, where)
+    rows, keys = split_rows(rows), ["case", "structure", "metric"]
+    problems = _clashes(rows, where) + _missing_tasks(rows, where)
     for (experiment, protocol, task), part in rows.groupby(["experiment", "protocol", "task"], sort=False):
         expected = pd.MultiIndex.from_frame(part[keys].drop_duplicates())
         for (model, initialisation, seed), own in part.groupby(["model", "initialisation", "seed"], sort=False):
@@ -45,6 +50,18 @@ def check_complete(rows: pd.DataFrame, *, where: str = "scores") -> None:
                     )
                 )
     raise_problems(problems)
+
+
+def _clashes(rows: pd.DataFrame, where: str) -> list[Problem]:
+    """Return a problem for each name in tables that two methods share: they would be averaged into one."""
+    methods = rows[["model", "initialisation"]].drop_duplicates()
+    plain = methods["initialisation"].isin(PLAIN_INITIALISATIONS)
+    keys = methods.assign(initialisation=methods["initialisation"].mask(plain, ""), name=method_labels(methods))
+    names = keys.drop_duplicates()["name"]
+    return [
+        Problem(f"{where}: method {name}", "two methods of that name", "a name for each method", "rename one model")
+        for name in names[names.duplicated()].unique()
+    ]
 
 
 def _missing_tasks(rows: pd.DataFrame, where: str) -> list[Problem]:
@@ -98,13 +115,77 @@ def case_table(
     Tasks on which the metric is defined for nobody are left out (`countable`). NaN marks what the handling excludes;
     methods keep the order of the rows. `experiment` None takes all rows.
     """
+    return case_tables(rows, metric=metric, missing_masks=missing_masks, experiment=experiment).values
+
+
+@dataclass(frozen=True)
+class CaseTables:
+    """Tables of one metric with the index (task, patient, case, structure), one column per method, means over seeds.
+
+    Attributes:
+        values: what enters means, NaN where a row does not count.
+        hits: the same with 0 for missed structures.
+        missed: fraction of seeds in which the structure is missed.
+        scales: range and value of a missed structure per task.
+        datasets: data set of each task; a patient of two tasks of one data set is one patient.
+    """
+
+    values: pd.DataFrame
+    hits: pd.DataFrame
+    missed: pd.DataFrame
+    scales: dict[str, Scale]
+    datasets: dict[str, str]
+
+
+def case_tables(
+    rows: pd.DataFrame,
+    *,
+    metric: str,
+    missing_masks: Mapping[str, Handling] | None = None,
+    experiment: str | None = None,
+) -> CaseTables:
+    """Return `case_table` with hits and missed structures apart; arguments are those of `case_table`."""
     chosen = countable(rows, metric)
     if experiment is not None:
         chosen = chosen[chosen["experiment"] == experiment]
     chosen = apply_handling(chosen, missing_masks)
     chosen = chosen.assign(method=method_labels(chosen))
-    table = chosen.groupby([*CASE_KEYS, "method"], sort=True)["scored"].mean().unstack("method")
-    return table[chosen["method"].drop_duplicates().tolist()]
+    chosen["hit"] = chosen["scored"].mask(chosen["missed"], 0.0)
+    chosen["missed"] = chosen["missed"].astype(float).where(chosen["counted"])
+    grouped = chosen.groupby([*CASE_KEYS, "method"], sort=True)
+    order = chosen["method"].drop_duplicates().tolist()
+    values, hits, missed = (grouped[name].mean().unstack("method")[order] for name in ("scored", "hit", "missed"))
+    by_task = [(str(task), part) for task, part in chosen.groupby("task", sort=False)]
+    return CaseTables(
+        values,
+        hits,
+        missed,
+        scales={task: scale_of(metric, missing_masks, part) for task, part in by_task},
+        datasets={task: str(part["dataset"].iloc[0]) for task, part in by_task},
+    )
+
+
+def pair_sums(tables: CaseTables, task: str, pair: tuple[str, str]) -> tuple[PatientSums, PatientSums]:
+    """Return the sums of both methods of a pair on one task, weighted so that a patient counts as 1.
+
+    A row weighs 1 / (structures of the case) / (cases of the patient), as in `patient_differences`; rows that do not
+    count for both methods are left out.
+    """
+    methods = list(pair)
+    values = tables.values.loc[[task], methods].dropna()
+    per_case = values.groupby(level=["patient", "case"])[methods[0]].transform("size")
+    cases = pd.Series(values.index.get_level_values("case"), values.index).groupby(level="patient").transform("nunique")
+    weights = 1 / per_case.to_numpy(float) / cases.to_numpy(float)
+
+    def table(column: np.ndarray) -> np.ndarray:
+        weighted = pd.Series(weights * column, values.index)
+        return weighted.groupby(level=["patient", "structure"]).sum().unstack(fill_value=0).to_numpy(float)
+
+    def sums(method: str) -> PatientSums:
+        hits, missed = (own.loc[values.index, method].to_numpy(float) for own in (tables.hits, tables.missed))
+        return PatientSums(table(hits), table(1 - missed), table(missed))
+
+    return sums(pair[0]), sums(pair[1])
 
 
 def patient_differences(pair: pd.DataFrame) -> pd.Series:

@@ -17,11 +17,12 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from segbench.stats.aggregate import seed_effects
+from segbench.stats.aggregate import draw_seeds, seed_effects
 from segbench.stats.coverage import DIFFERENCE, measured_coverage
 from segbench.stats.decision import (
     DEFAULT_RULE,
     Rule,
+    agreement,
     correct,
     directions,
     rank_biserial,
@@ -29,8 +30,17 @@ from segbench.stats.decision import (
     sign_flip_p,
     wilcoxon_p,
 )
-from segbench.stats.intervals import SeedSpread, welch_degrees
-from segbench.stats.methods import case_table, method_labels, patient_differences
+from segbench.stats.intervals import (
+    PatientSums,
+    Scale,
+    SeedSpread,
+    combine,
+    difference_draws,
+    hull,
+    interval,
+    welch_degrees,
+)
+from segbench.stats.methods import ALL_TASKS, CaseTables, case_tables, method_labels, pair_sums, patient_differences
 from segbench.stats.missing_masks import Handling, apply_handling, lower_is_better, scale_of
 
 EQUIVALENCE = {"dice": 0.01, "iou": 0.01, "nsd": 0.01, "nsd_voxel": 0.01}
@@ -39,7 +49,7 @@ WILCOXON_EFFICIENCY = 3 / np.pi
 PROBABLE = 0.95
 POSTERIOR_DRAWS = 50_000
 FEW_PATIENTS = 3
-"""Up to this many patients there is no equivalence verdict and no minimum detectable difference."""
+"""Up to this many patients equivalence is not judged and no minimum detectable difference."""
 
 
 def region(metric: str) -> float:
@@ -61,40 +71,160 @@ def paired_table(
 ) -> pd.DataFrame:
     """Return one row per (experiment, task, method_a, method_b): `difference` is a minus b in the metric's unit.
 
-    Columns: n_patients, n_seeds_a, n_seeds_b, difference, low, high (Student over patients; with several seeds their
-    spread is added, see `seed_variances`), seed_degrees (degrees of freedom of that spread, 0 when seeds are not in
-    the interval), coverage_low, coverage_high (measured for that many patients), median_difference, rule, p_value (of
-    the rule's test), p_mean, p_ranks, sign_of_mean, sign_of_ranks, rank_biserial and cohen_dz (effect sizes, positive
-    when a is larger), p_a_better, p_equivalent, p_b_better, region, status (reading of the posterior),
-    minimum_detectable (80 % power at `alpha`), and what `decision.correct` adds: family_name, family, p_holm,
-    significant, better, attainable_p_holm, can_be_significant. `pairs` restricts the comparisons; by default all pairs
-    of methods. The pairs that hold `reference` are the primary family.
+    Columns: n_patients, n_seeds_a, n_seeds_b, n_missed_a, n_missed_b (missed structures, counted per case and averaged
+    over seeds), difference, low, high (interval over patients that allows for missed structures, see `pair_limits`),
+    low_as_seen, high_as_seen (never wider), seed_degrees (degrees of freedom of the seeds' spread, 0 when seeds are not
+    in the interval), coverage_low, coverage_high (measured for coverage_n patients), median_difference, rule, p_value
+    (of the rule's test), p_mean, p_ranks, sign_of_mean, sign_of_ranks, rank_biserial and cohen_dz (effect sizes,
+    positive when a is larger), p_a_better, p_equivalent, p_b_better, region, status (reading of the posterior),
+    minimum_detectable (80 % power at `alpha`), what `decision.correct` adds: family_name, family, p_holm, significant,
+    better, attainable_p_holm, can_be_significant; and interval_agrees (`decision.agreement`). `pairs` restricts the
+    comparisons; by default all pairs of methods. The pairs that hold `reference` are the primary family.
     Differences without spread or with fewer than two patients keep NaN where nothing can be said.
     """
     half = region(metric) if rope is None else rope
+    lower = lower_is_better(metric)
     parts = []
     for experiment in rows["experiment"].unique():
-        table = case_table(rows, metric=metric, missing_masks=missing_masks, experiment=experiment)
+        tables = case_tables(rows, metric=metric, missing_masks=missing_masks, experiment=experiment)
         seeds = seed_variances(rows[rows["experiment"] == experiment], metric=metric, missing_masks=missing_masks)
-        wanted = list(itertools.combinations(table.columns, 2)) if pairs is None else pairs
-        records = [
-            {"experiment": experiment, "metric": metric, "task": task, "method_a": a, "method_b": b}
-            | compare_pair(
-                patient_differences(part[[a, b]]).to_numpy(),
-                rope=half,
-                alpha=alpha,
-                lower_is_better=lower_is_better(metric),
-                seeds=(seeds[task, a], seeds[task, b]),
-                bound=span(metric),
-                rule=rule,
-                rng=np.random.default_rng([seed, index]),
+        records = []
+        for task, a, b in _compared(tables, pairs):
+            own = (seeds[task, a], seeds[task, b])
+            differences_P = patient_differences(tables.values.loc[[task], [a, b]]).to_numpy()
+            sums = pair_sums(tables, task, (a, b))
+            entropy = draw_seeds(seed, task, metric)
+            limits = pair_limits(
+                differences_P, sums, tables.scales[task], seeds=own, alpha=alpha, rng_seeds=entropy, bound=span(metric)
             )
-            for index, (task, part) in enumerate(table.groupby(level="task", sort=False))
-            for a, b in wanted
-            if {a, b} <= set(table.columns) and part[[a, b]].notna().any().all()
-        ]
-        parts.append(correct(pd.DataFrame.from_records(records), reference=reference, rule=rule, alpha=alpha))
+            missed = tables.missed.loc[[task], [a, b]].sum()
+            records.append(
+                {"experiment": experiment, "metric": metric, "task": task, "method_a": a, "method_b": b}
+                | compare_pair(
+                    differences_P,
+                    limits,
+                    rope=half,
+                    alpha=alpha,
+                    lower_is_better=lower,
+                    seeds=own,
+                    rule=rule,
+                    rng=np.random.default_rng(entropy),
+                )
+                | {"n_missed_a": float(missed[a]), "n_missed_b": float(missed[b])}
+            )
+        parts.append(_decided(records, reference=reference, rule=rule, alpha=alpha))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _compared(tables: CaseTables, pairs: Sequence[tuple[str, str]] | None) -> list[tuple[str, str, str]]:
+    """Task and pair of every comparison in which both methods have a value."""
+    wanted = list(itertools.combinations(tables.values.columns, 2)) if pairs is None else pairs
+    return [
+        (str(task), a, b)
+        for task, part in tables.values.groupby(level="task", sort=False)
+        for a, b in wanted
+        if {a, b} <= set(part.columns) and part[[a, b]].notna().any().all()
+    ]
+
+
+def _decided(records: list[dict[str, object]], *, reference: str | None, rule: Rule, alpha: float) -> pd.DataFrame:
+    """The table with Holm, the better method and whether the intervals agree with it."""
+    table = correct(pd.DataFrame.from_records(records), reference=reference, rule=rule, alpha=alpha)
+    if len(table):
+        table["interval_agrees"] = [
+            agreement(
+                row["better"],
+                (row["low"], row["high"]),
+                (row["low_as_seen"], row["high_as_seen"]),
+                lower_is_better=bool(row["lower_is_better"]),
+            )
+            for row in table.to_dict("records")
+        ]
+    return table
+
+
+def paired_over_tasks(
+    rows: pd.DataFrame,
+    paired: pd.DataFrame,
+    *,
+    metric: str,
+    missing_masks: Mapping[str, Handling] | None = None,
+    alpha: float = 0.05,
+    reference: str | None = None,
+    rule: Rule = DEFAULT_RULE,
+) -> pd.DataFrame:
+    """Return the rows of the task 'all tasks', with the columns of `paired_table`, for pairs that share every task.
+
+    `difference` is the unweighted mean over tasks, so every patient counts with 1 / (patients of the task) / (tasks);
+    a patient of two tasks of one data set is one patient with the sum of both. The test of the rule is over these
+    patients. The distances from the difference to its limits add in squares over tasks (Zou and Donner 2008), with the
+    correlation of tasks that have patients in common. These comparisons are families of their own. Nothing is said
+    about equivalence and detectable differences, which are about one task. Empty with one task.
+    """
+    lower = lower_is_better(metric)
+    parts = []
+    for experiment, part in paired.groupby("experiment", sort=False):
+        tables = case_tables(rows, metric=metric, missing_masks=missing_masks, experiment=str(experiment))
+        tasks = list(tables.scales)
+        records = []
+        for (a, b), own in part.groupby(["method_a", "method_b"], sort=False):
+            if len(tasks) < 2 or set(own["task"]) != set(tasks):
+                continue
+            own = own.set_index("task").loc[tasks]
+            by_task = [_persons(tables, task, str(a), str(b)) for task in tasks]
+            values_P = pd.concat([values / len(values) for values in by_task]).groupby(level=[0, 1]).sum()
+            values_P = values_P * (len(values_P) / len(tasks))
+            correlation_TT = shared_patients(by_task)
+            limits = Limits(
+                *over_tasks(own["difference"], own["low"], own["high"], correlation_TT),
+                *over_tasks(own["difference"], own["low_as_seen"], own["high_as_seen"], correlation_TT),
+            )
+            found = compare_pair(
+                values_P.to_numpy().round(12),
+                limits,
+                rope=np.nan,
+                alpha=alpha,
+                lower_is_better=lower,
+                seeds=(Seeds(int(own["n_seeds_a"].min())), Seeds(int(own["n_seeds_b"].min()))),
+                rule=rule,
+                rng=None,
+            )
+            key = {"experiment": experiment, "metric": metric, "task": ALL_TASKS, "method_a": a, "method_b": b}
+            missed = {name: float(own[name].sum()) for name in ("n_missed_a", "n_missed_b")}
+            records.append(key | found | missed)
+        decided = _decided(records, reference=reference, rule=rule, alpha=alpha)
+        parts.append(decided.assign(family_name=decided["family_name"] + ", over tasks") if len(decided) else decided)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _persons(tables: CaseTables, task: str, first: str, second: str) -> pd.Series:
+    """Differences of one task with the index (data set, patient)."""
+    values = patient_differences(tables.values.loc[[task], [first, second]])
+    return pd.concat({tables.datasets[task]: values})
+
+
+def shared_patients(by_task: Sequence[pd.Series]) -> np.ndarray:
+    """Return the correlation of the means of tasks (T, T) that comes from patients in common, from values per patient.
+
+    Tasks without a patient in common have 0, and so have tasks without spread.
+    """
+    centred = pd.concat([values - values.mean() for values in by_task], axis=1).fillna(0.0).to_numpy()
+    products_TT = centred.T @ centred
+    norms_T = np.sqrt(np.diag(products_TT))
+    scale_TT = np.outer(norms_T, norms_T)
+    correlation_TT = np.divide(products_TT, scale_TT, out=np.zeros_like(products_TT), where=scale_TT > 0)
+    np.fill_diagonal(correlation_TT, 1.0)
+    return correlation_TT
+
+
+def over_tasks(
+    centers: pd.Series, lows: pd.Series, highs: pd.Series, correlation_TT: np.ndarray
+) -> tuple[float, float]:
+    """Return the limits of the unweighted mean of `centers` (Zou and Donner 2008); a task without limits gives NaN."""
+    mean, count = float(centers.mean()), len(centers)
+    below_T, above_T = (centers - lows).to_numpy(float), (highs - centers).to_numpy(float)
+    below, above = (np.sqrt(max(side_T @ correlation_TT @ side_T, 0.0)) / count for side_T in (below_T, above_T))
+    return mean - float(below), mean + float(above)
 
 
 def span(metric: str) -> float:
@@ -124,51 +254,109 @@ def seed_variances(
     """
     chosen = apply_handling(rows[rows["metric"] == metric], missing_masks)
     chosen = chosen[chosen["counted"]].assign(method=method_labels(chosen))
-    found = {}
+    found: dict[tuple[str, str], Seeds] = {}
     for task, of_task in chosen.groupby("task", sort=False):
-        spreads = {method: seed_effects(part)[0] for method, part in of_task.groupby("method", sort=False)}
-        found |= {(task, method): seeds for method, seeds in pool_seeds(spreads).items()}
+        spreads = {str(method): seed_effects(part)[0] for method, part in of_task.groupby("method", sort=False)}
+        found |= {(str(task), method): seeds for method, seeds in pool_seeds(spreads).items()}
     return found
 
 
 def pool_seeds(spreads: Mapping[str, SeedSpread]) -> dict[str, Seeds]:
-    """Return per method its number of seeds with the variance that all methods share, and its degrees of freedom."""
+    """Return per method its number of seeds, with the variance and its degrees of freedom pooled over methods."""
     several = [(spread.variance, len(spread.means_S) - 1) for spread in spreads.values() if len(spread.means_S) > 1]
     degrees = sum(own for _, own in several)
     pooled = max(sum(variance * own for variance, own in several) / degrees, 0.0) if several else 0.0
     return {method: Seeds(len(spread.means_S), pooled, degrees) for method, spread in spreads.items()}
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Interval of a mean difference that allows for missed structures, and the interval as seen."""
+
+    low: float
+    high: float
+    low_as_seen: float
+    high_as_seen: float
+
+
+def pair_limits(
+    differences_P: np.ndarray,
+    sums: tuple[PatientSums, PatientSums],
+    scale: Scale,
+    *,
+    seeds: tuple[Seeds, Seeds] = (Seeds(), Seeds()),
+    alpha: float,
+    rng_seeds: Sequence[int],
+    bound: float = np.inf,
+    resamples: int = 4000,
+) -> Limits:
+    """Return the limits of the mean difference of one pair on one task.
+
+    As seen: `difference_interval` where neither method missed a structure, else the draws of `difference_draws` in
+    which only structures that were seen to be missed are missed. The other interval draws missed structures that were
+    not seen as well, and holds the interval as seen. Both hold the spread of seeds.
+
+    Args:
+        differences_P: one difference per patient.
+        sums: hits and missed structures of both methods (`methods.pair_sums`).
+        scale: range of the metric; without a value of missed structures both intervals are that as seen.
+        seeds: seeds of both methods.
+        alpha: 1 - confidence.
+        rng_seeds: seed of the draws.
+        bound: how far two values can lie apart.
+        resamples: number of draws.
+    """
+    mean = float(differences_P.mean()) if len(differences_P) else np.nan
+    seen = difference_interval(differences_P, seeds, alpha=alpha)
+    limits = seen
+    if scale.worst is not None and len(differences_P) > 1:
+        own = sum(method.variance / method.count for method in seeds)
+        patient_variance = float(differences_P.var(ddof=1)) / len(differences_P)
+        degrees = welch_degrees([(own, seeds[0].degrees), (patient_variance, np.inf)]) if own else np.inf
+        margin = float(stats.t.ppf(1 - alpha / 2, degrees) * np.sqrt(own))
+        draws_2B = difference_draws(*sums, scale, rng=np.random.default_rng(rng_seeds), resamples=resamples)
+        drawn = [combine(mean, interval(draws_B, 1 - alpha), margin, Scale()) for draws_B in draws_2B]
+        if any(method.missed_PK.any() for method in sums):
+            seen = drawn[0]
+        limits = hull(seen, drawn[1])
+    return Limits(*(float(limit) for limit in np.clip([*limits, *seen], -bound, bound)))
+
+
 def compare_pair(
     differences_P: np.ndarray,
+    limits: Limits,
     *,
     rope: float,
     alpha: float,
     lower_is_better: bool,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None,
     seeds: tuple[Seeds, Seeds] = (Seeds(), Seeds()),
-    bound: float = np.inf,
     rule: Rule = DEFAULT_RULE,
 ) -> dict[str, object]:
-    """Return the uncorrected statistics of one pair from one difference per patient; see `paired_table`."""
+    """Return the uncorrected statistics of one pair from one difference per patient; see `paired_table`.
+
+    Without `rng` nothing is said about equivalence.
+    """
     count = len(differences_P)
     mean = float(differences_P.mean()) if count else np.nan
     spread = float(differences_P.std(ddof=1)) if count > 1 else np.nan
-    low, high = np.clip(difference_interval(differences_P, seeds, alpha=alpha), -bound, bound)
     coverage = measured_coverage(count, DIFFERENCE)
     signs = directions(differences_P)
-    left, middle, right = equivalence(differences_P, rope, rng)
+    left, middle, right = (np.nan,) * 3 if rng is None else equivalence(differences_P, rope, rng)
     a_better, b_better = (left, right) if lower_is_better else (right, left)
     return {
         "n_patients": count,
         "difference": mean,
-        "low": float(low),
-        "high": float(high),
+        "low": limits.low,
+        "high": limits.high,
+        "low_as_seen": limits.low_as_seen,
+        "high_as_seen": limits.high_as_seen,
         "n_seeds_a": seeds[0].count,
         "n_seeds_b": seeds[1].count,
         "seed_degrees": seeds[0].degrees,
         "coverage_low": coverage[0],
         "coverage_high": coverage[1],
+        "coverage_n": coverage[2],
         "median_difference": float(np.median(differences_P)) if count else np.nan,
         "sd": spread,
         "rule": rule,
@@ -184,10 +372,16 @@ def compare_pair(
         "p_a_better": a_better,
         "p_equivalent": middle,
         "p_b_better": b_better,
-        "status": verdict(
-            a_better, middle, b_better, patients=count, inside=-rope <= low and high <= rope, conflict=signs.conflicting
+        "status": posterior_status(
+            a_better,
+            middle,
+            b_better,
+            patients=count,
+            inside=-rope <= limits.low and limits.high <= rope,
+            inside_as_seen=-rope <= limits.low_as_seen and limits.high_as_seen <= rope,
+            conflict=signs.conflicting,
         ),
-        "minimum_detectable": minimum_detectable(spread, count, alpha=alpha),
+        "minimum_detectable": np.nan if rng is None else minimum_detectable(spread, count, alpha=alpha),
     }
 
 
@@ -236,8 +430,15 @@ def equivalence(
     return float(left), float(middle), float(right)
 
 
-def verdict(
-    a_better: float, middle: float, b_better: float, *, patients: int, inside: bool, conflict: bool = False
+def posterior_status(
+    a_better: float,
+    middle: float,
+    b_better: float,
+    *,
+    patients: int,
+    inside: bool,
+    inside_as_seen: bool,
+    conflict: bool = False,
 ) -> str:
     """Return the reading of the posterior: one side or equivalence above 95 %, otherwise undecided.
 
@@ -248,12 +449,13 @@ def verdict(
         patients: number of patients; FEW_PATIENTS or fewer are always undecided.
         inside: whether the interval of the mean lies inside the region. Equivalence needs it, because the posterior is
             about ranks and hardly sees a few missed structures.
+        inside_as_seen: whether at least the interval as seen does; the status then says 'equivalent as seen'.
         conflict: whether the mean and the ranks point to different methods; then no side is named.
     """
     if patients <= FEW_PATIENTS:
         return "undecided"
-    if middle > PROBABLE and inside:
-        return "practically equivalent"
+    if middle > PROBABLE and inside_as_seen:
+        return "practically equivalent" if inside else "equivalent as seen"
     for probability, words in ((a_better, "a better"), (b_better, "b better")):
         if probability > PROBABLE and not conflict:
             return words
@@ -273,7 +475,11 @@ def minimum_detectable(sd: float, patients: int, *, alpha: float = 0.05, power: 
 
 
 def detectable_per_task(paired: pd.DataFrame) -> pd.DataFrame:
-    """Return per (experiment, task) the median, smallest and largest minimum detectable difference over its pairs."""
+    """Return per (experiment, task) the median, smallest and largest minimum detectable difference over its pairs.
+
+    `attainable_p_holm` is the smallest corrected p value that the task's patients can reach in any family, and
+    `can_be_significant` whether it lies below the level.
+    """
     grouped = paired.groupby(["experiment", "task"], sort=False)
     return grouped.agg(
         n_patients=("n_patients", "max"),
@@ -281,6 +487,8 @@ def detectable_per_task(paired: pd.DataFrame) -> pd.DataFrame:
         minimum_detectable=("minimum_detectable", "median"),
         smallest=("minimum_detectable", "min"),
         largest=("minimum_detectable", "max"),
+        attainable_p_holm=("attainable_p_holm", "min"),
+        can_be_significant=("can_be_significant", "any"),
     ).reset_index()
 
 

@@ -1,4 +1,4 @@
-"""Published figures beside measured ones: a difference, a tolerance, and a verdict that says why when there is none.
+"""Published values beside measured ones: a difference, a tolerance, and a status that says why when there is none.
 
 The published cells are data/published/*.csv; `tables.csv` there says which convention, protocol and budget a table has,
 `names.csv` which of our names a published name is. An empty published cell was not seen and stays empty.
@@ -87,15 +87,15 @@ def check_published(
     """Return one row per published Dice cell that has a measured counterpart; columns `COLUMNS`, values in 0..1.
 
     `synthetic` names synthetic tasks, `budgets` maps an experiment to its iterations per task. `low` and `high` are the
-    measured interval from case bootstrap and seed spread (misses as seen, because the published value is over a fixed
-    set of cases). Verdicts: 'reproduced' (closer than half a Dice point), 'within noise' (inside the interval), 'not
+    measured interval over cases and seeds (missed structures as seen, because the published value is over a fixed set
+    of cases). Status: 'reproduced' (closer than half a Dice point), 'within noise' (inside the interval), 'not
     reproduced', 'not comparable' with the reasons, 'not seen' when the published cell is empty.
     """
     published, names = published_cells(folder), read_csv_text(folder / "names.csv")
-    known = {kind: part.groupby("published")["ours"].agg(list) for kind, part in names.groupby("kind")}
+    known = {str(kind): part.groupby("published")["ours"].agg(list) for kind, part in names.groupby("kind")}
     records = []
     for convention, part in published.groupby("convention", sort=False):
-        used = convention if (rows["metric"] == convention).any() else "dice"
+        used = str(convention) if (rows["metric"] == convention).any() else "dice"
         measured = cells(rows, metric=used, missing_masks=missing_masks, confidence=confidence)
         for cell in part.to_dict("records"):
             for own in _counterparts(cell, measured, known).to_dict("records"):
@@ -153,7 +153,7 @@ def _record(cell: dict, own: dict, reasons: list[str]) -> dict[str, object]:
         "difference": difference,
         "low": own["low_as_seen"],
         "high": own["high_as_seen"],
-        "status": _verdict(cell["published"], difference, (own["low_as_seen"], own["high_as_seen"]), reasons),
+        "status": _status(cell["published"], difference, (own["low_as_seen"], own["high_as_seen"]), reasons),
         "reason": "; ".join(reasons),
         **{
             name: own[name]
@@ -162,7 +162,7 @@ def _record(cell: dict, own: dict, reasons: list[str]) -> dict[str, object]:
     }
 
 
-def _verdict(published: float, difference: float, limits: tuple[float, float], reasons: list[str]) -> str:
+def _status(published: float, difference: float, limits: tuple[float, float], reasons: list[str]) -> str:
     if np.isnan(published):
         return "not seen"
     if reasons:

@@ -17,17 +17,23 @@ import scikit_posthocs
 from scipy import stats
 
 from segbench.stats.decision import winner
-from segbench.stats.methods import case_table
+from segbench.stats.methods import ALL_TASKS, case_table
 from segbench.stats.missing_masks import Handling, lower_is_better
-from segbench.stats.paired import paired_table
-from segbench.stats.resample import board, bootstrap_means, cell_means
+from segbench.stats.paired import FEW_PATIENTS, paired_table
+from segbench.stats.resample import board, cell_means, draw_means
 
-ALL_TASKS = "all tasks"
+DECIMALS = 12
+GIVEN_WEIGHTS, SEEDS_DRAWN = "given these weights", "seeds drawn again"
+DISTRIBUTION = ["experiment", "metric", "task", "method", "rank", "fraction", "condition"]
 RANK_COLUMNS = ("rank_by_mean", "rank_by_mean_rank", "rank_by_significance")
 
 
 def rank_methods(values: np.ndarray, *, lower_is_better: bool, axis: int = 0) -> np.ndarray:
-    """Return ranks along an axis, 1 is best, ties share their mean rank, NaN stays NaN."""
+    """Return ranks along an axis, 1 is best, ties get their mean rank, NaN stays NaN.
+
+    Values are compared to DECIMALS decimals, here and wherever ranks are made: means and case values tie alike.
+    """
+    values = np.round(values, DECIMALS)
     return stats.rankdata(values if lower_is_better else -values, axis=axis, nan_policy="omit")
 
 
@@ -52,9 +58,9 @@ def rank_table(
         for task, part in table.groupby(level="task", sort=False):
             ranked = pd.DataFrame({"method": part.columns, "mean": means.loc[part.columns, task].to_numpy()})
             ranked["mean_rank"] = _mean_case_rank(part, metric)
-            ranked["significant_wins"] = [wins.get((task, method), 0) for method in part.columns]
+            ranked["significant_wins"] = [wins.get((str(task), method), 0) for method in part.columns]
             _add_ranks(ranked, metric)
-            parts.append(ranked.assign(experiment=experiment, metric=metric, task=task))
+            parts.append(ranked.assign(experiment=experiment, metric=metric, task=str(task)))
     table = pd.concat(parts, ignore_index=True)
     return table[["experiment", "metric", "task", *table.columns.drop(["experiment", "metric", "task"])]]
 
@@ -94,7 +100,8 @@ def _wins(paired: pd.DataFrame) -> dict[tuple[str, str], int]:
         return {}
     winners = paired.assign(winner=paired.apply(winner, axis=1))
     counts = winners[winners["winner"] != ""].groupby(["task", "winner"]).size()
-    return {(str(task), str(method)): int(count) for (task, method), count in counts.items()}
+    keys = zip(counts.index.get_level_values("task"), counts.index.get_level_values("winner"), strict=True)
+    return {(str(task), str(method)): int(count) for (task, method), count in zip(keys, counts, strict=True)}
 
 
 def rank_distribution(
@@ -107,27 +114,31 @@ def rank_distribution(
 ) -> pd.DataFrame:
     """Return how often a method takes a rank by mean when patients (and seeds) are drawn again.
 
-    Rows (experiment, task, method, rank, fraction); task 'all tasks' ranks by the mean over tasks and holds only
-    methods with a value on every task. Ties take the better rank. Shares of a method sum to 1.
+    Rows (experiment, metric, task, method, rank, fraction, condition); task 'all tasks' ranks by the mean over tasks
+    and holds only methods with a value on every task. The draws allow for missed structures that were not seen
+    (`resample.draw_means`). Ties take the better rank. Fractions of a method sum to 1. `condition` is GIVEN_WEIGHTS
+    where a method has one seed: another training could change the rank. Tasks with FEW_PATIENTS or fewer are left out,
+    and so is the mean over tasks where there is one.
     """
-    records = []
+    records: list[dict[str, object]] = []
     for index, experiment in enumerate(rows["experiment"].unique()):
         table = board(rows, metric=metric, missing_masks=missing_masks, experiment=experiment)
-        draws_BMT = bootstrap_means(table, resamples=resamples, rng=np.random.default_rng([seed, index]))
-        whole_BM = draws_BMT.mean(axis=2)
-        for name, draws_BM in [
-            *zip(table.task_names, np.moveaxis(draws_BMT, 2, 0), strict=True),
-            (ALL_TASKS, whole_BM),
-        ]:
+        draws_BMT = draw_means(table, resamples=resamples, rng=np.random.default_rng([seed, index]))
+        enough = [len(task.patients) > FEW_PATIENTS for task in table.tasks]
+        drawn = [
+            (task.task, draws_BMT[:, :, t]) for t, task in enumerate(table.tasks) if len(task.patients) > FEW_PATIENTS
+        ]
+        condition = SEEDS_DRAWN if table.seeds_MS.sum(axis=1).min(initial=2) > 1 else GIVEN_WEIGHTS
+        for name, draws_BM in [*drawn, *([(ALL_TASKS, draws_BMT.mean(axis=2))] if all(enough) else [])]:
             for method, rank, fraction in _fractions(draws_BM, table.methods, metric):
                 key = {"experiment": experiment, "metric": metric, "task": name, "method": method}
-                records.append(key | {"rank": rank, "fraction": fraction})
-    return pd.DataFrame.from_records(records)
+                records.append(key | {"rank": rank, "fraction": fraction, "condition": condition})
+    return pd.DataFrame.from_records(records, columns=DISTRIBUTION)
 
 
 def _fractions(draws_BM: np.ndarray, methods: tuple[str, ...], metric: str) -> list[tuple[str, int, float]]:
     kept = ~np.isnan(draws_BM).any(axis=0)
-    signed_BM = draws_BM[:, kept] * (1 if lower_is_better(metric) else -1)
+    signed_BM = np.round(draws_BM[:, kept], DECIMALS) * (1 if lower_is_better(metric) else -1)
     ranks_BM = stats.rankdata(signed_BM, axis=1, method="min") if kept.any() else signed_BM
     names = [method for method, keep in zip(methods, kept, strict=True) if keep]
     return [
@@ -138,9 +149,12 @@ def _fractions(draws_BM: np.ndarray, methods: tuple[str, ...], metric: str) -> l
 
 
 def rank_stability(distribution: pd.DataFrame, *, confidence: float = 0.95) -> pd.DataFrame:
-    """Return per (experiment, task, method): p_first, median rank, rank_low and rank_high of the distribution."""
+    """Return per (experiment, task, method): p_first, median rank, rank_low and rank_high of the distribution.
+
+    With one seed per method these hold given these weights (column `condition`).
+    """
     tails = ((1 - confidence) / 2, 0.5, (1 + confidence) / 2)
-    records = []
+    records: list[dict[str, object]] = []
     for key, part in distribution.groupby(["experiment", "metric", "task", "method"], sort=False):
         low, median, high = np.searchsorted(part["fraction"].cumsum().to_numpy() - 1e-12, tails) + 1
         names = ("experiment", "metric", "task", "method")
@@ -151,9 +165,11 @@ def rank_stability(distribution: pd.DataFrame, *, confidence: float = 0.95) -> p
                 "rank_low": int(low),
                 "rank_median": int(median),
                 "rank_high": int(high),
+                "condition": part["condition"].iloc[0],
             }
         )
-    return pd.DataFrame.from_records(records)
+    columns = [*DISTRIBUTION[:4], "p_first", "rank_low", "rank_median", "rank_high", "condition"]
+    return pd.DataFrame.from_records(records, columns=columns)
 
 
 def consensus(ranks: pd.DataFrame) -> pd.DataFrame:
@@ -170,7 +186,7 @@ def consensus(ranks: pd.DataFrame) -> pd.DataFrame:
         mean = part[complete].groupby("method", sort=False)[names].mean()
         mean.columns = [f"mean_{name}" for name in names]
         mean["consensus_rank"] = rank_methods(mean.mean(axis=1).to_numpy(), lower_is_better=True)
-        mean = mean.assign(experiment=experiment, metric=metric, n_tasks=tasks).reset_index()
+        mean = mean.assign(experiment=str(experiment), metric=str(metric), n_tasks=tasks).reset_index()
         parts.append(mean[["experiment", "metric", "method", "n_tasks", *mean.columns[1:-3]]])
     return pd.concat(parts, ignore_index=True)
 
@@ -225,7 +241,7 @@ def _friedman(table: pd.DataFrame, metric: str, alpha: float) -> pd.DataFrame:
     if (ranks == ranks[:, :1]).all():
         statistic, p_value = 0.0, 1.0  # every method ties on every block: the test statistic is 0 / 0
     else:
-        statistic, p_value = stats.friedmanchisquare(*table.to_numpy().T)
+        statistic, p_value = map(float, stats.friedmanchisquare(*table.to_numpy().T))
     return pd.DataFrame(
         {
             "method": table.columns,

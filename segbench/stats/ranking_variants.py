@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -26,8 +27,11 @@ DEFAULT_AGGREGATION = "mean of task means"
 def handling_variants(metric: str, missing_masks: Mapping[str, Handling] | None) -> dict[str, Handling]:
     """Return name -> handling: as stated, empties excluded, missing excluded, every empty counted as missed."""
     stated = handling_of(metric, missing_masks)
-    excluded = dict.fromkeys(HANDLED_STATUSES, "exclude")
-    variants: dict[str, Handling] = {"as stated": stated, "empty and missing excluded": excluded}
+    excluded: Literal["exclude"] = "exclude"
+    variants: dict[str, Handling] = {
+        "as stated": stated,
+        "empty and missing excluded": dict.fromkeys(HANDLED_STATUSES, excluded),
+    }
     variants["missing and failed excluded"] = {**stated, "prediction_missing": "exclude", "failed": "exclude"}
     if "diagonal" in stated.values():
         variants["every empty mask counts as missed"] = dict.fromkeys(HANDLED_STATUSES, "diagonal")
@@ -49,7 +53,7 @@ def _rank_first(table: pd.DataFrame, lower: bool) -> pd.DataFrame:
 
 
 def aggregate_table(table: pd.DataFrame, aggregation: str, *, lower: bool) -> pd.Series:
-    """Return one figure per method, smaller or larger is better as `figure_is_rank` and the metric say."""
+    """Return one value per method, smaller or larger is better as ``aggregation`` and the metric say."""
     if aggregation == DEFAULT_AGGREGATION:
         return task_matrix(table).mean(skipna=False)
     if aggregation == "mean of task ranks":
@@ -83,7 +87,7 @@ def ranking_variants(
 
     The default variant is the first metric, the stated handling, the mean of task means, no task left out and the first
     protocol. A metric that is defined for nobody on some task (nominal spacing) ranks over the others: `n_tasks` of
-    `n_tasks_expected` says over how many. Methods without a value on every one of these take no part. Ties share the
+    `n_tasks_expected` says over how many. Methods without a value on every one of these take no part. Ties get the
     better rank. Protocols are a choice where a task has rows of several; one for each task is one way of evaluating.
     """
     if (rows.groupby(["experiment", "task"])["protocol"].nunique() == 1).all():
@@ -123,8 +127,8 @@ def _variants(
         tasks = table.index.get_level_values("task")
         left_out = [NONE_LEFT_OUT, *(tasks.unique() if tasks.nunique() > 1 else [])]
         for task, aggregation in itertools.product(left_out, aggregations):
-            figures = aggregate_table(table[tasks != task], aggregation, lower=lower).dropna()
-            signed = figures if lower or "rank" in aggregation else -figures
+            values = aggregate_table(table[tasks != task], aggregation, lower=lower).dropna()
+            signed = values if lower or "rank" in aggregation else -values
             ranks = signed.round(12).rank(method="min").astype(int)
             choices = {
                 "handling": name,
@@ -134,8 +138,7 @@ def _variants(
                 "n_tasks": tasks[tasks != task].nunique(),
             }
             records += [
-                choices | {"method": method, "value": figures[method], "rank": ranks[method]}
-                for method in figures.index
+                choices | {"method": method, "value": values[method], "rank": ranks[method]} for method in values.index
             ]
     return records
 
@@ -153,9 +156,9 @@ def ranking_variants_summary(table: pd.DataFrame) -> pd.DataFrame:
     `winner_changes` is the fraction of variants with this value whose winner differs; `flips_alone` says whether the
     winner differs when this choice alone departs from the default, `winner_alone` who wins then. `tasks` says over how
     many tasks of the experiment these variants rank at most. The row (choice 'any') counts all variants. A tie for
-    the first place counts as changed when the default winner has no part in it.
+    the first rank counts as changed when the default winner has no part in it.
     """
-    records = []
+    records: list[dict[str, object]] = []
     for experiment, part in table.groupby("experiment", sort=False):
         winners = part[part["winner"]].groupby([*CHOICES, *TASKS], sort=False)["method"]
         variants = winners.agg(tuple).reset_index(name="winners")
@@ -163,7 +166,7 @@ def ranking_variants_summary(table: pd.DataFrame) -> pd.DataFrame:
         champion = tuple(first.loc[first["winner"], "method"])
         variants["changed"] = [not set(champion) & set(winners) for winners in variants["winners"]]
         variants["departures"] = sum((variants[name] != first[name].iloc[0]).astype(int) for name in CHOICES)
-        base = {"experiment": experiment, "default_winner": " and ".join(champion)}
+        base: dict[str, object] = {"experiment": experiment, "default_winner": " and ".join(champion)}
         records.append(base | {"choice": "any", "value": "all variants", **_changes(variants)})
         for choice in CHOICES:
             for value, chosen in variants.groupby(choice, sort=False):
@@ -172,7 +175,7 @@ def ranking_variants_summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_records(records)
 
 
-def _changes(variants: pd.DataFrame) -> dict[str, float]:
+def _changes(variants: pd.DataFrame) -> dict[str, object]:
     ranked, expected = (int(variants[name].max()) for name in TASKS)
     return {
         "variants": len(variants),
@@ -196,12 +199,12 @@ def handling_sensitivity(
     for experiment, part in rows[rows["metric"] == metric].groupby("experiment", sort=False):
         for name, handling in handling_variants(metric, missing_masks).items():
             table = case_table(part, metric=metric, missing_masks={metric: handling})
-            figures = task_matrix(table).mean(skipna=False)
-            ranks = rank_methods(figures.round(12).to_numpy(), lower_is_better=lower_is_better(metric))
+            values = task_matrix(table).mean(skipna=False)
+            ranks = rank_methods(values.round(12).to_numpy(), lower_is_better=lower_is_better(metric))
             counted = apply_handling(part, {metric: handling})["counted"].groupby(method_labels(part))
-            ranked = pd.DataFrame({"method": figures.index, "value": figures.to_numpy(), "rank": ranks})
-            ranked["n_scored"] = counted.sum().reindex(figures.index).to_numpy()
-            ranked["n_expected"] = counted.size().reindex(figures.index).to_numpy()
+            ranked = pd.DataFrame({"method": values.index, "value": values.to_numpy(), "rank": ranks})
+            ranked["n_scored"] = counted.sum().reindex(values.index).to_numpy()
+            ranked["n_expected"] = counted.size().reindex(values.index).to_numpy()
             ranked.insert(0, "handling", name)
             ranked.insert(0, "metric", metric)
             ranked.insert(0, "experiment", experiment)

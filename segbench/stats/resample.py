@@ -1,4 +1,4 @@
-"""Bootstrap of whole tables: patients within tasks and seeds of methods are drawn, all methods see the same patients.
+"""Draws of whole tables: patients of tasks and seeds of methods are drawn, all methods see the same patients.
 
 Legend of suffixes: B draws, M methods, T tasks, P patients, K structures, S seeds.
 """
@@ -12,18 +12,23 @@ import numpy as np
 import pandas as pd
 
 from segbench.stats.methods import countable, method_labels
-from segbench.stats.missing_masks import Handling, apply_handling
+from segbench.stats.missing_masks import Handling, apply_handling, scale_of
 
 
 @dataclass(frozen=True)
 class TaskArray:
-    """Sums and counts of the values of one task; a method without a value for a structure has count 0 there."""
+    """Sums and counts of the values of one task; a method without a value for a structure has count 0 there.
+
+    `missed` counts the values of missed structures among them, `worst` is what such a value is (None: none enters).
+    """
 
     task: str
     patients: tuple[str, ...]
     structures: tuple[str, ...]
     sums_MPKS: np.ndarray
     counts_MPKS: np.ndarray
+    missed_MPKS: np.ndarray
+    worst: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,19 +61,28 @@ def board(
     methods, seeds = list(chosen["method"].drop_duplicates()), sorted(chosen["seed"].unique())
     has_MS = np.zeros((len(methods), len(seeds)), bool)
     has_MS[pd.Index(methods).get_indexer(chosen["method"]), pd.Index(seeds).get_indexer(chosen["seed"])] = True
-    tasks = tuple(_task_array(str(task), part, methods, seeds) for task, part in chosen.groupby("task", sort=False))
+    tasks = tuple(
+        _task_array(str(task), part, methods, seeds, scale_of(metric, missing_masks, part).worst)
+        for task, part in chosen.groupby("task", sort=False)
+    )
     return Board(tuple(methods), has_MS, tasks)
 
 
-def _task_array(task: str, part: pd.DataFrame, methods: list[str], seeds: list[int]) -> TaskArray:
-    axes = (methods, sorted(part["patient"].unique()), list(part["structure"].drop_duplicates()), seeds)
+def _task_array(task: str, part: pd.DataFrame, methods: list[str], seeds: list[int], worst: float | None) -> TaskArray:
+    axes: tuple[list, ...] = (
+        methods,
+        sorted(part["patient"].unique()),
+        list(part["structure"].drop_duplicates()),
+        seeds,
+    )
     counted = part[part["counted"]]
     columns = ("method", "patient", "structure", "seed")
     at = tuple(pd.Index(axis).get_indexer(counted[name]) for axis, name in zip(axes, columns, strict=True))
-    sums, counts = np.zeros([len(axis) for axis in axes]), np.zeros([len(axis) for axis in axes])
+    sums, counts, missed = np.zeros([3, *(len(axis) for axis in axes)])
     np.add.at(sums, at, counted["scored"].to_numpy())
     np.add.at(counts, at, 1.0)
-    return TaskArray(task, tuple(axes[1]), tuple(axes[2]), sums, counts)
+    np.add.at(missed, at, counted["missed"].to_numpy(float))
+    return TaskArray(task, tuple(axes[1]), tuple(axes[2]), sums, counts, missed, worst)
 
 
 def structure_mean(sums_K: np.ndarray, counts_K: np.ndarray) -> np.ndarray:
@@ -87,22 +101,33 @@ def cell_means(table: Board) -> np.ndarray:
     return np.stack(per_task, axis=-1)
 
 
-def bootstrap_means(table: Board, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Return resampled means (B, M, T): patients with replacement within tasks, seeds with replacement within methods.
+def draw_means(table: Board, *, resamples: int, rng: np.random.Generator, unseen: bool = True) -> np.ndarray:
+    """Return drawn means (B, M, T): patients are weighted within tasks, seeds drawn again within methods.
 
-    A method's seeds are drawn once for all tasks, because a universal model's seed is one training.
+    Patients have Dirichlet(1, ..., 1) weights, the same for all methods (Rubin's Bayesian bootstrap). With `unseen`
+    there is one more patient per task, as in `segbench.stats.intervals`: a method misses its structures with
+    probability 1/2 where it missed none, and a Beta(1/2, 1/2) part of them where it missed some; what is not missed has
+    the method's mean. A method's seeds are drawn once for all tasks, because a universal model's seed is one training.
     """
     seeds_MBS = np.stack(
         [rng.multinomial(has_S.sum(), has_S / has_S.sum(), size=resamples) for has_S in table.seeds_MS]
     )
     draws = np.full((resamples, len(table.methods), len(table.tasks)), np.nan)
     for t, task in enumerate(table.tasks):
-        count = len(task.patients)
-        weights_BP = rng.multinomial(count, np.full(count, 1 / count), size=resamples).astype(float)
+        weights_BP = rng.standard_exponential((resamples, len(task.patients)))
+        extra_B = rng.standard_exponential(resamples)
         for m, seeds_BS in enumerate(seeds_MBS):
+            wholly_B, partly_B = rng.random(resamples) < 0.5, rng.beta(0.5, 0.5, resamples)
             sums_BK, counts_BK = (
                 _weighted(values_MPKS[m], weights_BP, seeds_BS) for values_MPKS in (task.sums_MPKS, task.counts_MPKS)
             )
+            if unseen and task.worst is not None:
+                seen_K = task.missed_MPKS[m].sum(axis=(0, 2)) > 0
+                missed_BK = np.where(seen_K, partly_B[:, None], wholly_B[:, None])
+                own_BK = np.divide(sums_BK, counts_BK, out=np.zeros_like(sums_BK), where=counts_BK > 0)
+                extra_BK = extra_B[:, None] * counts_BK / weights_BP.sum(axis=1, keepdims=True)
+                sums_BK = sums_BK + extra_BK * (missed_BK * task.worst + (1 - missed_BK) * own_BK)
+                counts_BK = counts_BK + extra_BK
             draws[:, m, t] = structure_mean(sums_BK, counts_BK)
     return draws
 

@@ -25,10 +25,10 @@ VALUELESS_STATUSES = ("prediction_missing", "not_defined", "skipped", "failed")
 MOST_PROBLEMS = 20
 
 
-def read_csv_text(path: Path | str) -> pd.DataFrame:
+def read_csv_text(path: Path | str, *, separator: str = ",") -> pd.DataFrame:
     """Return a CSV file as text cells, blanks as ''; raises `InputError` when it cannot be read or has no rows."""
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
+        rows = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         found = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise input_error(path, found=found, expected="a readable CSV table", fix="check the file") from error
@@ -126,7 +126,7 @@ def _unknown(where: str, lines: pd.Series, column: pd.Series, known: Collection[
             f"a known {column.name}",
             suggestion(str(word), known),
         )
-        for index, word in wrong.items()
+        for index, word in zip(wrong.index, wrong, strict=True)
     ]
 
 

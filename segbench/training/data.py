@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segbench.core.seeds import seed_for
+from segbench.core.task import mirror_axes_of
 from segbench.data.sampling import PatchSampler, task_schedule
 from segbench.data.store import open_case
-from segbench.data.transforms import augment, build_augmentation
+from segbench.data.transforms import Augmentation
 from segbench.experiment.context import JobContext
 
 
@@ -28,22 +29,19 @@ class BatchStream(Dataset):
         self.job = job = context.job
         self.tasks = context.tasks
         patch_size_zyx = context.network.patch_size_zyx
-        foreground_fraction = None if job.self_supervised else self.settings.foreground_fraction
-        self.samplers, self.augmentations, sizes = [], [], []
+        self.samplers, sizes = [], []
         for task in self.tasks:
             cases = context.sides(task.name).train
             sizes.append((task.name, len(cases)))
+            axes = mirror_axes_of([task], self.settings.mirror_axes, mirror_sides=self.settings.mirror_sides)
+            augmentation = Augmentation(patch_size_zyx, level=self.settings.augmentation, mirror_axes=axes)
             self.samplers.append(
                 PatchSampler(
                     [open_case(context.folder(task.name, case)) for case in cases],
-                    task,
+                    None if job.self_supervised else task,
                     patch_size_zyx=patch_size_zyx,
-                    foreground_fraction=foreground_fraction,
-                )
-            )
-            self.augmentations.append(
-                build_augmentation(
-                    task, patch_size_zyx, level=self.settings.augmentation, mirror_axes=self.settings.mirror_axes
+                    augmentation=augmentation,
+                    foreground_fraction=self.settings.foreground_fraction,
                 )
             )
         rng = np.random.default_rng(seed_for("schedule", job.fold, job.seed))
@@ -53,14 +51,12 @@ class BatchStream(Dataset):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, step: int) -> tuple[int, torch.Tensor, torch.Tensor, list[str]]:
+    def __getitem__(self, step: int) -> tuple[int, Tensor, Tensor, list[str]]:
         position = self.order[step]
         axes = (self.tasks.names[position], self.job.fold, self.job.seed, self.visit[step])
         rng = np.random.default_rng(seed_for("batch", *axes))
-        sampler = self.samplers[position]
-        patches = sampler.sample(rng, self.settings.batch_size)
-        images_BCZYX, labels_BZYX = augment(self.augmentations[position], *patches, rng)
-        return position, torch.as_tensor(images_BCZYX), torch.as_tensor(labels_BZYX), list(sampler.last_case_ids)
+        batch = self.samplers[position].sample(rng, self.settings.batch_size)
+        return position, batch.images, batch.labels, batch.case_ids
 
     def loader(self, start: int, workers: int) -> DataLoader:
         """Return batches from `start` to the end, in order."""

@@ -7,51 +7,65 @@ same weights. Self-supervised objectives go through the same loop, without label
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import logging
-import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from models.interface import NetworkSpec, SegmentationModel
 from models.loader import build_model
 from segbench.core.errors import RunFailed
-from segbench.core.files import sha256_of, write_text
+from segbench.core.files import remove_abandoned_parts, sha256_of, write_text
 from segbench.core.progress import Progress
 from segbench.core.seeds import seed_for
-from segbench.core.task import Task
-from segbench.experiment.config import Network, Training
+from segbench.core.signals import SaveSignals
+from segbench.experiment.config import Network
 from segbench.experiment.context import JobContext
 from segbench.experiment.identity import Identity
-from segbench.experiment.jobs import Job
 from segbench.experiment.result_record import forget_result
 from segbench.training import checkpoint
 from segbench.training.data import BatchStream
+from segbench.training.guards import DeadOutput, Diverged
 from segbench.training.initialise import initialise
-from segbench.training.losses import training_loss
 from segbench.training.objective import Objective, build_objective
 from segbench.training.optimisation import Optimisation
+from segbench.training.precision import chosen_arithmetic
+from segbench.training.step import Stepper, StepResult
 
 LOG_ROWS = 200
-MEMORY_FORMAT = torch.channels_last_3d  # a fifth faster here on a processor, the same arithmetic
+GOOD_EVERY = 50
+"""Steps between the states to which a training that diverges goes back. They do not depend on when a state is saved."""
+RETRIES = 1
+LOWER_RATE = 0.5
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class Progression:
-    """What changes from step to step, and is stored to resume."""
+    """What changes from step to step, beside weights and optimiser, and is stored to resume.
+
+    seconds: of training; waiting_seconds: those of them in which the next batch was not ready yet. rows, window: of the
+    log. rate_factor: multiplies the learning rate. dead: see `DeadOutput`. retries: each divergence with its cases.
+    attempts: device, precision, threads and versions of each process that trained, with its first step.
+    """
 
     step: int = 0
     seconds: float = 0.0
+    waiting_seconds: float = 0.0
     rows: list[list[Any]] = field(default_factory=list)
     window: list[float] = field(default_factory=list)
+    rate_factor: float = 1.0
+    dead: dict[str, int] = field(default_factory=dict)
+    retries: list[dict[str, Any]] = field(default_factory=list)
+    attempts: list[dict[str, Any]] = field(default_factory=list)
 
 
 def network_spec(network: Network) -> NetworkSpec:
@@ -82,138 +96,209 @@ def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dic
         Facts for the outcome.
 
     Raises:
-        RunFailed: the loss, or the norm of its gradient, is not finite; the message names the step and the cases.
+        MemoryError: a process that loads patches died.
+        RunFailed: the loss, or the norm of its gradient, is not finite, from the last good state with half the rate as
+            well; the message names the step and the cases. Or the job has trained for longer than its time limit.
     """
-    model = new_model(context)
-    match = initialise(context, model) if isinstance(model, SegmentationModel) else None
-    model.to(device=device, memory_format=MEMORY_FORMAT).train()  # type: ignore[call-overload]
-    settings = context.training
-    stream = BatchStream(context)
-    optimiser = Optimisation(model, settings, len(stream))
-    state_path = context.paths.state("train", context.job.id) / "state.pt"
-    progression = _resume(state_path, context.identity, model, optimiser)
-    _run_steps(context, model, optimiser, stream, progression, state_path, device, workers)
+    training = TrainingRun(context, device)
+    training.run(workers)
     folder = context.train_folder
     forget_result(folder)
-    weights = {name: tensor.cpu().contiguous() for name, tensor in optimiser.scored_weights().items()}
+    weights = {name: tensor.cpu().contiguous() for name, tensor in training.optimisation.scored_weights().items()}
     checkpoint.save(folder / "weights.pt", weights)
-    _write_log(folder / "log.csv", progression.rows)
-    return {
-        "train_seconds": round(progression.seconds, 3),
-        "iterations": len(stream),
-        "parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        "training_code": context.identity.parts["training code"],
-        "model_code": context.identity.parts["model code"],
-        "weights_sha256": sha256_of(folder / "weights.pt"),
-        "match": match,
-        "device": str(device),
-    }
+    _write_log(folder / "log.csv", training.progression.rows)
+    return training.facts() | {"weights_sha256": sha256_of(folder / "weights.pt")}
 
 
-def _resume(
-    path: Path, identity: Identity, model: SegmentationModel | Objective, optimiser: Optimisation
-) -> Progression:
-    state = checkpoint.load_state(path, identity)
-    if state is None:
-        return Progression()
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    log.info("continue at step %d", state["step"])
-    return Progression(state["step"], state["seconds"], state["rows"], state["window"])
+class TrainingRun:
+    """The training of one job in this process, from its newest state if there is one."""
 
+    def __init__(self, context: JobContext, device: torch.device):
+        self.context, self.settings = context, context.training
+        self.arithmetic = chosen_arithmetic(self.settings, device)
+        self.model = new_model(context)
+        self.match = initialise(context, self.model) if isinstance(self.model, SegmentationModel) else None
+        self.model.to(device=device, memory_format=self.arithmetic.memory_format).train()  # type: ignore[call-overload]
+        self.stream = BatchStream(context)
+        self.optimisation = Optimisation(self.model, self.settings, len(self.stream))
+        self.stepper = Stepper(self.model, self.optimisation, self.arithmetic, self.settings, seed=context.job.seed)
+        self.state_path = context.paths.state("train", context.job.id) / "state.pt"
+        self.progression = Progression()
+        self.good: dict[str, Any] = {}
+        remove_abandoned_parts(self.state_path.parent)
+        state = checkpoint.load_state(self.state_path, context.identity)
+        if state is not None:
+            self._restore(state)
+            self.good = state["good"]
+            log.info("continue at step %d", self.progression.step)
+        self._note_attempt()
+        self.dead = DeadOutput(self.progression.dead)
 
-def _run_steps(
-    context: JobContext,
-    model: SegmentationModel | Objective,
-    optimiser: Optimisation,
-    stream: BatchStream,
-    progression: Progression,
-    state_path: Path,
-    device: torch.device,
-    workers: int,
-) -> None:  # one flat loop, so that every quantity of a step is seen in one place
-    settings, job = context.training, context.job
-    total = len(stream)
-    row_every = max(1, total // LOG_ROWS)
-    last_time = last_save = time.monotonic()
-    with Progress(total=total, start=progression.step, title=f"train {job.id}", unit="step") as progress:
-        for position, images_BCZYX, labels_BZYX, case_ids in stream.loader(progression.step, workers):
-            step, task = progression.step, list(model.tasks)[position]
-            rate = optimiser.learning_rate
-            images_BCZYX = images_BCZYX.to(device, memory_format=MEMORY_FORMAT)
-            loss, norm = _step(model, optimiser, images_BCZYX, labels_BZYX.to(device), task, settings, job, step)
-            for name, value in {"loss": loss, "norm of the gradient": norm}.items():
-                if not math.isfinite(value):
-                    raise RunFailed(f"the {name} is {value} at step {step} of {job.id}, cases {', '.join(case_ids)}")
+    def run(self, workers: int) -> None:
+        """Take the steps that are left; see `train` for what is raised."""
+        title = f"train {self.context.job.id}"
+        with (
+            SaveSignals() as signals,
+            self.arithmetic.switched_on(),
+            Progress(total=len(self.stream), start=self.progression.step, title=title, unit="step") as progress,
+        ):
+            while self.progression.step < len(self.stream):
+                try:
+                    self._run_to_end(workers, progress, signals)
+                except _Retry as retry:
+                    self._go_back(retry)
+                    progress.go_back_to(self.progression.step)
+                except RuntimeError as error:
+                    if "DataLoader worker" not in str(error):
+                        raise
+                    signals.raise_if_ended()  # the signal reached the workers as well
+                    raise MemoryError("a process that loads patches died, perhaps for lack of memory") from error
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the outcome says of this training."""
+        progression, identity = self.progression, self.context.identity
+        trained = (value.numel() for value in self.model.parameters() if value.requires_grad)
+        patches = progression.step * self.settings.batch_size
+        facts = {
+            "train_seconds": round(progression.seconds, 3),
+            "waiting_fraction": round(progression.waiting_seconds / max(progression.seconds, 1e-9), 4),
+            "patches_per_second": round(patches / max(progression.seconds, 1e-9), 3),
+            "iterations": len(self.stream),
+            "parameters": sum(trained),
+            "training_code": identity.parts["training code"],
+            "model_code": identity.parts["model code"],
+            "match": self.match,
+            "device": str(self.arithmetic.device),
+            "mode": self.arithmetic.mode,
+            "precision": self.arithmetic.precision,
+            "float32_repeats": self.stepper.repeats,
+            "retries": progression.retries,
+            "dead_output": self.dead.report(),
+            "attempts": progression.attempts,
+        }
+        if self.arithmetic.device.type == "cuda":
+            facts["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated(self.arithmetic.device) / 2**20)
+        return facts
+
+    def _run_to_end(self, workers: int, progress: Progress, signals: SaveSignals) -> None:
+        total, tasks = len(self.stream), list(self.model.tasks)
+        last_time = last_save = time.monotonic()
+        for waited, (position, images_BCZYX, labels_BZYX, case_ids) in _timed(
+            self.stream.loader(self.progression.step, workers)
+        ):
+            step = self.progression.step
+            if step % GOOD_EVERY == 0:
+                self.good = self._snapshot()
+            images_BCZYX = self.arithmetic.to_device(images_BCZYX, self.arithmetic.memory_format)
+            labels_BZYX, task = self.arithmetic.to_device(labels_BZYX), tasks[position]
+            try:
+                result = self.stepper.step(
+                    images_BCZYX, labels_BZYX, task, number=step, rate_factor=self.progression.rate_factor
+                )
+            except Diverged as error:
+                raise self._retry_or_fail(error, step, case_ids) from error
             now = time.monotonic()
-            progression.seconds += now - last_time
+            self.progression.seconds += now - last_time
+            self.progression.waiting_seconds += waited
             last_time = now
-            optimiser.advance()
-            progression.step += 1
-            progression.window.append(loss)
-            if progression.step % row_every == 0 or progression.step == total:
-                mean = sum(progression.window) / len(progression.window)
-                progression.rows.append([progression.step, task.name, mean, rate, round(progression.seconds, 3)])
-                progression.window.clear()
-            progress.advance(f"loss {loss:.3f}")
-            if now - last_save > settings.save_every_seconds:
-                _save_state(state_path, context.identity, model, optimiser, progression)
+            self._count(result, task.name, total)
+            progress.advance(f"loss {result.loss:.3f}")
+            late = self._over_time()
+            if late or signals.asked_to_save or now - last_save > self.settings.save_every_seconds:
+                self.save()
+                signals.asked_to_save = False
                 last_save = last_time = time.monotonic()
+            signals.raise_if_ended()
+            if late and self.progression.step < total:
+                raise RunFailed(
+                    f"{self.context.job.id} has trained for {self.progression.seconds / 3600:.2f} hours, more than "
+                    f"training.time_limit_hours; its state is kept at step {self.progression.step} of {total}"
+                )
+
+    def _count(self, result: StepResult, task: str, total: int) -> None:
+        """Note a step that was taken, and set the rate of the next one."""
+        progression, rate = self.progression, self.optimisation.learning_rate * self.progression.rate_factor
+        self.optimisation.advance()
+        self.dead.see(task, result.missed)
+        progression.step += 1
+        progression.window.append(result.loss)
+        if progression.step % max(1, total // LOG_ROWS) == 0 or progression.step == total:
+            mean = sum(progression.window) / len(progression.window)
+            progression.rows.append([progression.step, task, mean, rate, round(progression.seconds, 3)])
+            progression.window.clear()
+
+    def _over_time(self) -> bool:
+        limit = self.settings.time_limit_hours
+        return limit is not None and self.progression.seconds > 3600 * limit
+
+    def _retry_or_fail(self, error: Diverged, step: int, case_ids: Sequence[str]) -> Exception:
+        text = f"{error} at step {step} of {self.context.job.id}, cases {', '.join(case_ids)}"
+        if len(self.progression.retries) >= RETRIES:
+            return RunFailed(text)
+        return _Retry({"step": step, "reason": str(error), "cases": list(case_ids)}, text)
+
+    def _go_back(self, retry: _Retry) -> None:
+        """Continue from the last good state with a lower rate; time and history of this process stay counted."""
+        now = self.progression
+        self._restore(self.good)
+        for name in ("seconds", "waiting_seconds", "attempts"):
+            setattr(self.progression, name, getattr(now, name))
+        self.progression.retries = [*now.retries, retry.facts]
+        self.progression.rate_factor = now.rate_factor * LOWER_RATE
+        self.dead = DeadOutput(self.progression.dead)
+        self.good = self._snapshot()
+        text = "%s; tried again from step %d with %g of the learning rate"
+        log.warning(text, retry, self.progression.step, self.progression.rate_factor)
+
+    def _snapshot(self) -> dict[str, Any]:
+        return copy.deepcopy({"trained": self.stepper.state_dict(), "progression": asdict(self.progression)})
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.stepper.load_state_dict(copy.deepcopy(state["trained"]))
+        self.progression = Progression(**copy.deepcopy(state["progression"]))
+
+    def save(self) -> bool:
+        """Write the resumable state; return whether there was room for it."""
+        current = {"trained": self.stepper.state_dict(), "progression": asdict(self.progression)}
+        identity: Identity = self.context.identity
+        return checkpoint.save_state(self.state_path, current | {"identity": identity.to_dict(), "good": self.good})
+
+    def _note_attempt(self) -> None:
+        """Record what this process computes with, and warn when the bytes may differ from those of one process."""
+        attempts = self.progression.attempts
+        own = {
+            "device": _device_name(self.arithmetic.device),
+            "mode": self.arithmetic.mode,
+            "precision": self.arithmetic.precision,
+            "threads": torch.get_num_threads(),
+            "torch": metadata.version("torch"),
+        }
+        different = [name for name, value in own.items() if attempts and attempts[-1][name] != value]
+        if different and self.arithmetic.mode == "exact":
+            log.warning("continued with other %s: not the bytes of one process", ", ".join(different))
+        attempts.append({"first_step": self.progression.step} | own)
 
 
-def _step(
-    model: SegmentationModel | Objective,
-    optimiser: Optimisation,
-    images_BCZYX: Tensor,
-    labels_BZYX: Tensor,
-    task: Task,
-    settings: Training,
-    job: Job,
-    step: int,
-) -> tuple[float, float]:
-    """Return the loss and the norm of its gradient before clipping; the weights move only when both are finite."""
-    optimiser.zero_grad(set_to_none=True)
-    autocast = torch.autocast(images_BCZYX.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for("step", job.seed, step))
-        if isinstance(model, Objective):
-            with autocast:
-                loss = model(images_BCZYX, np.random.default_rng(seed_for("views", job.seed, step)))
-        else:
-            with autocast:
-                outputs = model(images_BCZYX, task)
-            loss = training_loss(model, outputs, labels_BZYX, task)
-        value = loss.item()
-        if not math.isfinite(value):
-            return value, 0.0
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip or math.inf).item()
-        if math.isfinite(norm):
-            optimiser.step()
-            if isinstance(model, Objective):
-                model.after_step()
-    return value, norm
+class _Retry(Exception):
+    """Loss or gradient is not finite, and the training may go back once."""
+
+    def __init__(self, facts: dict[str, Any], text: str):
+        super().__init__(text)
+        self.facts = facts
 
 
-def _save_state(
-    path: Path,
-    identity: Identity,
-    model: SegmentationModel | Objective,
-    optimiser: Optimisation,
-    progression: Progression,
-) -> None:
-    checkpoint.save(
-        path,
-        {
-            "identity": identity.to_dict(),
-            "model": model.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "step": progression.step,
-            "seconds": progression.seconds,
-            "rows": progression.rows,
-            "window": progression.window,
-        },
-    )
+def _timed(batches: Iterable[Any]) -> Iterator[tuple[float, Any]]:
+    """Yield the seconds that each batch was waited for, and the batch."""
+    began = time.monotonic()
+    for batch in batches:
+        yield time.monotonic() - began, batch
+        began = time.monotonic()
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _write_log(path: Path, rows: list[list[Any]]) -> None:

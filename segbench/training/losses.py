@@ -21,19 +21,25 @@ from segbench.core.task import IGNORED, Task
 SMOOTH = 1e-5
 
 
-def soft_dice_loss(probabilities_BKZYX: Tensor, targets_BKZYX: Tensor) -> Tensor:
+def soft_dice_loss(probabilities_BKZYX: Tensor, targets_BKZYX: Tensor, *, batch_dice: bool = False) -> Tensor:
     """Return 1 - mean soft Dice over samples and channels (a scalar in 0..1).
 
-    An empty channel that is predicted empty has Dice 1 through the smoothing term.
+    An empty channel that is predicted empty has Dice 1 through the smoothing term. batch_dice: the samples of a batch
+    are one volume, as in nnU-Net's `batch_dice`; the mean is over channels alone.
     """
-    axes = (2, 3, 4)
-    overlap_BK = (probabilities_BKZYX * targets_BKZYX).sum(axes)
-    size_BK = probabilities_BKZYX.sum(axes) + targets_BKZYX.sum(axes)
-    return 1 - ((2 * overlap_BK + SMOOTH) / (size_BK + SMOOTH)).mean()
+    axes = (0, 2, 3, 4) if batch_dice else (2, 3, 4)
+    overlap = (probabilities_BKZYX * targets_BKZYX).sum(axes)
+    size = probabilities_BKZYX.sum(axes) + targets_BKZYX.sum(axes)
+    return 1 - ((2 * overlap + SMOOTH) / (size + SMOOTH)).mean()
 
 
 def scale_loss(
-    logits_BKZYX: Tensor, targets_BKZYX: Tensor, activation: str, known_B1ZYX: Tensor | None = None
+    logits_BKZYX: Tensor,
+    targets_BKZYX: Tensor,
+    activation: str,
+    known_B1ZYX: Tensor | None = None,
+    *,
+    batch_dice: bool = False,
 ) -> Tensor:
     """Return Dice + cross-entropy at one scale; the background channel does not enter the Dice term.
 
@@ -42,6 +48,7 @@ def scale_loss(
         targets_BKZYX: 0 or 1 per channel.
         activation: 'softmax' or 'sigmoid'.
         known_B1ZYX: 1 where a voxel counts, 0 where its label is ignored; None when all count.
+        batch_dice: Dice over the whole batch instead of per sample.
     """
     logits_BKZYX = logits_BKZYX.float()
     if activation == "softmax":
@@ -54,9 +61,9 @@ def scale_loss(
         )
     targets_BKZYX = targets_BKZYX[:, 1:]
     if known_B1ZYX is None:
-        return entropy.mean() + soft_dice_loss(probabilities_BKZYX, targets_BKZYX)
+        return entropy.mean() + soft_dice_loss(probabilities_BKZYX, targets_BKZYX, batch_dice=batch_dice)
     counted = (known_B1ZYX.sum() * entropy.shape[1]).clamp(min=1)
-    dice = soft_dice_loss(probabilities_BKZYX * known_B1ZYX, targets_BKZYX * known_B1ZYX)
+    dice = soft_dice_loss(probabilities_BKZYX * known_B1ZYX, targets_BKZYX * known_B1ZYX, batch_dice=batch_dice)
     return (entropy * known_B1ZYX).sum() / counted + dice
 
 
@@ -92,10 +99,13 @@ def scale_weights(count: int, *, rule: str = "nnunet") -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def training_loss(model: SegmentationModel, outputs: Sequence[Tensor], labels_BZYX: Tensor, task: Task) -> Tensor:
+def training_loss(
+    model: SegmentationModel, outputs: Sequence[Tensor], labels_BZYX: Tensor, task: Task, *, batch_dice: bool = False
+) -> Tensor:
     """Return the deep-supervision loss of one batch of one task.
 
-    Coarser targets are taken by nearest neighbour from the full-resolution ones.
+    Coarser targets are taken by nearest neighbour from the full-resolution ones. batch_dice: Dice over the whole batch
+    instead of per sample; the summed loss of MultiTalent always has it.
     """
     ignored_BZYX = labels_BZYX == IGNORED
     known_B1ZYX = None
@@ -113,7 +123,9 @@ def training_loss(model: SegmentationModel, outputs: Sequence[Tensor], labels_BZ
         if model.class_loss == "sum":
             total = total + weight * summed_loss(logits_BKZYX, scaled_BKZYX, scaled_known_B1ZYX)
         else:
-            total = total + weight * scale_loss(logits_BKZYX, scaled_BKZYX, model.activation, scaled_known_B1ZYX)
+            total = total + weight * scale_loss(
+                logits_BKZYX, scaled_BKZYX, model.activation, scaled_known_B1ZYX, batch_dice=batch_dice
+            )
     return total
 
 

@@ -79,9 +79,18 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     rate, decay = recipe.initial_learning_rate, recipe.weight_decay
     if recipe.optimiser == "sgd":
         momentum = recipe.effective_momentum
-        return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
+        return torch.optim.SGD(
+            parameters, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0, foreach=True
+        )
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimiser]
-    return kind(parameters, lr=rate, betas=recipe.effective_betas, eps=recipe.effective_epsilon, weight_decay=decay)
+    return kind(
+        parameters,
+        lr=rate,
+        betas=recipe.effective_betas,
+        eps=recipe.effective_epsilon,
+        weight_decay=decay,
+        foreach=True,
+    )
 
 
 def build_schedule(optimiser: torch.optim.Optimizer, recipe: Recipe, total: int) -> LRScheduler:

@@ -257,7 +257,7 @@ KINDS: dict[str, tuple[Corrupt, tuple[str, ...]]] = {
     "image is a pipe": (lambda folder: pipe(image(folder)), ("case_1", "no regular file")),
     "dataset.json is a pipe": (lambda folder: pipe(folder / "dataset.json"), ("dataset.json", "no regular file")),
     "dataset.json is empty": (listing_text(""), ("not JSON",)),
-    "dataset.json is no text": (listing_text(b'{"labels": "\xff\xfe"}'), ("not JSON", "utf-8")),
+    "dataset.json is no text": (listing_text(b'{"labels": "\xff\xfe"}'), ("not JSON", "another encoding than UTF-8")),
     "dataset.json is nested without end": (listing_text("[" * 100_000), ("not JSON",)),
     "dataset.json has a key twice": (
         listing_text('{"labels": {"0": "background"}, "labels": {"1": "liver"}}'),

@@ -58,7 +58,7 @@ def test_a_table_is_accepted_with_other_columns_and_a_byte_order_mark(check):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        (b"\xff\xfe\x00", "no table ('utf-8'"),
+        (b"\xff\xfe\x00", "no table (text in another encoding"),
         ("", "columns None"),
         (HEAD, "no labelled case"),
         ("case,patient,label\n", "also ['CT']"),

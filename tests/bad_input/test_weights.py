@@ -12,10 +12,9 @@ import yaml
 
 from segbench.cli import main
 from segbench.cli._job import run_job
-from segbench.core.files import sha256_of
+from segbench.core.files import sha256_of, write_json
 from segbench.experiment.context import JobContext
 from segbench.experiment.preprocessed_index import PreprocessedIndex
-from segbench.experiment.splits import write_splits
 from segbench.training.initialise import initialise
 from segbench.training.loop import new_model
 from tests.unit.models.weights.test_formats import genesis, plain_unet
@@ -186,7 +185,7 @@ def test_in_a_job_a_bad_file_is_a_failed_outcome_with_the_problem_as_reason(here
     FILES["a missing tensor"][0](folder / "weights.pt")
     job = "downstream.clip_driven_original.genesis.phantom_schwannoma.f0.s0"
     context = JobContext.of(folder / "config.yaml", job)
-    write_splits(context.paths.splits, splits_content({"0": {"phantom_schwannoma": {"train": ["a"], "test": ["b"]}}}))
+    write_json(context.paths.splits, splits_content({"0": {"phantom_schwannoma": {"train": ["a"], "test": ["b"]}}}))
     index = PreprocessedIndex("phantom_schwannoma", "phantom_mr", {"a": Path("store/a-1")})
     index.write(context.paths.preprocessed("phantom_schwannoma"))
 

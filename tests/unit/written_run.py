@@ -11,16 +11,16 @@ import nibabel as nib
 import numpy as np
 
 from segbench.core.case import Case, write_manifest
-from segbench.core.files import sha256_of
+from segbench.core.files import sha256_of, write_json
 from segbench.core.paths import PREPROCESSED_ROOT, RunPaths
 from segbench.core.provenance import content_hash
-from segbench.data.preprocess import preprocess_task
+from segbench.data.preprocess import preprocess_folds
 from segbench.data.preprocessing_recipes import preprocessing_recipe
 from segbench.experiment.config import Config, parse_config
 from segbench.experiment.context import JobContext
 from segbench.experiment.jobs import all_jobs
-from segbench.experiment.preprocessed_index import PreprocessedIndex
-from segbench.experiment.splits import Splits, write_splits
+from segbench.experiment.splits import Splits
+from tests.small_network import NETWORK
 
 SPLEEN, LIVER, SCHWANNOMA = "phantom_spleen", "phantom_liver", "phantom_schwannoma"
 SIDES = {"train": ["a", "b"], "test": ["c", "d"]}
@@ -28,13 +28,7 @@ SHAPE_XYZ = (18, 17, 16)
 CONTENT = {
     "run": "small",
     "data": {"root": "raw"},
-    "network": {
-        "patch_size_zyx": [16, 16, 16],
-        "base_features": 4,
-        "max_features": 8,
-        "pool_kernels_zyx": [[2, 2, 2], [2, 2, 2]],
-        "conv_kernels_zyx": [[3, 3, 3], [3, 3, 3], [3, 3, 3]],
-    },
+    "network": NETWORK,
     "training": {"iterations_per_task": 4, "augmentation": "light"},
     "inference": {"step": 1.0},
     "upstream": {
@@ -113,7 +107,7 @@ def write_cases(settings: Config, task: str, *, brightness: float = 300.0) -> li
 def write_run(settings: Config, **options: Any) -> dict[str, list[Case]]:
     """Write raw files, manifests, splits and preprocessed cases of all tasks below the working directory."""
     paths, written = RunPaths(settings.run), {}
-    write_splits(paths.splits, splits_content({"0": {task.name: SIDES for task in settings.tasks}}))
+    write_json(paths.splits, splits_content({"0": {task.name: SIDES for task in settings.tasks}}))
     for task in settings.tasks:
         cases = written[task.name] = write_cases(settings, task.name, **options)
         write_manifest(paths.manifest(task.name), cases)
@@ -126,5 +120,5 @@ def preprocess(settings: Config, name: str, cases: list[Case]) -> None:
     task = settings.task(name)
     recipe = preprocessing_recipe(task, settings.preprocessing_recipes)
     card = settings.dataset_cards[name]
-    folders = preprocess_task(cases, task, card, recipe, store_root=PREPROCESSED_ROOT)
-    PreprocessedIndex(name, recipe.name, folders).write(RunPaths(settings.run).preprocessed(name))
+    index = preprocess_folds(cases, task, card, recipe, sides={0: SIDES["train"]}, store_root=PREPROCESSED_ROOT)
+    index.write(RunPaths(settings.run).preprocessed(name))

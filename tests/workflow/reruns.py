@@ -21,6 +21,7 @@ from segbench.core.cards import dataset_cards
 from segbench.core.files import write_text
 from segbench.experiment.splits import read_splits
 from tests.paths import ROOT
+from tests.small_network import NETWORK
 from tests.workflow.tiny import Workflow
 
 PAGE = ROOT / "docs" / "reruns.md"
@@ -29,13 +30,7 @@ TASKS = ["phantom_spleen", "phantom_petct", "phantom_schwannoma", "phantom_prost
 CONFIG: dict[str, Any] = {
     "run": "reruns",
     "data": {"root": "raw", "protocol": "kfold", "fold_count": 2, "folds": [0]},
-    "network": {
-        "patch_size_zyx": [16, 16, 16],
-        "base_features": 4,
-        "max_features": 8,
-        "pool_kernels_zyx": [[2, 2, 2], [2, 2, 2]],
-        "conv_kernels_zyx": [[3, 3, 3], [3, 3, 3], [3, 3, 3]],
-    },
+    "network": NETWORK,
     "training": {"iterations_per_task": 3, "augmentation": "light"},
     "inference": {"step": 1.0},
     "upstream": {

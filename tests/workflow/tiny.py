@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from tests.paths import ROOT
+from tests.small_network import NETWORK
 
 CONFIG = {
     "run": "tiny",
@@ -20,13 +21,7 @@ CONFIG = {
         "phantom": {"seed": 5, "train_cases": 3, "test_cases": 2},
         "test_fraction": 0.4,
     },
-    "network": {
-        "patch_size_zyx": [16, 16, 16],
-        "base_features": 4,
-        "max_features": 8,
-        "pool_kernels_zyx": [[2, 2, 2], [2, 2, 2]],
-        "conv_kernels_zyx": [[3, 3, 3], [3, 3, 3], [3, 3, 3]],
-    },
+    "network": NETWORK,
     "training": {"iterations_per_task": 3, "augmentation": "light", "save_every_seconds": 0.001},
     "inference": {"step": 1.0},
     "upstream": {

@@ -14,7 +14,7 @@ rule audit:
     benchmark:
         run.paths.benchmark("audit", "findings")
     conda:
-        ENVIRONMENT
+        LIGHT_ENVIRONMENT
     params:
         config=run.paths.config,
     shell:

@@ -8,13 +8,13 @@ if run.config.data.phantom:
         input:
             request=lambda wildcards: run.request_phantom(),
         output:
-            run.phantom_files(),
+            checked(run.phantom_files),
         log:
             run.paths.log("phantom", "world"),
         benchmark:
             run.paths.benchmark("phantom", "world")
         conda:
-            ENVIRONMENT
+            LIGHT_ENVIRONMENT
         params:
             root=run.config.data_root,
             seed=run.config.data.phantom.seed,
@@ -38,7 +38,7 @@ rule ingest:
     benchmark:
         run.paths.benchmark("ingest", "{task}")
     conda:
-        ENVIRONMENT
+        LIGHT_ENVIRONMENT
     params:
         config=run.paths.config,
     shell:
@@ -55,7 +55,7 @@ rule split:
     log:
         run.paths.log("split", "splits"),
     conda:
-        ENVIRONMENT
+        LIGHT_ENVIRONMENT
     params:
         config=run.paths.config,
     shell:
@@ -75,7 +75,7 @@ rule preprocess:
     benchmark:
         run.paths.benchmark("preprocess", "{task}")
     conda:
-        ENVIRONMENT
+        LIGHT_ENVIRONMENT
     threads: 1
     resources:
         mem_mb=2000,

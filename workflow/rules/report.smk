@@ -12,7 +12,7 @@ rule report:
     log:
         run.paths.log("report", "page"),
     conda:
-        ENVIRONMENT
+        LIGHT_ENVIRONMENT
     params:
         results=run.paths.root,
         out=run.paths.report,

@@ -5,8 +5,7 @@ rule evaluate:
     """Predict and score one checkpoint, or one control, over its test cases; scores.csv lies beside the outcome."""
     input:
         request=lambda wildcards: run.request_evaluate(wildcards.job),
-        trained=lambda wildcards: run.trained_of(wildcards.job),
-        preprocessed=lambda wildcards: run.preprocessed_of(wildcards.job),
+        made_from=lambda wildcards: run.evaluated_from(wildcards.job),
         splits=run.paths.splits,
     output:
         run.paths.evaluate("{job}") / "outcome.json",
@@ -15,10 +14,10 @@ rule evaluate:
     benchmark:
         run.paths.benchmark("evaluate", "{job}")
     conda:
-        ENVIRONMENT
+        NETWORK_ENVIRONMENT
     threads: 1
     resources:
-        gpu=1,
+        gpu=lambda wildcards: run.devices_of(wildcards.job),
         mem_mb=2000,
     params:
         config=run.paths.config,
@@ -32,7 +31,9 @@ rule gather:
     input:
         request=lambda wildcards: run.request_gather(),
         trained=[run.paths.train(job) / "outcome.json" for job in run.training_ids],
-        evaluated=[run.paths.evaluate(job) / "outcome.json" for job in run.evaluation_ids],
+        evaluated=[
+            run.paths.evaluate(job) / "outcome.json" for job in run.evaluation_ids
+        ],
         audit=run.paths.audit,
     output:
         scores=run.paths.scores,
@@ -40,7 +41,7 @@ rule gather:
     log:
         run.paths.log("gather", "scores"),
     conda:
-        ENVIRONMENT
+        NETWORK_ENVIRONMENT
     params:
         config=run.paths.config,
     shell:

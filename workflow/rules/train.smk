@@ -15,7 +15,7 @@ rule train:
     benchmark:
         run.paths.benchmark("train", "{job}")
     conda:
-        ENVIRONMENT
+        NETWORK_ENVIRONMENT
     threads: 1
     resources:
         gpu=1,

@@ -41,11 +41,11 @@ def members_of_run(config: Config) -> tuple[list[Member], list[Case]]:
         for name, rows in cases.items()
         for row in rows
     }
-    stages: dict[str, list[str]] = {}
-    for stage, part in (("upstream", config.upstream), ("downstream", config.downstream)):
+    experiments: dict[str, list[str]] = {}
+    for experiment, part in (("upstream", config.upstream), ("downstream", config.downstream)):
         for name in part.tasks if part else ():
-            stages.setdefault(name, []).append(stage)
-    return members_of_split(splits, patients, stages), [row for rows in cases.values() for row in rows]
+            experiments.setdefault(name, []).append(experiment)
+    return members_of_split(splits, patients, experiments), [row for rows in cases.values() for row in rows]
 
 
 def _is_of(config: Config, paths: RunPaths) -> bool:
@@ -105,12 +105,12 @@ def _member(task: str, name: str, side: str, fold: str) -> Member:
     card_name = card_of(task)
     if rule is not None and card_name in (None, rule.task):
         namespace = known_cards()[rule.task]["patient_namespace"]
-        return Member(rule.task, name, patient_of_released(rule, name), namespace, side, rule.stage, fold)
+        return Member(rule.task, name, patient_of_released(rule, name), namespace, side, rule.experiment, fold)
     if card_name is None:
         return Member(task, name, name, task, side, "upstream", fold)
     card = known_cards()[card_name]
-    stage = next((item.stage for item in RELEASED if item.task == card_name), "upstream")
-    return Member(card_name, name, cards.patient_of(card, name), card["patient_namespace"], side, stage, fold)
+    experiment = next((item.experiment for item in RELEASED if item.task == card_name), "upstream")
+    return Member(card_name, name, cards.patient_of(card, name), card["patient_namespace"], side, experiment, fold)
 
 
 def members_of_folders(folders: Sequence[Path]) -> tuple[list[Member], list[Case]]:

@@ -11,7 +11,7 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from segbench.core.errors import Problem, raise_problems, short
 from segbench.core.files import atomic_path, write_text
 from segbench.core.names import same_case_groups
 from segbench.core.progress import Progress
+from segbench.core.run_record import Finding
 from segbench.data.audit.fingerprint import SAME_LANDMARKS, Fingerprint, Match, fingerprints_of, same_images
 from segbench.data.parallel import mapped
 from segbench.data.volumes import UNREADABLE
@@ -33,7 +34,7 @@ FORM = 1  # of stored fingerprints; a change of segbench/data/audit/fingerprint.
 
 @dataclass(frozen=True)
 class Member:
-    """A case of a split. stage: upstream or downstream; side: train, test or unsplit (a bare folder).
+    """A case of a split. experiment: upstream or downstream; side: train, test or unsplit (a bare folder).
 
     Patient ids are comparable only within a namespace.
     """
@@ -43,29 +44,13 @@ class Member:
     patient_id: str
     namespace: str
     side: str = UNSPLIT
-    stage: str = "upstream"
+    experiment: str = "upstream"
     fold: str = "0"
 
     @property
     def key(self) -> CaseKey:
         """Task and case id."""
         return self.task, self.case_id
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One leak; `name` is what a person lists to accept it. Lists of cases are separated by spaces."""
-
-    name: str
-    kind: str
-    relation: str
-    fold: str
-    train_task: str
-    train_cases: str
-    test_task: str
-    test_cases: str
-    evidence: str
-    accepted: bool = False
 
 
 def audit(members: Sequence[Member], images: Mapping[tuple[CaseKey, CaseKey], str] | None = None) -> list[Finding]:
@@ -85,11 +70,15 @@ def _leaks(first: Member, second: Member) -> bool:
     """Tell whether knowledge of the first case reaches a model that is tested on the second."""
     if first.side == second.side == UNSPLIT:
         return first.key != second.key
-    return first.side == "train" and second.side == "test" and (first.stage, second.stage) != ("downstream", "upstream")
+    return (
+        first.side == "train"
+        and second.side == "test"
+        and (first.experiment, second.experiment) != ("downstream", "upstream")
+    )
 
 
 def _relation(first: Member, second: Member) -> str:
-    if first.stage != second.stage:
+    if first.experiment != second.experiment:
         return "upstream to downstream"
     return "within a task" if first.task == second.task else "across tasks"
 
@@ -134,7 +123,7 @@ def _same_patients(members: Sequence[Member]) -> Iterable[Finding]:
         for first, second in _pairs(group):
             apart = first.task != second.task if first.side == UNSPLIT else first.key != second.key
             if apart:
-                between[first.task, first.stage, second.task, second.stage].append((first, second))
+                between[first.task, first.experiment, second.task, second.experiment].append((first, second))
         for pairs in between.values():
             trained, tested = zip(*pairs, strict=True)
             name = f"patient:{trained[0].namespace}/{trained[0].patient_id}"
@@ -157,26 +146,38 @@ def _finding(name: str, kind: str, trained: Sequence[Member], tested: Sequence[M
     first, second = trained[0], tested[0]
     listed = [" ".join(sorted({item.case_id for item in side})) for side in (trained, tested)]
     return Finding(
-        name, kind, _relation(first, second), first.fold, first.task, listed[0], second.task, listed[1], evidence
+        name=name,
+        kind=kind,
+        relation=_relation(first, second),
+        fold=first.fold,
+        train_task=first.task,
+        train_cases=listed[0],
+        test_task=second.task,
+        test_cases=listed[1],
+        evidence=evidence,
     )
 
 
 def accept(findings: Iterable[Finding], names: Iterable[str]) -> list[Finding]:
     """Return the findings with those of the given names marked as accepted."""
     names = set(names)
-    return [replace(item, accepted=item.name in names) for item in findings]
+    return [item.model_copy(update={"accepted": str(item.name in names)}) for item in findings]
 
 
-def members_of_split(split: Mapping, patients: Mapping[CaseKey, tuple[str, str]], stages: Mapping) -> list[Member]:
-    """Return the members of a splits file. patients: (task, case) -> (namespace, patient); stages: task -> stages.
+def members_of_split(split: Mapping, patients: Mapping[CaseKey, tuple[str, str]], experiments: Mapping) -> list[Member]:
+    """Return the members of a splits file.
 
-    A case without an entry is its own patient in a namespace of its task.
+    Args:
+        split: the content of the file.
+        patients: (task, case) -> (namespace, patient); a case without an entry is its own patient in a namespace of
+            its task.
+        experiments: task -> the experiments that it is part of.
     """
     return [
-        Member(task, case_id, patient, namespace, side, stage, fold)
+        Member(task, case_id, patient, namespace, side, experiment, fold)
         for fold, tasks in split["folds"].items()
         for task, sides in tasks.items()
-        for stage in stages.get(task, ("upstream",))
+        for experiment in experiments.get(task, ("upstream",))
         for side in ("train", "test")
         for case_id in sides[side]
         for namespace, patient in [patients.get((task, case_id), (task, case_id))]
@@ -257,7 +258,7 @@ def case_fingerprints(case: Case, cache_root: Path | None = None) -> list[Finger
 def write_findings(path: Path | str, findings: Iterable[Finding]) -> None:
     """Write the findings as CSV; without findings the file holds the header alone."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, [field.name for field in fields(Finding)], lineterminator="\n")
+    writer = csv.DictWriter(stream, list(Finding.model_fields), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(item) for item in findings)
+    writer.writerows(item.model_dump() for item in findings)
     write_text(path, stream.getvalue())

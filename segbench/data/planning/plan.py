@@ -10,7 +10,6 @@ memory, and in that one network serves all tasks of a run: it is fitted to the m
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from segbench.core.case import CaseFiles
 from segbench.core.errors import Problem, raise_problems, short
 from segbench.core.progress import Progress
 from segbench.data.geometry import ras_spacing_mm_zyx
+from segbench.data.intensities import foreground_sample, statistics_of
 from segbench.data.parallel import mapped
 from segbench.data.readers import read_channels
 from segbench.data.resampling import new_shape_zyx, nonzero_box
@@ -30,8 +30,6 @@ from segbench.data.volumes import UNREADABLE, open_volume, whole_numbers
 ANISOTROPY = 3.0
 LEAST_EDGE = 4
 LARGEST_VOLUME = 256**3
-PERCENTILES = (0.5, 99.5)
-SAMPLES = 10_000
 Triple = tuple[float, float, float]
 
 
@@ -47,12 +45,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """Spacing of one task and the values it came from; clip_hu is None without a CT channel or foreground."""
+    """Spacing of one task and the values it came from.
+
+    ct_foreground: 0.5 and 99.5 percentile, mean and deviation of its first CT channel; None without CT or foreground.
+    """
 
     spacing_mm_zyx: Triple
     spacing_reason: str
     median_shape_zyx: tuple[int, int, int]
-    clip_hu: tuple[int, int] | None
+    ct_foreground: tuple[float, float, float, float] | None
 
 
 @dataclass(frozen=True)
@@ -97,25 +98,21 @@ def _measured_or_problem(case: CaseFiles, ignored: tuple[int, ...]) -> Measured 
         )
     place = np.argsort(orientations.io_orientation(affine)[:, 0])[::-1]
     box = nonzero_box(images_CXYZ)
-    rng = np.random.default_rng(zlib.crc32(case.case_id.encode()))
-    samples = [image[foreground_XYZ] for image in images_CXYZ]
-    samples = [values if len(values) <= SAMPLES else rng.choice(values, SAMPLES, replace=False) for values in samples]
+    samples = [foreground_sample(image[foreground_XYZ], case.case_id) for image in images_CXYZ]
     shape = tuple(int(box[axis].stop - box[axis].start) for axis in place)
     return Measured(case.case_id, ras_spacing_mm_zyx(affine), shape, tuple(samples))
 
 
 def plan_task(measured: Sequence[Measured], modalities: Sequence[str]) -> TaskPlan:
-    """Return the spacing of a task, why, the median shape at that spacing and the window of its first CT channel."""
+    """Return the spacing of a task, why, the median shape at that spacing and the values of its first CT channel."""
     spacings = np.array([item.spacing_mm_zyx for item in measured])
     shapes = np.array([item.shape_zyx for item in measured])
     spacing, reason = target_spacing(spacings, shapes)
     resampled = [new_shape_zyx(item.shape_zyx, item.spacing_mm_zyx, spacing) for item in measured]
     median = tuple(round(size) for size in np.median(resampled, axis=0))
-    clip = None
-    if "CT" in modalities:
-        values = np.concatenate([item.samples[modalities.index("CT")] for item in measured])
-        clip = tuple(round(value) for value in np.percentile(values, PERCENTILES)) if len(values) else None
-    return TaskPlan(spacing, reason, median, clip)
+    samples = [item.samples[modalities.index("CT")] for item in measured] if "CT" in modalities else []
+    found = statistics_of(samples) if any(len(values) for values in samples) else None
+    return TaskPlan(spacing, reason, median, found)
 
 
 def target_spacing(spacings_mm: np.ndarray, shapes: np.ndarray) -> tuple[Triple, str]:
@@ -196,11 +193,12 @@ def as_yaml(plans: dict[str, TaskPlan], *, head: Sequence[str], tasks: bool, pat
             f"    # {plan.spacing_reason}",
             f"    spacing_mm_zyx: {list(plan.spacing_mm_zyx)}",
         ]
-        if plan.clip_hu:
-            low, high = PERCENTILES
+        if plan.ct_foreground:
+            low, high, mean, deviation = plan.ct_foreground
             lines += [
-                f"    # a suggestion instead of -325..325: {low} and {high} percentiles of foreground voxels",
-                f"    # clip_hu: {[float(value) for value in plan.clip_hu]}",
+                "    # CT: percentiles, mean and deviation of the training foreground, which preprocess measures",
+                f"    # here {low:.0f} to {high:.0f} and {mean:.0f} +- {deviation:.0f}",
+                "    clip_hu: null",
             ]
     if tasks:
         lines.append("task_preprocessing:")

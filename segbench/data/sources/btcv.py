@@ -43,6 +43,7 @@ CARD = {
         {"name": "right adrenal gland", "labels": [12], "tolerance_mm": 3.0, "lesion": False},
         {"name": "left adrenal gland", "labels": [13], "tolerance_mm": 3.0, "lesion": False},
     ],
+    "sides": [["right kidney", "left kidney"], ["right adrenal gland", "left adrenal gland"]],
     "preprocessing": "ct",
     "expected_cases": {"total": 30},
     "patient_namespace": "btcv",

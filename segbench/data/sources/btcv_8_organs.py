@@ -30,6 +30,7 @@ CARD = {
         {"name": "aorta", "labels": [7], "tolerance_mm": 3.0, "lesion": False},
         {"name": "pancreas", "labels": [8], "tolerance_mm": 3.0, "lesion": False},
     ],
+    "sides": [["right kidney", "left kidney"]],
     "preprocessing": "ct",
     "expected_cases": {"total": 30},
     "patient_namespace": "btcv",

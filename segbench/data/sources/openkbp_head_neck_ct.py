@@ -13,6 +13,7 @@ CARD = {
         {"name": "left parotid", "labels": [4], "tolerance_mm": 3.0, "lesion": False},
         {"name": "mandible", "labels": [5], "tolerance_mm": 3.0, "lesion": False},
     ],
+    "sides": [["right parotid", "left parotid"]],
     "preprocessing": "openkbp",
     "expected_cases": {"total": 126},
     "patient_namespace": "openkbp",

@@ -36,6 +36,7 @@ CARD = {
         {"name": "right adrenal gland", "labels": [12], "tolerance_mm": 5.0, "lesion": False},
         {"name": "left adrenal gland", "labels": [13], "tolerance_mm": 5.0, "lesion": False},
     ],
+    "sides": [["right kidney", "left kidney"], ["right adrenal gland", "left adrenal gland"]],
     "preprocessing": "phantom_ct",
     "expected_cases": {"total": 14},
     "patient_namespace": "phantom",

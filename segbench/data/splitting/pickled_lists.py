@@ -1,9 +1,9 @@
-"""Read pickles of lists, strings, dictionaries, ordered dictionaries and NumPy arrays of strings, without running code.
+"""Read pickles of lists, sets, strings, dictionaries and NumPy arrays of strings, without running code.
 
 Two gates, because a pickle is a program: every instruction is looked at before any is carried out (none that asks for
-memory beyond the file's own size), and the only names it may look up are OrderedDict and those with which NumPy writes
-arrays (`splits_final.pkl` of nnU-Net v1). The latter are stand-ins of this module that hold values and do nothing; they
-have no attributes that a pickle could set.
+memory beyond the file's own size), and the only names it may look up are OrderedDict, set and those with which NumPy
+writes arrays (`splits_final.pkl` of nnU-Net v1). The latter are stand-ins of this module that hold values and do
+nothing; they have no attributes that a pickle could set.
 """
 
 from __future__ import annotations
@@ -63,6 +63,9 @@ BUILDING = frozenset(
         "LONG1",
         "SHORT_BINBYTES",
         "BINBYTES",
+        "BYTEARRAY8",
+        "EMPTY_SET",
+        "ADDITEMS",
     )
 )
 
@@ -84,7 +87,7 @@ class _Type:
         """Return the strings of an array: of its bytes, or of its objects."""
         if isinstance(content, list):
             return [item.value[0] if isinstance(item, _Array) else item for item in content]
-        if not isinstance(content, bytes):
+        if not isinstance(content, bytes | bytearray):
             raise pickle.UnpicklingError("an array without its bytes")
         found = np.frombuffer(content, dtype=np.dtype(self.order + self.code)).tolist()
         return [item.decode() if isinstance(item, bytes) else item for item in found]
@@ -118,7 +121,14 @@ class _StandIn:
             return _Type(str(arguments[0]))
         if self.name == "encode":  # how bytes are written in pickles of protocol 2
             return str(arguments[0]).encode("latin1")
+        if self.name == "bytes":  # how no bytes are written there
+            return b""
+        if self.name == "set":
+            return list(arguments[0]) if isinstance(arguments[0], list) else []
         array = _Array()
+        if self.name == "_frombuffer":  # how arrays are written in pickles of protocol 5
+            content, dtype, shape, _ = arguments
+            array.__setstate__((1, shape, dtype, False, content))
         if self.name == "scalar":
             array.value = arguments[0].names(arguments[1])  # type: ignore[attr-defined]
         return array
@@ -129,6 +139,8 @@ NUMPY_NAMES = {
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): "dtype",
     ("_codecs", "encode"): "encode",
+    **{(f"numpy.{core}.numeric", "_frombuffer"): "_frombuffer" for core in ("core", "_core")},
+    **{(module, name): name for module in ("builtins", "__builtin__") for name in ("bytes", "set")},
 }
 
 
@@ -154,6 +166,8 @@ def _plain(content: object, done: dict[int, object]) -> object:
         done[id(content)] = changed
         changed.update({_plain(key, done): _plain(value, done) for key, value in content.items()})
         return changed
+    if isinstance(content, set):
+        content = sorted(content, key=str)
     if isinstance(content, (list, tuple)):
         items: list[object] = []
         done[id(content)] = items

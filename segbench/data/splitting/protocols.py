@@ -48,7 +48,7 @@ class Released:
     """
 
     task: str
-    stage: str
+    experiment: str
     pattern: str
     ours: str
     by: str = "key"
@@ -114,6 +114,9 @@ def sides_of(path: Path | str, content: Mapping, expected: str) -> Sides:
     """Return both sides of one fold; entries that are not lists of names raise InputError. `val` counts as test."""
     sides: Sides = {"train": [], "test": []}
     for key, names in content.items():
+        if key in SIDES and isinstance(names, list) and any(isinstance(name, int | float) for name in names):
+            found = f"numbers such as {names[0]} under {key!r}"
+            raise input_error(path, found=found, expected="names of cases as text", fix='write them in quotes: "001"')
         if key not in SIDES or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise input_error(path, found=f"entry {key!r}", expected=expected, fix="get the released file again")
         sides[SIDES[key]] += names

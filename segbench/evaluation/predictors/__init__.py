@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,16 @@ class Predictor(Protocol):
         """Return the SHA-256 of what predicts this case: weights or a given mask; empty for a control."""
         ...
 
-    def predict(self, task: Task, case: Case) -> np.ndarray | None:
-        """Return labels_XYZ (uint8, class values of the card) on the case's grid; None where there is no mask."""
+    def read(self, task: Task, case: Case) -> Any:
+        """Return what `predict` needs of a case; it is called in another thread, while a case before is predicted."""
+        ...
+
+    def predict(self, task: Task, case: Case, inputs: Any) -> np.ndarray | None:
+        """Return labels_XYZ (uint8, class values of the card) on the case's grid; None where there is no mask.
+
+        Args:
+            task: task of the case.
+            case: test case.
+            inputs: what `read` returned for it.
+        """
         ...

@@ -9,7 +9,7 @@ import numpy as np
 from models.controls import load_control
 from segbench.core.case import Case
 from segbench.core.task import Task
-from segbench.data.store import open_case
+from segbench.data.store import PreprocessedCase, open_case
 from segbench.experiment.context import JobContext
 
 
@@ -26,11 +26,14 @@ class ControlPredictor:
         """Return nothing: a control is its code and its training cases, which the identity names."""
         return ""
 
-    def predict(self, task: Task, case: Case) -> np.ndarray:
+    def read(self, task: Task, case: Case) -> PreprocessedCase:
+        """Return the preprocessed case."""
+        return open_case(self.context.folder(task.name, case.case_id))
+
+    def predict(self, task: Task, case: Case, inputs: PreprocessedCase) -> np.ndarray:
         """Return the control's label map."""
         if task.name not in self._fitted:
             training = [self.context.folder(task.name, name) for name in self.context.sides(task.name).train]
             self._fitted[task.name] = self._control.fit([open_case(folder) for folder in training], task)
-        preprocessed = open_case(self.context.folder(task.name, case.case_id))
-        labels_ZYX = self._control.predict(self._fitted[task.name], preprocessed, task)
-        return preprocessed.geometry.labels_to_native(labels_ZYX)
+        labels_ZYX = self._control.predict(self._fitted[task.name], inputs, task)
+        return inputs.geometry.labels_to_native(labels_ZYX)

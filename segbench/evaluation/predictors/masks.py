@@ -25,17 +25,22 @@ class MaskPredictor:
         """Return the SHA-256 of the mask, empty where there is none."""
         return self.masks.sha256[task.name].get(case.case_id, "")
 
-    def predict(self, task: Task, case: Case) -> np.ndarray | None:
+    def read(self, task: Task, case: Case) -> np.ndarray | None:
         """Return the mask; another grid or an undeclared value raises `InputError`."""
         path = self.masks.paths[task.name][case.case_id]
-        if path is None:
-            return None
-        return read_mask(path, case, task).labels_XYZ.astype(np.uint8)
+        return None if path is None else read_mask(path, case, task).labels_XYZ.astype(np.uint8)
+
+    def predict(self, task: Task, case: Case, inputs: np.ndarray | None) -> np.ndarray | None:
+        """Return the mask as it was read."""
+        return inputs
 
 
 def read_mask(path: Path, case: Case, task: Task) -> LabelMap:
     """Return a mask on the case's native grid; another grid or an undeclared value raises InputError."""
     mask = read_label_map(path, frozenset(range(len(task.classes) + 1)))
     label = open_volume(case.label_path)
-    raise_problems(grid_problems(LabelMap(Path(case.label_path), np.broadcast_to(0, label.shape), label.affine), mask))
+    reference = LabelMap(
+        Path(case.label_path), np.broadcast_to(0, label.shape), label.affine, is_oriented=label.is_oriented
+    )
+    raise_problems(grid_problems(reference, mask))
     return mask

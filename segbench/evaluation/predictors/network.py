@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from models.interface import SegmentationModel
 from models.weights.reading import load_strictly, read_state_dict
 from segbench.core.case import Case
-from segbench.core.task import Task
+from segbench.core.task import Task, mirror_axes_of
+from segbench.data.geometry import Geometry
 from segbench.data.store import open_case
 from segbench.evaluation.trained import weights_digest
-from segbench.experiment.config import Config
 from segbench.experiment.context import JobContext
-from segbench.inference.sliding_window import predict_probabilities
+from segbench.inference.precision import choose
+from segbench.inference.sliding_window import Windows, predict_labels
 from segbench.training.loop import new_model
 
 
@@ -32,15 +34,25 @@ class NetworkPredictor:
         """The network with its weights, in evaluation mode."""
         return trained_network(self.context, device=self.device)
 
+    @property
+    def precision(self) -> str:
+        """The arithmetic of the network on its device."""
+        return choose(torch.device(self.device), self.context.config.inference.precision)
+
     def made_by(self, task: Task, case: Case) -> str:
         """Return the SHA-256 of the weights."""
         return self._digest
 
-    def predict(self, task: Task, case: Case) -> np.ndarray:
-        """Return the label map of the largest probability, interpolated to the native grid."""
+    def read(self, task: Task, case: Case) -> tuple[np.ndarray, Geometry]:
+        """Return images_CZYX of the preprocessed case and the way back to its native grid."""
         preprocessed = open_case(self.context.folder(task.name, case.case_id))
-        found = probabilities(self.model, self.context.config_of_network, preprocessed.images[:], [task])[task.name]
-        return preprocessed.geometry.probabilities_to_native(found)
+        return preprocessed.images[:], preprocessed.geometry
+
+    def predict(self, task: Task, case: Case, inputs: tuple[np.ndarray, Geometry]) -> np.ndarray:
+        """Return the label map of the largest probability, interpolated to the native grid."""
+        images_CZYX, geometry = inputs
+        found = predict_labels(self.model, images_CZYX, [task], geometry, windows_of(self.context, [task]))
+        return found[task.name]
 
 
 def trained_network(context: JobContext, *, device: str) -> SegmentationModel:
@@ -56,15 +68,8 @@ def trained_network(context: JobContext, *, device: str) -> SegmentationModel:
     return model.to(device).eval()
 
 
-def probabilities(
-    model: SegmentationModel, config: Config, images_CZYX: np.ndarray, tasks: Sequence[Task]
-) -> dict[str, np.ndarray]:
-    """Return task name -> probabilities_KZYX of a preprocessed image, with the windows and mirroring of the config."""
-    return predict_probabilities(
-        model,
-        images_CZYX,
-        tasks,
-        patch_size_zyx=config.network.patch_size_zyx,
-        step=config.inference.step,
-        mirror_axes=config.inference.mirror_axes,
-    )
+def windows_of(context: JobContext, tasks: Sequence[Task]) -> Windows:
+    """Return the windows, mirroring and precision of the job for tasks that are predicted together."""
+    inference = context.config.inference
+    axes = mirror_axes_of(tasks, inference.mirror_axes, mirror_sides=context.training.mirror_sides)
+    return Windows(context.network.patch_size_zyx, inference.step, axes, inference.precision)

@@ -92,16 +92,27 @@ class Config(Section):
         """All cards of self-supervised objectives."""
         return cards.objective_cards()
 
+    @cached_property
+    def _tasks(self) -> dict[str, Task]:
+        return {}
+
+    @cached_property
+    def _task_sets(self) -> dict[str, TaskSet]:
+        return {}
+
     def task(self, name: str) -> Task:
         """Return the task of a data-set card."""
-        task = cards.task_from_card(name, self.dataset_cards[name])
-        recipe = self.task_preprocessing.get(name)
-        return task if recipe is None else Task(**{**task.__dict__, "preprocessing": recipe})
+        if name not in self._tasks:
+            task, recipe = cards.task_from_card(name, self.dataset_cards[name]), self.task_preprocessing.get(name)
+            self._tasks[name] = task if recipe is None else Task(**{**task.__dict__, "preprocessing": recipe})
+        return self._tasks[name]
 
     def tasks_of(self, experiment: str) -> TaskSet:
         """Return the tasks of 'upstream' or 'downstream' in order; empty without a downstream part."""
-        section = self.upstream if experiment == "upstream" else self.downstream
-        return TaskSet(self.task(name) for name in (section.tasks if section else ()))
+        if experiment not in self._task_sets:
+            section = self.upstream if experiment == "upstream" else self.downstream
+            self._task_sets[experiment] = TaskSet(self.task(name) for name in (section.tasks if section else ()))
+        return self._task_sets[experiment]
 
     @property
     def all_task_names(self) -> tuple[str, ...]:

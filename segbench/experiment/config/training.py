@@ -65,9 +65,23 @@ class Recipe(Section):
         description="Decay of the exponential moving average of the weights, which is then what is scored; null for "
         "the weights themselves.",
     )
-    foreground_fraction: float = Field(0.33, ge=0, le=1, description="Fraction of patches centred on foreground.")
+    foreground_fraction: float = Field(
+        0.33,
+        ge=0,
+        le=1,
+        description="Fraction of a batch, its last samples, that is forced to foreground, rounded as in nnU-Net: 0.33 "
+        "of 2 is one sample.",
+    )
     augmentation: Literal["none", "light", "full"] = Field("full", description="Augmentation of the nnU-Net family.")
     mirror_axes: Axes = Field((0, 1, 2), description="Axes (z, y, x) mirrored at random in training.")
+    mirror_sides: bool = Field(
+        False,
+        description="Mirror the left-right axis, in training and at test time, also for tasks with classes that differ "
+        "by side (`sides` of the card), as published recipes do.",
+    )
+    batch_dice: bool = Field(
+        False, description="Dice of the loss over the whole batch instead of the mean over its samples."
+    )
 
     @property
     def effective_momentum(self) -> float:
@@ -112,8 +126,20 @@ class Training(Recipe):
     """The training recipe of all models that name no other one, and the budget of every model."""
 
     iterations_per_task: int = Field(50000, ge=1, description="Optimiser steps per task: the compute budget.")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="Arithmetic of the forward pass.")
-    save_every_seconds: float = Field(30.0, gt=0, description="Interval between resumable states.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Arithmetic of the forward pass. auto: bfloat16 where the device multiplies it itself, else "
+        "float16 on a GPU and float32 on a processor.",
+    )
+    mode: Literal["auto", "exact", "fast"] = Field(
+        "auto",
+        description="exact: the same bytes on one machine, interrupted or not; fast: no such promise. auto: exact on a "
+        "processor, fast on a GPU (docs/performance.md).",
+    )
+    save_every_seconds: float = Field(120.0, gt=0, description="Interval between resumable states.")
+    time_limit_hours: float | None = Field(
+        None, gt=0, description="A job that has trained for longer is saved and recorded as failed; null: no limit."
+    )
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:

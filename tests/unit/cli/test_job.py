@@ -76,6 +76,8 @@ def test_a_job_leaves_outcome_record_and_product_and_no_state():
     assert (outcome["status"], outcome["attempt"], outcome["parameters"], outcome["reason"]) == ("ok", 3, 7, "")
     assert (outcome["job"], outcome["command"], outcome["identity"]) == (SINGLE, "train", IDENTITY.digest)
     assert outcome["started"] <= outcome["finished"]
+    assert 0 < outcome["cpu_seconds"] < 3600
+    assert 20 < outcome["peak_memory_mib"] < 100_000, "in MiB: this process has imported PyTorch or pandas"
     record = json.loads((work.folder / "record.json").read_text())
     assert record["files"] == {"weights.pt": [9, sha256_of(work.folder / "weights.pt")]}
     assert not (work.state / "state.pt").exists()

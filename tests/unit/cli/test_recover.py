@@ -10,7 +10,7 @@ import yaml
 
 from segbench.cli import recover
 from segbench.core.errors import RunFailed
-from segbench.experiment.ownership import OWNER_VARIABLE, OWNERS
+from segbench.experiment.ownership import OWNER_VARIABLE, OWNERS, SLURM_VARIABLE
 from tests.unit.experiment import processes
 from tests.workflow.tiny import CONFIG
 
@@ -22,6 +22,7 @@ def here(tmp_path, monkeypatch, caplog):
     """A working directory with the config of the run `tiny`, and what is logged."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(OWNER_VARIABLE, raising=False)
+    monkeypatch.delenv(SLURM_VARIABLE, raising=False)
     Path("config.yaml").write_text(yaml.safe_dump(CONFIG))
     caplog.set_level(logging.INFO)
     return caplog
@@ -121,6 +122,31 @@ def test_a_job_of_another_host_is_left_alone_even_if_its_number_lives_here(here)
     assert run() == 0
     assert record.exists()
     assert f"left alone: train.x of process {os.getpid()} on {processes.ELSEWHERE}" in here.text
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_a_slurm_job_is_cancelled_wherever_it_runs_when_its_workflow_is_dead(here, tmp_path, monkeypatch, dead):
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    processes.write_command(tmp_path / "bin", "squeue", "echo RUNNING")
+    processes.write_command(tmp_path / "bin", "scancel", f"echo $* >{tmp_path}/cancelled")
+    with processes.living() as workflow:
+        owner = processes.dead("tiny") if dead else processes.of(workflow, "other")
+        record = processes.write_job("tiny", processes.elsewhere("train.x", processes.write_workflow(owner), "17"))
+        assert run() == 0
+    cancelled = tmp_path / "cancelled"
+    assert (cancelled.exists() and cancelled.read_text()) == ("17\n" if dead else False)
+    assert record.exists() is not dead
+    assert "SLURM job 17" in here.text
+
+
+def test_a_record_of_another_user_ends_nothing(here, monkeypatch):
+    owner = processes.write_workflow(processes.dead("tiny"))
+    monkeypatch.setattr(recover.os, "getuid", lambda: os.geteuid() + 1)
+    with processes.living() as job:
+        record = processes.write_job("tiny", processes.of(job, "train.x", owner))
+        assert run() == 0
+        assert untouched(job, record)
+    assert "belongs to another user" in here.text
 
 
 @pytest.mark.parametrize("owner", [None, "another-host-17"])

@@ -356,3 +356,113 @@ def test_nrrd_predictions_are_scored_against_nifti(folders):
     assert score(folders, "--metrics", "dice") == 0
     table = pd.read_csv(folders / "scores.csv", dtype={"case": str}).set_index(["case", "structure"])
     assert table.loc[("b", "liver"), "value"] == pytest.approx(0.75)
+
+
+def tree(folder, names, *extra) -> int:
+    """Score label maps in folders."""
+    for name in names:
+        save(folder / "reference" / f"{name}.nii.gz", cube())
+        save(folder / "prediction" / f"{name}.nii.gz", cube(1))
+    return score(folder, "--metrics", "dice", *extra)
+
+
+ORGANS = ["liver", "spleen"]
+LAYOUTS = {
+    "a folder per subject": ([f"s{k}/{organ}" for k in (1, 2) for organ in ORGANS], ["s1", "s2"]),
+    "segmentations below each subject": ([f"s{k}/seg/{organ}" for k in (1, 2) for organ in ORGANS], 2),
+    "a structure that one subject lacks": (["s1/liver", "s1/spleen", "s2/liver"], ["s1", "s2"]),
+    "one file per folder": (["s1/seg", "s2/seg"], ["s1/seg", "s2/seg"]),
+    "files alone": (["p1", "p2"], ["p1", "p2"]),
+}
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_patients_are_counted_by_what_folders_hold(kind, tmp_path):
+    names, patients = LAYOUTS[kind]
+    assert tree(tmp_path, names) == 0
+    found = sorted(set(pd.read_csv(tmp_path / "scores.csv").patient))
+    assert (len(found) if isinstance(patients, int) else found) == patients
+
+
+@pytest.mark.parametrize(
+    ("names", "counts"),
+    [
+        (["siteA/p1", "siteA/p2", "siteB/p3", "siteB/p4"], {"file": 4, "folder": 2, "top-folder": 2}),
+        (["s1/t0/seg", "s1/t1/seg", "s2/t0/seg"], {"file": 3, "folder": 3, "top-folder": 2}),
+        (["sub-1/ses-1/sub-1_seg", "sub-1/ses-2/sub-1_seg"], {"file": 2, "folder": 2, "top-folder": 1}),
+        (["siteA/p1/liver", "siteA/p1/spleen", "siteA/p2/liver"], {"file": 3, "folder": 2, "top-folder": 1}),
+    ],
+)
+def test_who_is_a_patient_is_asked_where_names_do_not_say_it(names, counts, tmp_path, capsys):
+    assert tree(tmp_path, names) == 2
+    error = capsys.readouterr().err
+    assert "to know what one patient is" in error
+    for way, count in counts.items():
+        assert f"--patient {way}" in error or way == "top-folder"
+        assert tree(tmp_path, names, "--patient", way) == 0
+        assert pd.read_csv(tmp_path / "scores.csv").patient.nunique() == count
+
+
+def test_time_points_of_one_subject_are_one_patient_with_structures_from_files(tmp_path):
+    for name in ("s1/t0/liver", "s1/t1/liver", "s2/t0/liver"):
+        save(tmp_path / "reference" / f"{name}.nii.gz", (cube() > 0).astype(np.uint8))
+        save(tmp_path / "prediction" / f"{name}.nii.gz", (cube(1) > 0).astype(np.uint8))
+    assert score(tmp_path, "--labels", "", "--structures-from-files", "--metrics", "dice") == 0
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert sorted(set(table.case)) == ["s1/t0", "s1/t1", "s2/t0"]
+    assert sorted(set(table.patient)) == ["s1", "s2"]
+
+
+@pytest.mark.parametrize("value", [-1, 3, 255, 65535])
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_ignored_voxels_count_nowhere_whatever_their_value(value, dtype, tmp_path):
+    reference, prediction = cube().astype(dtype), cube().astype(dtype)
+    reference[9:], prediction[9:] = value, 1
+    save(tmp_path / "reference" / "a.nii.gz", reference)
+    save(tmp_path / "prediction" / "a.nii.gz", prediction)
+    assert score(tmp_path, f"--ignore-labels={value}", "--metrics", "dice,hd95,volume_error_ml") == 0
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert set(table[table.metric == "dice"].value) == {1}
+    assert set(table[table.metric != "dice"].value) == {0}
+
+
+def test_what_the_prediction_says_of_ignored_voxels_does_not_matter(tmp_path):
+    reference = cube()
+    reference[9:] = 9
+    for number, said in enumerate((0, 1, 2, 9)):
+        prediction = cube()
+        prediction[9:] = said
+        save(tmp_path / "reference" / f"{number}.nii.gz", reference)
+        save(tmp_path / "prediction" / f"{number}.nii.gz", prediction)
+    assert score(tmp_path, "--ignore-labels", "9", "--metrics", "dice,hd95") == 0
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert set(table[table.metric == "dice"].value) == {1}
+    assert set(table[table.metric == "hd95"].value) == {0}
+
+
+def test_values_to_ignore_are_whole_numbers(folders, capsys):
+    assert score(folders, "--ignore-labels", "ignore") == 2
+    assert "write the values, comma-separated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("unknown", 1), ("mm", 1), ("micron", 1000), ("meter", 0.001)])
+def test_distances_are_millimetres_whatever_the_unit(unit, factor, tmp_path):
+    for side, data in (("reference", cube()), ("prediction", cube(1))):
+        image = nib.Nifti1Image(data, np.diag([*(np.array([1.0, 2, 3]) * factor), 1]))
+        image.header.set_xyzt_units(unit, "sec")
+        (tmp_path / side).mkdir()
+        nib.save(image, tmp_path / side / "a.nii.gz")
+    assert score(tmp_path, "--metrics", "hd95_max,volume_error_ml", "--labels", "1=liver", "--other-labels", "2") == 0
+    table = pd.read_csv(tmp_path / "scores.csv").set_index("metric")
+    assert table.value["hd95_max"] == pytest.approx(1, rel=1e-5)
+    assert table.reference_volume_mm3["hd95_max"] == pytest.approx(4 * 4 * 3 * 6, rel=1e-5)
+
+
+def test_a_segmentation_of_slicer_belongs_to_its_nifti(tmp_path):
+    save(tmp_path / "reference" / "a.nii.gz", cube(), np.diag([-1.0, -2, 3, 1]))
+    image = SimpleITK.GetImageFromArray(cube().T.copy())
+    image.SetSpacing((1, 2, 3))
+    (tmp_path / "prediction").mkdir()
+    SimpleITK.WriteImage(image, str(tmp_path / "prediction" / "a.seg.nrrd"))
+    assert score(tmp_path, "--metrics", "dice") == 0
+    assert set(pd.read_csv(tmp_path / "scores.csv").value) == {1}

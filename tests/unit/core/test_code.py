@@ -63,12 +63,12 @@ def repository(tmp_path, monkeypatch):
         for name, text in (FILES | (changes or {})).items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
-        for cached in (code._digest_of, code.imports_of, code._tree, code._meaning):
+        for cached in (code._digest_of, code.imports_of, code._parsed):
             cached.cache_clear()
         return code.code_digest("models/net.py", **options)
 
     yield digest
-    for cached in (code._digest_of, code.imports_of, code._tree, code._meaning):
+    for cached in (code._digest_of, code.imports_of, code._parsed):
         cached.cache_clear()
 
 

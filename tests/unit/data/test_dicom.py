@@ -170,6 +170,62 @@ def test_a_contour_that_is_stored_twice_is_no_hole_and_overlapping_ones_add_up(s
     np.testing.assert_array_equal(structures(first, second), expected)
 
 
+def drawn_as(kind, structures, tmp_path, *contours):
+    """Draw contours of one geometric type."""
+    structures(*contours)
+
+    def change(item):
+        for contour in item.ROIContourSequence[0].ContourSequence:
+            contour.ContourGeometricType = kind
+
+    found = dicom.contours_of(rewritten(tmp_path / "rt.dcm", change), "TV")
+    return dicom.mask_of(found, shape_xyz=SHAPE, affine=oblique_affine(SPACING), where=tmp_path)
+
+
+LEFT, RIGHT = rectangle((1.5, 6.5), (2.5, 7.5), 3), rectangle((4.5, 8.5), (2.5, 7.5), 3)
+OUTER, HOLE, ISLAND = (rectangle((k + 0.5, 11.5 - k), (k + 0.5, 9.5 - k), 3) for k in (0, 2, 3))
+
+
+def areas(*slices):
+    """Return the exclusive or of blocks on slice 3."""
+    found = np.zeros(SHAPE, dtype=np.uint8)
+    for x, y in slices:
+        found[x, y, 3] ^= 1
+    return found
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
+@pytest.mark.filterwarnings("ignore:The value length")
+@pytest.mark.parametrize("kind", ["CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR"])
+def test_an_island_in_a_hole_is_drawn_in_any_order(kind, order, structures, tmp_path):
+    contours = [(OUTER, HOLE, ISLAND)[number] for number in order]
+    expected = areas((slice(1, 12), slice(1, 10)), (slice(3, 10), slice(3, 8)), (slice(4, 9), slice(4, 7)))
+    np.testing.assert_array_equal(drawn_as(kind, structures, tmp_path, *contours), expected)
+
+
+def test_contours_of_the_type_xor_are_combined_so_even_where_they_overlap(structures, tmp_path):
+    both = (slice(2, 7), slice(3, 8)), (slice(5, 9), slice(3, 8))
+    found = drawn_as("CLOSEDPLANAR_XOR", structures, tmp_path, LEFT, RIGHT)
+    np.testing.assert_array_equal(found, areas(*both))
+    added = drawn_as("CLOSED_PLANAR", structures, tmp_path, LEFT, RIGHT)
+    np.testing.assert_array_equal(added, areas((slice(2, 9), slice(3, 8))))
+
+
+def test_a_structure_that_the_image_does_not_resolve_is_refused(structures):
+    small = rectangle((1.1, 1.4), (1.1, 1.4), 3)
+    with pytest.raises(InputError, match=r"1 contour\(s\) without the centre of a voxel"):
+        structures(small)
+    assert structures(small, LEFT).sum() == 25
+
+
+def test_a_contour_may_end_where_it_began_and_points_may_lie_on_a_line(structures):
+    closed = np.vstack([LEFT, LEFT[:1]])
+    halves = np.vstack([LEFT[:1], (LEFT[:1] + LEFT[1:2]) / 2, LEFT[1:]])
+    expected = areas((slice(2, 7), slice(3, 8)))
+    np.testing.assert_array_equal(structures(closed), expected)
+    np.testing.assert_array_equal(structures(halves), expected)
+
+
 def test_two_structures_of_one_name_are_refused(tmp_path):
     drawn = {name: [rectangle((1.5, 3.5), (1.5, 3.5), 1)] for name in ("TV", "tumour")}
     write_structures(tmp_path / "rt.dcm", drawn, oblique_affine(SPACING), series="1.2.3")

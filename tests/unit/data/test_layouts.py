@@ -5,6 +5,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 
 from segbench.cli import main
 from segbench.core.cards import DatasetCard, checked, task_from_card
@@ -146,3 +147,118 @@ def test_sizes_that_disagree_are_both_shown_and_neither_is_called_true(tmp_path)
     assert "2x2x3 and 2x2x6 mm" in notices
     assert "spacing_is_nominal" in notices
     assert "true" not in notices
+
+
+def rewrite(folder, change):
+    content = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(change(content)))
+
+
+def decathlon(folder):
+    """Write a Decathlon folder of two cases."""
+    listed = [{"image": f"imagesTr/{case}.nii.gz", "label": f"labelsTr/{case}.nii.gz"} for case in "ab"]
+    for number, case in enumerate("ab"):
+        save(folder / "imagesTr" / f"{case}.nii.gz", image_of(number))
+        save(folder / "labelsTr" / f"{case}.nii.gz", organ())
+    content = {"modality": {"0": "CT"}, "labels": {"0": "bg", "1": "organ"}, "training": listed}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda item, _: {**item, "fold": 0},
+        lambda item, _: {**item, "image": [item["image"]]},
+        lambda item, _: {key: f"./{path}" for key, path in item.items()},
+        lambda item, _: {key: f"imagesTr/../{path}" for key, path in item.items()},
+        lambda item, folder: {key: str(folder / path) for key, path in item.items()},
+    ],
+    ids=["fold", "list of one", "dot", "inner dots", "from the root, inside the folder"],
+)
+def test_a_listing_names_its_files_as_people_write_them(change, tmp_path):
+    folder = decathlon(tmp_path / "M")
+    rewrite(folder, lambda content: content | {"training": [change(item, folder) for item in content["training"]]})
+    assert not check_folder(folder).problems
+    assert [case.case_id for case in found(folder)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["../other/a.nii.gz", "/etc/hosts", "imagesTr/../../other/a.nii.gz"])
+def test_a_listing_does_not_leave_its_folder(name, tmp_path):
+    folder = decathlon(tmp_path / "M")
+    rewrite(folder, lambda content: content | {"training": [{"image": name, "label": "labelsTr/a.nii.gz"}]})
+    with pytest.raises(InputError, match="outside the folder"):
+        found(folder)
+
+
+@pytest.mark.parametrize("ignored", [255, -1, 65535, 2])
+def test_the_ignore_label_of_nnunet_is_no_class_and_is_said(ignored, tmp_path):
+    folder = two_channels(tmp_path / "D", V2 | {"labels": {"background": 0, "organ": 1, "ignore": ignored}})
+    for path in (folder / "labelsTr").iterdir():
+        labels = organ().astype(np.int32)
+        labels[7:] = ignored
+        save(path, labels)
+    checked_folder = check_folder(folder)
+    assert not checked_folder.problems
+    assert any(f"ignored voxels (label {ignored}) in 2 of 2 cases" in notice for notice in checked_folder.notices)
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nii", ".nii.gz"])
+def test_a_raw_folder_of_nnunet_in_every_format_that_is_read(ending, tmp_path):
+    folder = tmp_path / "D"
+    for case in "ab":
+        for place, data in (("imagesTr", image_of(ord(case))), ("labelsTr", organ())):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            name = f"{case}_0000{ending}" if place == "imagesTr" else f"{case}{ending}"
+            SimpleITK.WriteImage(SimpleITK.GetImageFromArray(data.T.copy()), str(folder / place / name))
+    content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "file_ending": ending}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    assert not check_folder(folder).problems
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".mhd", "nii.gz"])
+def test_another_ending_is_refused_with_those_that_are_read(ending, tmp_path):
+    folder = two_channels(tmp_path / "D", V2 | {"file_ending": ending})
+    (problem,) = check_folder(folder).problems
+    assert ".nii.gz" in problem.expected
+    assert ".nrrd" in problem.expected
+
+
+@pytest.mark.parametrize("kind", ["files", "folders", "the list", "the whole folder"])
+def test_links_are_followed(kind, tmp_path):
+    store, folder = decathlon(tmp_path / "store"), tmp_path / "M"
+    if kind == "the whole folder":
+        folder.symlink_to(store)
+    else:
+        folder.mkdir()
+        (folder / "dataset.json").symlink_to(store / "dataset.json")
+        for place in ("imagesTr", "labelsTr"):
+            if kind == "folders":
+                (folder / place).symlink_to(store / place)
+                continue
+            (folder / place).mkdir()
+            for path in (store / place).iterdir():
+                (folder / place / path.name).symlink_to(path)
+    assert not check_folder(folder).problems
+
+
+def test_a_link_to_nothing_and_links_in_a_circle_are_problems(tmp_path):
+    folder = decathlon(tmp_path / "M")
+    image = folder / "imagesTr" / "a.nii.gz"
+    image.unlink()
+    image.symlink_to(tmp_path / "nowhere")
+    assert [problem.found for problem in check_folder(folder).problems] == ["a link to nothing"]
+    image.unlink()
+    image.symlink_to(image)
+    assert len(check_folder(folder).problems) == 1
+
+
+def test_one_case_under_two_spellings_is_a_problem(tmp_path):
+    folder = decathlon(tmp_path / "M")
+    for place in ("imagesTr", "labelsTr"):
+        (folder / place / "a.nii.gz").rename(folder / place / "Case-01.nii.gz")
+        (folder / place / "b.nii.gz").rename(folder / place / "case_1.nii.gz")
+    names = ["Case-01", "case_1"]
+    listed = [{"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"} for name in names]
+    rewrite(folder, lambda content: content | {"training": listed})
+    assert [problem.found for problem in check_folder(folder).problems] == ["case ids Case-01 and case_1"]

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from segbench.data.preprocessing_recipes import PreprocessingRecipe
-from segbench.data.resampling import coarse_axis, nonzero_box, normalise, resample, resample_labels, zoom
+from segbench.data.preprocessing_recipes import Intensities, PreprocessingRecipe
+from segbench.data.resampling import (
+    coarse_axis,
+    nonzero_box,
+    nonzero_mask,
+    normalise,
+    resample,
+    resample_labels,
+    zoom,
+)
 
 SHAPE = (13, 22, 17)
 
@@ -68,14 +76,40 @@ def test_the_crop_is_the_box_of_all_channels_and_the_whole_of_an_empty_volume():
 
 
 def test_ct_is_clipped_to_the_window_and_scaled_and_others_get_a_z_score():
-    ct = np.array([[[-1000.0, -325.0, 0.0, 325.0, 3000.0]]], dtype=np.float32)
-    normalise(ct, "CT", PreprocessingRecipe("ct"))
-    assert np.allclose(ct, [[[0, 0, 0.5, 1, 1]]])
+    ct = np.array([[[[-1000.0, -325.0, 0.0, 325.0, 3000.0]]]], dtype=np.float32)
+    normalise(ct, ["CT"], PreprocessingRecipe("ct", clip_hu=(-325.0, 325.0)), None)
+    assert np.allclose(ct, [[[[0, 0, 0.5, 1, 1]]]])
     for modality in ("MR", "PET"):
-        image = volume() + 40
-        normalise(image, modality, PreprocessingRecipe("default"))
+        image = volume()[None] + 40
+        normalise(image, [modality], PreprocessingRecipe("default"), None)
         assert abs(image.mean()) < 1e-4
         assert abs(image.std() - 1) < 1e-4
-    constant = np.full((2, 2, 2), 7.0, dtype=np.float32)
-    normalise(constant, "MR", PreprocessingRecipe("default"))
-    assert np.array_equal(constant, np.zeros((2, 2, 2)))
+    constant = np.full((1, 2, 2, 2), 7.0, dtype=np.float32)
+    normalise(constant, ["MR"], PreprocessingRecipe("default"), None)
+    assert np.array_equal(constant, np.zeros((1, 2, 2, 2)))
+
+
+def test_ct_without_a_window_is_clipped_and_scaled_by_the_training_foreground():
+    ct = np.array([[[[-1000.0, 100.0, 300.0, 3000.0]]]], dtype=np.float32)
+    recipe = PreprocessingRecipe("default", training=Intensities(((0.0, 500.0, 200.0, 50.0),), False))
+    normalise(ct, ["CT"], recipe, None)
+    assert np.allclose(ct, [[[[-4, -2, 2, 6]]]])
+
+
+def test_a_masked_channel_has_the_z_score_of_its_mask_and_zero_outside():
+    image = volume()[None] + 40
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[2:9, 3:11, 4:12] = True
+    normalise(image, ["MR"], PreprocessingRecipe("default"), mask)
+    assert abs(image[0][mask].mean()) < 1e-4
+    assert abs(image[0][mask].std() - 1) < 1e-4
+    assert not image[0][~mask].any()
+
+
+def test_the_non_zero_mask_holds_its_holes():
+    images = np.zeros((2, 7, 7, 7), dtype=np.float32)
+    images[1, 1:6, 1:6, 1:6] = 5
+    images[1, 3, 3, 3] = 0
+    expected = np.zeros((7, 7, 7), dtype=bool)
+    expected[1:6, 1:6, 1:6] = True
+    assert np.array_equal(nonzero_mask(images), expected)

@@ -11,6 +11,7 @@ from segbench.core import cards
 from segbench.core.errors import InputError
 from segbench.data.checks import check_task
 from segbench.data.ingest import discover, ingest
+from segbench.data.intensities import with_intensities
 from segbench.data.preprocess import preprocess_case
 from segbench.data.preprocessing_recipes import PREPROCESSING_RECIPES, preprocessing_recipe
 from segbench.data.readers import read_label
@@ -55,7 +56,9 @@ def test_an_official_layout_goes_from_raw_to_preprocessed(name, tmp_path):
     cases = ingest(task, card, tmp_path)
     assert len({case.case_id for case in cases}) == CASES
     coarse = dataclasses.replace(preprocessing_recipe(task, {}), spacing_mm_zyx=(6.0, 4.0, 4.0))
-    preprocessed = open_case(preprocess_case(cases[0], task, card, coarse, store_root=tmp_path / "store"))
+    names = [case.case_id for case in cases[1:]]
+    recipe = with_intensities(coarse, cases, task, card, sides={0: names})[0]
+    preprocessed = open_case(preprocess_case(cases[0], task, card, recipe, store_root=tmp_path / "store"))
     assert preprocessed.images.shape == (task.num_channels, 12, 18, 20)
     assert set(np.unique(read_label(cases[0], card))) == set(range(task.num_classes))
     assert set(np.unique(preprocessed.labels[:])) == set(range(task.num_classes))

@@ -19,7 +19,7 @@ from segbench.data.store import open_case, write_case
 from tests.unit.data.miniature import write_tree
 
 NAME = "kits19"
-RECIPE = PreprocessingRecipe("coarse", (6.0, 6.0, 6.0))
+RECIPE = PreprocessingRecipe("coarse", (6.0, 6.0, 6.0), clip_hu=(-325.0, 325.0))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Property tests of the one reader: affine, unit, type, scale, axis order and singleton axes come back as they are."""
 
+import gzip
 import itertools
 import struct
 from pathlib import Path
@@ -14,13 +15,13 @@ from hypothesis import strategies as st
 from segbench.core.case import CaseFiles
 from segbench.core.errors import InputError
 from segbench.core.task import Channel, Structure, Task
-from segbench.data.checks import check_case
+from segbench.data.checks import check_case, header_notices
 from segbench.data.geometry import Geometry, write_prediction
 from segbench.data.ingest import manifest_row
 from segbench.data.preprocess import preprocess_case
 from segbench.data.preprocessing_recipes import PreprocessingRecipe
 from segbench.data.store import open_case
-from segbench.data.volumes import MM_PER_UNIT, grid_difference, open_volume, whole_numbers
+from segbench.data.volumes import MM_PER_UNIT, UNREADABLE, grid_difference, open_volume, whole_numbers
 from segbench.evaluation.label_maps import Pair
 from segbench.evaluation.score_files import Request, score_case
 
@@ -120,7 +121,7 @@ def test_a_case_is_checked_preprocessed_brought_back_and_scored_without_loss(
     card = {"merge": {}, "classes": {"1": "x", "2": "y"}, "channels": [{"name": "CT", "modality": "CT"}]}
     structures = (Structure("x", (1,), 1.0), Structure("y", (2,), 1.0))
     task = Task("t", "T", (Channel("CT", "CT"),), ("x", "y"), structures)
-    recipe = PreprocessingRecipe("native")
+    recipe = PreprocessingRecipe("native", clip_hu=(-325.0, 325.0))
     stored = open_case(preprocess_case(manifest_row("t", files), task, card, recipe, store_root=folder / "store"))
     restored = stored.geometry.labels_to_native(stored.labels[:])
     write_prediction(folder / "predicted.nii.gz", restored, like=files.image_paths[0])
@@ -192,3 +193,114 @@ def test_a_prediction_without_orientation_lies_where_its_image_lies(tmp_path):
 def test_a_fraction_stays_a_fraction():
     assert np.array_equal(whole_numbers(np.array([1.00000001, 2.0])), [1, 2])
     assert np.array_equal(whole_numbers(np.array([0.5, 1.001])), [0.5, 1.001])
+
+
+def test_a_compressed_file_is_read_to_its_checksum(tmp_path):
+    save(tmp_path / "a.nii.gz", labels_of((5, 4, 3)), np.eye(4))
+    whole = (tmp_path / "a.nii.gz").read_bytes()
+    assert np.array_equal(open_volume(tmp_path / "a.nii.gz").voxels(), labels_of((5, 4, 3)))
+    stored = gzip.compress(gzip.decompress(whole), compresslevel=0)
+    damaged = bytearray(stored)
+    damaged[-20] ^= 1  # one bit of one voxel
+    for content in (bytes(damaged), whole[:-8] + b"\0" * 8, whole[:-4], whole[:-9]):
+        (tmp_path / "b.nii.gz").write_bytes(content)
+        with pytest.raises(UNREADABLE):
+            open_volume(tmp_path / "b.nii.gz").voxels()
+
+
+def test_a_name_that_does_not_say_how_the_file_is_stored_is_refused(tmp_path):
+    save(tmp_path / "a.nii.gz", labels_of((5, 4, 3)), np.eye(4))
+    whole = (tmp_path / "a.nii.gz").read_bytes()
+    (tmp_path / "b.nii").write_bytes(whole)
+    (tmp_path / "c.nii.gz").write_bytes(gzip.decompress(whole))
+    with pytest.raises(InputError, match=r"rename it to \.nii\.gz$"):
+        open_volume(tmp_path / "b.nii")
+    with pytest.raises(InputError, match=r"rename it to \.nii$"):
+        open_volume(tmp_path / "c.nii.gz")
+
+
+NRRD = "NRRD0004\ntype: uint8\ndimension: {}\nsizes: {}\n{}encoding: raw\n\n"
+DIRECTIONS = "space directions: {}(2,0,0) (0,2,0) (0,0,3){}\nspace origin: (0,0,0)\n"
+LPS = "space: left-posterior-superior\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "axes", "notice"),
+    [
+        (LPS + DIRECTIONS.format("", ""), (4, 3, 2), ""),
+        (LPS + DIRECTIONS.format("none ", "") + "kinds: list domain domain domain\n", (1, 4, 3, 2), ""),
+        (LPS + DIRECTIONS.format("", " none") + "kinds: domain domain domain list\n", (4, 3, 2, 1), ""),
+        ("space dimension: 3\n" + DIRECTIONS.format("", ""), (4, 3, 2), "does not say how the axes lie"),
+        ("space: scanner-xyz\n" + DIRECTIONS.format("", ""), (4, 3, 2), "does not say how the axes lie"),
+        ("spacings: 2 2 3\n", (4, 3, 2), "does not say how the axes lie"),
+        ("", (4, 3, 2), "does not say the voxel sizes"),
+    ],
+)
+def test_an_nrrd_says_what_its_header_leaves_open(fields, axes, notice, tmp_path):
+    data = labels_of((4, 3, 2))
+    head = NRRD.format(len(axes), " ".join(map(str, axes)), fields)
+    (tmp_path / "a.nrrd").write_bytes(head.encode() + data.tobytes(order="F"))
+    volume = open_volume(tmp_path / "a.nrrd")
+    assert volume.shape == (4, 3, 2)
+    assert np.array_equal(volume.voxels(), data)
+    assert volume.spacing_mm_xyz == ((1, 1, 1) if not fields else (2, 2, 3))
+    assert notice in " ".join(header_notices(volume)) or not notice
+    assert notice or not list(header_notices(volume))
+
+
+def test_another_origin_of_metaimage_is_another_grid(tmp_path):
+    for name, origin in (("a", (10, 20, 30)), ("b", (0, 0, 0))):
+        image = SimpleITK.GetImageFromArray(labels_of((4, 3, 2)))
+        image.SetOrigin(origin)
+        SimpleITK.WriteImage(image, str(tmp_path / f"{name}.mha"))
+    one, other = (open_volume(tmp_path / f"{name}.mha") for name in "ab")
+    assert np.allclose(one.affine[:3, 3], (-10, -20, 30))
+    found, _, _ = grid_difference((one.shape, one.affine), (other.shape, other.affine))
+    assert "37.4 mm apart" in found
+
+
+def test_a_header_without_orientation_beside_one_with_it_is_named_so(tmp_path):
+    data = labels_of((4, 3, 2))
+    save(tmp_path / "a.nii.gz", data, np.diag([-2.0, -2, 3, 1]))
+    image = nib.Nifti1Image(data, None)
+    image.header["pixdim"][1:4] = 2, 2, 3
+    nib.save(image, tmp_path / "b.nii.gz")
+    pair = Pair("a", tmp_path / "a.nii.gz", tmp_path / "b.nii.gz", "a")
+    request = Request((Structure("x", (1,), 1.0),), frozenset({0, 1, 2}), ("dice",))
+    with pytest.raises(InputError, match="in one of the two files only"):
+        score_case(pair, request)
+
+
+@pytest.mark.parametrize("factor", [np.inf, 1e30])
+def test_a_scale_factor_without_a_finite_result_is_refused(factor, tmp_path):
+    save(tmp_path / "a.nii", labels_of((4, 3, 2)), np.eye(4))
+    raw = bytearray((tmp_path / "a.nii").read_bytes())
+    raw[112:116] = struct.pack("<f", factor)
+    (tmp_path / "a.nii").write_bytes(raw)
+    request = Request((Structure("x", (1,), 1.0),), frozenset({0, 1, 2}), ("dice",))
+    with pytest.raises(InputError, match="scl_slope"):
+        score_case(Pair("a", tmp_path / "a.nii", tmp_path / "a.nii", "a"), request)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.uint32, np.int64, np.uint64, np.float32, np.float64])
+def test_labels_of_every_type_are_whole_numbers(dtype, tmp_path):
+    nib.save(nib.Nifti1Image(labels_of((4, 3, 2)).astype(dtype), np.eye(4), dtype=dtype), tmp_path / "a.nii.gz")
+    request = Request((Structure("x", (1,), 1.0),), frozenset({0, 1, 2}), ("dice",))
+    (row,) = score_case(Pair("a", tmp_path / "a.nii.gz", tmp_path / "a.nii.gz", "a"), request).rows
+    assert row["value"] == "1"
+
+
+@pytest.mark.parametrize("kind", ["colours", "complex numbers", "two time points", "one slice without depth"])
+def test_what_is_no_label_map_is_refused(kind, tmp_path):
+    labels = labels_of((4, 3, 2))
+    colours = np.zeros(labels.shape, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    content = {
+        "colours": colours,
+        "complex numbers": labels.astype(np.complex64),
+        "two time points": np.stack([labels, labels], axis=-1),
+        "one slice without depth": labels[:, :, 0],
+    }[kind]
+    nib.save(nib.Nifti1Image(content, np.eye(4)), tmp_path / "a.nii.gz")
+    request = Request((Structure("x", (1,), 1.0),), frozenset({0, 1, 2}), ("dice",))
+    with pytest.raises(InputError, match=r"whole numbers|3 axes"):
+        score_case(Pair("a", tmp_path / "a.nii.gz", tmp_path / "a.nii.gz", "a"), request)

@@ -156,10 +156,10 @@ def test_what_is_not_kept_is_predicted_again_and_leaves_no_file(context):
 def fail_at(monkeypatch, case_id, error):
     predict = ControlPredictor.predict
 
-    def fail(self, task, case):
+    def fail(self, task, case, inputs):
         if (task.name, case.case_id) == (LIVER, case_id):
             raise error
-        return predict(self, task, case)
+        return predict(self, task, case, inputs)
 
     monkeypatch.setattr(ControlPredictor, "predict", fail)
 

@@ -28,7 +28,6 @@ from segbench.experiment.context import JobContext
 from segbench.experiment.identity import evaluation_settings_identity, training_settings_identity
 from segbench.experiment.jobs import external_jobs
 from segbench.experiment.ownership import OWNER_VARIABLE, OWNERS
-from segbench.experiment.splits import write_splits
 from tests.paths import ROOT
 from tests.unit.written_run import splits_content
 
@@ -76,7 +75,7 @@ def run(tmp_path, monkeypatch):
         cases.append(Case(TASK, name, name, (str(image),), str(label), *hashes, SHAPE, (2.0, 2.0, 3.0), "RAS"))
     paths = RunPaths(parsed(**MASKS).config.run)
     write_manifest(paths.manifest(TASK), cases)
-    write_splits(paths.splits, splits_content({"0": {TASK: {"train": ["a"], "test": ["b", "c"]}}}))
+    write_json(paths.splits, splits_content({"0": {TASK: {"train": ["a"], "test": ["b", "c"]}}}))
     return paths
 
 

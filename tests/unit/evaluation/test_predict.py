@@ -9,13 +9,13 @@ import pytest
 import yaml
 
 from segbench.cli import main
+from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.evaluation import predict
 from segbench.evaluation.predictors.network import trained_network
 from segbench.experiment.config import load_config
 from segbench.experiment.preprocessed_index import PreprocessedIndex
 from segbench.experiment.result_record import ResultRecord
-from segbench.experiment.splits import write_splits
 from segbench.training import checkpoint
 from segbench.training.loop import new_model
 from tests.unit.written_run import splits_content
@@ -34,9 +34,11 @@ def folder(tmp_path, monkeypatch):
     config = load_config(tmp_path / "config.yaml")
     context = predict.trained_job(config, JOB)
     sides = {task.name: {"train": ["a"], "test": ["b"]} for task in config.tasks}
-    write_splits(context.paths.splits, splits_content({"0": sides}))
+    write_json(context.paths.splits, splits_content({"0": sides}))
     for task in config.tasks:
-        index = PreprocessedIndex(task.name, task.preprocessing, {"a": Path("store/a-1"), "b": Path("store/b-2")})
+        measured = {"foreground": [None] * task.num_channels, "masked": False}
+        folders = {"a": Path("store/a-1"), "b": Path("store/b-2")}
+        index = PreprocessedIndex(task.name, task.preprocessing, folders, measured)
         index.write(context.paths.preprocessed(task.name))
     save_weights(context, new_model(context).state_dict())
     write_image(tmp_path / "ct.nii.gz")
@@ -74,12 +76,32 @@ def test_tasks_preprocessed_alike_share_one_encoding(folder, monkeypatch):
     encode, count = model.encode, []
     monkeypatch.setattr(model, "encode", lambda images: count.append(1) or encode(images))
     both = predict.asked_tasks(context, ["phantom_liver", "phantom_spleen"])
-    answers = {task.name: labels for task, labels in predict.predict_image(model, config, ["ct.nii.gz"], both)}
-    windows = len(count)
+
+    def answers(tasks):
+        images = predict.preprocessed_images(context, ["ct.nii.gz"], tasks)
+        return {task.name: labels for task, labels in predict.predict_image(model, context, images)}
+
+    together = answers(both)
+    encodings = len(count)
     for task in both:
-        ((_, alone),) = predict.predict_image(model, config, ["ct.nii.gz"], [task])
-        np.testing.assert_array_equal(answers[task.name], alone)
-    assert len(count) == 3 * windows
+        np.testing.assert_array_equal(together[task.name], answers([task])[task.name])
+    assert len(count) == 3 * encodings
+
+
+def test_many_images_go_through_one_pipeline(folder, capsys):
+    names = [f"image_{number}" for number in range(5)]
+    for number, name in enumerate(names):
+        write_image(f"{name}.nii.gz", shape=(20 + number, 17, 9))
+    arguments = ["--job", JOB, "--tasks", "phantom_spleen", "--images"]
+    assert command(*arguments, *(f"{name}.nii.gz" for name in names)) == 0
+    assert capsys.readouterr().out.split() == [f"out/phantom_spleen/{name}.nii.gz" for name in names]
+    for number, name in enumerate(names):
+        found = nib.load(f"out/phantom_spleen/{name}.nii.gz")
+        assert found.shape == (20 + number, 17, 9)
+        alone = Path("alone", name)
+        assert main(["predict", "--config", "config.yaml", "--output", str(alone), *arguments, f"{name}.nii.gz"]) == 0
+        again = nib.load(alone / "phantom_spleen" / f"{name}.nii.gz")
+        np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(again.dataobj))
 
 
 def test_several_channels_are_several_files_or_one(folder):

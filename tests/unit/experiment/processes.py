@@ -45,9 +45,16 @@ def dead(about: str, owner: str | None = None) -> ProcessRecord:
     return ProcessRecord(platform.node(), dead_pid(), 1.0, about, owner)
 
 
-def elsewhere(about: str, owner: str | None = None) -> ProcessRecord:
+def elsewhere(about: str, owner: str | None = None, slurm_job: str | None = None) -> ProcessRecord:
     """Return the record of a process of another host."""
-    return ProcessRecord(ELSEWHERE, os.getpid(), 1.0, about, owner)
+    return ProcessRecord(ELSEWHERE, os.getpid(), 1.0, about, owner, slurm_job)
+
+
+def write_command(folder: Path, name: str, script: str) -> None:
+    """Write a shell script as a command, such as one of SLURM's."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
 
 
 def of(process: subprocess.Popen, about: str, owner: str | None = None) -> ProcessRecord:

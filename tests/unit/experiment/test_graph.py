@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from segbench.core import code
+from segbench.core.errors import InputError
 from segbench.core.files import write_json
 from segbench.experiment import graph
 from segbench.experiment.config import parse_config
@@ -194,7 +195,7 @@ def test_failed_jobs_are_asked_for_again_and_named():
     with pytest.raises(graph.RunFailed, match=f"failed and retried by the next run: {UNISEG}$"):
         run.raise_if_failed()
     path.write_text("{")
-    with pytest.raises(graph.InputError, match=r"outcome\.json: found no outcome"):
+    with pytest.raises(InputError, match=r"outcome\.json: found no outcome"):
         run.raise_if_failed()
 
 
@@ -213,9 +214,42 @@ def test_what_an_evaluation_reads(here):
     run = run_of()
     assert run.trained_of(UNISEG) == [run.paths.train(UNISEG) / "outcome.json"]
     assert run.trained_of(THRESHOLD) == []
+    assert run.evaluated_from(UNISEG) == run.trained_of(UNISEG)
+    assert run.evaluated_from(THRESHOLD) == [run.paths.preprocessed(task) for task in CONTENT["upstream"]["tasks"]]
     assert run.source_of(TRANSFER) == [run.paths.train(UNISEG) / "outcome.json"]
     assert run.source_of(UNISEG) == []
     assert run.preprocessed_of(SINGLE) == [run.paths.preprocessed(SPLEEN)]
+
+
+def test_controls_and_given_masks_ask_for_no_device():
+    given = [
+        {"name": "masks", "title": "Masks", "predictions": "masks/{task}/{fold}"},
+        {"name": "command", "title": "Command", "predict": "predict {job}"},
+    ]
+    run = run_of(upstream={"external": given})
+    devices = {job.model: run.devices_of(name) for name, job in run.job_of.items()}
+    assert {name for name, number in devices.items() if number == 0} == {"oracle", "threshold", "masks"}
+    assert {devices["uniseg"], devices["command"]} == {1}
+
+
+@pytest.mark.parametrize(
+    ("driver", "scheduler", "variable", "file"),
+    [
+        (False, None, None, "segbench-cpu.yaml"),
+        (True, None, None, "segbench.yaml"),
+        (False, "/usr/bin/sbatch", None, "segbench.yaml"),
+        (True, None, "cpu", "segbench-cpu.yaml"),
+    ],
+)
+def test_the_environment_of_networks_follows_from_the_machine(here, monkeypatch, driver, scheduler, variable, file):
+    monkeypatch.setattr(graph.sys, "platform", "linux")
+    monkeypatch.setattr(graph, "NVIDIA_DRIVER", here if driver else here / "none")
+    monkeypatch.setattr(graph.shutil, "which", lambda name: scheduler)
+    monkeypatch.setenv(graph.TORCH_VARIABLE, variable or "")
+    if variable is None:
+        monkeypatch.delenv(graph.TORCH_VARIABLE)
+    assert graph.network_environment(here) == here / file
+    assert graph.network_environment(ROOT / "envs").is_file()
 
 
 @pytest.fixture
@@ -286,12 +320,38 @@ def test_generated_data_are_asked_for_as_a_whole():
     assert other.request_phantom().read_bytes() != first
 
 
-def test_a_config_with_problems_ends_with_one_line_each_and_status_2(capsys, monkeypatch):
-    def leave(status):
-        raise SystemExit(status)
-
-    monkeypatch.setattr(graph.os, "_exit", leave)
-    with pytest.raises(SystemExit) as caught:
+def test_every_problem_of_a_config_is_raised_at_once():
+    with pytest.raises(InputError) as caught:
         Run(CONTENT | {"seed": 1, "metric": ["dice"]}, warn=print)
-    assert caught.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert len(caught.value.problems) == 2
+
+
+def test_absent_data_and_an_absent_gpu_are_one_list_before_any_job(tmp_path, monkeypatch):
+    monkeypatch.setattr("segbench.core.devices.DEVICE_FILES", ())
+    content = changed(CONTENT, {"data": {"root": str(tmp_path / "nowhere")}})
+    run = Run(content, warn=lambda line: None)
+    for environment, count in (({}, 3), ({"CUDA_VISIBLE_DEVICES": ""}, 3), ({"CUDA_VISIBLE_DEVICES": "0"}, 4)):
+        with pytest.raises(InputError) as caught:
+            run.check_before_jobs(environment)
+        assert len(caught.value.problems) == count
+
+
+def test_another_reader_checks_and_ingests_again_and_trains_nothing(monkeypatch):
+    for task in run_of().task_names:
+        folder = Path("raw") / run_of().config.dataset_cards[task]["folder"]
+        folder.mkdir(parents=True)
+        (folder / "dataset.json").write_text("{}")
+    before = asked(run_of())
+    digest = graph.code_digest
+    other = lambda *entries, **options: digest(*entries, **options) + "x" * (entries[:2] == graph.INGEST_CODE)  # noqa: E731
+    monkeypatch.setattr(graph, "code_digest", other)
+    after = asked(run_of())
+    assert {name.split()[0] for name in before if after[name] != before[name]} == {"ingest"}
+
+
+def test_the_reader_of_a_data_set_is_part_of_its_ingest_alone():
+    content = changed(CONTENT, {"upstream": {"tasks": ["lits", SPLEEN]}})
+    tasks = Run(content, warn=lambda line: None).config.dataset_cards
+    assert tasks["lits"]["layout"] == "custom"
+    assert "segbench/data/volumes.py" in code.imported_files(graph.INGEST_CODE)
+    assert "segbench/data/layouts.py" in code.imported_files(graph.INGEST_CODE)

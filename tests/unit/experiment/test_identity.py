@@ -4,11 +4,11 @@ import pytest
 
 from segbench.core import code
 from segbench.core.errors import InputError
+from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.evaluation.trained import evaluation_identity
 from segbench.experiment.identity import Identity
 from segbench.experiment.result_record import ResultRecord
-from segbench.experiment.splits import write_splits
 from tests.unit import written_run as small
 from tests.unit.written_run import DODNET, SCRATCH, SINGLE, SPLEEN, THRESHOLD, TRANSFER, UNISEG
 
@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
         small.write_run(wide)
         sides = {task.name: small.SIDES for task in wide.tasks}
         other = {task.name: {"train": ["c", "d"], "test": ["a", "b"]} for task in wide.tasks}
-        write_splits(RunPaths("small").splits, small.splits_content({"0": sides, "1": other}))
+        write_json(RunPaths("small").splits, small.splits_content({"0": sides, "1": other}))
         for name in NETWORKS:
             context = small.job(settings(), name)
             record = ResultRecord(context.identity, {}, {"weights.pt": (1, f"weights of {name}")})
@@ -84,6 +84,8 @@ def with_card(config, task, **changes):
     """Return the config with changed keys of a data-set card."""
     card = config.dataset_cards[task] | changes
     config.__dict__["dataset_cards"] = config.dataset_cards | {task: card}
+    for made_from_cards in ("_tasks", "_task_sets"):
+        config.__dict__.pop(made_from_cards, None)
     return config
 
 
@@ -111,6 +113,7 @@ COARSER = [{"name": "spleen", "labels": [1], "tolerance_mm": 7.0, "lesion": Fals
         pytest.param({"data": {"root": "elsewhere"}}, NONE, NONE, NONE, id="moved data root"),
         pytest.param({"data": {"split_seed": 7, "test_fraction": 0.3}}, NONE, NONE, NONE, id="equal splits"),
         pytest.param({"training": {"save_every_seconds": 5.0}}, NONE, NONE, NONE, id="saved less often"),
+        pytest.param({"training": {"time_limit_hours": 5.0}}, NONE, NONE, NONE, id="time limit"),
         pytest.param({"inference": {"keep_predictions": False}}, NONE, NONE, NONE, id="kept predictions"),
         pytest.param({"allow_mixed_training_code": True}, NONE, NONE, NONE, id="mixed code allowed"),
         pytest.param({"structures": {SPLEEN: COARSER}}, NONE, SPLEEN_JOBS, NONE, id="changed tolerance"),
@@ -225,10 +228,10 @@ def test_other_sides_and_another_order_change_training(here):
     kept = path.read_bytes()
     tasks = [task.name for task in settings().tasks]
     try:
-        write_splits(path, small.splits_content({"0": dict.fromkeys(tasks, BACKWARDS)}))
+        write_json(path, small.splits_content({"0": dict.fromkeys(tasks, BACKWARDS)}))
         found = different(before, identities(settings()))
         assert found["training"] == NETWORKS
-        write_splits(path, small.splits_content({"0": dict.fromkeys(tasks, SHORT)}))
+        write_json(path, small.splits_content({"0": dict.fromkeys(tasks, SHORT)}))
         found = different(before, identities(settings()))
         assert (found["training"], found["evaluation"]) == (NONE, EVERY)
     finally:

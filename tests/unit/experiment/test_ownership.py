@@ -10,7 +10,15 @@ import pytest
 from segbench.core.errors import RunFailed
 from segbench.core.files import PART, atomic_path, part_prefix, remove_abandoned_parts, write_json
 from segbench.experiment import ownership
-from segbench.experiment.ownership import OWNER_VARIABLE, OWNERS, ProcessRecord, owners, read_record, running
+from segbench.experiment.ownership import (
+    OWNER_VARIABLE,
+    OWNERS,
+    SLURM_VARIABLE,
+    ProcessRecord,
+    owners,
+    read_record,
+    running,
+)
 from tests.unit.experiment import processes
 
 
@@ -19,6 +27,7 @@ def here(tmp_path, monkeypatch):
     """A working directory of its own, with no workflow around."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(OWNER_VARIABLE, raising=False)
+    monkeypatch.delenv(SLURM_VARIABLE, raising=False)
     return tmp_path
 
 
@@ -52,6 +61,40 @@ def test_of_another_host_nothing_is_known_so_it_counts_as_alive():
     record = processes.elsewhere("job")
     assert (record.here, record.alive) == (False, True)
     assert record.text() == f"process {os.getpid()} on {processes.ELSEWHERE}"
+
+
+@pytest.mark.parametrize(
+    ("script", "alive"),
+    [
+        ("echo RUNNING", True),
+        ("echo COMPLETING", True),
+        ("echo CANCELLED", False),
+        ("echo PENDING", False),  # requeued after its node failed
+        ("", False),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", False),
+        ("echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1", True),
+        (None, True),
+    ],
+)
+def test_of_a_slurm_job_of_another_host_slurm_is_asked(here, monkeypatch, script, alive):
+    monkeypatch.setenv("PATH", f"{here / 'bin'}:/usr/bin:/bin" if script is not None else str(here))
+    if script is not None:
+        processes.write_command(here / "bin", "squeue", f'[ "$3" = --jobs=17 ] || exit 3\n{script}')
+    assert processes.elsewhere("train.x", slurm_job="17").alive is alive
+
+
+def test_a_slurm_job_that_was_requeued_is_not_stopped_by_the_record_of_its_former_process(here, monkeypatch):
+    monkeypatch.setenv(SLURM_VARIABLE, "17")
+    write_json(here / "train.x.json", asdict(processes.elsewhere("train.x", slurm_job="17")))
+    with running(here, "train.x"):
+        assert read_record(here / "train.x.json").slurm_job == "17"
+
+
+def test_a_record_behind_a_link_is_none(here):
+    write_json(here / "a.json", asdict(processes.elsewhere("train.x")))
+    (here / "b.json").symlink_to(here / "a.json")
+    assert read_record(here / "a.json") is not None
+    assert read_record(here / "b.json") is None
 
 
 def test_jobs_learn_of_their_workflow_by_the_environment():

@@ -6,12 +6,13 @@ import pytest
 
 from segbench.core.case import Case
 from segbench.core.errors import InputError
+from segbench.core.files import write_json
 from segbench.data.splitting.folds import make_splits
 from segbench.experiment.config import Data
 from segbench.experiment.identity import Identity
 from segbench.experiment.preprocessed_index import PreprocessedIndex, read_index
 from segbench.experiment.result_record import ResultRecord, forget_result, read_result
-from segbench.experiment.splits import Sides, read_splits, write_splits
+from segbench.experiment.splits import Sides, read_splits
 from tests.unit.written_run import splits_content
 
 
@@ -21,7 +22,7 @@ def case(name):
 
 def splits(folder):
     path = folder / "splits.json"
-    write_splits(path, splits_content({"0": {"liver": {"train": ["b", "a"], "test": ["c"]}}}))
+    write_json(path, splits_content({"0": {"liver": {"train": ["b", "a"], "test": ["c"]}}}))
     return path
 
 
@@ -109,7 +110,7 @@ def test_splits_are_read_as_they_were_made(tmp_path):
 def test_many_folds_of_the_splitter_match_their_own_digest(tmp_path):
     data = Data(root="x", protocol="kfold", fold_count=12, folds=tuple(range(12)))
     content = make_splits({"t": [case(f"c{number:02}") for number in range(24)]}, {"t": "n"}, data)
-    write_splits(tmp_path / "splits.json", content)
+    write_json(tmp_path / "splits.json", content)
     found = read_splits(tmp_path / "splits.json")
     assert sorted(found.folds) == list(range(12))
     assert {len(found.of(fold, "t").test) for fold in range(12)} == {2}

@@ -110,12 +110,12 @@ def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, c
     """Write scores.csv, run.json below `folder` and return it; same arguments, same bytes."""
     rng = np.random.default_rng(rng_seed)
     folder.mkdir(parents=True, exist_ok=True)
-    worlds = [
+    experiments = [
         ("upstream", UPSTREAM[:upstream], UPSTREAM_METHODS[:methods]),
         ("downstream", DOWNSTREAM, DOWNSTREAM_METHODS),
     ]
     rows, jobs = [], []
-    for experiment, tasks, listed in worlds:
+    for experiment, tasks, listed in experiments:
         for method in listed:
             for task in tasks:
                 for seed in seeds if method[3] != "control" else seeds[:1]:
@@ -133,7 +133,7 @@ def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, c
         writer = csv.DictWriter(stream, SCORE_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    record = _record(worlds, jobs, cases) | {"scores_sha256": sha256_of(folder / "scores.csv")}
+    record = _record(experiments, jobs, cases) | {"scores_sha256": sha256_of(folder / "scores.csv")}
     write_run_record(folder / "run.json", RunRecord.model_validate(record, strict=False))
     return folder
 
@@ -217,8 +217,8 @@ def _status(model, lesion, state, quality, case, rng):
 
 def _jobs(experiment, method, tasks, seeds, rng):
     model, initialisation, _, kind, _, _ = method
-    units = ["joint"] if kind in ("universal", "control") else [task[0] for task in tasks]
-    for scope in units:
+    scopes = ["joint"] if kind in ("universal", "control") else [task[0] for task in tasks]
+    for scope in scopes:
         for seed in seeds if kind != "control" else seeds[:1]:
             state = cell_status(model, scope, seed)
             if state == "skipped":
@@ -268,7 +268,7 @@ def _curve(rng, iterations, *, known):
     return {"iteration": steps.tolist(), "loss": [round(float(loss), 5) for loss in losses]} if known else None
 
 
-def _record(worlds, jobs, cases):
+def _record(experiments, jobs, cases):
     return {
         "format": FORMAT,
         "run": "toy",
@@ -297,7 +297,7 @@ def _record(worlds, jobs, cases):
                 "citation": f"The paper of {title}",
                 "url": "https://example.org",
             }
-            for experiment, _, listed in worlds
+            for experiment, _, listed in experiments
             for model, initialisation, title, kind, fidelity, _ in listed
         ],
         "tasks": [
@@ -314,7 +314,7 @@ def _record(worlds, jobs, cases):
                 "licence": "CC0",
                 "citation": "made up",
             }
-            for experiment, tasks, _ in worlds
+            for experiment, tasks, _ in experiments
             for name, title, modality, structures, _, nominal in tasks
         ],
         "self_supervised": [OBJECTIVE],
@@ -329,7 +329,7 @@ def _record(worlds, jobs, cases):
                 "task": task[0],
                 "reason": "accepts 1 input channel, the task has 4",
             }
-            for experiment, tasks, listed in worlds
+            for experiment, tasks, listed in experiments
             for method in listed
             for task in tasks
             if cell_status(method[0], task[0], 0) == "skipped"
@@ -360,9 +360,9 @@ def _record(worlds, jobs, cases):
                     "kind": "same patient",
                     "relation": "across tasks",
                     "fold": "0",
-                    "train_task": worlds[0][1][0][0],
+                    "train_task": experiments[0][1][0][0],
                     "train_cases": "c7",
-                    "test_task": worlds[0][1][1][0],
+                    "test_task": experiments[0][1][1][0],
                     "test_cases": "c8",
                     "evidence": "patient p7",
                     "accepted": "True",

@@ -179,3 +179,9 @@ def test_the_jitter_is_the_same_every_time_and_leaves_the_generator_alone():
     with fixed_jitter():
         assert np.random.random() == first
     assert np.array_equal(np.random.random(3), expected)
+
+
+def test_a_diagram_that_can_join_everything_only_is_not_drawn(run):
+    found = statistics_of(run, "downstream", "dice")
+    assert found.friedman["critical_difference"].iloc[-1] > found.friedman["n_methods"].iloc[-1] - 1
+    assert rank_figures.critical_difference_plot(run, found) is None

@@ -48,7 +48,7 @@ def test_the_best_and_what_is_not_distinguishable_from_it_are_marked(table):
     result = marked(table, paired, NO_CHECKS)
     assert marks(result, 1) == by_mean(table, 1)[:2]
     assert marks(result, 0) == marks(result, 2) == []
-    assert "Bold: the best mean Dice of a column and every method that is not distinguishable" in result.legend
+    assert "Bold: the best mean Dice of a column and every method that is not distinguishable" in result.marking
 
 
 def test_the_mean_over_tasks_needs_a_decision_of_its_own(table):
@@ -59,7 +59,7 @@ def test_the_mean_over_tasks_needs_a_decision_of_its_own(table):
 def test_a_column_in_which_nobody_is_distinguishable_has_no_mark(table):
     result = marked(table, decided(table, 1, beaten=0, task=table.tasks[0].name), NO_CHECKS)
     assert marks(result, 1) == []
-    assert "No cell is bold: in no column" in result.legend
+    assert "No cell is bold: in no column" in result.marking
 
 
 def test_a_conflicting_comparison_distinguishes_nothing(table):
@@ -88,4 +88,4 @@ def test_who_is_not_above_a_weak_control_is_not_marked(table):
 def test_a_metric_without_decisions_has_no_mark_and_says_so(table):
     result = marked(table, None, NO_CHECKS)
     assert not any(cell.marked for row in result.rows for cell in row.columns)
-    assert result.legend.endswith("No cell is bold: methods are not compared by this metric here.")
+    assert result.marking.endswith("No cell is bold: methods are not compared by this metric here.")

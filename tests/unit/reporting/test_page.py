@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import html
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from segbench.cli import main
 from segbench.experiment.graph import REPORTING_FILES, REPORTING_FOLDERS
-from segbench.reporting import failures, figures, sentences, statistics
+from segbench.reporting import answers, cases, failures, figures, sections, sentences, statistics
 from segbench.reporting import page as page_module
 from segbench.reporting.page import render
 from segbench.reporting.run import Run
-from segbench.reporting.tables import build_table
+from segbench.reporting.tables import build_table, missed_text
+from segbench.stats.ranking import ALL_TASKS
 from tests.paths import ROOT
 from tests.unit.reporting.synthetic_run import write_run
 
@@ -59,7 +64,7 @@ def test_every_expected_file_is_there(report):
         for metric in ("dice", "hd95"):
             assert {f"tables/{experiment}_{metric}.{kind}" for kind in ("csv", "md", "tex")} <= files
         for name in ("dice_cases", "dice_differences", "training", "dice_cost", "dice_rank_stability"):
-            assert {f"figures/{experiment}_{name}.{kind}" for kind in ("png", "svg")} <= files
+            assert {f"figures/{experiment}_{name}.{kind}" for kind in ("png", "svg", "pdf")} <= files
         assert {f"tables/{experiment}_dice_controls.tex", f"tables/{experiment}_dice_failures.csv"} <= files
     assert {"scores.csv", "run.json"} <= files
 
@@ -75,9 +80,10 @@ def test_a_self_supervised_objective_has_a_cost_a_curve_and_a_citation_but_no_ro
     assert title not in [row.method.title for row in table.rows]
 
 
-def test_the_page_needs_nothing_from_elsewhere(report, page):
+def test_the_page_needs_nothing_from_elsewhere(report):
     assert (report / "index.html").stat().st_size < 5_000_000
-    assert not re.search(r"<(script|link|iframe)\b", page)
+    page = re.sub(r"<script>.*?</script>", "", (report / "index.html").read_text(encoding="utf-8"), flags=re.S)
+    assert not re.search(r"<(script|link|iframe|object|embed)\b", page)
     assert "@import" not in page
     sources = re.findall(r'src="([^"]{0,40})', page)
     assert sources
@@ -127,9 +133,85 @@ def test_real_data_are_not_called_synthetic(results, tmp_path):
     assert (table.data, "ynthetic" in table.caption + table.legend) == ("real", False)
 
 
-def test_the_summary_names_the_winner_of_the_table(results, page):
+def test_the_summary_names_the_highest_rank_of_the_table(results, page):
     best = build_table(Run(results), "upstream", "dice").ranking()[0]
-    assert f"{best.method.title} has the best mean Dice over 3 upstream tasks" in page
+    assert f"{best.method.title} has the highest rank by mean Dice over 3 upstream tasks" in page
+
+
+def pairs(table, better, *, task=ALL_TASKS):
+    """A paired table of one row per pair by mean; `better` maps (rank of a, rank of b) to the outcome for a and b."""
+    rows = table.ranking()
+    labels = [statistics.label_of(row.method) for row in rows]
+    means = [row.mean.mean for row in rows]
+    return pd.DataFrame(
+        {
+            "method_a": labels[i],
+            "method_b": labels[j],
+            "task": task,
+            "difference": means[i] - means[j],
+            "low": means[i] - means[j] - 0.01,
+            "high": means[i] - means[j] + 0.01,
+            "p_holm": 0.2,
+            "better": better.get((i, j), ""),
+        }
+        for i, j in itertools.combinations(range(len(rows)), 2)
+    )
+
+
+def test_every_sentence_about_the_leader_follows_the_decisions_over_tasks(results):
+    table = build_table(Run(results), "upstream", "dice")
+    names = [row.method.title for row in table.ranking()]
+    paired = pairs(table, {(0, 1): "", (0, 2): "conflicting", (0, 3): "a"})
+    text = sentences.leading_sentence(table, paired)
+    assert f"it is better than {names[3]}" in text
+    assert sentences.leader_text(table, paired) in text
+    assert f"not distinguishable from {names[1]}" in text
+    assert f"in conflict (mean and ranks disagree) with {names[2]}" in text
+    assert "Holm p 0.200" in text
+    undecided = sentences.leading_sentence(table, pairs(table, {}))
+    assert "better than" not in undecided
+    several = pd.concat([pairs(table, {(0, 1): "a"}, task="one"), pairs(table, {(0, 1): "a"}, task="two")])
+    assert "no method is named better" in sentences.leading_sentence(table, several)
+
+
+def test_a_leader_that_the_rule_finds_worse_says_so(results):
+    table = build_table(Run(results), "upstream", "dice")
+    names = [row.method.title for row in table.ranking()]
+    assert f"worse than {names[1]}" in sentences.leader_text(table, pairs(table, {(0, 1): "b"}))
+    assert sentences.leader_text(table, pairs(table, {}).iloc[1:]) == ""
+
+
+def test_differences_are_counted_by_decision_and_not_by_interval():
+    rows = [
+        ("positive", "", 0.1),
+        ("not shown", "t1", 0.9),
+        ("negative", "t2", -0.1),
+        ("conflicting", "t3", 0.2),
+    ]
+    table = pd.DataFrame(
+        {
+            "title": "A",
+            "column": name or statistics.MEAN_COLUMN,
+            "difference": value,
+            "low": value - 0.01,
+            "high": value + 0.01,
+            "transfer": word,
+        }
+        for word, name, value in rows
+    )
+    (text,) = sentences.difference_sentences(table, "R", "dice")
+    assert "A against R: worse on 1, mean and ranks disagree on 1, not distinguishable on 1 of 3 tasks" in text
+    assert text.endswith("+10.0 points (+9.0 to +11.0), better.")
+
+
+def test_few_patients_give_no_rank_probability(tmp_path):
+    run = Run(write_run(tmp_path / "few", seeds=(0,), cases=3, upstream=2, methods=4, curves=False))
+    found = statistics.statistics_of(run, "upstream", "dice")
+    assert statistics.few_patients(found.paired)
+    text = sentences.stability_sentence(build_table(run, "upstream", "dice"), found)
+    assert text == "Rank probabilities are not given: a task has three patients or fewer."
+    table = sections.ranking_table(run, found, "")
+    assert {row[5] for row in table.rows} == {"\u2013"}
 
 
 def test_footer_holds_the_provenance(results, page):
@@ -182,19 +264,16 @@ def test_differences_are_positive_where_the_challenger_is_better(results):
         assert row.difference == pytest.approx(by_hand, abs=1e-9)
 
 
-def test_weak_controls_that_are_not_beaten_are_named(results):
+def test_trivial_baselines_that_are_not_beaten_are_named(results):
     table = build_table(Run(results), "upstream", "dice")
     checks = statistics.beaten_by_controls(table)
     assert checks["column"].iloc[0] == statistics.MEAN_COLUMN
-    floor = max(row.mean.mean for row in table.rows if row.method.model in statistics.WEAK_CONTROLS)
+    floor = max(row.mean.mean for row in table.rows if row.method.model in statistics.TRIVIAL_BASELINES)
     losers = [row.method.title for row in table.rows if row.method.trained and row.mean.mean <= floor]
     assert checks["not_better"].iloc[0] == losers
 
 
-def test_a_difference_without_an_interval_is_not_called_undecided():
-    assert sentences.verdict_text({"low": np.nan, "high": np.nan}) == "how sure that is cannot be said"
-    assert sentences.verdict_text({"low": 0.01, "high": 0.02}) == "the interval excludes 0"
-    assert "includes 0" in sentences.verdict_text({"low": -0.01, "high": 0.02})
+def test_a_difference_without_an_interval_says_so():
     assert "fewer than two patients" in sentences.difference_text("dice", {"difference": 0.1, "low": np.nan, "high": 1})
 
 
@@ -273,6 +352,7 @@ def test_names_titles_and_cards_cannot_write_html(tmp_path, without_statistics):
     render(results, tmp_path / "report")
     text = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert text.count("&lt;script&gt;alert(") > 10
+    text = re.sub(r"<script>.*?</script>", "", text, flags=re.S)  # those of the page itself
     assert "<script" not in text
     assert '"onload="' not in text
     for path in (tmp_path / "report" / "figures").glob("*.svg"):
@@ -296,16 +376,139 @@ def test_failures_are_counted_on_the_page(results, page):
     assert frame.loc["unetr", "failed"] == own["status"].isin(("prediction_missing", "failed")).sum() > 0
 
 
-def test_the_hardest_case_is_named(results):
+def test_every_case_is_listed_and_the_hardest_first(results):
     run = Run(results)
     table = build_table(run, "upstream", "dice")
     values = figures.case_values(run, table)
     trained = {method.model for method in run.methods_of("upstream") if method.trained}
-    best = values[values["model"].isin(trained)].groupby("case")["scored"].max()
-    hardest = failures.hardest_cases(run, table)
-    assert hardest.rows[0][0] == best.idxmin()
-    assert hardest.rows[0][2] == f"{best.min():.1f}"
-    assert len(hardest.rows) == failures.HARDEST
+    values = values[values["model"].isin(trained)]
+    best = values.groupby("case")["scored"].max()
+    found = cases.case_table(run, table)
+    assert [row.case for row in found.rows] != sorted(row.case for row in found.rows)
+    assert {row.case for row in found.rows} == set(values["case"])
+    assert found.rows[0].case == best.idxmin()
+    assert found.rows[0].texts()[0] == f"{best.min():.1f}"
+    for row in found.rows:
+        own = values[values["case"] == row.case]["scored"]
+        assert row.values[:3] == pytest.approx([own.max(), own.median(), own.min()])
+        assert len(row.values) == 3 + len(trained)
+    rows = run.rows[(run.rows["metric"] == "dice") & run.rows["model"].isin(trained)]
+    missed = rows[rows["status"].isin(("prediction_empty", "prediction_missing", "failed"))]
+    missed = missed[missed["experiment"] == "upstream"]
+    assert sum(row.missed for row in found.rows) == len(missed) > 0
+    distances = cases.case_table(run, build_table(run, "upstream", "hd95"))
+    firsts = [row.values[0] for row in distances.rows]
+    assert firsts == sorted(firsts, reverse=True)
+
+
+def test_the_hardest_case_of_both_experiments_is_on_a_card_and_in_a_row_with_a_link(results, page):
+    run = Run(results)
+    for experiment in run.experiments:
+        row = cases.case_table(run, build_table(run, experiment, "dice")).rows[0]
+        assert f'<tr id="case/{experiment}/{row.task.name}/{row.case}">' in page
+        assert f"{row.case} ({row.task.title}), best" in page[: page.index("<table")]
+
+
+def test_the_answers_are_short_and_come_before_the_first_table(report):
+    text = (report / "index.html").read_text(encoding="utf-8")
+    body = text[text.index("<body>") : text.index("<table")]
+    words = re.sub(r"<[^>]+>", " ", body).split()
+    assert len(words) < 150
+    cards = re.findall(r'<div class="card">(.*?)</div>', body, flags=re.S)
+    assert len(cards) >= 6
+    assert len(re.sub(r"<[^>]+>", " ", " ".join(cards)).split()) <= 120
+    for word in ("seed", "test cases", "controls", "segbench verify", "scores.csv"):
+        assert word in cards[-1]
+
+
+def test_only_the_scripts_of_the_page_may_run(report):
+    text = (report / "index.html").read_text(encoding="utf-8")
+    scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.S)
+    assert len(scripts) == len(page_module.SCRIPTS)
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text).group(1)
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in html.unescape(policy)
+    assert "default-src 'none'" in html.unescape(policy)
+    assert "unsafe-inline'; script" in html.unescape(policy)  # styles only
+
+
+def test_the_vendored_script_is_the_published_one():
+    path = page_module.FOLDER / page_module.SCRIPTS[0]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert digest in (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8")
+    assert "MIT" in path.with_name("dataTables-LICENSE.txt").read_text(encoding="utf-8")
+
+
+def test_a_folded_section_has_a_heading_and_the_page_says_everything_without_scripts(report):
+    text = (report / "index.html").read_text(encoding="utf-8")
+    folds = re.findall(r'<details class="fold"[^>]*><summary>(.*?)</summary>', text, flags=re.S)
+    assert len(folds) > 15
+    assert all("<h3>" in fold for fold in folds)
+    assert len(set(re.findall(r'\sid="([^"]+)"', text))) == len(re.findall(r'\sid="([^"]+)"', text))
+
+
+def changed(results, tmp_path, change):
+    """The run with rows changed by hand and the record told so."""
+    rows = pd.read_csv(results / "scores.csv", dtype=str, keep_default_na=False)
+    change(rows).to_csv(tmp_path / "scores.csv", index=False, lineterminator="\n")
+    record = json.loads((results / "run.json").read_text())
+    record["scores_sha256"] = hashlib.sha256((tmp_path / "scores.csv").read_bytes()).hexdigest()
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    return Run(tmp_path)
+
+
+def test_a_method_whose_masks_are_all_empty_is_named(results, tmp_path):
+    def change(rows):
+        own = (rows["model"] == "uniseg") & (rows["experiment"] == "upstream")
+        some = (rows["model"] == "dodnet") & (rows["task"] == "toy_liver")
+        for chosen in (own, some):
+            found = chosen & (rows["status"] == "ok")
+            rows.loc[found, ["value", "status", "prediction_volume_mm3"]] = ["", "prediction_empty", "0"]
+            invented = chosen & (rows["status"] == "reference_empty")
+            rows.loc[invented, ["value", "status", "prediction_volume_mm3"]] = ["", "both_empty", "0"]
+        return rows
+
+    assert failures.empty_sentences(Run(results), "upstream") == []
+    assert failures.empty_sentences(changed(results, tmp_path, change), "upstream") == [
+        "UniSeg predicts nothing: all its masks are empty.",
+        "DoDNet (dynamic head) predicts nothing on Liver and tumour (CT): all its masks there are empty.",
+    ]
+
+
+def test_a_downstream_task_that_was_seen_upstream_is_named(results, tmp_path):
+    def change(rows):
+        return rows.assign(dataset=rows["dataset"].replace("toy_abdomen", "toy_liver"))
+
+    assert failures.seen_sentences(Run(results)) == []
+    (text,) = failures.seen_sentences(changed(results, tmp_path, change))
+    assert text.startswith("Thirteen abdominal organs (CT) is upstream and downstream: pre-trained models have seen")
+
+
+def test_the_prompt_has_a_card_where_a_method_is_there_with_and_without(results):
+    table = build_table(Run(results), "upstream", "dice")
+    first, second = (row.method for row in table.ranking()[:2])
+    title = f"{first.title} (no prompt)"
+    rows = [
+        replace(row, method=row.method.model_copy(update={"title": title})) if row.method == second else row
+        for row in table.rows
+    ]
+    ablated = replace(table, rows=rows)
+    gain = 100 * (table.ranking()[0].mean.mean - table.ranking()[1].mean.mean)
+    for better, word in (("a", "better"), ("", "not distinguishable"), ("conflicting", "conflicting")):
+        text = answers._prompt(ablated, pairs(table, {(0, 1): better}))
+        assert text == f"With prompt {gain:+.1f} points: {word}."
+    assert answers._prompt(table, pairs(table, {})) == ""
+
+
+def test_a_distance_has_the_fraction_of_missed_structures_beside_it(results):
+    table = build_table(Run(results), "upstream", "hd95")
+    for row in table.rows:
+        for cell in row.columns:
+            if cell.state == "ok":
+                assert missed_text("hd95", cell) == f"{100 * cell.n_missed / cell.n_expected:.0f} % missed"
+    best = table.ranking()[0]
+    assert f", {missed_text('hd95', best.mean)})" in sentences.leading_sentence(table, None)
 
 
 def test_a_report_depends_on_no_file_that_its_fingerprint_leaves_out(tmp_path):

@@ -8,10 +8,11 @@ import pytest
 from segbench.core.files import sha256_of
 from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
 from segbench.reporting.gains import gains_table
-from segbench.reporting.recipes import budget_sentence, comparison_name, experiment_of
+from segbench.reporting.recipes import budget_sentence
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import statistics_of
 from segbench.reporting.tables import build_table
+from segbench.stats.recipes import comparison_name, experiment_of
 from tests.unit.reporting.synthetic_run import write_run
 
 ADAMW = "adamw, poly, initial_learning_rate 0.0001"

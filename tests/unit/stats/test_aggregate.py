@@ -1,4 +1,4 @@
-"""Cells by hand: every figure below can be redone on paper."""
+"""Cells by hand: every value below can be redone on paper."""
 
 import numpy as np
 import pandas as pd
@@ -113,7 +113,7 @@ def test_every_metric_has_a_direction_and_a_printable_handling():
         lower_is_better("HD95 of somebody")
 
 
-def test_a_miss_of_a_distance_is_its_largest_penalty():
+def test_a_missed_structure_of_a_distance_is_its_largest_penalty():
     assert scale_of("hd95").worst is None
     rows = table({"metric": "hd95", "diagonal_mm": 200.0}, {"metric": "hd95", "case": "d", "diagonal_mm": 400.0})
     assert scale_of("hd95", None, rows).worst == 300
@@ -124,7 +124,7 @@ def test_a_miss_of_a_distance_is_its_largest_penalty():
     assert scale_of("hd95", {"hd95": excluded}).worst is None
 
 
-def test_an_uncounted_cell_has_no_figures_but_its_counts():
+def test_an_uncounted_cell_has_no_values_but_its_counts():
     rows = table({"value": np.nan, "status": "skipped"}, {"case": "d", "value": np.nan, "status": "skipped"})
     found = cell(rows)
     assert np.isnan(found[["mean", "low", "high"]].astype(float)).all()
@@ -165,6 +165,36 @@ def test_seeds_widen_the_interval_by_their_spread():
     assert found["high"] > found["patient_high"]
 
 
+def test_pooled_folds_add_the_spread_of_their_models():
+    """Fold means 0.6 and 0.8 with patients 0.01 apart: nearly all of the spread is that of the two models."""
+    low, high = [0.59, 0.6, 0.61, 0.6], [0.79, 0.8, 0.81, 0.8]
+    rows = table(*by_case([*low, *high]))
+    one, two = cell(rows), cell(rows.assign(fold=[0] * 4 + [1] * 4))
+    assert (one["n_folds"], two["n_folds"]) == (1, 2)
+    assert two["mean"] == pytest.approx(one["mean"]) == pytest.approx(0.7)
+    assert two["high"] > one["high"] + 0.02
+
+
+def test_a_method_whose_masks_are_all_empty_is_known():
+    rows = methods({"a": [0.0, 0.0, 0.0], "b": [0.9, 0.0, 0.8]})
+    rows.loc[rows["value"] == 0, "status"] = "prediction_empty"
+    found = cells(rows, metric="dice").set_index("model")
+    assert found["n_missed"].to_dict() == {"a": 3, "b": 1}
+    assert found["all_missed"].to_dict() == {"a": True, "b": False}
+
+
+def test_equal_values_have_equal_intervals_whatever_the_name():
+    found = cells(methods({"a": [0.9, 0.7, 0.8, 0.6], "b": [0.9, 0.7, 0.8, 0.6]}), metric="dice")
+    assert found["low"].nunique() == found["high"].nunique() == found["low_as_seen"].nunique() == 1
+
+
+def test_as_seen_is_never_wider():
+    values = [[0.9, 0.8, 0.7, 0.6, 0.9], [0.9, None, 0.7, 0.6, 0.9], [None] * 5]
+    for own in values:
+        found = cell(methods({"a": own}))
+        assert found["low"] <= found["low_as_seen"] <= found["high_as_seen"] <= found["high"]
+
+
 def test_protocols_are_never_mixed():
     rows = table({}, {"case": "d", "protocol": "as_published"})
     with pytest.raises(InputError, match="several protocols"):
@@ -189,6 +219,8 @@ def test_mean_over_tasks_adds_limits_in_squares():
         "n_expected": 3,
         "n_failed": 1,
         "n_skipped": 0,
+        "n_missed": 0,
+        "all_missed": False,
         "seed_noise": 0.0,
     }
     parts = pd.DataFrame(
@@ -202,7 +234,7 @@ def test_mean_over_tasks_adds_limits_in_squares():
     assert (found["n_tasks"], found["n_scored"], found["n_expected"], found["n_failed"]) == (2, 4, 6, 2)
     assert found["complete"]
     parts.loc[1, ["mean", "patient_low", "patient_high"]] = np.nan
-    assert mean_over_tasks(parts)["complete"].all()  # nobody has a figure on B
+    assert mean_over_tasks(parts)["complete"].all()  # nobody has a value on B
     parts = pd.concat([parts, parts.assign(model="n", mean=12.0)], ignore_index=True)
     partial = mean_over_tasks(parts).iloc[0]
     assert not partial["complete"]

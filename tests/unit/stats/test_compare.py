@@ -1,5 +1,7 @@
 """The command `compare` on tables of other origin: everything or nothing is written, problems are one line each."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,27 +58,29 @@ def test_a_table_with_six_columns_gives_every_statistic(tmp_path, capsys):
     )
     names = {path.name for path in out.iterdir()}
     assert {f"{name}.csv" for name in TITLES if name != "published"} <= names
-    figures = {name for name in names if name.endswith((".png", ".svg"))}
-    assert figures == {
-        f"comparison_dice_{part}.{kind}"
-        for kind in ("png", "svg")
-        for part in ("all_tasks_critical_difference", "rank_stability")
-    }
-    page = (out / "index.md").read_text(encoding="utf-8")
-    assert "Handling for dice: both empty counts as 1" in page
+    figures = {path.name for path in (out / "figures").iterdir()}
+    assert {
+        f"comparison_dice_{part}.{kind}" for kind in ("png", "svg", "pdf") for part in ("cases", "rank_stability")
+    } <= figures
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "dice: both empty counts as 1" in page
     assert "coverage" in page
+    assert "Made from a table of scores" in page
     cells = pd.read_csv(out / "cells.csv")
     assert (cells["n_scored"] == 6).all()
     assert (cells["low"] < cells["mean"]).all()
     assert (pd.read_csv(out / "transfer.csv")["difference"] > 0).all()
-    assert "index.md" in capsys.readouterr().out
+    assert "index.html" in capsys.readouterr().out
 
 
 def test_same_input_same_bytes(tmp_path):
     path = written(tmp_path, long_rows(tasks=("T",), models=("a", "b")))
     for name in ("one", "two"):
         main(["compare", path, "--out", str(tmp_path / name), "--resamples", "100"])
-    first, second = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in ("one", "two"))
+    first, second = (
+        {p.relative_to(tmp_path / n): p.read_bytes() for p in (tmp_path / n).rglob("*") if p.is_file()}
+        for n in ("one", "two")
+    )
     assert first == second
 
 
@@ -84,7 +88,7 @@ def bad(frame):
     return frame.assign(value=frame["value"].astype(object))
 
 
-FAULTS = [
+PROBLEMS = [
     (lambda f: f.drop(columns="case"), [], "no column 'case'"),
     (lambda f: bad(f).replace({"value": {f["value"].iloc[0]: "x"}}), [], "line 2: value: found 'x'"),
     (lambda f: f.assign(value=f["value"] * 100), [], "divide per cent by 100"),
@@ -108,8 +112,8 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("corrupt", "options", "words"), FAULTS)
-def test_bad_input_leaves_with_2_and_writes_nothing(tmp_path, capsys, corrupt, options, words):
+@pytest.mark.parametrize(("corrupt", "options", "words"), PROBLEMS)
+def test_bad_input_exits_with_2_and_writes_nothing(tmp_path, capsys, corrupt, options, words):
     path = written(tmp_path, corrupt(long_rows()))
     assert main(["compare", path, "--out", str(tmp_path / "out"), *options]) == 2
     err = capsys.readouterr().err
@@ -136,6 +140,8 @@ def test_little_data_gives_what_can_be_said(tmp_path, models, cases):
     assert main(["compare", path, "--out", str(out), "--resamples", "100"]) == 0
     assert len(pd.read_csv(out / "cells.csv")) == 2 * len(models)
     assert (out / "paired.csv").exists() == (len(models) > 1)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert ("One method only" in page) == (len(models) == 1)
 
 
 def test_a_table_saved_by_a_spreadsheet(tmp_path):
@@ -175,6 +181,57 @@ def test_synthetic_tasks_are_named_so(tmp_path):
     frame = long_rows(tasks=("phantom_spleen", "phantom_liver"))
     out = tmp_path / "out"
     assert main(["compare", written(tmp_path, frame), "--out", str(out), "--resamples", "100"]) == 0
-    page = (out / "index.md").read_text(encoding="utf-8")
-    assert page.startswith("# Comparison of 3 models on 2 tasks (synthetic data)")
-    assert "Synthetic data: phantom_liver, phantom_spleen." in page
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "<title>Synthetic data: segbench report of comparison</title>" in page
+    assert "Synthetic data: the volumes were generated" in page
+
+
+def test_two_files_are_joined_and_say_the_same_as_one(tmp_path):
+    frame = long_rows(models=("a", "b"))
+    paths = [written(tmp_path, part, f"{name}.csv") for name, part in frame.groupby("model")]
+    both = written(tmp_path, pd.concat([frame[frame["model"] == "a"], frame[frame["model"] == "b"]]), "both.csv")
+    for name, given in (("two", paths), ("one", [both])):
+        assert main(["compare", *given, "--out", str(tmp_path / name), "--resamples", "100"]) == 0
+    for name in ("cells.csv", "paired.csv", "scores.csv"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+def test_semicolons_tabs_and_decimal_commas_are_read(tmp_path):
+    frame = long_rows(tasks=("T",), models=("a", "b"))
+    expected = read_long(written(tmp_path, frame))
+    for separator in (";", "\t"):
+        path = tmp_path / "other.csv"
+        frame.assign(value=frame["value"].map(lambda value: str(value).replace(".", ","))).to_csv(
+            path, index=False, sep=separator
+        )
+        pd.testing.assert_frame_equal(read_long(path), expected)
+
+
+def test_long_names_fit_files_and_figures(tmp_path):
+    frame = long_rows(tasks=("t" * 260, "t" * 259 + "u"), models=("a", "b"))
+    out = tmp_path / "out"
+    given = ["compare", written(tmp_path, frame.assign(experiment="e" * 260)), "--out", str(out), "--resamples", "100"]
+    assert main(given) == 0
+    assert max(len(path.name) for path in out.rglob("*")) < 150
+    assert (out / "index.html").exists()
+
+
+def test_controls_by_name_enlarge_no_family(tmp_path):
+    out = tmp_path / "out"
+    path = written(tmp_path, long_rows(models=("a", "b", "empty", "mean_shape")))
+    assert main(["compare", path, "--out", str(out), "--resamples", "100"]) == 0
+    assert set(pd.read_csv(out / "paired.csv")["method_a"]) == {"a"}
+    assert "Controls by their name, not ranked: empty, mean_shape." in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_no_type_of_python_reaches_a_table(tmp_path):
+    out = tmp_path / "out"
+    path = written(tmp_path, long_rows())
+    assert main(["compare", path, "--out", str(out), "--resamples", "100"]) == 0
+    tables = [*out.glob("*.csv"), *(out / "tables").glob("*.csv")]
+    assert len(tables) > 20
+    for table in tables:
+        text = table.read_text()
+        assert not re.search(r"np\.|\bTrue\b|\bFalse\b|\{|,\d+\.0(,|$)", text, flags=re.M), table.name
+        first = text.partition(",")[0]
+        assert first in ("data", "experiment", "metric", "choice"), (table.name, first)

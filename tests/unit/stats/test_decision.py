@@ -1,4 +1,4 @@
-"""One decision per comparison: ten paired designs with decision, interval and equivalence; families."""
+"""One decision per comparison: eleven paired designs with decision, interval and equivalence; families."""
 
 import itertools
 
@@ -11,54 +11,89 @@ from segbench.stats.decision import (
     PRIMARY,
     SECONDARY,
     Directions,
+    agreement,
     attainable_p,
     decide,
     oriented,
     sign_flip_p,
 )
-from segbench.stats.paired import compare_pair, paired_table
+from segbench.stats.intervals import Scale, sums_of_values
+from segbench.stats.paired import compare_pair, pair_limits, paired_table
 
 from .score_tables import methods
 
 POINTS = np.linspace(-0.01, 0.01, 40)
+DICE = Scale(0.0, 1.0, 0.0)
+
+
+def _pair(differences, *, missed_a=0, missed_b=0, both=0.9):
+    """Values of a and b: b at `both`, a with the differences, then patients that one of them misses."""
+    a = np.r_[both + np.asarray(differences), np.zeros(missed_a), np.full(missed_b, both)]
+    b = np.r_[np.full(len(differences), both), np.full(missed_a, both), np.zeros(missed_b)]
+    return np.stack([a, b], axis=1)
+
+
 DESIGNS = {
-    "a 3 points better, misses 2 of 40": np.r_[0.03 + POINTS[:38], -0.9, -0.9],
-    "a 3 points better": 0.03 + POINTS,
-    "heavy tails around 0": np.r_[POINTS[:36], -0.3, 0.3, -0.5, 0.5],
-    "ties: half equal, half a better": np.r_[np.zeros(20), np.full(20, 0.02)],
-    "b misses 2 of 42, otherwise equal": np.r_[POINTS, 0.85, 0.85],
-    "a misses 2 of 42, otherwise equal": np.r_[POINTS, -0.85, -0.85],
-    "equal methods": np.zeros(40),
-    "both miss one each": np.r_[POINTS[:38], -0.9, 0.9],
-    "four patients, a better": np.array([0.02, 0.03, 0.04, 0.05]),
-    "opposite tails": np.r_[np.full(30, 0.01), np.full(10, -0.1)],
+    "a 3 points better, 2 of 40 missed by a": _pair(0.03 + POINTS[:38], missed_a=2),
+    "a 3 points better": _pair(0.03 + POINTS),
+    "heavy tails around 0": _pair(np.r_[POINTS[:36], -0.3, 0.3, -0.4, 0.4], both=0.5),
+    "ties: half equal, half a better": _pair(np.r_[np.zeros(20), np.full(20, 0.02)]),
+    "2 of 42 missed by b, otherwise equal": _pair(POINTS, missed_b=2),
+    "2 of 42 missed by a, otherwise equal": _pair(POINTS, missed_a=2),
+    "equal methods": _pair(np.zeros(40)),
+    "equal methods, 400 patients": _pair(np.zeros(400)),
+    "one missed by each": _pair(POINTS[:38], missed_a=1, missed_b=1),
+    "four patients, a better": _pair([0.02, 0.03, 0.04, 0.05]),
+    "opposite tails": _pair(np.r_[np.full(30, 0.01), np.full(10, -0.1)]),
 }
 EXPECTED = {
-    "a 3 points better, misses 2 of 40": (CONFLICTING, "undecided"),
-    "a 3 points better": ("a", "a better"),
-    "heavy tails around 0": ("", "undecided"),
-    "ties: half equal, half a better": ("a", "undecided"),
-    "b misses 2 of 42, otherwise equal": ("", "undecided"),
-    "a misses 2 of 42, otherwise equal": ("", "undecided"),
-    "equal methods": ("", "practically equivalent"),
-    "both miss one each": ("", "undecided"),
-    "four patients, a better": ("", "a better"),
-    "opposite tails": (CONFLICTING, "undecided"),
+    "a 3 points better, 2 of 40 missed by a": (CONFLICTING, "undecided", "yes"),
+    "a 3 points better": ("a", "a better", "as seen"),
+    "heavy tails around 0": ("", "undecided", "yes"),
+    "ties: half equal, half a better": ("a", "undecided", "as seen"),
+    "2 of 42 missed by b, otherwise equal": ("", "undecided", "interval only"),
+    "2 of 42 missed by a, otherwise equal": ("", "undecided", "interval only"),
+    "equal methods": ("", "equivalent as seen", "yes"),
+    "equal methods, 400 patients": ("", "practically equivalent", "yes"),
+    "one missed by each": ("", "undecided", "yes"),
+    "four patients, a better": ("", "a better", "interval only"),
+    "opposite tails": (CONFLICTING, "undecided", "interval only"),
 }
 
 
-def outcome(differences, rule="mean"):
+def outcome(values_P2, rule="mean"):
+    """The statistics of one design with its decision, and whether the intervals agree with it."""
+    differences_P = (values_P2[:, 0] - values_P2[:, 1]).round(12)
+    sums = tuple(sums_of_values(values_P2[:, [i]], DICE) for i in (0, 1))
+    limits = pair_limits(differences_P, sums, DICE, alpha=0.05, rng_seeds=[0], bound=1.0)
     found = compare_pair(
-        differences, rope=0.01, alpha=0.05, lower_is_better=False, rng=np.random.default_rng(0), rule=rule
+        differences_P, limits, rope=0.01, alpha=0.05, lower_is_better=False, rng=np.random.default_rng(0), rule=rule
     )
     signs = Directions(found["sign_of_mean"], found["sign_of_ranks"])
-    return decide(found["p_value"], signs, rule=rule, alpha=0.05, lower_is_better=False), found
+    better = decide(found["p_value"], signs, rule=rule, alpha=0.05, lower_is_better=False)
+    seen = (limits.low_as_seen, limits.high_as_seen)
+    agrees = agreement(better, (limits.low, limits.high), seen, lower_is_better=False)
+    return better, found | {"interval_agrees": agrees}
+
+
+def design_rows():
+    """The rows of the table of designs in docs/statistics.md."""
+    for name, values_P2 in DESIGNS.items():
+        by_mean, found = outcome(values_P2)
+        by_ranks, _ = outcome(values_P2, "ranks")
+        numbers = [100 * found[key] for key in ("difference", "low", "high", "low_as_seen", "high_as_seen")]
+        yield (
+            f"| {name} | {len(values_P2)} | {numbers[0]:+.1f} ({numbers[1]:+.1f} to {numbers[2]:+.1f}) | "
+            f"{numbers[3]:+.1f} to {numbers[4]:+.1f} | {found['p_mean']:.2g} | {found['p_ranks']:.2g} | "
+            f"{by_mean or 'no difference shown'} | {by_ranks or 'no difference shown'} | {found['interval_agrees']} | "
+            f"{found['p_equivalent']:.2f} | {found['status']} |"
+        )
 
 
 @pytest.mark.parametrize("name", DESIGNS)
-def test_the_ten_designs(name):
+def test_the_designs(name):
     better, found = outcome(DESIGNS[name])
-    assert (better, found["status"]) == EXPECTED[name]
+    assert (better, found["status"], found["interval_agrees"]) == EXPECTED[name]
     by_ranks, _ = outcome(DESIGNS[name], "ranks")
     assert {better, by_ranks} != {"a", "b"}
     if found["status"] == "practically equivalent":

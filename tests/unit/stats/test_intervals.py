@@ -12,6 +12,7 @@ from benchmarks.coverage import (
     measure_seeds,
     one_structure,
     organ_and_tumour,
+    real_designs,
     thirteen_organs,
 )
 from segbench.stats.coverage import coverage_table, measured_coverage
@@ -28,31 +29,31 @@ from segbench.stats.intervals import (
 
 REPEATS = 300
 ERROR = 2.6 * np.sqrt(0.95 * 0.05 / REPEATS)  # 99 % Monte-Carlo margin at 95 %: 3.3 points
-MISSED = [
-    (one_structure("organ", 0.95, sd=0.02, misses=0.1), 9),
-    (one_structure("organ", 0.95, sd=0.02, misses=0.1), 13),
-    (one_structure("organ", 0.95, sd=0.02, misses=0.1), 27),
-    (one_structure("organ", 0.95, sd=0.02, misses=0.05), 27),
-    (one_structure("tumour", 0.70, sd=0.20, misses=0.2), 9),
-    (one_structure("tumour", 0.70, sd=0.20, misses=0.2), 27),
+DESIGNS = [
+    (one_structure("organ", 0.95, sd=0.02, missed=0.1), 9),
+    (one_structure("organ", 0.95, sd=0.02, missed=0.1), 13),
+    (one_structure("organ", 0.95, sd=0.02, missed=0.1), 27),
+    (one_structure("organ", 0.95, sd=0.02, missed=0.05), 27),
+    (one_structure("tumour", 0.70, sd=0.20, missed=0.2), 9),
+    (one_structure("tumour", 0.70, sd=0.20, missed=0.2), 27),
     (organ_and_tumour(0.1), 13),
     (thirteen_organs(0.1), 9),
-    (one_structure("organ", 0.90, sd=0.08, misses=0.0), 9),
-    (one_structure("organ", 0.90, sd=0.08, misses=0.0), 27),
+    (one_structure("organ", 0.90, sd=0.08, missed=0.0), 9),
+    (one_structure("organ", 0.90, sd=0.08, missed=0.0), 27),
 ]
 
 
-@pytest.mark.parametrize(("design", "patients"), MISSED, ids=lambda value: getattr(value, "name", value))
-def test_interval_covers_in_small_samples_with_misses(design, patients):
+@pytest.mark.parametrize(("design", "patients"), DESIGNS, ids=lambda value: getattr(value, "name", value))
+def test_interval_covers_in_small_samples_with_missed_structures(design, patients):
     rng = np.random.default_rng(41)
     found = {row["method"]: row for row in measure(design, patients, repeats=REPEATS, rng=rng, resamples=500)}
     assert 0.93 - ERROR <= found["segbench"]["coverage"] <= 0.97 + ERROR
 
 
 def test_percentile_bootstrap_fails_where_ours_holds():
-    """0.9^9 = 39 % of samples of nine have no miss at all, and a bootstrap of those never reaches the true mean."""
+    """0.9^9 = 39 % of samples of nine miss nothing, and a bootstrap of those never reaches the true mean."""
     rng = np.random.default_rng(43)
-    design = one_structure("organ", 0.95, sd=0.02, misses=0.1)
+    design = one_structure("organ", 0.95, sd=0.02, missed=0.1)
     found = {row["method"]: row["coverage"] for row in measure(design, 9, repeats=REPEATS, rng=rng, resamples=500)}
     assert found["percentile"] < 0.66
     assert found["segbench"] > 0.93
@@ -61,50 +62,52 @@ def test_percentile_bootstrap_fails_where_ours_holds():
 def test_shipped_coverage_table_holds_what_it_says():
     table = coverage_table()
     ours = table[(table["method"] == "segbench") & (table["n"] >= 9)]
-    assert set(ours["design"]) == {design.name for design in designs()}
+    assert set(ours["design"]) == {design.name for design in (*designs(), *real_designs())}
     assert ours["repeats"].min() >= 1000
     assert ours["coverage"].min() >= 0.925
-    dice = ours[~ours["design"].str.startswith("HD95")]
-    assert dice["coverage"].between(0.93, 0.97).mean() > 0.75
-    assert dice["coverage"].max() <= 0.99
-    design = next(design for design in designs() if design.miss_share == 0.2)
+    dice = ours[~ours["design"].str.startswith(("HD95", "real"))]
+    assert dice["coverage"].between(0.93, 0.98).mean() > 0.85
+    assert dice["coverage"].max() <= 0.995
+    with_missed = dice[dice["missed_fraction"] > 0]["coverage"]
+    assert with_missed.between(0.925, 0.985).all()
+    design = next(design for design in designs() if design.missed_fraction == 0.2)
     again = measure(design, 13, repeats=REPEATS, rng=np.random.default_rng(47), resamples=500)[0]
-    row = ours[(ours["design"] == design.name) & (ours["miss_share"] == 0.2) & (ours["n"] == 13)].iloc[0]
+    row = ours[(ours["design"] == design.name) & (ours["missed_fraction"] == 0.2) & (ours["n"] == 13)].iloc[0]
     assert abs(again["coverage"] - row["coverage"]) < ERROR + 0.01
 
 
 def test_measured_coverage_takes_the_nearest_smaller_sample():
     assert measured_coverage(12) == measured_coverage(9)
     assert measured_coverage(251) == measured_coverage(100)
-    assert measured_coverage(2) == measured_coverage(4)
-    assert np.isnan(measured_coverage(1)).all()
-    low, high = measured_coverage(9)
+    assert np.isnan(measured_coverage(3)).all()
+    low, high, simulated = measured_coverage(12)
     assert 0.9 < low <= high <= 1
+    assert simulated == 9
 
 
-def _constant_hits(misses: int, patients: int) -> PatientSums:
+def _constant_hits(missed: int, patients: int) -> PatientSums:
     values = np.ones((patients, 1))
-    values[:misses] = 0
+    values[:missed] = 0
     return sums_of_values(values, DICE)
 
 
-def test_misses_seen_give_jeffreys_interval():
+def test_missed_structures_give_jeffreys_interval():
     """With hits of exactly 1 the mean is 1 - p, and p ~ Beta(k + 1/2, n - k + 1/2)."""
-    draws = mean_draws(_constant_hits(3, 13), DICE, rng=np.random.default_rng(1), resamples=200_000)
+    draws = mean_draws(_constant_hits(3, 13), DICE, rng=np.random.default_rng(1), resamples=200_000)[1]
     expected = 1 - stats.beta(3.5, 10.5).ppf([0.975, 0.025])
     assert interval(draws) == pytest.approx(expected, abs=0.003)
 
 
-def test_no_miss_seen_gives_mid_p_limit():
+def test_no_missed_structure_gives_mid_p_limit():
     """Half of the mass on p = 0, half on Beta(1, n): the 97.5 % point of p is the 95 % point of Beta(1, n)."""
-    draws = mean_draws(_constant_hits(0, 9), DICE, rng=np.random.default_rng(1), resamples=200_000)
+    draws = mean_draws(_constant_hits(0, 9), DICE, rng=np.random.default_rng(1), resamples=200_000)[1]
     low, high = interval(draws)
     assert low == pytest.approx(1 - stats.beta(1, 9).ppf(0.95), abs=0.004)
     assert low == pytest.approx(0.05 ** (1 / 9), abs=0.004)  # Beta(1, n) has the survival function (1 - p)^n
     assert high == 1
 
 
-def test_without_misses_it_is_students_interval():
+def test_without_missed_structures_it_is_students_interval():
     values = np.array([3.0, 5.0, 4.0, 8.0, 6.0])
     low, high = values_interval(values, Scale(), rng=np.random.default_rng(2), resamples=400_000)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
@@ -119,7 +122,7 @@ def test_structures_of_a_patient_move_together():
     apart = np.concatenate([one, rng.normal(0, 1, (12, 1))], axis=1)
     widths = [
         np.diff(
-            interval(mean_draws(sums_of_values(v, Scale()), Scale(), rng=np.random.default_rng(4), resamples=50_000))
+            interval(mean_draws(sums_of_values(v, Scale()), Scale(), rng=np.random.default_rng(4), resamples=50_000)[1])
         )
         for v in (one, twice, apart)
     ]
@@ -129,12 +132,12 @@ def test_structures_of_a_patient_move_together():
 
 def test_interval_stays_in_the_range_of_the_metric():
     values = np.array([[0.99], [1.0], [0.2], [0.97]])
-    low, high = interval(mean_draws(sums_of_values(values, DICE), DICE, rng=np.random.default_rng(5)))
+    low, high = interval(mean_draws(sums_of_values(values, DICE), DICE, rng=np.random.default_rng(5))[1])
     assert 0 <= low < values.mean() < high <= 1
 
 
 def test_one_patient_has_no_interval():
-    draws = mean_draws(sums_of_values(np.array([[0.9]]), DICE), DICE, rng=np.random.default_rng(6))
+    draws = mean_draws(sums_of_values(np.array([[0.9]]), DICE), DICE, rng=np.random.default_rng(6))[1]
     assert np.isnan(interval(draws)).all()
 
 
@@ -144,7 +147,7 @@ def test_unbounded_metric_with_hits_of_one_patient_has_no_interval():
 
 
 def test_everything_missed_reaches_from_zero_upward():
-    low, high = interval(mean_draws(sums_of_values(np.zeros((9, 1)), DICE), DICE, rng=np.random.default_rng(8)))
+    low, high = interval(mean_draws(sums_of_values(np.zeros((9, 1)), DICE), DICE, rng=np.random.default_rng(8))[1])
     assert low == pytest.approx(0, abs=0.01)
     assert 0.05 < high < 0.4
 

@@ -6,9 +6,11 @@ import pytest
 from scipy import stats
 
 from segbench.stats.decision import correct, rank_biserial, sign_flip_p, wilcoxon_p
+from segbench.stats.methods import ALL_TASKS, case_tables, pair_sums, patient_differences
 from segbench.stats.paired import (
     detectable_per_task,
     minimum_detectable,
+    paired_over_tasks,
     paired_table,
     variance_split,
 )
@@ -24,7 +26,8 @@ def test_one_pair_agrees_with_scipy():
     difference = np.round(np.array(A) - np.array(B), 12)
     expected = stats.ttest_1samp(difference, 0).confidence_interval()
     assert row["difference"] == pytest.approx(difference.mean())
-    assert (row["low"], row["high"]) == pytest.approx(tuple(expected))
+    assert (row["low_as_seen"], row["high_as_seen"]) == pytest.approx(tuple(expected))
+    assert row["low"] < row["low_as_seen"] < row["high_as_seen"] < row["high"]
     assert row["p_ranks"] == pytest.approx(stats.wilcoxon(difference).pvalue)
     assert row["p_holm"] == row["p_value"]
     assert row["better"] == "a"
@@ -54,10 +57,10 @@ def test_holm_over_all_pairs_and_tasks():
 def test_equal_methods_are_practically_equivalent():
     row = paired_table(methods({"a": A, "b": [v + 0.0005 for v in A]}), metric="dice").iloc[0]
     assert row["p_equivalent"] > 0.95
-    assert row["status"] == "practically equivalent"
+    assert row["status"] == "equivalent as seen"
     same = paired_table(methods({"a": A, "b": A}), metric="dice").iloc[0]
     assert same["p_value"] == 1
-    assert (same["low"], same["high"]) == (0, 0)
+    assert (same["low_as_seen"], same["high_as_seen"]) == (0, 0)
     assert same["better"] == ""
 
 
@@ -75,6 +78,51 @@ def test_skipped_cells_have_no_pair():
     rows = methods({"a": A, "b": B})
     rows.loc[rows["model"] == "b", ["value", "status"]] = [np.nan, "skipped"]
     assert paired_table(rows, metric="dice").empty
+
+
+def test_the_pair_turned_round_is_the_same_pair():
+    """Limits of b minus a are those of a minus b with the sign changed, missed structures included."""
+    rows = methods({"a": A, "b": [None, *B[1:]]})
+    one, two = (paired_table(rows, metric="dice", pairs=[pair]).iloc[0] for pair in (("a", "b"), ("b", "a")))
+    for low, high in (("low", "high"), ("low_as_seen", "high_as_seen")):
+        assert (one[low], one[high]) == pytest.approx((-two[high], -two[low]))
+    assert (one["n_missed_a"], one["n_missed_b"]) == (0, 1)
+    assert (two["n_missed_a"], two["n_missed_b"]) == (1, 0)
+
+
+def test_the_sums_of_a_pair_give_its_difference():
+    """Two patients with one and two cases, tumour not counted in one: the weights of a patient add to 1."""
+    rows = table(
+        *({"patient": "p", "case": "p1", "structure": name, "model": m} for name in ("organ", "tumour") for m in "ab"),
+        *({"patient": "q", "case": "q1", "structure": "organ", "model": m, "value": 0.8} for m in "ab"),
+        {"patient": "q", "case": "q2", "structure": "organ", "model": "a", "value": 0.6},
+        {"patient": "q", "case": "q2", "structure": "organ", "model": "b", "value": np.nan, "status": "failed"},
+    )
+    tables = case_tables(rows, metric="dice")
+    first, second = pair_sums(tables, "T", ("a", "b"))
+    assert first.counts_PK.sum(axis=1) == pytest.approx([1, 1])
+    assert second.missed_PK.sum(axis=1) == pytest.approx([0, 0.5])
+    expected = patient_differences(tables.values[["a", "b"]]).mean()
+    assert (first.hit_sums_PK - second.hit_sums_PK).sum() / 2 == pytest.approx(expected) == pytest.approx(0.15)
+
+
+def test_over_tasks_the_mean_is_decided_by_the_same_function():
+    both = pd.concat(
+        [methods({"a": A, "b": B}, task="S", dataset="S"), methods({"a": A, "b": B}, task="T", dataset="T")]
+    )
+    paired = paired_table(both, metric="dice")
+    row = paired_over_tasks(both, paired, metric="dice").iloc[0]
+    assert (row["task"], row["n_patients"], row["better"]) == (ALL_TASKS, 18, "a")
+    assert row["difference"] == pytest.approx(paired["difference"].mean())
+    half = (paired["high_as_seen"] - paired["difference"]).iloc[0]
+    assert row["high_as_seen"] - row["difference"] == pytest.approx(half / np.sqrt(2))
+    assert set(paired.columns) == set(row.index)
+    one = both.assign(dataset="S")
+    same = paired_over_tasks(one, paired_table(one, metric="dice"), metric="dice").iloc[0]
+    assert same["n_patients"] == 9
+    assert same["difference"] == pytest.approx(row["difference"])
+    assert same["high_as_seen"] - same["difference"] == pytest.approx(half)
+    assert same["p_value"] > row["p_value"]
 
 
 def test_seeds_widen_the_difference():
@@ -118,7 +166,7 @@ def _corrected(differences_by_pair):
 
 @pytest.mark.slow
 def test_family_wise_error_is_at_most_nominal():
-    """Five exchangeable methods, 27 patients, skewed with misses; any star is false. 400 repeats, 99 % margin."""
+    """Five exchangeable methods, 27 patients, skewed, some missed; stars are false. 400 repeats, 99 % margin."""
     rng, repeats, false = np.random.default_rng(11), 400, 0
     for _ in range(repeats):
         level = rng.beta(8, 2, (27, 1))

@@ -19,7 +19,7 @@ def prostate(values, **common):
     return table(*by_case(values), **(base | common))
 
 
-def verdict(rows, **options):
+def status_of(rows, **options):
     found = check_published(rows, **({"budgets": {"upstream": 50000}} | options))
     row = found[(found["published_method"] == "UniSeg") & (found["published_task"] == "Prostate")].iloc[0]
     return row["status"], row["reason"]
@@ -42,7 +42,7 @@ def test_published_prostate_cell_is_read_with_its_source():
     [(0.897, "reproduced"), (0.893, "reproduced"), (0.891, "within noise"), (0.87, "not reproduced")],
 )
 def test_verdicts(mean, expected):
-    assert verdict(prostate(around(mean)))[0] == expected
+    assert status_of(prostate(around(mean)))[0] == expected
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,11 @@ def test_verdicts(mean, expected):
     ],
 )
 def test_not_comparable_says_why(common, options, reason):
-    assert verdict(prostate(around(0.897), **common), **options) == ("not comparable", reason)
+    assert status_of(prostate(around(0.897), **common), **options) == ("not comparable", reason)
 
 
 def test_another_number_of_cases_is_another_protocol():
-    assert verdict(prostate([0.9] * 24))[1] == "protocol: 24 test cases, published 25"
+    assert status_of(prostate([0.9] * 24))[1] == "protocol: 24 test cases, published 25"
 
 
 def test_reasons_add_up_and_unknown_budgets_are_said():

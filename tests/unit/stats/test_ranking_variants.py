@@ -6,7 +6,9 @@ import pytest
 
 from segbench.core.vocabulary import HANDLED_STATUSES
 from segbench.stats.aggregate import cells, mean_over_tasks
+from segbench.stats.decision import oriented
 from segbench.stats.methods import undefined_tasks
+from segbench.stats.paired import paired_table
 from segbench.stats.ranking_variants import (
     AGGREGATIONS,
     handling_sensitivity,
@@ -25,7 +27,7 @@ def summary_of(rows, **options):
 
 
 def test_a_model_that_improves_by_failing_flips_with_the_policy():
-    """a misses two of five cases and is better on the rest; excluding misses makes it the winner."""
+    """two of five cases are missed by a, which is better on the rest; excluding them makes it the winner."""
     rows = methods({"a": [0.95, 0.95, 0.95, None, None], "b": [0.9] * 5})
     found, summary = summary_of(rows, aggregations=AGGREGATIONS[:1])
     assert summary.loc[("any", "all variants"), "default_winner"] == "b"
@@ -60,12 +62,12 @@ def test_aggregations_by_hand():
     )
     found = ranking_variants(rows, metrics=["dice"])
     plain = found[(found["left_out"] == "none") & (found["handling"] == "as stated")]
-    figures = plain.set_index(["aggregation", "method"])["value"]
-    assert figures["mean of task means"].to_dict() == pytest.approx({"a": 0.75, "b": 0.725})
-    assert figures["mean of task ranks"].to_dict() == {"a": 1.5, "b": 1.5}
-    assert figures["mean over all cases"].to_dict() == pytest.approx({"a": 2.5 / 4, "b": 2.65 / 4})
-    assert figures["mean of case ranks"].to_dict() == pytest.approx({"a": (5 / 3 + 1) / 2, "b": (4 / 3 + 2) / 2})
-    assert figures["median of cases"].to_dict() == pytest.approx({"a": 0.75, "b": (0.7 + 0.85) / 2})
+    values = plain.set_index(["aggregation", "method"])["value"]
+    assert values["mean of task means"].to_dict() == pytest.approx({"a": 0.75, "b": 0.725})
+    assert values["mean of task ranks"].to_dict() == {"a": 1.5, "b": 1.5}
+    assert values["mean over all cases"].to_dict() == pytest.approx({"a": 2.5 / 4, "b": 2.65 / 4})
+    assert values["mean of case ranks"].to_dict() == pytest.approx({"a": (5 / 3 + 1) / 2, "b": (4 / 3 + 2) / 2})
+    assert values["median of cases"].to_dict() == pytest.approx({"a": 0.75, "b": (0.7 + 0.85) / 2})
 
 
 def test_metric_and_protocol_are_choices_too():
@@ -117,12 +119,18 @@ def test_transfer_map_signs_and_structures():
     found = transfer_map(rows, metric="dice", universal=["universal"], single=["single"]).set_index("structure")
     assert found["transfer"].to_dict() == {"organ": "not shown", "tumour": "positive", ALL_STRUCTURES: "positive"}
     assert found.loc["tumour", "difference"] == pytest.approx(0.1, abs=0.01)
-    assert found.loc["tumour", "low"] > 0
+    assert found.loc["tumour", "low_as_seen"] > 0
     assert found.loc["organ", "family"] == 2
     assert found.loc[ALL_STRUCTURES, "family"] == 1
     reverse = transfer_map(rows, metric="dice", universal=["single"], single=["universal"]).set_index("structure")
     assert reverse.loc["tumour", "transfer"] == "negative"
     assert transfer_map(rows, metric="dice", universal=[], single=["single"]).empty
+    three = pd.concat([rows, rows[rows["model"] == "single"].assign(model="third")], ignore_index=True)
+    paired = paired_table(three, metric="dice")
+    whole = transfer_map(three, metric="dice", universal=["universal"], single=["single"], paired=paired)
+    whole = whole.set_index("structure").loc[ALL_STRUCTURES]
+    assert whole["p_holm"] == oriented(paired, "universal", "single")["p_holm"].iloc[0]
+    assert whole["family"] == 3
 
 
 def test_a_metric_without_meaning_on_one_task_ranks_over_the_others_and_says_so():

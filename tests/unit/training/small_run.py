@@ -6,25 +6,22 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.data.store import write_case
 from segbench.experiment.config import Config, parse_config
 from segbench.experiment.preprocessed_index import PreprocessedIndex
-from segbench.experiment.splits import write_splits
+from segbench.training import loop
+from tests.small_network import NETWORK
 from tests.unit.written_run import splits_content
 
 OBJECTIVES = ["restoration", "masked_autoencoder", "volume_contrast", "deep_self_distillation"]
 CONTENT = {
     "run": "small",
     "data": {"root": "data"},
-    "network": {
-        "patch_size_zyx": [16, 16, 16],
-        "base_features": 4,
-        "max_features": 8,
-        "pool_kernels_zyx": [[2, 2, 2], [2, 2, 2]],
-        "conv_kernels_zyx": [[3, 3, 3], [3, 3, 3], [3, 3, 3]],
-    },
+    "network": NETWORK,
     "training": {"iterations_per_task": 4, "augmentation": "light", "save_every_seconds": 1e-9},
     "upstream": {
         "tasks": ["phantom_spleen", "phantom_petct"],
@@ -59,4 +56,17 @@ def write_data(folder: Path, *, label: int = 1) -> None:
             write_case(place, rng.normal(size=(channels, 20, 18, 16)), labels_ZYX, {"case_id": case})
         PreprocessedIndex(task, "small", places).write(folder / paths.preprocessed(task))
     sides = {"train": ["a", "b"], "test": ["c"]}
-    write_splits(folder / paths.splits, splits_content({"0": dict.fromkeys(CHANNELS, sides)}))
+    write_json(folder / paths.splits, splits_content({"0": dict.fromkeys(CHANNELS, sides)}))
+
+
+def stop_after(patch: pytest.MonkeyPatch, count: int) -> None:
+    """Let training die when it has saved its state so many times."""
+    save, seen = loop.TrainingRun.save, []
+
+    def save_and_die(self: loop.TrainingRun) -> None:
+        assert save(self)
+        seen.append(1)
+        if len(seen) == count:
+            raise KeyboardInterrupt
+
+    patch.setattr(loop.TrainingRun, "save", save_and_die)

@@ -1,21 +1,21 @@
-"""The training step and loop: rate, clipping, losses that are not finite, resuming, the log."""
+"""The training loop: rate, divergence, resuming, signals, time limit, the log."""
 
 import csv
-from types import SimpleNamespace
+import logging
+import os
+import signal
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from segbench.core.errors import InputError, RunFailed
 from segbench.experiment.result_record import ResultRecord
-from segbench.training import loop
-from segbench.training.data import BatchStream
+from segbench.training import checkpoint, loop
+from segbench.training.guards import Diverged
 from segbench.training.initialise import initialise
-from segbench.training.loop import Progression
-from segbench.training.optimisation import Optimisation
-from tests.unit.training.small_run import config, write_data
+from segbench.training.precision import chosen_arithmetic
+from segbench.training.step import Stepper, StepResult
+from tests.unit.training.small_run import config, stop_after, write_data
 from tests.unit.written_run import job
 
 CPU = torch.device("cpu")
@@ -31,116 +31,92 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-class Line(nn.Module):
-    """One weight; its loss is `slope` times the weight, so that the gradient is `slope`."""
+class Fails:
+    """Lets the steps with these numbers of a call diverge."""
 
-    def __init__(self, slope):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(1.0))
-        self.slope = slope
+    def __init__(self, monkeypatch, calls):
+        self.calls, self.seen, self.made = calls, 0, Stepper.step
+        owner = self
 
-    def forward(self, images_BCZYX, task):
-        return self.weight * self.slope
+        def step(self, *arguments, **options):
+            owner.seen += 1
+            if owner.seen in owner.calls:
+                raise Diverged("loss", float("nan"))
+            return owner.made(self, *arguments, **options)
 
-
-def step(monkeypatch, slope, *, clip=12.0, rate=0.1, momentum=0.0):
-    """Do one step and return loss, norm of the gradient, and the weight after it."""
-    monkeypatch.setattr(loop, "training_loss", lambda model, outputs, labels, task: outputs)
-    model = Line(slope)
-    optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum)
-    settings = SimpleNamespace(precision="float32", gradient_clip=clip)
-    images = torch.zeros(1, 1, 2, 2, 2)
-    loss, norm = loop._step(model, optimiser, images, images, None, settings, SimpleNamespace(seed=0), 0)
-    return loss, norm, model.weight.item()
+        monkeypatch.setattr(Stepper, "step", step)
 
 
-def test_a_step_goes_down_the_gradient(monkeypatch):
-    loss, norm, weight = step(monkeypatch, 3.0)
-    assert (loss, norm) == (3.0, 3.0)
-    assert weight == pytest.approx(1 - 0.1 * 3)
-
-
-def test_a_large_gradient_is_clipped_to_its_norm(monkeypatch):
-    _, norm, weight = step(monkeypatch, -50.0, clip=12.0)
-    assert norm == 50.0, "as it was before clipping"
-    assert weight == pytest.approx(1 + 0.1 * 12, rel=1e-5)
-
-
-@pytest.mark.parametrize("slope", [float("nan"), float("inf"), float("-inf")])
-def test_a_loss_that_is_not_finite_moves_no_weight(monkeypatch, slope):
-    loss, _, weight = step(monkeypatch, slope)
-    assert not np.isfinite(loss)
-    assert weight == 1.0
-
-
-def test_a_gradient_that_is_not_finite_moves_no_weight(monkeypatch):
-    monkeypatch.setattr(Line, "forward", lambda self, images, task: torch.sqrt(self.weight - 1.0))
-    loss, norm, weight = step(monkeypatch, 1.0)
-    assert (loss, weight) == (0.0, 1.0)
-    assert not np.isfinite(norm)
-
-
-def test_a_step_leaves_the_global_random_numbers_alone(monkeypatch):
-    torch.manual_seed(5)
-    expected = torch.rand(2)
-    torch.manual_seed(5)
-    step(monkeypatch, 1.0)
-    assert torch.equal(torch.rand(2), expected)
-
-
-@pytest.mark.parametrize(("loss", "norm", "text"), [(np.nan, 1.0, "loss is nan"), (1.0, np.inf, "gradient is inf")])
-def test_training_that_diverges_ends_and_names_step_and_cases(folder, monkeypatch, loss, norm, text):
-    made, calls = loop._step, []
-
-    def diverge(*arguments):
-        calls.append(arguments)
-        return (loss, norm) if len(calls) == 3 else made(*arguments)
-
-    monkeypatch.setattr(loop, "_step", diverge)
+def test_training_that_diverges_twice_ends_and_names_step_and_cases(folder, monkeypatch):
+    Fails(monkeypatch, {3, 6})  # at step 2, then, from step 0 on, at step 2 again
     context = job(config(), JOB)
-    with pytest.raises(RunFailed, match=rf"the .*{text} at step 2 of {JOB}, cases [ab]"):
+    with pytest.raises(RunFailed, match=rf"the loss is nan at step 2 of {JOB}, cases [ab]"):
         loop.train(context, device=CPU)
     assert not (context.train_folder / "weights.pt").exists()
+
+
+def test_training_that_diverges_once_goes_back_and_takes_half_the_rate(folder, monkeypatch, caplog):
+    monkeypatch.setattr(loop, "GOOD_EVERY", 2)
+    context = job(config(training={"save_every_seconds": 1e9}), JOB)
+    Fails(monkeypatch, {6})  # at step 5; the last good state is that of step 4
+    facts = loop.train(context, device=CPU)
+    assert [(item["step"], item["reason"]) for item in facts["retries"]] == [(5, "the loss is nan")]
+    assert set(facts["retries"][0]["cases"]) <= {"a", "b"}
+    assert "tried again from step 4 with 0.5 of the learning rate" in caplog.text
+    with open(context.train_folder / "log.csv", newline="") as stream:
+        rates = {int(row["iteration"]): float(row["learning_rate"]) for row in csv.DictReader(stream)}
+    assert list(rates) == list(range(1, 9)), "each step is logged once"
+    for iteration, rate in rates.items():
+        expected = 0.01 * (1 - (iteration - 1) / 8) ** 0.9 * (0.5 if iteration > 4 else 1)
+        assert rate == pytest.approx(expected, abs=1e-8)
+
+
+def test_a_training_that_went_back_and_was_killed_ends_with_the_same_weights(folder, monkeypatch):
+    monkeypatch.setattr(loop, "GOOD_EVERY", 3)
+    context = job(config(), JOB)
+
+    def fail_at(step):
+        made = Stepper.step
+
+        def wrapped(self, *arguments, number, rate_factor):
+            if number == step and rate_factor == 1.0:
+                raise Diverged("loss", float("nan"))
+            return made(self, *arguments, number=number, rate_factor=rate_factor)
+
+        monkeypatch.setattr(Stepper, "step", wrapped)
+
+    fail_at(5)
+    loop.train(context, device=CPU)
+    straight = weights(context)
+    for kill in (2, 4, 6):
+        for path in context.paths.state("train", JOB).iterdir():
+            path.unlink()
+        with monkeypatch.context() as patch:
+            stop_after(patch, kill)
+            with pytest.raises(KeyboardInterrupt):
+                loop.train(context, device=CPU)
+        assert len(loop.train(context, device=CPU)["retries"]) == 1
+        assert weights(context) == straight
 
 
 def weights(context) -> bytes:
     return (context.train_folder / "weights.pt").read_bytes()
 
 
-def stop_after(monkeypatch, count):
-    """Let training die when it has saved its state so many times."""
-    save, seen = loop._save_state, []
-
-    def save_and_die(*arguments):
-        save(*arguments)
-        seen.append(1)
-        if len(seen) == count:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "_save_state", save_and_die)
-
-
-@pytest.mark.parametrize(
-    ("recipe", "workers"),
-    [
-        ({}, 0),
-        ({}, 1),
-        ({"ema_decay": 0.5}, 0),
-        ({"optimiser": "adamw", "learning_rate_schedule": "cosine", "warmup": 2, "ema_decay": 0.9}, 0),
-    ],
-)
-def test_a_killed_training_ends_with_the_same_weights_and_log(folder, monkeypatch, recipe, workers):
-    context = job(config(training=recipe), JOB)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_killed_training_ends_with_the_same_weights_and_log(folder, monkeypatch, workers):
+    context = job(config(), JOB)
     facts = loop.train(context, device=CPU)
     straight, log = weights(context), (context.train_folder / "log.csv").read_text()
     (context.train_folder / "weights.pt").unlink()
     state = context.paths.state("train", JOB) / "state.pt"
-    state.unlink()
+    for path in state.parent.iterdir():
+        path.unlink()
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
         with pytest.raises(KeyboardInterrupt):
             loop.train(context, device=CPU)
-    assert torch.load(state, weights_only=True)["step"] == 3
+    assert checkpoint.read_state(state)["progression"]["step"] == 3
     again = loop.train(context, device=CPU, workers=workers)
     assert weights(context) == straight
     assert again["weights_sha256"] == facts["weights_sha256"]
@@ -180,7 +156,13 @@ def test_the_facts_and_the_log_say_what_was_trained(folder):
     assert facts["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert facts["training_code"] == context.identity.parts["training code"]
     assert facts["model_code"] == context.identity.parts["model code"]
-    assert (facts["match"], facts["device"]) == (None, "cpu")
+    assert (facts["match"], facts["device"], facts["mode"]) == (None, "cpu", "exact")
+    assert facts["precision"] == chosen_arithmetic(context.training, CPU).precision
+    assert (facts["float32_repeats"], facts["retries"], facts["dead_output"]) == (0, [], {})
+    assert [item["first_step"] for item in facts["attempts"]] == [0]
+    assert facts["attempts"][0]["threads"] == torch.get_num_threads()
+    assert facts["patches_per_second"] == pytest.approx(8 * 2 / facts["train_seconds"], rel=0.05)
+    assert 0 <= facts["waiting_fraction"] < 1
     with open(context.train_folder / "log.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [int(row["iteration"]) for row in rows] == list(range(1, 9))
@@ -195,16 +177,18 @@ def test_a_long_training_logs_the_mean_loss_of_each_window(folder, monkeypatch):
     context = job(config(training={"iterations_per_task": 6, "save_every_seconds": 1e9}), JOB)
     monkeypatch.setattr(loop, "LOG_ROWS", 2)
     losses = iter(range(1, 13))
-    monkeypatch.setattr(loop, "_step", lambda _, optimiser, *rest: optimiser.step() or (float(next(losses)), 1.0))
-    progression = Progression()
-    model = loop.new_model(context)
-    stream = BatchStream(context)
-    optimiser = Optimisation(model, context.training, len(stream))
-    loop._run_steps(context, model, optimiser, stream, progression, folder / "state.pt", CPU, 0)
-    assert [(row[0], row[2]) for row in progression.rows] == [(6, 3.5), (12, 9.5)]
-    assert progression.rows[-1][3] == pytest.approx(0.01 * (1 - 11 / 12) ** 0.9), "the rate of the last step"
-    assert progression.step == 12
-    assert not (folder / "state.pt").exists(), "no state was due"
+
+    def step(self, *_, **__):
+        self.optimisation.step()
+        return StepResult(float(next(losses)), 1.0, None)
+
+    monkeypatch.setattr(Stepper, "step", step)
+    training = loop.TrainingRun(context, CPU)
+    training.run(0)
+    assert [(row[0], row[2]) for row in training.progression.rows] == [(6, 3.5), (12, 9.5)]
+    assert training.progression.rows[-1][3] == pytest.approx(0.01 * (1 - 11 / 12) ** 0.9), "the rate of the last step"
+    assert training.progression.step == 12
+    assert not training.state_path.exists(), "no state was due"
 
 
 def test_a_model_starts_from_the_axis_of_its_seed(folder):
@@ -242,3 +226,103 @@ def test_weights_of_the_source_that_are_not_its_own_are_refused(folder, change):
     if change == "other code":
         allowed = config().model_copy(update={"allow_mixed_training_code": True})
         assert initialise(job(allowed, TRANSFER), loop.new_model(context))["matched"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_training_after_the_step_with_a_state_from_which_it_continues(folder, monkeypatch, number):
+    context = job(config(training={"save_every_seconds": 1e9}), JOB)
+    loop.train(context, device=CPU)
+    straight = weights(context)
+    made = Stepper.step
+
+    def step(self, *arguments, **options):
+        if options["number"] == 4:
+            os.kill(os.getpid(), number)
+        return made(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", step)
+        with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as raised:
+            loop.train(context, device=CPU)
+    assert number == signal.SIGINT or raised.value.code == 143
+    assert signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler), "as before"
+    state = context.paths.state("train", JOB) / "state.pt"
+    assert checkpoint.read_state(state)["progression"]["step"] == 5
+    facts = loop.train(context, device=CPU)
+    assert [item["first_step"] for item in facts["attempts"]] == [0, 5]
+    assert weights(context) == straight
+
+
+def test_sigusr1_saves_and_goes_on(folder, monkeypatch):
+    context = job(config(training={"save_every_seconds": 1e9}), JOB)
+    made, saved = loop.TrainingRun.save, []
+    monkeypatch.setattr(loop.TrainingRun, "save", lambda self: saved.append(self.progression.step) or made(self))
+    steps = Stepper.step
+
+    def step(self, *arguments, **options):
+        if options["number"] == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return steps(self, *arguments, **options)
+
+    monkeypatch.setattr(Stepper, "step", step)
+    assert loop.train(context, device=CPU)["iterations"] == 8
+    assert saved == [3]
+
+
+def test_a_time_limit_ends_a_job_with_a_state_that_a_longer_one_continues(folder):
+    short = job(config(training={"time_limit_hours": 1e-9, "save_every_seconds": 1e9}), JOB)
+    with pytest.raises(RunFailed, match=r"more than training.time_limit_hours; its state is kept at step 1 of 8"):
+        loop.train(short, device=CPU)
+    facts = loop.train(job(config(training={"time_limit_hours": 1.0}), JOB), device=CPU)
+    assert [item["first_step"] for item in facts["attempts"]] == [0, 1]
+
+
+def test_other_threads_are_named_when_a_training_continues(folder, monkeypatch, caplog):
+    caplog.set_level(logging.WARNING)
+    context = job(config(), JOB)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(context, device=CPU)
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 7)
+    attempts = loop.train(context, device=CPU)["attempts"]
+    assert [item["threads"] for item in attempts] == [threads, threads + 7]
+    assert "continued with other threads: not the bytes of one process" in caplog.text
+
+
+def test_the_half_written_state_of_a_killed_process_is_removed(folder):
+    from segbench.core.files import part_prefix
+    from tests.unit.experiment.processes import dead_pid
+
+    context = job(config(), JOB)
+    own = part_prefix()
+    part = context.paths.state("train", JOB) / (own.replace(str(os.getpid()), str(dead_pid())) + "x-state.pt")
+    part.parent.mkdir(parents=True)
+    part.write_text("half")
+    loop.train(context, device=CPU)
+    assert not part.exists()
+
+
+@pytest.mark.parametrize(("signals", "error"), [((signal.SIGKILL,), MemoryError), ((signal.SIGTERM,) * 2, SystemExit)])
+def test_a_worker_that_dies_is_a_failure_of_the_machine(folder, monkeypatch, signals, error):
+    """The second case is a signal to the whole group of processes: the training ends as if it alone had got it."""
+    import psutil
+
+    made = Stepper.step
+
+    def step(self, *arguments, **options):
+        if options["number"] == 1:
+            (worker,) = psutil.Process().children()
+            if len(signals) > 1:
+                os.kill(os.getpid(), signals[1])
+            worker.send_signal(signals[0])
+            worker.wait()
+        return made(self, *arguments, **options)
+
+    context = job(config(training={"save_every_seconds": 1e9, "iterations_per_task": 40}), JOB)
+    with monkeypatch.context() as patch:
+        patch.setattr(Stepper, "step", step)
+        with pytest.raises(error):
+            loop.train(context, device=CPU, workers=1)
+    assert loop.train(context, device=CPU)["iterations"] == 80

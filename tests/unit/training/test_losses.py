@@ -114,3 +114,26 @@ def test_a_batch_of_ignored_voxels_alone_has_no_entropy():
     labels = torch.full((1, 4, 4, 4), 255)
     loss = training_loss(Stub(), [torch.randn(1, 2, 4, 4, 4)], labels, TASK)
     assert loss.item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_batch_dice_is_that_of_the_batch_as_one_volume():
+    """Two samples of four voxels, p = 1/2, one voxel of foreground in the first: (2 * 0.5) / (8 * 0.5 + 1) = 1/5.
+
+    Per sample: 1 / 3 and 0 / 2 (the smoothing is nothing beside it), whose mean is 1/6.
+    """
+    probabilities = torch.full((2, 1, 1, 2, 2), 0.5)
+    targets = torch.zeros(2, 1, 1, 2, 2)
+    targets[0, 0, 0, 0, 0] = 1
+    assert soft_dice_loss(probabilities, targets, batch_dice=True).item() == pytest.approx(1 - 1 / 5, abs=1e-4)
+    assert soft_dice_loss(probabilities, targets).item() == pytest.approx(1 - 1 / 6, abs=1e-4)
+
+
+def test_batch_dice_is_a_setting_of_the_whole_loss():
+    labels = torch.zeros(2, 4, 4, 4, dtype=torch.long)
+    labels[0, :2] = 1
+    logits = torch.randn(2, 2, 4, 4, 4, generator=torch.Generator().manual_seed(2))
+    as_one = training_loss(Stub(), [torch.cat(list(logits), 1)[None]], torch.cat(list(labels), 0)[None], TASK)
+    assert training_loss(Stub(), [logits], labels, TASK, batch_dice=True).item() == pytest.approx(
+        as_one.item(), abs=1e-5
+    )
+    assert training_loss(Stub(), [logits], labels, TASK).item() != pytest.approx(as_one.item(), abs=1e-3)

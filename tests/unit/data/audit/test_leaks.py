@@ -27,7 +27,7 @@ def members(*, corrected: bool) -> list[audit.Member]:
             if corrected:
                 split, _ = protocols.correct(split, patient)
             found += [
-                audit.Member(task, name, patient(name), task, side, rule.stage)
+                audit.Member(task, name, patient(name), task, side, rule.experiment)
                 for side in split
                 for name in split[side]
             ]

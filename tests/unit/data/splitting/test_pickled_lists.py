@@ -4,6 +4,7 @@ import collections
 import pickle
 import sys
 
+import numpy as np
 import pytest
 
 from segbench.cli import main
@@ -18,6 +19,28 @@ def test_lists_of_every_pickle_protocol_are_read(tmp_path, protocol):
     path = tmp_path / "lists.pkl"
     path.write_bytes(pickle.dumps([FOLD, collections.OrderedDict(FOLD)], protocol=protocol))
     assert load_lists(path) == [FOLD, FOLD]
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    "names",
+    [
+        np.array(["a_1", "a_2"]),
+        np.array(["a_1", "a_2"], dtype=object),
+        np.array([b"a_1", b"a_2"]),
+        [np.str_("a_1"), np.str_("a_2")],
+        ("a_1", "a_2"),
+        {"a_1", "a_2"},
+    ],
+    ids=["text", "objects", "bytes", "scalars", "tuple", "set"],
+)
+def test_names_are_read_however_a_split_holds_them(names, protocol, tmp_path):
+    path = tmp_path / "splits_final.pkl"
+    fold = collections.OrderedDict(train=names, val=np.array([], dtype="U1"))
+    path.write_bytes(pickle.dumps([fold], protocol=protocol))
+    (found,) = load_lists(path)
+    assert sorted(found["train"]) == ["a_1", "a_2"]
+    assert found["val"] == []
 
 
 class Command:
@@ -40,7 +63,10 @@ HOSTILE = {
     "giant bytes": b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"abc",
     "nested without end": b"\x80\x04" + b"]" * 100_000 + b"a" * 99_999 + b".",
     "a list that holds itself": b"\x80\x04]\x94h\x00a.",
-    "a set": pickle.dumps([{"train": {"a"}, "val": ["b"]}]),
+    "numbers of NumPy": pickle.dumps([{"train": np.array([1]), "val": ["b"]}]),
+    "objects of NumPy": pickle.dumps([{"train": np.array([{}, None], dtype=object), "val": ["b"]}]),
+    "a table of NumPy": pickle.dumps([{"train": np.array([["a"]]), "val": ["b"]}]),
+    "bytes of a size": b"\x80\x04cbuiltins\nbytes\nJ\xff\xff\xff\x7f\x85R.",
     "numbers": pickle.dumps([{"train": [1], "val": [2]}]),
     "a function's arguments": b"\x80\x04ccollections\nOrderedDict\n\x8c\x03foo\x8c\x03bar\x86R.",
     "an empty file": b"",

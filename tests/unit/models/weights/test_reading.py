@@ -1,11 +1,16 @@
 """Files that cannot be trusted are refused; a wrapped checkpoint is unwrapped; loading is all or nothing."""
 
 import argparse
+import io
+import pathlib
 import pickle
+import zipfile
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from models.weights.reading import load_strictly, read_state_dict
@@ -68,6 +73,130 @@ def test_self_distillation_keeps_the_teacher_beside_its_settings(tmp_path):
     content = {"student": {"a": torch.zeros(3)}, "teacher": {"a": torch.ones(3)}, "args": argparse.Namespace(lr=0.1)}
     torch.save(content, tmp_path / "a.pt")
     assert torch.equal(read_state_dict(tmp_path / "a.pt")["a"], torch.ones(3))
+
+
+WEIGHTS = OrderedDict(nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2)).state_dict())
+LIGHTNING = {"pytorch-lightning_version": "2.4", "epoch": 3, "callbacks": {}, "optimizer_states": [{"step": 1}]}
+
+
+def named(*prefixes: str) -> dict[str, torch.Tensor]:
+    """Return the weights with what others put before their names, the last one innermost."""
+    return OrderedDict(("".join(prefixes) + name, tensor) for name, tensor in WEIGHTS.items())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        named("module."),
+        named("_orig_mod."),
+        named("module.", "_orig_mod."),
+        named("_orig_mod.", "module."),
+        named("_fsdp_wrapped_module."),
+        OrderedDict(
+            (name.replace("0.", "0._orig_mod.").replace("1.", "1._orig_mod."), t) for name, t in WEIGHTS.items()
+        ),
+        {"state_dict": named("module."), "epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.zeros(2)}}}},
+        {"model_state_dict": WEIGHTS, "optimizer_state_dict": {}},
+        {"state_dict": {"model": WEIGHTS}},
+        {"network_weights": named("_orig_mod."), "grad_scaler_state": None, "init_args": {"fold": 0}},
+        {"ema_model": WEIGHTS, "step": 3},
+        {"state_dict": WEIGHTS, "state_dict_ema": {name: tensor + 1 for name, tensor in WEIGHTS.items()}},
+        LIGHTNING | {"state_dict": named("model.")},
+        LIGHTNING | {"state_dict": named("net.", "module.")},
+        LIGHTNING | {"state_dict": named("model.", "_orig_mod.")},
+        LIGHTNING | {"state_dict": named("model.") | {"loss.weight": torch.ones(2), "train_dice.sum": torch.ones(1)}},
+        {name: tensor.numpy() for name, tensor in WEIGHTS.items()},
+        OrderedDict(nn.ParameterDict({})) | {name: nn.Parameter(t, requires_grad=False) for name, t in WEIGHTS.items()},
+    ],
+)
+@pytest.mark.parametrize("as_zip", [True, False])
+def test_weights_are_found_whatever_the_trainer(content, as_zip, tmp_path):
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=as_zip)
+    found = read_state_dict(tmp_path / "a.pt")
+    assert found.keys() == WEIGHTS.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in WEIGHTS.items())
+
+
+def test_a_lightning_module_that_is_the_network_keeps_its_names(tmp_path):
+    state = {"encoder.a": torch.ones(1), "decoder.b": torch.ones(1)}
+    torch.save(LIGHTNING | {"state_dict": state}, tmp_path / "a.pt")
+    assert read_state_dict(tmp_path / "a.pt").keys() == state.keys()
+
+
+def test_names_below_model_stay_where_no_lightning_wrote_them(tmp_path):
+    torch.save(named("model."), tmp_path / "a.pt")
+    assert read_state_dict(tmp_path / "a.pt").keys() == named("model.").keys()
+
+
+BESIDE = [
+    *(np.dtype(code).type(1) for code in "?bhiqBHIQefdFD"),
+    np.str_("a"),
+    np.arange(3),
+    np.ones((2, 2), np.float32),
+    np.array(["a", "b"]),
+    np.random.RandomState(1).get_state(),
+    pathlib.PosixPath("a/b"),
+    argparse.Namespace(lr=0.1),
+    torch.device("cpu"),
+    torch.float16,
+    {1, 2},
+]
+
+
+@pytest.mark.parametrize("core", ["_core", "core"])
+@pytest.mark.parametrize("item", BESIDE, ids=lambda item: type(item).__name__)
+def test_numbers_and_settings_of_numpy_1_and_2_may_stand_beside(item, core, tmp_path):
+    torch.save({"network_weights": WEIGHTS, "logging": [item]}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt") as written, zipfile.ZipFile(tmp_path / "b.pt", "w") as archive:
+        for name in written.namelist():
+            archive.writestr(name, written.read(name).replace(b"numpy._core.", f"numpy.{core}.".encode()))
+    assert read_state_dict(tmp_path / "b.pt").keys() == WEIGHTS.keys()
+
+
+def test_safetensors_are_read(tmp_path):
+    save_file(dict(WEIGHTS), tmp_path / "a.safetensors")
+    assert read_state_dict(tmp_path / "a.safetensors").keys() == WEIGHTS.keys()
+    (tmp_path / "b.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:60])
+    with pytest.raises(InputError, match="does not load safely"):
+        read_state_dict(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precision_is_kept(dtype, tmp_path):
+    torch.save({"a": torch.ones(3, dtype=dtype)}, tmp_path / "a.pt")
+    assert read_state_dict(tmp_path / "a.pt")["a"].dtype == dtype
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (lambda: {"a": torch.eye(3).to_sparse()}, "a, a tensor that is sparse"),
+        (lambda: {"a": torch.eye(3).to_sparse_csr()}, "a, a tensor that is sparse"),
+        (lambda: {"a": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)}, "a, a tensor that is quantised"),
+        (lambda: {"a": torch.empty(3, device="meta")}, "a, a tensor that is without values"),
+        (lambda: {"a": torch.ones(2, dtype=torch.complex64)}, "a, a tensor that is complex"),
+        (lambda: {"encoder": WEIGHTS, "decoder": WEIGHTS}, "dictionaries of tensors under 'encoder', 'decoder'"),
+        (lambda: {"generator": WEIGHTS, "epoch": 3}, r"torch.save\(checkpoint\['generator'\], path\)"),
+        (lambda: nn.Linear(1, 1), "it asks for torch.nn.modules.linear.Linear"),
+        (lambda: {"state_dict": WEIGHTS, "hook": io.BytesIO(b"a")}, "it asks for _io.BytesIO"),
+        (lambda: {"a": np.array([{}, None], dtype=object)}, "does not load safely"),
+    ],
+)
+def test_the_problem_says_what_is_in_the_file(content, words, tmp_path):
+    torch.save(content(), tmp_path / "a.pt")
+    with pytest.raises(InputError, match=words):
+        read_state_dict(tmp_path / "a.pt")
+
+
+def test_a_bundle_and_a_list_of_parts_are_named(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "model.pt").write_bytes(b"")
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(InputError, match=r"name .*models/model.pt"):
+        read_state_dict(tmp_path)
+    with pytest.raises(InputError, match="a list of several files"):
+        read_state_dict(tmp_path / "model.safetensors.index.json")
 
 
 def test_every_problem_is_named_and_nothing_is_loaded():

@@ -1,0 +1,195 @@
+"""One GPU for one job: a lease on the device, held by the process that computes on it.
+
+A lease is an exclusive `flock` on a file that is named by the device's UUID. The kernel gives it back when the process
+ends, however it ends. `CUDA_VISIBLE_DEVICES` names the leased device before CUDA starts. Under a scheduler, which gives
+devices to jobs itself, there are no leases. PyTorch is not imported here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segbench.core.errors import Problem
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+DEVICE_FILES = ("nvidia[0-9]*", "dxg", "kfd")
+"""Files of /dev that a GPU has: of NVIDIA's driver, of Windows' subsystem for Linux, of AMD's driver."""
+FAKE = "SEGBENCH_FAKE_DEVICES"
+"""For tests: UUIDs with commas between, of devices that are not asked for."""
+FOLDER = "SEGBENCH_LEASES"
+"""Where the files of leases are; default: a folder for all users of this machine below the temporary one."""
+SCHEDULER_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+"""Set in jobs of Slurm, PBS, LSF and Grid Engine."""
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.001, 0.5
+WAIT_FRACTION = 0.01
+"""Between two looks at the leases passes this fraction of the time waited so far."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU; `number` is its position in the list of the driver."""
+
+    number: int
+    uuid: str
+    name: str
+
+
+class Lease:
+    """Exclusive use of a device until `release`, or the end of the process."""
+
+    def __init__(self, device: Device, descriptor: int):
+        self.device = device
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Give the device back; a second call does nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+_held: list[Lease] = []
+
+
+def scheduler() -> str | None:
+    """Return the variable by which a scheduler shows that it gave this process its devices, or None."""
+    return next((name for name in SCHEDULER_VARIABLES if os.environ.get(name)), None)
+
+
+def devices() -> list[Device]:
+    """Return the GPUs of this machine, only those that `CUDA_VISIBLE_DEVICES` names where it is set; none without."""
+    found = _all_devices()
+    visible = os.environ.get(VISIBLE)
+    if visible is None:
+        return found
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    return [device for name in names for device in found if name == str(device.number) or device.uuid.startswith(name)]
+
+
+def machine_devices() -> int:
+    """Return how many GPUs this machine has, visible or not."""
+    return len(_all_devices())
+
+
+def _all_devices() -> list[Device]:
+    fake = os.environ.get(FAKE)
+    if fake is not None:
+        names = [name for name in fake.split(",") if name]
+        return [Device(number, uuid, "fake") for number, uuid in enumerate(names)]
+    try:
+        found = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index,uuid,name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):  # no driver, so no device
+        return []
+    lines = [[part.strip() for part in line.split(",", 2)] for line in found.stdout.splitlines() if line.strip()]
+    return [Device(int(number), uuid, name) for number, uuid, name in lines]
+
+
+def lease_of(known: Sequence[Device]) -> Lease | None:
+    """Return a lease of the first device that is free now, None when all are leased."""
+    folder = _folder()
+    for device in known:
+        descriptor = os.open(folder / f"{device.uuid}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        return Lease(device, descriptor)
+    return None
+
+
+def wait_for_lease(known: Sequence[Device]) -> Lease:
+    """Return a lease of one of the devices, of which there is at least one, as soon as one is free."""
+    assert known, "nothing to wait for"
+    began = time.monotonic()
+    while True:
+        lease = lease_of(known)
+        if lease is not None:
+            return lease
+        waited = time.monotonic() - began
+        time.sleep(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS + WAIT_FRACTION * waited))
+
+
+def take_device() -> Device | None:
+    """Lease a device for the rest of this process and let CUDA see only that one.
+
+    To be called before CUDA starts. A second call returns the device that is leased already.
+
+    Returns:
+        The device; None where there is no GPU, or where a scheduler gives devices to jobs.
+    """
+    if _held:
+        return _held[0].device
+    if scheduler():
+        return None
+    known = devices()
+    if not known:
+        return None
+    lease = wait_for_lease(known)
+    _held.append(lease)
+    os.environ[VISIBLE] = lease.device.uuid
+    return lease.device
+
+
+def holders() -> dict[str, int | None]:
+    """Return UUID -> process that holds the lease of the device, None where it is free."""
+    found: dict[str, int | None] = {}
+    for device in devices():
+        path = _folder() / f"{device.uuid}.lock"
+        found[device.uuid] = None
+        with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                content = stream.read().strip()
+                found[device.uuid] = int(content) if content.isdigit() else 0
+    return found
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_per_job(core_count: int, device_count: int) -> int:
+    """Return the threads of a job that has a device: an equal part of the processors, at least one."""
+    return max(1, core_count // max(1, device_count))
+
+
+def jobs_at_a_time() -> int | None:
+    """Return how many jobs may compute on GPUs at a time, None where nothing bounds them: no GPU, or a scheduler."""
+    return None if scheduler() else len(devices()) or None
+
+
+def _folder() -> Path:
+    folder = Path(os.environ.get(FOLDER) or Path(tempfile.gettempdir()) / "segbench-leases")
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(PermissionError):
+            folder.chmod(0o1777)
+    return folder
+
+
+def device_problems(environment: Mapping[str, str], devices: Path = Path("/dev")) -> list[Problem]:
+    """Return a problem when the environment names a GPU and the machine has none; torch would take the processor."""
+    named = environment.get(VISIBLE, "").strip()
+    if named in ("", "-1") or any(next(devices.glob(pattern), None) for pattern in DEVICE_FILES):
+        return []
+    fix = f"remove {VISIBLE} to work on the processor, or run where the GPU is"
+    return [Problem(VISIBLE, repr(named), "a GPU of this machine", fix)]

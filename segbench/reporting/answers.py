@@ -1,0 +1,118 @@
+"""The cards at the top of the page: who leads, does the prompt or the pre-training pay, cost, worst failure, trust."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from segbench.reporting.cases import CaseTable
+from segbench.reporting.figures import method_costs
+from segbench.reporting.metrics import about
+from segbench.reporting.run import Run
+from segbench.reporting.sentences import (
+    DECISION_WORDS,
+    leader_text,
+    not_above_baselines,
+    points,
+    seconds_text,
+)
+from segbench.reporting.statistics import MEAN_COLUMN, label_of, outcome
+from segbench.reporting.tables import Table, shown
+from segbench.stats.decision import CONFLICTING
+
+NO_PROMPT = "(no prompt"
+"""How the title of a method says that its prompt was taken away; see `models.titles`."""
+HASH_LETTERS = 12
+
+
+@dataclass(frozen=True)
+class Card:
+    """A heading, one or two sentences, and the id of the section that shows more."""
+
+    title: str
+    text: str
+    link: str
+
+
+def experiment_cards(
+    run: Run, table: Table, paired: pd.DataFrame | None, challengers: pd.DataFrame, cases: CaseTable
+) -> list[Card]:
+    """Return the cards of one experiment.
+
+    Args:
+        run: the run.
+        table: the table of the main metric, with marks.
+        paired: the decisions of that metric; None when nothing was compared.
+        challengers: what `statistics.differences` returns.
+        cases: every case of the experiment.
+    """
+    experiment = table.experiment
+    word = experiment.capitalize().replace("_", ", ")
+    cards = [Card(f"{word}: {about(table.metric).title}", _leaders(table, paired), experiment)]
+    prompt = _prompt(table, paired)
+    if prompt:
+        cards.append(Card("Does the prompt pay?", prompt, f"{experiment}-pairs"))
+    if experiment.startswith("downstream") and len(challengers):
+        cards.append(Card("Does pre-training pay?", _gain(challengers, table.metric), f"{experiment}-differences"))
+    costs = method_costs(run, experiment)
+    costs = costs[costs["train_seconds"] > 0]
+    if experiment.startswith("upstream") and len(costs):
+        costs = costs.sort_values("train_seconds", kind="stable")
+        low, high = costs.iloc[0], costs.iloc[-1]
+        text = f"{low['title']} {seconds_text(low['train_seconds'])} to {high['title']} "
+        cards.append(Card("Training time", f"{text}{seconds_text(high['train_seconds'])}.", "cost"))
+    if cases.rows:
+        cards.append(Card(f"Hardest {experiment} case", cases.worst, f"{experiment}-cases"))
+    return cards
+
+
+def _leaders(table: Table, paired: pd.DataFrame | None) -> str:
+    """Return what is decided about the method with the best mean, or why none is named."""
+    above = not_above_baselines(table)
+    if above:
+        return f"No method is above {' and '.join(above)}."
+    decided = leader_text(table, paired)
+    if not decided:
+        return "Not tested over tasks: no method is named better."
+    return f"{table.ranking()[0].method.title} has the best mean: {decided}."
+
+
+def _prompt(table: Table, paired: pd.DataFrame | None) -> str:
+    """Return the decision between a method and the same one without its prompt; empty where there is no such pair."""
+    rows = {row.method.title: row for row in table.rows if row.method.trained}
+    for title, row in rows.items():
+        with_prompt = rows.get(title.partition(NO_PROMPT)[0].strip()) if NO_PROMPT in title else None
+        if with_prompt is None or paired is None:
+            continue
+        first, second = label_of(with_prompt.method), label_of(row.method)
+        gain = shown(table.metric, with_prompt.mean.mean - row.mean.mean, sign=True)
+        words: dict[str | None, str] = {first: "better", second: "worse", "": "not distinguishable"}
+        words[CONFLICTING] = "conflicting"
+        return f"With prompt {gain} {points(table.metric)}: {words.get(outcome(paired, first, second), 'not tested')}."
+    return ""
+
+
+def _gain(challengers: pd.DataFrame, metric: str) -> str:
+    """Return the largest mean gain over the reference with the decision on it, and how many are decided."""
+    means = challengers[challengers["column"] == MEAN_COLUMN]
+    best = means.sort_values("difference", ascending=False, kind="stable").iloc[0]
+    word = DECISION_WORDS.get(str(best["transfer"]), "not distinguishable" if best["transfer"] else "not tested")
+    gain = f"{shown(metric, best['difference'], sign=True)} {points(metric)}"
+    return f"{best['title']} {gain} against the reference: {word}."
+
+
+def trust_card(run: Run) -> Card:
+    """Return what a reader needs to judge the numbers: seeds, cases, leaks, controls, hash, device, how to verify."""
+    seeds = max(run.seeds(experiment) for experiment in run.experiments)
+    cases = sum(task.n_test for task in run.record.tasks)
+    parts = [f"{seeds} seed{'s' if seeds > 1 else ''}", f"{cases} test cases"]
+    if run.record.audit is not None:
+        found = len(run.record.audit.findings)
+        parts.append(f"{found} leak{'s' if found > 1 else ''}" if found else "no leak found")
+    controls = {method.title for method in run.methods if not method.trained}
+    parts.append(f"{len(controls)} controls" if controls else "no controls")
+    devices = sorted({job.device for job in run.record.jobs if job.iterations})
+    parts += devices[:1] if len(devices) < 2 else [f"{len(devices)} devices"]
+    check = " Check: python -m segbench verify FOLDER." if run.from_jobs else ""
+    return Card("Trust", f"{', '.join(parts)}. scores.csv {run.scores_sha256[:HASH_LETTERS]}.{check}", "methods")

@@ -1,0 +1,282 @@
+"""A bundle: everything that a reviewer needs to check a run without images, weights, a GPU or torch, in one zip file.
+
+It holds the rendered report with its scores and record, the resolved config, the splits, the findings of the leak audit
+and the pinned environment, with a checksum of each file. The same run gives the same bytes. Reading trusts nothing:
+names that leave the folder, links, unlisted files, other checksums and content that unpacks to too much are refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from segbench import __version__
+from segbench.core.code import ROOT
+from segbench.core.errors import InputError, Problem, input_error, raise_problems
+from segbench.core.files import atomic_path, sha256_of
+from segbench.core.paths import RunPaths
+from segbench.core.provenance import content_hash
+from segbench.core.run_record import read_run_record
+from segbench.core.vocabulary import SCORE_COLUMNS
+from segbench.experiment.splits import read_splits
+from segbench.reporting.page import render
+from segbench.reporting.verify import differing_files
+from segbench.stats.scores import read_csv_text
+
+MANIFEST = "bundle.json"
+REPORT = "report"
+FIXED_TIME = (1980, 1, 1, 0, 0, 0)
+MOST_BYTES = 500_000_000
+MOST_FILES = 10_000
+MAKE_ANEW = "ask for the bundle again: `python -m segbench bundle RUN --out FILE.zip`"
+LOCK = ROOT / "envs" / "lock.txt"
+
+
+class _Listed(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class Manifest(BaseModel):
+    """Content of bundle.json: `files` maps a name inside the bundle to its checksum and size."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    format: Literal[1]
+    segbench: str
+    run: str
+    pseudonymised: bool
+    files: dict[str, _Listed]
+
+
+def write_bundle(run: str, out: Path, *, pseudonymise: bool = False) -> None:
+    """Write the bundle of a finished run.
+
+    Args:
+        run: name of the run; its results are in results/RUN.
+        out: the zip file; written whole or not at all.
+        pseudonymise: replace the ids of patients and cases by numbers, in every file.
+
+    Raises:
+        InputError: the run is not finished, or a file of it is damaged.
+    """
+    paths = RunPaths(run)
+    needed = (paths.scores, paths.run_record, paths.config, paths.splits, paths.audit)
+    missing = [path for path in needed if not path.is_file()]
+    raise_problems(Problem(str(path), "no file", "a finished run", "run the workflow first") for path in missing)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        texts = {path.name: path.read_text(encoding="utf-8") for path in needed}
+        if pseudonymise:
+            texts = _pseudonymised(texts, paths)
+        for name in ("config.json", "splits.json", "audit.csv"):
+            (root / name).write_text(texts[name], encoding="utf-8")
+        (root / "lock.txt").write_bytes(LOCK.read_bytes())
+        finished = root / "finished"
+        finished.mkdir()
+        for name in ("scores.csv", "run.json"):
+            (finished / name).write_text(texts[name], encoding="utf-8")
+        render(finished, root / REPORT)
+        names = sorted(
+            path.relative_to(root).as_posix()
+            for path in root.rglob("*")
+            if path.is_file() and finished not in path.parents
+        )
+        listed = {name: _Listed(sha256=sha256_of(root / name), bytes=(root / name).stat().st_size) for name in names}
+        manifest = Manifest(format=1, segbench=__version__, run=run, pseudonymised=pseudonymise, files=listed)
+        with atomic_path(out) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            _add(archive, MANIFEST, manifest.model_dump_json(indent=1).encode())
+            for name in names:
+                _add(archive, name, (root / name).read_bytes())
+
+
+def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    entry = zipfile.ZipInfo(name, FIXED_TIME)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = (stat.S_IFREG | 0o644) << 16
+    archive.writestr(entry, content)
+
+
+def _pseudonymised(texts: Mapping[str, str], paths: RunPaths) -> dict[str, str]:
+    """Return the texts with other ids; the order of the new ones says nothing about the old."""
+    rows = read_csv_text(paths.scores)
+    patients = _numbered("patient", set(rows["patient"]))
+    cases = _numbered("case", {case for _, case in read_splits(paths.splits).cases()} | set(rows["case"]))
+    ids = patients | cases
+    words = sorted((name for name in ids if len(name) > 3 and not name.isdigit()), key=len, reverse=True)
+    pattern = re.compile("|".join(rf"(?<![\w.-]){re.escape(word)}(?![\w-])" for word in words) or r"(?!)")
+
+    def text_of(text: str) -> str:
+        return ids.get(text) or pattern.sub(lambda match: ids[match.group()], text)
+
+    def content_of(content: Any) -> Any:
+        if isinstance(content, dict):
+            return {key: content_of(value) for key, value in content.items()}
+        if isinstance(content, list):
+            return [content_of(item) for item in content]
+        return text_of(content) if isinstance(content, str) else content
+
+    found = dict(texts)
+    rows["case"], rows["patient"] = rows["case"].map(cases), rows["patient"].map(patients)
+    rows["reason"] = rows["reason"].map(text_of)
+    found["scores.csv"] = _csv_text(rows.sort_values(list(SCORE_COLUMNS[:12]), kind="stable"))
+    splits = json.loads(texts["splits.json"])
+    for tasks in splits["folds"].values():
+        for sides in tasks.values():
+            sides.update({side: [cases[case] for case in sides[side]] for side in ("train", "test")})
+    splits["changes"] = content_of(splits["changes"])
+    splits["sha256"] = content_hash({key: value for key, value in splits.items() if key != "sha256"})
+    found["splits.json"] = json.dumps(splits, indent=1) + "\n"
+    record = json.loads(texts["run.json"])
+    record["audit"], record["notices"] = content_of(record["audit"]), content_of(record["notices"])
+    for job in record["jobs"]:
+        job["reason"] = text_of(job["reason"])
+    record["scores_sha256"] = hashlib.sha256(found["scores.csv"].encode()).hexdigest()
+    found["run.json"] = json.dumps(record, indent=1) + "\n"
+    audit = list(csv.reader(io.StringIO(texts["audit.csv"])))
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([text_of(cell) for cell in row] for row in audit)
+    found["audit.csv"] = stream.getvalue()
+    return found
+
+
+def _numbered(word: str, ids: set[str]) -> dict[str, str]:
+    ordered = sorted(ids, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    return {name: f"{word}_{number:05d}" for number, name in enumerate(ordered, start=1)}
+
+
+def _csv_text(rows: pd.DataFrame) -> str:
+    return rows.to_csv(index=False, lineterminator="\n")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[Path, Manifest]]:
+    """Unpack a bundle into a temporary folder, all checks passed, and yield the folder and the manifest.
+
+    Raises:
+        InputError: the file is no bundle, is newer than this version, truncated or edited, holds names that leave the
+            folder, links or unlisted files, or would unpack to more than `MOST_BYTES`.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise _refused(path, f"{type(error).__name__}: {error}", "a zip file that is whole") from error
+    with archive, tempfile.TemporaryDirectory() as folder:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        _refuse_entries(path, archive.infolist())
+        manifest = _manifest(path, archive, entries)
+        problems = [
+            Problem(f"{path}: {name}", found, "the files that bundle.json lists", MAKE_ANEW)
+            for names, found in (
+                (entries.keys() - manifest.files.keys() - {MANIFEST}, "a file that is not listed"),
+                (manifest.files.keys() - entries.keys(), "no file"),
+            )
+            for name in sorted(names)
+        ]
+        raise_problems(problems)
+        for name, listed in manifest.files.items():
+            content = _content(path, archive, entries[name], listed.bytes)
+            if hashlib.sha256(content).hexdigest() != listed.sha256:
+                raise _refused(f"{path}: {name}", "another SHA-256", f"{listed.sha256}, as {MANIFEST} says")
+            target = Path(folder) / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        yield Path(folder), manifest
+
+
+def _refuse_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    """Refuse what must never be unpacked, before a byte is."""
+    names = [entry.filename for entry in entries]
+    for entry in entries:
+        parts = PurePosixPath(entry.filename).parts
+        leaves = entry.filename.startswith("/") or ".." in parts or "\\" in entry.filename or ":" in entry.filename
+        if leaves or names.count(entry.filename) > 1:
+            raise _refused(path, f"the name {entry.filename!r}", "names inside the folder, each once")
+        if entry.is_dir() or stat.S_ISLNK(entry.external_attr >> 16):
+            raise _refused(f"{path}: {entry.filename}", "a folder or a link", "plain files only")
+    if len(entries) > MOST_FILES or sum(entry.file_size for entry in entries) > MOST_BYTES:
+        raise _refused(path, "content of more than 500 MB or 10,000 files", "the tables and figures of a run")
+
+
+def _manifest(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]) -> Manifest:
+    if MANIFEST not in entries:
+        raise _refused(path, f"no {MANIFEST}", "a bundle of segbench")
+    content = _content(path, archive, entries[MANIFEST], entries[MANIFEST].file_size)
+    try:
+        stated = json.loads(content)
+    except ValueError as error:
+        raise _refused(f"{path}: {MANIFEST}", "no JSON", "the list of a bundle's files") from error
+    if isinstance(stated, dict) and isinstance(stated.get("format"), int) and stated["format"] > 1:
+        raise _refused(f"{path}: {MANIFEST}", f"format {stated['format']}", "format 1; use a newer segbench")
+    try:
+        return Manifest.model_validate(stated)
+    except ValidationError as error:
+        raise _refused(f"{path}: {MANIFEST}", "another form", "the list of a bundle's files") from error
+
+
+def _content(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int) -> bytes:
+    """Read one file, never more than it may hold."""
+    try:
+        with archive.open(entry) as stream:
+            content = stream.read(size + 1)
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+        raise _refused(
+            f"{path}: {entry.filename}", f"{type(error).__name__}: {error}", "a file that is whole"
+        ) from error
+    if len(content) != size:
+        raise _refused(f"{path}: {entry.filename}", f"{len(content)} bytes or more", f"{size} bytes")
+    return content
+
+
+def differences(path: Path) -> list[str]:
+    """Return what in a bundle does not follow from its scores and record, or contradicts them; empty when all agrees.
+
+    Raises:
+        InputError: as `opened`, or a table of the bundle cannot be read.
+    """
+    with opened(path) as (folder, manifest):
+        report = folder / REPORT
+        record = read_run_record(report / "run.json")
+        found = [f"{REPORT}/{line}" for line in differing_files(report)]
+        if record.run != manifest.run:
+            found.append(f"{MANIFEST} names the run {manifest.run}, run.json {record.run}")
+        if content_hash(_json(folder / "config.json")) != record.config_sha256:
+            found.append("config.json is not the config that run.json names")
+        rows = read_csv_text(report / "scores.csv")
+        splits = read_splits(folder / "splits.json")
+        tested = {
+            (fold, task, case) for fold, tasks in splits.folds.items() for task in tasks for case in tasks[task].test
+        }
+        scored = set(zip(rows["fold"].astype(int), rows["task"], rows["case"], strict=True))
+        if scored != tested:
+            found.append(
+                f"{len(scored ^ tested)} cases are scored and not in the test sides of splits.json, or reverse"
+            )
+        findings = list(csv.reader(io.StringIO((folder / "audit.csv").read_text(encoding="utf-8"))))
+        if len(findings) - 1 != len(record.audit.findings):
+            found.append("audit.csv has another number of findings than run.json")
+        return found
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _refused(path.name, f"{type(error).__name__}: {error}", "JSON") from error
+
+
+def _refused(where: Path | str, found: str, expected: str) -> InputError:
+    return input_error(where, found=found, expected=expected, fix=MAKE_ANEW)

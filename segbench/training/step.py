@@ -1,0 +1,165 @@
+"""One training step: loss, gradient, and a move of the weights that only finite numbers make.
+
+Axis legend: B batch, C channel, Z Y X space.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.interface import SegmentationModel
+from segbench.core.seeds import seed_for
+from segbench.core.task import Task
+from segbench.experiment.config import Training
+from segbench.training.guards import Diverged, foreground_counts
+from segbench.training.losses import training_loss
+from segbench.training.objective import Objective
+from segbench.training.optimisation import Optimisation
+from segbench.training.precision import Arithmetic
+
+REPEATS_LOGGED = 5
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Loss and norm of its gradient before clipping; `missed`: no foreground predicted, None without any to predict."""
+
+    loss: float
+    norm: float
+    missed: bool | None
+
+
+class Stepper:
+    """Moves a model step by step; a step that is not finite in a lower precision is repeated in float32."""
+
+    def __init__(
+        self,
+        model: SegmentationModel | Objective,
+        optimisation: Optimisation,
+        arithmetic: Arithmetic,
+        settings: Training,
+        *,
+        seed: int,
+    ):
+        self.model, self.optimisation, self.arithmetic = model, optimisation, arithmetic
+        self.settings, self.seed = settings, seed
+        self.scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.precision == "float16")
+        self.repeats = 0
+        norms = (module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._NormBase))
+        self._statistics = [buffer for module in norms for buffer in module.buffers(recurse=False)]
+
+    def step(
+        self, images_BCZYX: Tensor, labels_BZYX: Tensor, task: Task, *, number: int, rate_factor: float = 1.0
+    ) -> StepResult:
+        """Move the weights by one batch.
+
+        Args:
+            images_BCZYX: patches, on the device.
+            labels_BZYX: their labels, on the device.
+            task: the batch's task.
+            number: of the step; seeds what the step draws.
+            rate_factor: multiplies the learning rate of this step.
+
+        Returns:
+            What was found, always finite.
+
+        Raises:
+            Diverged: loss or gradient is not finite in float32; no weight was moved.
+        """
+        result = self._attempt(self.arithmetic, images_BCZYX, labels_BZYX, task, number)
+        if not _finite(result) and self.arithmetic.precision != "float32":
+            if self.scaler.is_enabled():
+                self.scaler.update()  # a smaller scale from the next step on
+            self.repeats += 1
+            if self.repeats <= REPEATS_LOGGED:
+                log.warning(
+                    "step %d of %s is not finite in %s: repeated in float32",
+                    number,
+                    task.name,
+                    self.arithmetic.precision,
+                )
+            result = self._attempt(self.arithmetic.in_float32(), images_BCZYX, labels_BZYX, task, number)
+        elif self.scaler.is_enabled():
+            self.scaler.update()
+        if not _finite(result):
+            self.optimisation.zero_grad()
+            what = "loss" if not math.isfinite(result.loss) else "norm of the gradient"
+            raise Diverged(what, result.loss if what == "loss" else result.norm)
+        self._move(rate_factor)
+        return result
+
+    def _attempt(
+        self, arithmetic: Arithmetic, images_BCZYX: Tensor, labels_BZYX: Tensor, task: Task, number: int
+    ) -> StepResult:
+        """Return loss and norm, with the clipped gradient left in the parameters; one wait for the device."""
+        scaled = arithmetic.precision == "float16"
+        before = [buffer.clone() for buffer in self._statistics]
+        self.optimisation.zero_grad()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for("step", self.seed, number))
+            loss, counts = self._loss(arithmetic, images_BCZYX, labels_BZYX, task, number)
+            (self.scaler.scale(loss) if scaled else loss).backward()
+        if scaled:
+            self.scaler.unscale_(self.optimisation.optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip or math.inf)
+        values = torch.stack([loss.detach().float(), norm.float()])
+        found = torch.cat([values, counts]).tolist()
+        missed = None if len(found) == 2 or not found[2] else not found[3]
+        result = StepResult(found[0], found[1], missed)
+        if not _finite(result):
+            for buffer, value in zip(self._statistics, before, strict=True):
+                buffer.copy_(value)
+        return result
+
+    def _loss(
+        self, arithmetic: Arithmetic, images_BCZYX: Tensor, labels_BZYX: Tensor, task: Task, number: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss and, for a segmentation, whether labels and prediction hold foreground."""
+        if isinstance(self.model, Objective):
+            with arithmetic.autocast():
+                loss = self.model(images_BCZYX, np.random.default_rng(seed_for("views", self.seed, number)))
+            return loss, loss.new_empty(0, dtype=torch.float32)
+        with arithmetic.autocast():
+            outputs = self.model(images_BCZYX, task)
+        loss = training_loss(self.model, outputs, labels_BZYX, task, batch_dice=self.settings.batch_dice)
+        return loss, foreground_counts(outputs[0], labels_BZYX, activation=self.model.activation)
+
+    def _move(self, rate_factor: float) -> None:
+        groups = self.optimisation.optimiser.param_groups
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] *= rate_factor
+        self.optimisation.step()
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        if isinstance(self.model, Objective):
+            self.model.after_step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights, optimiser, scale of the loss and count of repeats."""
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimisation.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "repeats": self.repeats,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state of the same job."""
+        self.model.load_state_dict(state["model"])
+        self.optimisation.load_state_dict(state["optimiser"])
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.repeats = state["repeats"]
+
+
+def _finite(result: StepResult) -> bool:
+    return math.isfinite(result.loss) and math.isfinite(result.norm)

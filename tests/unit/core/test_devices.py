@@ -1,0 +1,102 @@
+"""Leases: a device is used by one process, chosen before CUDA starts, and not at all under a scheduler."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from segbench.core import devices
+from segbench.core.errors import is_machine_failure
+from tests.paths import ROOT
+
+
+@pytest.fixture(autouse=True)
+def two_devices(monkeypatch, tmp_path):
+    monkeypatch.setenv(devices.FAKE, "GPU-a,GPU-b")
+    monkeypatch.setenv(devices.FOLDER, str(tmp_path / "leases"))
+    monkeypatch.setattr(devices, "_held", [])
+    for name in (*devices.SCHEDULER_VARIABLES, devices.VISIBLE):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_each_lease_is_of_another_device_and_a_released_one_comes_again():
+    known = devices.devices()
+    first, second = devices.lease_of(known), devices.lease_of(known)
+    assert [first.device.uuid, second.device.uuid] == ["GPU-a", "GPU-b"]
+    assert devices.lease_of(known) is None
+    assert devices.holders() == {"GPU-a": os.getpid(), "GPU-b": os.getpid()}
+    first.release()
+    first.release()
+    assert devices.holders() == {"GPU-a": None, "GPU-b": os.getpid()}
+    assert devices.wait_for_lease(known).device.uuid == "GPU-a"
+
+
+def test_a_process_takes_one_device_and_cuda_sees_only_that():
+    held = devices.lease_of(devices.devices())
+    taken = devices.take_device()
+    assert (taken.uuid, os.environ[devices.VISIBLE]) == ("GPU-b", "GPU-b")
+    assert devices.take_device() == taken, "one per process"
+    held.release()
+
+
+@pytest.mark.parametrize("variable", devices.SCHEDULER_VARIABLES)
+def test_a_scheduler_gives_devices_itself(monkeypatch, variable):
+    monkeypatch.setenv(variable, "7")
+    assert devices.take_device() is None
+    assert devices.VISIBLE not in os.environ
+    assert devices.jobs_at_a_time() is None
+
+
+def test_visible_devices_bound_what_is_leased(monkeypatch):
+    assert devices.jobs_at_a_time() == 2
+    for visible, expected in {"1": ["GPU-b"], "GPU-a": ["GPU-a"], "1,0": ["GPU-b", "GPU-a"], "": []}.items():
+        monkeypatch.setenv(devices.VISIBLE, visible)
+        assert [device.uuid for device in devices.devices()] == expected
+    assert devices.jobs_at_a_time() is None
+    assert devices.take_device() is None
+
+
+def test_a_machine_without_a_driver_has_no_device(monkeypatch):
+    monkeypatch.delenv(devices.FAKE)
+    monkeypatch.setenv("PATH", "")
+    assert devices.devices() == []
+    assert devices.jobs_at_a_time() is None
+
+
+def test_threads_are_an_equal_part_of_the_processors():
+    assert [devices.threads_per_job(*counts) for counts in [(16, 4), (16, 3), (2, 4), (8, 0)]] == [4, 5, 1, 8]
+
+
+def test_a_dead_holder_gives_its_device_back():
+    script = (
+        "import time; from segbench.core import devices; print(devices.take_device().uuid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline().strip() == "GPU-a"
+        assert devices.holders()["GPU-a"] == process.pid
+        process.kill()
+        process.wait()
+    assert devices.holders()["GPU-a"] is None
+
+
+def test_taking_a_device_imports_no_numerical_library():
+    script = "import sys; from segbench.core import devices; print({'torch', 'numpy'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), True),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("the loss is nan at step 3"), False),
+        (ValueError("CUDA error in a file's name"), False),
+    ],
+)
+def test_a_failure_of_a_device_is_one_of_the_machine(error, expected):
+    assert is_machine_failure(error) is expected

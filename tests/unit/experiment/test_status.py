@@ -1,0 +1,148 @@
+"""How a run stands, from small files alone: states, notes, rates, what SLURM's queue says."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segbench.cli import status as command
+from segbench.core.files import write_json
+from segbench.core.paths import RunPaths
+from segbench.experiment.config import load_config
+from segbench.experiment.identity import evaluation_settings_identity, training_settings_identity
+from segbench.experiment.jobs import evaluation_jobs, training_jobs
+from segbench.experiment.ownership import SLURM_VARIABLE
+from segbench.experiment.status import last_line, run_status
+from tests.unit.experiment import processes
+from tests.workflow.tiny import CONFIG
+
+PATHS = RunPaths("tiny")
+UNISEG = "upstream.uniseg.random.joint.f0.s0"
+SPLEEN = "upstream.single_task.random.phantom_spleen.f0.s0"
+PETCT = "upstream.single_task.random.phantom_petct.f0.s0"
+IDENTITIES = {"train": training_settings_identity, "evaluate": evaluation_settings_identity}
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A config with three trainings and two controls, in a working directory of its own, without SLURM."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin" if not Path("/usr/bin/squeue").exists() else str(tmp_path))
+    monkeypatch.delenv(SLURM_VARIABLE, raising=False)
+    content = json.loads(json.dumps(CONFIG))
+    content["upstream"]["self_supervised"] = []
+    del content["downstream"]
+    Path("config.yaml").write_text(yaml.safe_dump(content))
+    return load_config("config.yaml")
+
+
+def write(config, rule: str, name: str, seconds: float = 10.0, **changes) -> None:
+    """Write the outcome and the record of a job that went well, or the changed outcome."""
+    folder = PATHS.train(name) if rule == "train" else PATHS.evaluate(name)
+    job = next(job for job in (*training_jobs(config), *evaluation_jobs(config)) if job.id == name)
+    outcome = {"status": "ok", "job": name, "command": rule, "reason": "", "started": 100.0, "finished": 100 + seconds}
+    write_json(folder / "outcome.json", outcome | changes)
+    identity = IDENTITIES[rule](config, job).to_dict()
+    write_json(folder / "record.json", {"identity": identity, "outcome": outcome, "files": {}})
+
+
+def states(config) -> dict[str, str]:
+    return {item.name: item.state for item in run_status(config).jobs}
+
+
+def said(config, capsys) -> tuple[int, list[str]]:
+    code = command.run(argparse.Namespace(config=Path("config.yaml"), watch=None))
+    return code, capsys.readouterr().out.splitlines()
+
+
+def test_a_run_that_was_not_started_waits(config, capsys):
+    assert set(states(config).values()) == {"waiting"}
+    assert said(config, capsys) == (
+        1,
+        ["tiny: 0 jobs done, 0 running, 8 waiting, 0 failed, 0 outdated", "report: not rendered"],
+    )
+
+
+def test_each_job_has_its_state_and_what_is_known_of_it(config, capsys):
+    write(config, "train", UNISEG)
+    write(config, "train", SPLEEN, status="failed", reason="ValueError: no")
+    write(config, "evaluate", UNISEG)
+    record = PATHS.evaluate(UNISEG) / "record.json"
+    record.write_text(record.read_text().replace('"structures": "', '"structures": "0'))
+    with processes.living() as process:
+        processes.write_job("tiny", processes.of(process, f"train.{PETCT}"))
+        log = PATHS.log("train", PETCT)
+        log.parent.mkdir(parents=True)
+        log.write_text("first\nINFO segbench.progress: training: 7 of 90 steps\n\n")
+        code, lines = said(config, capsys)
+        assert code == 1
+        assert lines[0] == "tiny: 1 jobs done, 1 running, 4 waiting, 1 failed, 1 outdated"
+        text = "\n".join(lines)
+        assert f"running: train {PETCT}: process {process.pid} on" in text
+        assert "training: 7 of 90 steps" in text
+        assert f"failed, tried again by the next run: train {SPLEEN}: ValueError: no" in text
+        assert f"outdated, made anew by the next run: evaluate {UNISEG}:" in text
+    assert states(config)[f"train {PETCT}"] == "waiting", "a dead process works on nothing"
+
+
+def test_a_slurm_job_of_another_host_is_running_while_slurm_says_so(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    processes.write_job("tiny", processes.elsewhere(f"train.{UNISEG}", slurm_job="17"))
+    for state, expected in (("RUNNING", "running"), ("TIMEOUT", "waiting")):
+        processes.write_command(tmp_path / "bin", "squeue", f"echo {state}")
+        assert states(config)[f"train {UNISEG}"] == expected
+
+
+def test_the_queue_is_counted_by_reason_and_other_jobs_are_no_part(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    comments = [f"rule_train_wildcards_{name}" for name in (UNISEG, SPLEEN, PETCT)]
+    queue = "\n".join(
+        (f"Priority|{comments[0]}", f"Resources|{comments[1]}", f"Priority|{comments[2]}", "Priority|rule_other")
+    )
+    processes.write_command(tmp_path / "bin", "squeue", f"cat <<'E'\n{queue}\nE")
+    assert run_status(config).queued == {"Priority": 2, "Resources": 1}
+    assert "in SLURM's queue: 2 (Priority), 1 (Resources)" in said(config, capsys)[1]
+
+
+def test_the_remaining_time_follows_from_done_jobs_of_the_same_model(config):
+    """30 s for each per-task training, 60 s for each evaluation, one job at a time; the running one has just begun."""
+    write(config, "train", UNISEG, seconds=300.0)
+    write(config, "train", SPLEEN, seconds=30.0)
+    assert run_status(config).remaining_seconds is None, "nothing is running"
+    write(config, "evaluate", UNISEG, seconds=60.0)
+    with processes.living() as process:
+        processes.write_job("tiny", processes.of(process, f"train.{PETCT}"))
+        status = run_status(config)
+        assert status.mean_seconds("train") == 165.0
+        assert status.mean_seconds("train", "single_task") == 30.0
+        assert status.remaining_seconds == pytest.approx(30 + 4 * 60, abs=5)
+
+
+def test_a_run_is_watched_until_it_is_done(config, monkeypatch, capsys):
+    for job in training_jobs(config):
+        write(config, "train", job.id)
+    for job in evaluation_jobs(config):
+        write(config, "evaluate", job.id)
+
+    def render(seconds: float) -> None:
+        assert seconds == 5
+        write_json(PATHS.run_record, {})
+        PATHS.scores.write_text("")
+        from segbench.core.files import sha256_of
+
+        parts = {"scores.csv": sha256_of(PATHS.scores), "run.json": sha256_of(PATHS.run_record)}
+        write_json(PATHS.rendered, {"files": {}, "identity": {"parts": parts}})
+
+    monkeypatch.setattr(command.time, "sleep", render)
+    assert command.run(argparse.Namespace(config=Path("config.yaml"), watch=5)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("tiny: 8 jobs done")]) == 2
+    assert lines[-1] == "report: reports/tiny/index.html"
+
+
+def test_the_last_line_of_a_log(tmp_path):
+    assert last_line(tmp_path / "none.log") == ""
+    (tmp_path / "a.log").write_bytes(b"x" * 9000 + b"\nbar\r 10 % \xff\n  \n")
+    assert last_line(tmp_path / "a.log").startswith("10 %")

@@ -1,0 +1,199 @@
+"""Bundles: the same bytes twice, verified without images, and ten kinds of tampering found."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from segbench.cli import main
+from segbench.core.errors import InputError
+from segbench.core.provenance import content_hash
+from segbench.reporting.bundle import MANIFEST, differences, write_bundle
+from tests.paths import ROOT
+from tests.unit.reporting.synthetic_run import write_run
+
+CONFIG = {"run": "toy"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """A folder with results/toy as the workflow leaves it."""
+    root = tmp_path_factory.mktemp("bundle")
+    folder = write_run(root / "results" / "toy", seeds=(0,), cases=3, upstream=2, methods=2, curves=False)
+    record = json.loads((folder / "run.json").read_text())
+    record |= {"run": "toy", "config_sha256": content_hash(CONFIG)}
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    with open(folder / "scores.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    tests: dict[str, dict] = {}
+    for row in rows:
+        sides = tests.setdefault(row["task"], {"train": ["other_case"], "test": []})
+        if row["case"] not in sides["test"]:
+            sides["test"].append(row["case"])
+    splits = {"protocol": "seeded", "task_protocols": {}, "folds": {"0": tests}, "changes": []}
+    (folder / "splits.json").write_text(json.dumps(splits | {"sha256": content_hash(splits)}))
+    findings = [list(item.values()) for item in record["audit"]["findings"]]
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([["header"], *findings])
+    (folder / "audit.csv").write_text(stream.getvalue())
+    return root
+
+
+@pytest.fixture(scope="module")
+def bundle(world) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(world)
+        write_bundle("toy", world / "toy.zip")
+    return world / "toy.zip"
+
+
+def test_the_commands_pack_and_verify_the_same_bytes_without_torch(world, bundle):
+    code = (
+        "import sys; from segbench.cli import main;"
+        "assert main(['bundle', 'toy', '--out', 'again.zip']) == 0 == main(['verify', 'again.zip']);"
+        "sys.exit(10 * ('torch' in sys.modules))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], cwd=world, env=environment, check=False).returncode == 0
+    assert (world / "again.zip").read_bytes() == bundle.read_bytes()
+
+
+@pytest.mark.slow
+def test_pseudonyms_leave_no_id_and_still_agree(world, monkeypatch):
+    monkeypatch.chdir(world)
+    write_bundle("toy", world / "hidden.zip", pseudonymise=True)
+    assert differences(world / "hidden.zip") == []
+    with open(world / "results/toy/scores.csv", newline="", encoding="utf-8") as stream:
+        ids = {row[name] for row in csv.DictReader(stream) for name in ("case", "patient")}
+    with zipfile.ZipFile(world / "hidden.zip") as archive:
+        for name in archive.namelist():
+            content = archive.read(name)
+            assert not [item for item in ids if item.encode() in content], name
+
+
+def contents(bundle: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(bundle) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def packed(path: Path, files: dict[str, bytes], *, relist: bool = True) -> Path:
+    """Write a zip of files; with `relist` the manifest names them with their new checksums, as a forger would."""
+    if relist:
+        manifest = json.loads(files[MANIFEST])
+        manifest["files"] = {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in files.items()
+            if name != MANIFEST
+        }
+        files = files | {MANIFEST: json.dumps(manifest).encode()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def replaced(name: str, old: bytes, new: bytes):
+    def change(files: dict[str, bytes]) -> dict[str, bytes]:
+        assert old in files[name]
+        return files | {name: files[name].replace(old, new, 1)}
+
+    return change
+
+
+def without_a_row(files: dict[str, bytes]) -> dict[str, bytes]:
+    lines = files["report/scores.csv"].splitlines(keepends=True)
+    return files | {"report/scores.csv": b"".join(lines[:-1])}
+
+
+def other_split(files: dict[str, bytes]) -> dict[str, bytes]:
+    splits = json.loads(files["splits.json"])
+    next(iter(splits["folds"]["0"].values()))["test"].append("one_more")
+    splits["sha256"] = content_hash({key: value for key, value in splits.items() if key != "sha256"})
+    return files | {"splits.json": json.dumps(splits).encode()}
+
+
+TAMPERING = {
+    "a row is gone": without_a_row,
+    "a file is gone": lambda files: {name: content for name, content in files.items() if name != "report/index.html"},
+    "a file is added": lambda files: files | {"report/tables/extra.csv": b"1"},
+    "the page is edited": replaced("report/index.html", b"</title>", b"!</title>"),
+    "a table is edited": replaced("report/tables/upstream_dice.csv", b"0", b"1"),
+    "the config is edited": replaced("config.json", b"toy", b"joy"),
+    "the split is edited": replaced("splits.json", b"other_case", b"another"),
+    "the split is another": other_split,
+    "the record is edited": replaced("report/run.json", b"seeded", b"edited"),
+    "the audit is edited": lambda files: files | {"audit.csv": files["audit.csv"] + b"1,2\n"},
+    "the run is renamed": replaced(MANIFEST, b'"run": "toy"', b'"run": "joy"'),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TAMPERING)
+def test_tampering_is_found_even_when_checksums_are_forged(bundle, tmp_path, kind):
+    changed = packed(tmp_path / "changed.zip", TAMPERING[kind](contents(bundle)))
+    try:
+        found = differences(changed)
+    except InputError as error:
+        found = [problem.line() for problem in error.problems]
+    assert found
+
+
+def test_an_edited_score_is_found(bundle, tmp_path):
+    files = contents(bundle)
+    lines = files["report/scores.csv"].decode().splitlines(keepends=True)
+    at = next(number for number, line in enumerate(lines) if ",ok," in line)
+    cells = lines[at].split(",")
+    cells[13] = "0.123"
+    lines[at] = ",".join(cells)
+    changed = packed(tmp_path / "changed.zip", files | {"report/scores.csv": "".join(lines).encode()})
+    with pytest.raises(InputError, match="SHA-256"):
+        differences(changed)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        differences(path)
+    return str(caught.value)
+
+
+def test_bad_files_are_refused_before_anything_is_unpacked(bundle, tmp_path):
+    files = contents(bundle)
+    assert "another SHA-256" in refused(
+        packed(tmp_path / "a.zip", files | {"lock.txt": b" " * len(files["lock.txt"])}, relist=False)
+    )
+    assert "not listed" in refused(packed(tmp_path / "b.zip", files | {"more.txt": b"1"}, relist=False))
+    for name in ("../outside.txt", "/etc/outside", "a/../../outside", "C:\\outside"):
+        assert "inside the folder" in refused(packed(tmp_path / "c.zip", files | {name: b"1"}))
+    newer = json.loads(files[MANIFEST]) | {"format": 2}
+    assert "newer segbench" in refused(
+        packed(tmp_path / "d.zip", files | {MANIFEST: json.dumps(newer).encode()}, relist=False)
+    )
+    (tmp_path / "e.zip").write_bytes(bundle.read_bytes()[:5000])
+    assert "whole" in refused(tmp_path / "e.zip")
+    (tmp_path / "f.zip").write_text("no zip")
+    assert "whole" in refused(tmp_path / "f.zip")
+    with zipfile.ZipFile(tmp_path / "g.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb", b"0" * 600_000_000)
+    assert "500 MB" in refused(tmp_path / "g.zip")
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "h.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    assert "link" in refused(tmp_path / "h.zip")
+    assert not (tmp_path.parent / "outside.txt").exists()
+
+
+def test_a_run_that_is_not_finished_is_refused(world, monkeypatch):
+    monkeypatch.chdir(world)
+    assert main(["bundle", "absent", "--out", "absent.zip"]) == 2
+    assert not Path("absent.zip").exists()
