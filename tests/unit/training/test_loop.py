@@ -103,9 +103,17 @@ def weights(context) -> bytes:
     return (context.train_folder / "weights.pt").read_bytes()
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_killed_training_ends_with_the_same_weights_and_log(folder, monkeypatch, workers):
-    context = job(config(), JOB)
+@pytest.mark.parametrize(
+    ("recipe", "workers"),
+    [
+        ({}, 0),
+        ({}, 1),
+        ({"ema_decay": 0.5}, 0),
+        ({"optimiser": "adamw", "learning_rate_schedule": "cosine", "warmup": 2, "ema_decay": 0.9}, 0),
+    ],
+)
+def test_a_killed_training_ends_with_the_same_weights_and_log(folder, monkeypatch, recipe, workers):
+    context = job(config(training=recipe), JOB)
     facts = loop.train(context, device=CPU)
     straight, log = weights(context), (context.train_folder / "log.csv").read_text()
     (context.train_folder / "weights.pt").unlink()
