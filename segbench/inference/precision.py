@@ -22,7 +22,7 @@ def choose(device: torch.device, asked: str) -> str:
     Args:
         device: where the network is.
         asked: 'auto', 'float32', 'bfloat16' or 'float16'. 'auto' is bfloat16 where the processor or card has it,
-            float16 on older cards, float32 on other processors.
+            float16 on older cards, float32 on other processors and devices.
 
     Returns:
         'float32', 'bfloat16' or 'float16'.
@@ -34,6 +34,8 @@ def choose(device: torch.device, asked: str) -> str:
         if asked != "auto":
             return asked
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    if device.type != "cpu":
+        return "float32" if asked == "auto" else asked
     if asked == "float16":
         raise input_error("precision", found="float16 on a processor", expected="a GPU for float16", fix="set auto")
     if asked != "auto":

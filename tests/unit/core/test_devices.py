@@ -17,7 +17,8 @@ def two_devices(monkeypatch, tmp_path):
     monkeypatch.setenv(devices.FOLDER, str(tmp_path / "leases"))
     monkeypatch.setattr(devices, "_held", [])
     for name in (*devices.SCHEDULER_VARIABLES, devices.VISIBLE):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what a lease sets is put back
+        monkeypatch.delenv(name)
 
 
 def test_each_lease_is_of_another_device_and_a_released_one_comes_again():

@@ -120,12 +120,12 @@ def test_a_wrong_type_hides_no_problem_of_another_key():
     content["network"]["base_features"] = "wide"
     content["network"]["patch_size_zyx"] = [30, 32, 32]
     content["metrics"] = ["dise"]
-    content["missing_masks"]["hd95"]["failed"] = "never"
+    content["missing_masks"] = {"hd95": {"failed": "never"}}
     del content["run"]
     found = lines(content)
     parts = (
         "'phantom_livr'", "upstream.unknown", "training.momentum", "seeds: found 1 twice", "network.base_features",
-        "30 along z", "'dise'", "missing_masks.hd95.failed: found 'never'; expected a finite number or 'exclude'",
+        "30 along z", "'dise'", "missing_masks.hd95.failed: found 'never'; expected a finite number, 'exclude' or 'diagonal'",
         "run: found nothing",
     )  # fmt: skip
     for part in parts:

@@ -114,7 +114,7 @@ def test_a_second_look_writes_nothing():
         ("segbench/data/preprocess.py", {"preprocess"}),
         ("segbench/metrics/score.py", {"evaluate", "gather"}),
         ("segbench/reporting/page.py", {"report"}),
-        ("segbench/stats/aggregate.py", {"gather", "report"}),
+        ("segbench/stats/missing_masks.py", {"gather", "report"}),
         ("segbench/cli/_job.py", set()),
         ("segbench/experiment/graph.py", set()),
     ],

@@ -53,7 +53,7 @@ def states(config) -> dict[str, str]:
 
 
 def said(config, capsys) -> tuple[int, list[str]]:
-    code = command.run(argparse.Namespace(config=Path("config.yaml"), watch=None))
+    code = command.run(argparse.Namespace(config=Path("config.yaml"), watch=None, ledger=None))
     return code, capsys.readouterr().out.splitlines()
 
 
@@ -136,7 +136,7 @@ def test_a_run_is_watched_until_it_is_done(config, monkeypatch, capsys):
         write_json(PATHS.rendered, {"files": {}, "identity": {"parts": parts}})
 
     monkeypatch.setattr(command.time, "sleep", render)
-    assert command.run(argparse.Namespace(config=Path("config.yaml"), watch=5)) == 0
+    assert command.run(argparse.Namespace(config=Path("config.yaml"), watch=5, ledger=None)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("tiny: 8 jobs done")]) == 2
     assert lines[-1] == "report: reports/tiny/index.html"
