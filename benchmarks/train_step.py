@@ -71,7 +71,7 @@ def run(job: dict[str, Any]) -> dict[str, float]:
     torch.manual_seed(0)
     config = settings(job)
     tasks = config.tasks_of("upstream")
-    model = build_model("uniseg", tasks, network_spec(config))
+    model = build_model("uniseg", tasks, network_spec(config.network))
     batches = []
     for task in list(tasks)[: job["steps"]]:
         shape = (config.training.batch_size, *config.network.patch_size_zyx)

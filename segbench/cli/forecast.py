@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.core.vocabulary import EQUAL
+
 if TYPE_CHECKING:
     from segbench.core.case import Case
     from segbench.experiment.config import Config
@@ -87,7 +89,7 @@ def _refuse(args: argparse.Namespace) -> None:
 
 
 def distinct_networks(config: Config) -> list[list[Job]]:
-    """Return the trained jobs of networks, in groups of equal cost: same model, experiment, channels and classes."""
+    """Return the trained jobs of networks, in groups of equal cost: same model, recipe, experiment, channels, classes."""
     from segbench.experiment.jobs import training_jobs
 
     groups: dict[tuple[Any, ...], list[Job]] = {}
@@ -95,7 +97,7 @@ def distinct_networks(config: Config) -> list[list[Job]]:
         if job.external:
             continue
         shapes = tuple((task.num_channels, task.num_classes) for task in job.tasks(config))
-        groups.setdefault((job.model, job.experiment, shapes), []).append(job)
+        groups.setdefault((job.model, job.recipe, job.experiment, shapes), []).append(job)
     return list(groups.values())
 
 
@@ -192,7 +194,7 @@ def _of_distinct_shape(context: JobContext) -> list[Any]:
 def _noise(context: JobContext, task: Any, batch_size: int, device: Any) -> tuple[Any, Any, Any]:
     import torch
 
-    shape = (batch_size, *context.config.network.patch_size_zyx)
+    shape = (batch_size, *context.network.patch_size_zyx)
     images_BCZYX = torch.randn(shape[0], task.num_channels, *shape[1:], device=device)
     return images_BCZYX, torch.randint(0, task.num_classes, shape, dtype=torch.uint8, device=device), task
 
@@ -212,12 +214,14 @@ def _mean_seconds(work: Callable[[int], None], kinds: int, seconds: float) -> fl
 def forecast_row(config: Config, jobs: list[Job], costs: dict[str, float]) -> dict[str, Any]:
     """Return the row of jobs of equal cost; hours, weights and states are sums over them."""
     job = jobs[0]
-    steps = sum(len(item.tasks(config)) for item in jobs) * config.training_of(job.experiment).iterations_per_task
+    training = config.training_of(job.experiment, job.entry(config))
+    steps = sum(len(item.tasks(config)) for item in jobs) * training.iterations_per_task
     windows = 0 if job.self_supervised else sum(_windows(config, item) for item in jobs)
     scopes = {item.scope for item in jobs}
+    recipe = "" if job.recipe == EQUAL else f" ({job.recipe})"
     processes = len(jobs) * (1 if job.self_supervised else 2)
     return {
-        "model": f"{job.experiment} {job.model}" + ("" if len(scopes) > 1 else f" {job.scope}"),
+        "model": f"{job.experiment} {job.model}{recipe}" + ("" if len(scopes) > 1 else f" {job.scope}"),
         "jobs": len(jobs),
         "s a step": costs["step_seconds"],
         "training h": steps * costs["step_seconds"] / 3600,
@@ -234,13 +238,12 @@ def _windows(config: Config, job: Job) -> int:
     """Return the windows of all test cases of a job, mirrored ones included; tasks that are not split yet add none."""
     from segbench.data.preprocessing_recipes import preprocessing_recipe
 
+    patch_zyx = config.network_of(job.experiment, job.entry(config)).patch_size_zyx
     mirrors, total = 2 ** len(config.inference.mirror_axes), 0
     for task in job.tasks(config):
         spacing = preprocessing_recipe(task, config.preprocessing_recipes).spacing_mm_zyx
         for case in _test_cases(config, task.name, fold=job.fold) or []:
-            total += mirrors * windows_of(
-                case, spacing, patch_zyx=config.network.patch_size_zyx, step=config.inference.step
-            )
+            total += mirrors * windows_of(case, spacing, patch_zyx=patch_zyx, step=config.inference.step)
     return total
 
 

@@ -66,18 +66,19 @@ def _texts(methods: Iterable[Method]) -> dict[str, list[str]]:
 
 def recipe_words(methods: Sequence[Method]) -> str:
     """Return by which recipe the methods of a comparison were trained; empty where it is not known, or none is."""
-    texts = _texts(methods)
     recipe = next((method.recipe for method in methods if method.recipe != NO_RECIPE), NO_RECIPE)
-    if recipe == NO_RECIPE or (recipe == EQUAL and not texts):
+    if recipe == NO_RECIPE or (recipe == EQUAL and not _texts(methods)):
         return ""
-    return f"{WORDS[recipe]}{f': {next(iter(texts))}' if len(texts) == 1 else ''}."
+    return f"{WORDS[recipe]}."
 
 
 def recipes_of_methods(methods: Sequence[Method]) -> str:
-    """Return the recipe of each method where they differ, otherwise nothing."""
+    """Return the recipe of the methods, each where they differ; nothing where it is not known."""
     texts = _texts(methods)
-    if len(texts) < 2:
+    if not texts:
         return ""
+    if len(texts) == 1:
+        return f" Recipe of all: {next(iter(texts))}."
     listed = [f"{' and '.join(titles)}: {text}" for text, titles in texts.items()]
     return f" Recipes: {'; '.join(listed)}."
 
@@ -99,20 +100,14 @@ def budget_sentence(jobs: Iterable[JobRecord], tasks: int) -> str:
         if not own:
             continue
         steps, patches = [job.iterations for job in own], [job.iterations * job.batch_size for job in own]
-        hours = _range([job.train_seconds / 3600 for job in own], ".3g")
-        if joint:
-            per_task = _range([number / tasks for number in steps], ",.0f")
-            seen = _range([number / tasks for number in patches], ",.0f")
-            words.append(
-                f"joint networks {per_task} steps and {seen} patches per task (mean of {tasks} tasks), "
-                f"{_range(steps, ',.0f')} steps and {_range(patches, ',.0f')} patches in total, {hours} h each"
-            )
-        else:
-            words.append(
-                f"per-task networks {_range(steps, ',.0f')} steps and {_range(patches, ',.0f')} patches each, for "
-                f"their one task, {hours} h each"
-            )
-    return f"Budget: {'; '.join(words)}." if words else ""
+        hours = f"{_range([job.train_seconds / 3600 for job in own], '.2g')} h"
+        totals = f"{_range(steps, ',.0f')} steps, {_range(patches, ',.0f')} patches"
+        if not joint:
+            words.append(f"per task {totals}, {hours}")
+            continue
+        each = [_range([number / tasks for number in counts], ",.0f") for counts in (steps, patches)]
+        words.append(f"joint {totals} ({each[0]} and {each[1]} per task), {hours}")
+    return f"Budget of a network: {'; '.join(words)}." if words else ""
 
 
 def _range(values: Sequence[float], form: str) -> str:

@@ -125,8 +125,8 @@ def test_a_wrong_type_hides_no_problem_of_another_key():
     found = lines(content)
     parts = (
         "'phantom_livr'", "upstream.unknown", "training.momentum", "seeds: found 1 twice", "network.base_features",
-        "30 along z", "'dise'", "missing_masks.hd95.failed: found 'never'; expected a finite number, 'exclude' or 'diagonal'",
-        "run: found nothing",
+        "30 along z", "'dise'", "run: found nothing",
+        "missing_masks.hd95.failed: found 'never'; expected a finite number, 'exclude' or 'diagonal'",
     )  # fmt: skip
     for part in parts:
         assert sum(part in line for line in found) == 1, (part, found)

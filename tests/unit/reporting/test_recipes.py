@@ -88,15 +88,16 @@ def test_costs_belong_to_their_recipe_and_no_job_counts_twice(run, tmp_path):
 
 
 def test_captions_state_recipe_and_budget_in_both_readings(run):
-    equal = build_table(run, "upstream", "dice").caption
-    published = build_table(run, "upstream_published", "dice").caption
+    equal, published = build_table(run, "upstream", "dice"), build_table(run, "upstream_published", "dice")
     tasks = len(run.tasks("upstream"))
-    assert "Recipe: equal, one for all models: sgd, poly, initial_learning_rate 0.01." in equal
-    assert f"Recipe: published, each model by that of its card: {ADAMW}." in published
-    assert "per-task networks 150 steps and 300 patches each, for their one task" in equal
-    joint = f"joint networks 150 steps and 300 patches per task (mean of {tasks} tasks), {150 * tasks:,} steps"
-    assert joint in equal
-    assert "per-task networks 150 steps and 150 patches each" in published
+    assert "Recipe: equal, one for all models." in equal.caption
+    assert " Recipe of all: sgd, poly, initial_learning_rate 0.01." in equal.legend
+    assert "Recipe: published, each model by that of its card." in published.caption
+    assert f" Recipe of all: {ADAMW}." in published.legend
+    assert "Budget of a network: per task 150 steps, 300 patches," in equal.caption
+    total = f"joint {150 * tasks:,} steps, {300 * tasks:,} patches (150 and 300 per task),"
+    assert total in equal.caption
+    assert "per task 150 steps, 150 patches," in published.caption
 
 
 def test_a_budget_without_a_trained_job_has_no_sentence(run):
