@@ -89,7 +89,7 @@ def _refuse(args: argparse.Namespace) -> None:
 
 
 def distinct_networks(config: Config) -> list[list[Job]]:
-    """Return the trained jobs of networks, in groups of equal cost: same model, recipe, experiment, channels, classes."""
+    """Return the trained jobs of networks, in groups of equal cost: model, recipe, experiment, channels, classes."""
     from segbench.experiment.jobs import training_jobs
 
     groups: dict[tuple[Any, ...], list[Job]] = {}

@@ -138,14 +138,12 @@ def _labels(seen: Sequence[Seen], values: set[int], *, complete: bool) -> Iterat
     absent = values - {0} - set().union(*(item.labels for item in seen))
     if absent and complete and len(empty) < len(seen):
         yield f"label values in no case: {_some(sorted(absent))}"
-    partly = {
-        value: sum(value not in item.labels for item in seen if item.labels - {0})
-        for value in sorted(values - {0} - absent)
-    }
+    labelled = [item.labels for item in seen if item.labels - {0}]
+    partly = {value: sum(value not in labels for labels in labelled) for value in sorted(values - {0} - absent)}
     partly = {value: count for value, count in partly.items() if count}
     if partly and len(values) > 2:
         listed = _some([f"{value} from {count}" for value, count in partly.items()])
-        yield f"label values absent from some of {len(seen)} cases: {listed}"
+        yield f"label values absent from some of {len(labelled)} labelled cases: {listed}"
 
 
 def _ignored(seen: Sequence[Seen]) -> Iterator[str]:

@@ -31,9 +31,7 @@ rule gather:
     input:
         request=lambda wildcards: run.request_gather(),
         trained=[run.paths.train(job) / "outcome.json" for job in run.training_ids],
-        evaluated=[
-            run.paths.evaluate(job) / "outcome.json" for job in run.evaluation_ids
-        ],
+        evaluated=[run.paths.evaluate(job) / "outcome.json" for job in run.evaluation_ids],
         audit=run.paths.audit,
     output:
         scores=run.paths.scores,

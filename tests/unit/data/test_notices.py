@@ -54,7 +54,7 @@ def test_quartiles_are_of_ct_alone():
 def test_classes_absent_from_some_cases_are_counted():
     found = [seen("a", np.arange(9.0), np.repeat([0, 1, 2], 3)), seen("b", np.arange(9.0), np.repeat([0, 1, 1], 3))]
     notices = notices_of(found, {0, 1, 2}, ["CT"], cases=[item.case for item in found])
-    assert "label values absent from some of 2 cases: 2 from 1" in notices
+    assert "label values absent from some of 2 labelled cases: 2 from 1" in notices
 
 
 def test_sides_are_a_notice_of_the_card():

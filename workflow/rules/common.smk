@@ -1,0 +1,20 @@
+# What the Snakefile uses before there is a rule.
+import os
+import sys
+
+from segbench.core.errors import InputError
+
+
+def checked(work, *arguments, before_exit=lambda: None, **options):
+    """Do a part of the setup; a problem of the input ends with status 2, where Snakemake ends any exception with 1."""
+    try:
+        return work(*arguments, **options)
+    except InputError as error:
+        print(
+            *(problem.line() for problem in error.problems),
+            sep="\n",
+            file=sys.stderr,
+            flush=True,
+        )
+        before_exit()
+        os._exit(2)
