@@ -73,11 +73,6 @@ class JobContext:
         """Size of the job's network."""
         return self.config.network_of(self.job.experiment, self.job.entry(self.config))
 
-    @cached_property
-    def config_of_network(self) -> Config:
-        """The config with the size of the job's network in the place of the shared one."""
-        return self.config.model_copy(update={"network": self.network})
-
     @property
     def options(self) -> dict[str, Any]:
         """Options that the network is built with: those of its entry, and the drop path of its recipe."""

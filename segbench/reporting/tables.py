@@ -21,6 +21,7 @@ from segbench.reporting.metrics import about
 from segbench.reporting.recipes import budget_sentence, recipe_words, recipes_of_methods
 from segbench.reporting.run import Method, Run
 from segbench.stats.aggregate import handling_text, mean_over_tasks
+from segbench.stats.recipes import experiment_of
 
 DASH = "\u2013"
 MEAN = "mean over tasks"
@@ -303,8 +304,8 @@ def _notes(rows: list[Row], tasks: list[ScoredTask], metric: str) -> list[str]:
 def _caption(run: Run, experiment: str, metric: str) -> str:
     facts = about(metric)
     return (
-        f"{run.data_word(experiment)}{facts.title} ({with_unit(metric)}{facts.better} is better) of {experiment} tasks"
-        f", protocol {run.record.protocol}.{_training_sentences(run, experiment)}"
+        f"{run.data_word(experiment)}{facts.title} ({with_unit(metric)}{facts.better} is better) of "
+        f"{experiment_of(experiment)} tasks, protocol {run.record.protocol}.{_training_sentences(run, experiment)}"
     )
 
 
@@ -339,9 +340,10 @@ def _interval_sentence(table: pd.DataFrame, seeds: int) -> str:
         "Interval: patients are drawn; missed structures enter by mid-P limits, found ones by Student's distribution; "
         f"{spread}"
     )
-    seen = table[table["n_patients"] > 1].drop_duplicates("coverage_n").sort_values("coverage_n")
+    several = table[table["n_patients"] > 1]
+    seen = several[several["coverage_n"].notna()].drop_duplicates("coverage_n").sort_values("coverage_n")
     if seen.empty:
-        return text + "."
+        return text + (". Coverage is not measured for so few patients." if len(several) else ".")
     ranges = [
         f"{100 * row.coverage_low:.0f}{DASH}{100 * row.coverage_high:.0f} % with {row.coverage_n:g} patients"
         for row in named_rows(seen.iloc[sorted({0, len(seen) - 1})])

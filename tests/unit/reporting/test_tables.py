@@ -15,6 +15,7 @@ from segbench.core.errors import InputError
 from segbench.reporting.run import Run
 from segbench.reporting.tables import (
     Row,
+    _interval_sentence,
     _ranked,
     build_table,
     cell_text,
@@ -123,6 +124,20 @@ def test_caption_is_one_line_and_the_legend_says_the_rest(dice):
     assert len(dice.caption) < 300
     for words in ("95 % interval", "failed counts as 0", "between 2 seeds", "patients", "mid-P"):
         assert words in dice.legend
+
+
+@pytest.mark.parametrize(
+    ("simulated", "sentence"),
+    [
+        ([np.nan, np.nan], "Coverage is not measured for so few patients."),
+        ([np.nan, 9.0], "Measured coverage in simulations: 93\u201396 % with 9 patients."),
+    ],
+)
+def test_the_legend_quotes_no_coverage_where_none_was_measured(simulated, sentence):
+    known = ~np.isnan(simulated)
+    limits = {"coverage_low": np.where(known, 0.93, np.nan), "coverage_high": np.where(known, 0.96, np.nan)}
+    text = _interval_sentence(pd.DataFrame({"n_patients": [2, 9], "coverage_n": simulated} | limits), seeds=1)
+    assert text.endswith(sentence)
 
 
 def test_csv_has_one_line_per_cell_with_the_values_of_the_table(dice):

@@ -15,7 +15,7 @@ from segbench.training.guards import Diverged
 from segbench.training.initialise import initialise
 from segbench.training.precision import chosen_arithmetic
 from segbench.training.step import Stepper, StepResult
-from tests.unit.training.small_run import config, stop_after, write_data
+from tests.unit.training.small_run import CONTENT, config, stop_after, write_data
 from tests.unit.written_run import job
 
 CPU = torch.device("cpu")
@@ -210,6 +210,35 @@ def test_a_model_starts_from_the_axis_of_its_seed(folder):
     )
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
+
+
+def test_the_drop_path_of_a_recipe_reaches_the_network():
+    entry = {"name": "primus", "options": {"size": "S"}, "recipe": {"drop_path": 0.4}}
+    settings = config(upstream={"models": [*CONTENT["upstream"]["models"], entry]})
+    network = loop.new_model(job(settings, "upstream.primus.random.phantom_spleen.f0.s0.own"))
+    rates = [module.drop_prob for module in network.modules() if hasattr(module, "drop_prob")]
+    assert max(rates) == pytest.approx(0.4)
+
+
+def test_a_downstream_network_is_trained_at_its_own_size(folder, monkeypatch):
+    size = {"patch_size_zyx": [32, 16, 16], "base_features": 6}
+    entry = {"name": "unetr", "initialisations": ["scratch"], "network": size, "recipe": "published"}
+    context = job(
+        config(downstream={"models": ["single_task", entry]}),
+        "downstream.unetr.scratch.phantom_schwannoma.f0.s0.published",
+    )
+    shapes = []
+    made = Stepper.step
+
+    def step(self, images_BCZYX, *arguments, **options):
+        shapes.append(tuple(images_BCZYX.shape[2:]))
+        return made(self, images_BCZYX, *arguments, **options)
+
+    monkeypatch.setattr(Stepper, "step", step)
+    facts = loop.train(context, device=CPU)
+    assert set(shapes) == {(32, 16, 16)}
+    assert facts["parameters"] == sum(value.numel() for value in loop.new_model(context).parameters())
+    assert isinstance(loop.TrainingRun(context, CPU).optimisation.optimiser, torch.optim.AdamW)
 
 
 @pytest.mark.parametrize("change", ["edited", "other settings", "other code"])
