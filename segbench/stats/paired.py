@@ -1,7 +1,7 @@
 """Paired comparison of methods with the patient as the unit.
 
 Per task and pair: mean difference with interval, the test and the direction of `segbench.stats.decision` with Holm
-over the family, effect sizes, Bayesian signed-rank with a region of practical equivalence (baycomp), minimum detectable
+over the family, effect sizes, Bayesian signed-rank with a region of practical equivalence, minimum detectable
 difference (statsmodels) and the split of variance between cases and seeds.
 """
 
@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import baycomp
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -424,9 +423,15 @@ def equivalence(
     """
     if not len(differences_P):
         return (np.nan, np.nan, np.nan)
-    left, middle, right = baycomp.SignedRankTest.probs(
-        np.zeros(len(differences_P)), differences_P, rope, nsamples=samples, random_state=int(rng.integers(2**31))
+    values_Q = np.r_[0.0, differences_P]  # the prior is one more difference of 0, with half a patient's weight
+    draws_BQ = rng.dirichlet(np.r_[0.5, np.ones(len(differences_P))], samples)
+    sums_QQ = values_Q[:, None] + values_Q
+    below_B, above_B = (
+        ((draws_BQ @ np.heaviside(sign * sums_QQ - 2 * rope, 0.5)) * draws_BQ).sum(axis=1) for sign in (-1, 1)
     )
+    middle_B = 1 - below_B - above_B
+    winners = np.stack([below_B, middle_B, above_B]).argmax(axis=0)
+    left, middle, right = np.bincount(winners, minlength=3) / samples
     return float(left), float(middle), float(right)
 
 

@@ -1,5 +1,6 @@
 """Paired statistics against the libraries they come from, and their error rates under simulation."""
 
+import baycomp
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ from segbench.stats.decision import correct, rank_biserial, sign_flip_p, wilcoxo
 from segbench.stats.methods import ALL_TASKS, case_tables, pair_sums, patient_differences
 from segbench.stats.paired import (
     detectable_per_task,
+    equivalence,
     minimum_detectable,
     paired_over_tasks,
     paired_table,
@@ -210,3 +212,12 @@ def test_variance_split_by_hand():
     single = variance_split(table(*by_case(patients)), metric="dice").iloc[0]
     assert single["var_cases"] == pytest.approx(0.01)
     assert np.isnan(single["fraction_seeds"])
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.006, 0.02])
+def test_the_bayesian_signed_rank_test_agrees_with_the_peer(shift):
+    """The peer draws one after the other; both have a Monte-Carlo error of at most 0.0023 at 50,000 draws."""
+    differences = np.random.default_rng(3).normal(shift, 0.02, 18)
+    ours = equivalence(differences, 0.01, np.random.default_rng(0))
+    peer = baycomp.SignedRankTest.probs(np.zeros(18), differences, 0.01, random_state=0)
+    np.testing.assert_allclose(ours, peer, atol=0.01)
