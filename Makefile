@@ -7,7 +7,7 @@ STAMP := $(VENV)/.complete
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-all clean
+.PHONY: run test test-all test-slurm clean
 run: $(STAMP)
 	$(BIN)/python -m segbench recover --config $(CONFIG)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores all --workflow-profile workflow/profiles/default --configfile $(CONFIG)
@@ -18,6 +18,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_checks.py --all
+
+# The small workflow on a SLURM that is started for it; says so and ends well where SLURM is not installed.
+test-slurm: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" tests/slurm/run.sh
 
 $(STAMP): envs/lock.txt envs/lock-dev.txt envs/lock-no-deps.txt
 	$(PYTHON) -m venv $(VENV)
