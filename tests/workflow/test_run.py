@@ -162,6 +162,7 @@ def has_state(workflow: Workflow) -> bool:
     return (workflow.results / "state" / "train" / UNISEG / "state.pt").exists()
 
 
+@pytest.mark.slow
 def test_killing_training_or_snakemake_changes_no_byte(tmp_path):
     (tmp_path / "straight").mkdir()
     straight = Workflow(tmp_path / "straight", long_config())
