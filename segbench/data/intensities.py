@@ -15,10 +15,9 @@ from functools import partial
 import numpy as np
 
 from segbench.core.case import Case
-from segbench.core.errors import InputError, Problem, input_error, raise_problems
-from segbench.core.progress import Progress
+from segbench.core.errors import InputError, input_error
 from segbench.core.task import IGNORED, Task
-from segbench.data.parallel import mapped
+from segbench.data.parallel import of_every_case
 from segbench.data.preprocessing_recipes import Intensities, PreprocessingRecipe
 from segbench.data.readers import read_image, read_label
 from segbench.data.resampling import nonzero_box
@@ -41,26 +40,14 @@ def measure_cases(
     cases: Sequence[Case], task: Task, card: dict, recipe: PreprocessingRecipe, *, workers: int = 1
 ) -> dict[str, MeasuredCase]:
     """Return case id -> what the recipe needs to know of it; problems of single cases come as one `InputError`."""
-    work = partial(_measured_or_problems, card=card, needed=recipe.measured_channels(task))
-    found: dict[str, MeasuredCase] = {}
-    problems: list[Problem] = []
-    with Progress(total=len(cases), title=f"intensities {task.name}") as progress:
-        for case, item in zip(cases, mapped(work, cases, workers=workers), strict=True):
-            if isinstance(item, InputError):
-                problems += item.problems
-            else:
-                found[case.case_id] = item
-            progress.advance(case.case_id)
-    raise_problems(problems)
-    return found
+    work = partial(_measured, card=card, needed=recipe.measured_channels(task))
+    found = of_every_case(work, cases, title=f"intensities {task.name}", workers=workers)
+    return {case.case_id: measured for case, measured in zip(cases, found, strict=True)}
 
 
-def _measured_or_problems(case: Case, card: dict, needed: Sequence[bool]) -> MeasuredCase | InputError:
-    try:
-        images_CXYZ, _ = read_image(case)
-        labels_XYZ = read_label(case, card) if any(needed) else None
-    except InputError as error:
-        return error
+def _measured(case: Case, card: dict, needed: Sequence[bool]) -> MeasuredCase:
+    images_CXYZ, _ = read_image(case)
+    labels_XYZ = read_label(case, card) if any(needed) else None
     samples = []
     for image_XYZ, is_needed in zip(images_CXYZ, needed, strict=True):
         if labels_XYZ is None or not is_needed:

@@ -1,17 +1,30 @@
-"""One function over many cases, in this process or in several."""
+"""One function over many cases, in this process or in several; problems of all cases come together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from functools import partial
+from typing import Protocol, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 
-from segbench.core.errors import RunFailed
+from segbench.core.errors import InputError, Problem, RunFailed, raise_problems
+from segbench.core.progress import Progress
+
+
+class Named(Protocol):
+    """A case, as far as progress shows it."""
+
+    @property
+    def case_id(self) -> str:
+        """Its name."""
+        ...
+
 
 Item = TypeVar("Item")
+NamedCase = TypeVar("NamedCase", bound=Named)
 Result = TypeVar("Result")
 
 
@@ -34,3 +47,33 @@ def mapped(work: Callable[[Item], Result], items: Sequence[Item], *, workers: in
         except BrokenProcessPool as error:
             message = "a worker process died, perhaps for lack of memory; take fewer workers"
             raise RunFailed(message) from error
+
+
+def of_every_case(
+    work: Callable[[NamedCase], Result], cases: Sequence[NamedCase], *, title: str, workers: int
+) -> list[Result]:
+    """Return a result for every case, in order, with progress.
+
+    Raises:
+        InputError: the problems of all cases, when every case has been tried.
+        RunFailed: a process died.
+    """
+    results: list[Result] = []
+    problems: list[Problem] = []
+    with Progress(total=len(cases), title=title) as progress:
+        tried = mapped(partial(_result_or_problems, work=work), cases, workers=workers)
+        for case, found in zip(cases, tried, strict=True):
+            if isinstance(found, InputError):
+                problems += found.problems
+            else:
+                results.append(found)
+            progress.advance(case.case_id)
+    raise_problems(problems)
+    return results
+
+
+def _result_or_problems(case: NamedCase, work: Callable[[NamedCase], Result]) -> Result | InputError:
+    try:
+        return work(case)
+    except InputError as error:
+        return error

@@ -16,13 +16,11 @@ import numpy as np
 from segbench.core.cards import label_facts
 from segbench.core.case import Case
 from segbench.core.code import code_digest
-from segbench.core.errors import InputError, Problem, raise_problems
-from segbench.core.progress import Progress
 from segbench.core.provenance import content_hash
 from segbench.core.task import Task
 from segbench.data.geometry import Geometry
 from segbench.data.intensities import with_intensities
-from segbench.data.parallel import mapped
+from segbench.data.parallel import of_every_case
 from segbench.data.preprocessing_recipes import PreprocessingRecipe
 from segbench.data.readers import read_image, read_label
 from segbench.data.resampling import normalise
@@ -105,18 +103,9 @@ def preprocess_task(
 
     Problems of single cases come together as one InputError, when the other cases are in the store.
     """
-    work = partial(_folder_or_problems, task=task, card=card, recipe=recipe, store_root=store_root)
-    folders: dict[str, Path] = {}
-    problems: list[Problem] = []
-    with Progress(total=len(cases), title=f"preprocess {task.name}") as progress:
-        for case, found in zip(cases, mapped(work, cases, workers=workers), strict=True):
-            if isinstance(found, InputError):
-                problems += found.problems
-            else:
-                folders[case.case_id] = found
-            progress.advance(case.case_id)
-    raise_problems(problems)
-    return folders
+    work = partial(preprocess_case, task=task, card=card, recipe=recipe, store_root=store_root)
+    folders = of_every_case(work, cases, title=f"preprocess {task.name}", workers=workers)
+    return {case.case_id: folder for case, folder in zip(cases, folders, strict=True)}
 
 
 def preprocess_folds(
@@ -151,10 +140,3 @@ def preprocess_folds(
     first, *others = sorted(found)
     differing = {fold: found[fold] for fold in others if found[fold] != found[first]}
     return replace(found[first], other_folds=differing)
-
-
-def _folder_or_problems(case: Case, **how) -> Path | InputError:
-    try:
-        return preprocess_case(case, **how)
-    except InputError as error:
-        return error

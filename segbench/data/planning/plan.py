@@ -18,11 +18,10 @@ import numpy as np
 from nibabel import orientations
 
 from segbench.core.case import CaseFiles
-from segbench.core.errors import Problem, raise_problems, short
-from segbench.core.progress import Progress
+from segbench.core.errors import input_error, short
 from segbench.data.geometry import ras_spacing_mm_zyx
 from segbench.data.intensities import foreground_sample, statistics_of
-from segbench.data.parallel import mapped
+from segbench.data.parallel import of_every_case
 from segbench.data.readers import read_channels
 from segbench.data.resampling import new_shape_zyx, nonzero_box
 from segbench.data.volumes import UNREADABLE, open_volume, whole_numbers
@@ -70,31 +69,28 @@ def measure(cases: Sequence[CaseFiles], *, title: str, ignored: Sequence[int] = 
 
     ignored: label values of voxels that count nowhere.
     """
-    found: list[Measured] = []
-    work = partial(_measured_or_problem, ignored=tuple(ignored))
-    problems: list[Problem] = []
-    with Progress(total=len(cases), title=f"plan {title}") as progress:
-        for case, item in zip(cases, mapped(work, cases, workers=workers), strict=True):
-            (problems if isinstance(item, Problem) else found).append(item)
-            progress.advance(case.case_id)
-    raise_problems(problems)
-    return found
+    work = partial(_measured, ignored=tuple(ignored))
+    return of_every_case(work, cases, title=f"plan {title}", workers=workers)
 
 
-def _measured_or_problem(case: CaseFiles, ignored: tuple[int, ...]) -> Measured | Problem:
+def _measured(case: CaseFiles, ignored: tuple[int, ...]) -> Measured:
     try:
         images_CXYZ, affine = read_channels(case.image_paths)
         labels_XYZ = whole_numbers(open_volume(case.label_path).voxels())
         foreground_XYZ = (labels_XYZ > 0) & ~np.isin(labels_XYZ, ignored)
     except UNREADABLE as error:
-        found = f"a file that cannot be read ({short(error)})"
-        return Problem(f"{case.case_id}: {case.image_paths[0]} or its label", found, "volumes", "get the files again")
+        raise input_error(
+            f"{case.case_id}: {case.image_paths[0]} or its label",
+            found=f"a file that cannot be read ({short(error)})",
+            expected="volumes",
+            fix="get the files again",
+        ) from error
     if images_CXYZ.shape[1:] != foreground_XYZ.shape:
-        return Problem(
-            str(case.label_path),
-            f"shape {foreground_XYZ.shape}",
-            f"the image's {images_CXYZ.shape[1:]}",
-            "python -m segbench check names all problems",
+        raise input_error(
+            case.label_path,
+            found=f"shape {foreground_XYZ.shape}",
+            expected=f"the image's {images_CXYZ.shape[1:]}",
+            fix="python -m segbench check names all problems",
         )
     place = np.argsort(orientations.io_orientation(affine)[:, 0])[::-1]
     box = nonzero_box(images_CXYZ)
