@@ -5,7 +5,8 @@ python nnunet_v2.py predict JOB.json            write OUTPUT/TASK/CASE.nii.gz fo
 python nnunet_v2.py folds TASK=FOLDER ...       print the lists of nnU-Net's fold 0 of 5 for labelsTr folders
 
 PLAN.json replaces parts of nnU-Net's own plan, so that training fits two processor cores and equals the plan of the
-models beside it: `spacing` (mm) and `patch_size` in z, y, x, `features_per_stage`, and `epochs` of 250 steps.
+models beside it: `spacing` (mm) and `patch_size` in z, y, x, `features_per_stage`, and `epochs` of 250 steps. It may
+replace `batch_dice`, `initial_lr` and `momentum` too, which are then no longer nnU-Net's.
 """
 
 import json
@@ -51,6 +52,7 @@ def replace_plan(path: Path, wanted: dict) -> None:
     plan = plans["configurations"][CONFIGURATION]
     stages = len(wanted["features_per_stage"])
     plan |= {"spacing": wanted["spacing"], "patch_size": wanted["patch_size"], "batch_size": 2}
+    plan["batch_dice"] = wanted.get("batch_dice", plan["batch_dice"])
     plan["architecture"]["arch_kwargs"] |= {
         "n_stages": stages,
         "features_per_stage": wanted["features_per_stage"],
@@ -81,6 +83,10 @@ def train(job: dict, root: Path, plan: dict) -> None:
     torch.manual_seed(job["seed"])
     trainer = get_trainer_from_args(DATASET, CONFIGURATION, "all", device=torch.device("cpu"))
     trainer.num_epochs = plan["epochs"]
+    trainer.initial_lr = plan.get("initial_lr", trainer.initial_lr)
+    trainer.initialize()
+    for group in trainer.optimizer.param_groups:
+        group["momentum"] = plan.get("momentum", group["momentum"])
     trainer.num_val_iterations_per_epoch = 1  # only a value for its log; training does not depend on it
     trainer.run_training()
 
