@@ -44,7 +44,7 @@ def test_the_texts_are_those_of_the_record(folder):
     assert f"{task.n_train} training, {task.n_test} test" in next(
         text for item, text in claim.items() if item[:2] == "20"
     )
-    assert f"numpy {record.provenance.versions['numpy']}" in next(
+    assert f"torch {record.provenance.versions['torch']}" in next(
         text for item, text in claim.items() if item[:2] == "23"
     )
     trained = sum(job.iterations > 0 for job in record.jobs)
