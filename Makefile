@@ -37,4 +37,4 @@ $(STAMP): envs/lock.txt envs/lock-dev.txt envs/lock-no-deps.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) results/*/ data/preprocessed data/raw .snakemake
+	rm -rf $(VENV) results/*/ site data/preprocessed data/raw .snakemake
