@@ -69,7 +69,7 @@ def _options(command: argparse.ArgumentParser) -> Iterator[str]:
 def datasets_page() -> str:
     """Return a table of the cards: what each data set is, its licence and how to get it."""
     head = [
-        "# Data sets\n",
+        "---\nhide: [toc]\n---\n\n# Data sets\n",
         "One card each, in `segbench/data/sources/`. How to add one: [Add a data set](add_a_dataset.md).\n",
     ]
     rows = [

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -59,6 +60,23 @@ def test_the_page_says_synthetic_and_needs_no_network(finished):
     assert "synthetic" in page.lower()
     assert "<script src=" not in page
     assert "<link" not in page
+
+
+def test_a_run_writes_nothing_where_git_keeps_files(finished):
+    assert {path.name for path in finished.folder.iterdir()} <= {"config.yaml", "data", "results", ".snakemake"}
+
+
+def test_the_report_of_snakemake_shows_the_page_tables_and_figures(finished):
+    result = finished.run("--report", "snakemake.zip")
+    assert result.returncode == 0, result.stdout[-3000:]
+    with zipfile.ZipFile(finished.folder / "snakemake.zip") as archive:
+        names = {Path(name).name for name in archive.namelist()}
+        (page,) = (name for name in archive.namelist() if name.endswith("report.html"))
+        text = archive.read(page).decode()
+    (finished.folder / "snakemake.zip").unlink()
+    assert {"upstream_dice.csv", "upstream_dice_cases.svg"} <= names
+    assert "The table" in text
+    assert "one file that needs no network" in text
 
 
 def test_the_report_carries_its_record_without_a_trace_of_the_machine(finished):

@@ -22,7 +22,6 @@ rule report:
 
 # Snakemake deletes the outputs of a job before it runs and writes into output folders, so these are copies.
 rule shown:
-    """Copy what `snakemake --report` shows: the page, the tables and the figures."""
     input:
         run.paths.rendered,
     output:
@@ -48,6 +47,8 @@ rule shown:
         ),
     log:
         run.paths.log("report", "shown"),
+    """Copy what `snakemake --report` shows: the page, the tables and the figures."""
+    localrule: True
     conda:
         LIGHT_ENVIRONMENT
     params:
