@@ -21,7 +21,12 @@ rule report:
 
 
 # Snakemake deletes the outputs of a job before it runs and writes into output folders, so these are copies.
+localrules:
+    shown,
+
+
 rule shown:
+    """Copy what `snakemake --report` shows: the page, the tables and the figures."""
     input:
         run.paths.rendered,
     output:
@@ -47,8 +52,6 @@ rule shown:
         ),
     log:
         run.paths.log("report", "shown"),
-    """Copy what `snakemake --report` shows: the page, the tables and the figures."""
-    localrule: True
     conda:
         LIGHT_ENVIRONMENT
     params:
