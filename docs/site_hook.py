@@ -22,6 +22,7 @@ from segbench.core.cards import dataset_cards
 from segbench.documentation.config import keys_page
 
 FENCE = re.compile(r"^ *```", re.MULTILINE)
+NAMED_BY_FILE = re.compile(r"\[(\w+\.md)\](?=\(\1[#)])")
 NESTED = re.compile(r"^  (?=[-*] )", re.MULTILINE)
 
 
@@ -34,11 +35,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Indent nested lists by four blanks, as Python-Markdown asks; GitHub takes two as well."""
+    """Indent nested lists by four blanks, as Python-Markdown asks, and call pages by their titles, not their files.
+
+    GitHub takes two blanks as well, and shows files.
+    """
     parts = FENCE.split(markdown)
-    parts[::2] = [NESTED.sub("    ", part) for part in parts[::2]]
+    parts[::2] = [NAMED_BY_FILE.sub(_title, NESTED.sub("    ", part)) for part in parts[::2]]
     fences = FENCE.findall(markdown)
     return "".join(part + fence for part, fence in zip(parts, [*fences, ""], strict=True))
+
+
+def _title(link: re.Match) -> str:
+    path = Path(__file__).with_name(link[1])
+    first = path.read_text(encoding="utf-8").partition("\n")[0] if path.exists() else ""
+    return f"[{first.removeprefix('# ')}]" if first.startswith("# ") else link[0]
 
 
 def commands_page() -> str:

@@ -1,9 +1,9 @@
 """Drafts of two reporting checklists, filled from the record of a run; what a record cannot know is a marked blank.
 
 CLAIM: Mongan, Moy and Kahn, Checklist for Artificial Intelligence in Medical Imaging, Radiology: Artificial
-Intelligence 2020;2(2):e200029, with its item numbers. MICCAI: the reproducibility checklist of the conference (2021),
-after that of Pineau et al., in its order. The items are named in words of
-our own: fill in the forms of the journal or conference.
+Intelligence 2020;2(2):e200029, with its item numbers. MICCAI: the reproducibility checklist that the conference asks
+authors for, after that of Pineau et al., in its order. The items are named in words of our own: fill in the forms of
+the journal or conference.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ HEAD = """\
 # Checklist drafts: {run}
 
 Filled from `run.json` of the run `{run}` (commit {commit}). {filled} of {total} items have a text from the record. The
-others are marked {blank}: the record does not hold them. Check every text before you submit it.
+others are marked {blank}: the record does not hold them. Check every text before you submit it. The update of
+CLAIM of 2024 has other numbers.
 """
+OBTAIN = "python -m segbench list datasets names the step to get each data set."
 INTERVALS = "see the tables and the section Methods of the report (docs/statistics.md says how they are computed)"
 
 
@@ -37,7 +39,7 @@ class Item(NamedTuple):
 
 def checklists(record: RunRecord) -> str:
     """Return both drafts as Markdown; texts of the run are escaped, so that none of them is markup."""
-    parts = {"CLAIM (2020)": _claim(record), "MICCAI reproducibility checklist (2021)": _miccai(record)}
+    parts = {"CLAIM (2020)": _claim(record), "MICCAI reproducibility checklist": _miccai(record)}
     items = [item for part in parts.values() for item in part]
     head = HEAD.format(
         run=_escaped(record.run),
@@ -116,19 +118,20 @@ def _claim(record: RunRecord) -> list[Item]:
 
 def _miccai(record: RunRecord) -> list[Item]:
     return [
-        Item("Models", "Software framework and version", _software(record)),
         Item("Models", "Mathematical setting, algorithm, model", _models(record)),
         Item("Models", "Assumptions"),
+        Item("Models", "Software framework and version", _software(record)),
         Item("Data", "Statistics such as the number of examples", _partitions(record)),
         Item("Data", "Description of the cohort"),
         Item("Data", "Citations of existing data sets", _sources(record)),
         Item("Data", "Collection of new data with devices, parameters, annotators and quality control"),
+        Item("Data", "Link to each public data set", OBTAIN),
         Item("Data", "Whether ethics approval was necessary"),
         Item("Code", "Dependencies", "envs/lock.txt and envs/lock-no-deps.txt pin every package."),
         Item("Code", "Training code", f"segbench at commit {record.provenance.commit}."),
         Item("Code", "Evaluation code", f"segbench at commit {record.provenance.commit}."),
         Item("Code", "Trained models"),
-        Item("Code", "Data set, or a link to it", _sources(record)),
+        Item("Code", "Data set that the code needs, or a link to it", OBTAIN),
         Item("Code", "README with a table of results and the command that produces each"),
         Item("Results", "Range, selection and values of hyperparameters", _recipes(record)),
         Item("Results", "Sensitivity to changes of parameters"),

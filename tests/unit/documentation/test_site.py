@@ -34,6 +34,14 @@ def test_every_data_set_has_a_row_of_seven_cells(hook):
     assert {line.replace("\\|", "").count("|") for line in rows} == {8}
 
 
+def test_links_show_titles_instead_of_files(hook):
+    text = "see [glossary.md](glossary.md), [reruns](reruns.md), [none.md](none.md)\n\n"
+    text += "```md\n[glossary.md](glossary.md)\n```\n"
+    found = hook.on_page_markdown(text)
+    assert found.startswith("see [Glossary](glossary.md), [reruns](reruns.md), [none.md](none.md)\n")
+    assert found.endswith("```md\n[glossary.md](glossary.md)\n```\n")
+
+
 def test_nested_lists_are_indented_outside_blocks_of_code_only(hook):
     text = "- a\n  - b\n\n```yaml\n- c:\n  - d\n```\n\n- e\n  - f\n"
     assert hook.on_page_markdown(text) == "- a\n    - b\n\n```yaml\n- c:\n  - d\n```\n\n- e\n    - f\n"
