@@ -118,7 +118,7 @@ def outcomes(place: Place) -> dict[tuple[str, str], dict]:
 
 def measured(place: Place) -> Done:
     """Run and return what was done."""
-    before, page = outcomes(place), place.folder / "reports" / "reruns" / "index.html"
+    before, page = outcomes(place), place.results / "report" / "index.html"
     rendered = page.stat().st_mtime_ns if page.exists() else 0
     place.run()
     after = outcomes(place)
