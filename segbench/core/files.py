@@ -84,6 +84,21 @@ def write_json(path: Path | str, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
+def write_small_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all, without waiting for the disk: for thousands of small files that can be made anew.
+
+    After a crash of the machine such a file may be empty or absent.
+    """
+    temporary = path.with_name(part_prefix() + path.name)
+    text = json.dumps(content, sort_keys=True) + "\n"
+    try:
+        temporary.write_text(text, encoding="utf-8")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
 def sha256_of(*paths: Path | str) -> str:
     """Return the SHA-256 of the contents of files, one after the other."""
     digest = hashlib.sha256()
