@@ -157,11 +157,12 @@ class Run:
     def phantom_files(self) -> list[str]:
         """All descriptions that the generator of the synthetic world writes.
 
-        Snakemake takes words in braces in a path that a rule writes for wildcards, so such a path raises `InputError`.
+        Snakemake takes words in braces in a path that a rule writes for wildcards and searches paths line by line, so
+        such a path raises `InputError`.
         """
-        if self.config.data.phantom is not None and set(str(self.config.data_root)) & set("{}"):
+        if self.config.data.phantom is not None and set(str(self.config.data_root)) & set("{}\n\r"):
             where, fix = f"data.root: {self.config.data_root}", "name another folder for the synthetic world"
-            raise input_error(where, found="braces in the path", expected="a path without them", fix=fix)
+            raise input_error(where, found="braces or a line break in the path", expected="a path without them", fix=fix)
         return [name for task in self.task_names for name in self.data_files(task)]
 
     def absent_data(self) -> list[Problem]:
