@@ -280,7 +280,6 @@ EDITS = (
         predicted=True,
         scored=True,
         rendered=True,
-        quick=True,
     ),
     Edit(
         "one more upstream task",
@@ -400,7 +399,6 @@ EDITS = (
         predicted=True,
         scored=True,
         rendered=True,
-        quick=True,
     ),
     Edit("run folder moved", _moved_run, NONE, "no path is part of an identity", quick=True),
     Edit("other `--cores`", _cores, NONE, "cores change no number"),
