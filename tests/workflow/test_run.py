@@ -16,6 +16,7 @@ import psutil
 import pytest
 import yaml
 
+from segbench.core.run_record import read_run_record
 from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
 from segbench.experiment.config import load_config
 from segbench.experiment.jobs import expected_keys
@@ -60,6 +61,17 @@ def test_the_page_says_synthetic_and_needs_no_network(finished):
     assert "synthetic" in page.lower()
     assert "<script src=" not in page
     assert "<link" not in page
+
+
+def test_chosen_cases_of_every_task_are_drawn_and_on_the_page(finished):
+    record = read_run_record(finished.results / "run.json")
+    assert {(picture.experiment, picture.task) for picture in record.pictures} == {
+        (task.experiment, task.name) for task in record.tasks
+    }
+    report = finished.results / "report"
+    assert {path.name for path in (report / "pictures").iterdir()} == {picture.file for picture in record.pictures}
+    page = (report / "index.html").read_text()
+    assert all(f'href="pictures/{picture.file}"' in page for picture in record.pictures)
 
 
 def test_a_run_writes_nothing_where_git_keeps_files(finished):
