@@ -7,7 +7,7 @@ STAMP := $(VENV)/.complete
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-all test-slurm clean
+.PHONY: run test test-all test-slurm test-conda audit clean
 run: $(STAMP)
 	$(BIN)/python -m segbench recover --config $(CONFIG)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores all --workflow-profile workflow/profiles/default --configfile $(CONFIG)
@@ -22,6 +22,14 @@ test-all: $(STAMP)
 # The small workflow on a SLURM that is started for it; says so and ends well where SLURM is not installed.
 test-slurm: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/slurm/run.sh
+
+# The small workflow by conda and by pip, to equal scores; says so and ends well where there is no conda client.
+test-conda: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.conda.run
+
+# Known vulnerabilities of the pinned packages; says so where the advisory database cannot be reached.
+audit: $(STAMP)
+	$(BIN)/python envs/audit.py
 
 $(STAMP): envs/lock.txt envs/lock-dev.txt envs/lock-no-deps.txt
 	$(PYTHON) -m venv $(VENV)

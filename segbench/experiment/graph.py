@@ -162,7 +162,9 @@ class Run:
         """
         if self.config.data.phantom is not None and set(str(self.config.data_root)) & set("{}\n\r"):
             where, fix = f"data.root: {self.config.data_root}", "name another folder for the synthetic world"
-            raise input_error(where, found="braces or a line break in the path", expected="a path without them", fix=fix)
+            raise input_error(
+                where, found="braces or a line break in the path", expected="a path without them", fix=fix
+            )
         return [name for task in self.task_names for name in self.data_files(task)]
 
     def absent_data(self) -> list[Problem]:
