@@ -7,7 +7,7 @@ STAMP := $(VENV)/.complete
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-all test-slurm docs docs-serve clean
+.PHONY: run test test-all test-slurm test-conda audit docs docs-serve clean
 run: $(STAMP)
 	$(BIN)/python -m segbench recover --config $(CONFIG)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores all --workflow-profile workflow/profiles/default --configfile $(CONFIG)
@@ -29,6 +29,14 @@ docs: $(STAMP)
 
 docs-serve: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+# The small workflow by conda and by pip, to equal scores; says so and ends well where there is no conda client.
+test-conda: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.conda.run
+
+# Known vulnerabilities of the pinned packages; says so where the advisory database cannot be reached.
+audit: $(STAMP)
+	$(BIN)/python envs/audit.py
 
 $(STAMP): envs/lock.txt envs/lock-dev.txt envs/lock-no-deps.txt
 	$(PYTHON) -m venv $(VENV)
