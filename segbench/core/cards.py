@@ -110,12 +110,15 @@ class _PublishedRecipe(_Schema):
     """How a method is trained by its authors, as far as it was read in `source`.
 
     keys: recipe keys of `training` (docs/recipes.md); a fact that is not known is absent, and none where the optimiser
-    is not offered here. not_taken: what the source does beside them and segbench does not.
+    is not offered here. not_taken: what the source does beside them and segbench does not. as: the model whose card
+    states what this one leaves out; `keys` are then added to that card's.
     """
 
-    source: str
-    keys: dict[str, Any]
-    not_taken: list[str] = Field(default_factory=list)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
+    same_as: str | None = Field(None, alias="as")
+    source: str | None = None
+    keys: dict[str, Any] | None = None
+    not_taken: list[str] | None = None
 
 
 class _MethodCard(_Schema):
@@ -274,7 +277,39 @@ def model_cards() -> dict[str, dict]:
     paths = _modules(MODEL_FOLDER)
     if UNISEG_FILE.exists():
         paths["uniseg"] = UNISEG_FILE
-    return _cards_of(paths, ModelCard) | _cards_of(_modules(CONTROL_FOLDER), ControlCard)
+    networks = _with_whole_recipes(_cards_of(paths, ModelCard))
+    return networks | _cards_of(_modules(CONTROL_FOLDER), ControlCard)
+
+
+def _with_whole_recipes(methods: dict[str, dict]) -> dict[str, dict]:
+    return {name: card | {"published_recipe": _whole_recipe(name, methods)} for name, card in methods.items()}
+
+
+def _whole_recipe(name: str, methods: Mapping[str, dict]) -> dict[str, Any] | None:
+    """Return the published recipe of a model with what it takes from another model's card; raises `InputError`."""
+    recipe = methods[name]["published_recipe"]
+    if recipe is None:
+        return None
+    own = {key: value for key, value in recipe.items() if key != "as" and value is not None}
+    if recipe["as"] is None:
+        if not {"source", "keys"} <= own.keys():
+            raise input_error(
+                f"card {name}",
+                found="a published recipe without source or keys",
+                expected="both",
+                fix="state them, or name the model that has the same recipe under `as`",
+            )
+        return {"not_taken": []} | own
+    other = methods.get(recipe["as"], {}).get("published_recipe")
+    if other is None or other["as"] is not None:
+        raise input_error(
+            f"card {name}, published_recipe.as",
+            found=repr(recipe["as"]),
+            expected="a model whose card states a recipe itself",
+            fix=suggestion(recipe["as"], methods),
+        )
+    base = {key: value for key, value in other.items() if key != "as"}
+    return base | {"not_taken": base["not_taken"] or []} | own | {"keys": base["keys"] | own.get("keys", {})}
 
 
 def format_cards() -> dict[str, dict]:
@@ -326,7 +361,7 @@ def _meaning_problems(name: str, card: dict) -> Iterator[Problem]:
 
 def objective_cards() -> dict[str, dict]:
     """Return name -> card of every self-supervised objective."""
-    return _cards_of(_modules(OBJECTIVE_FOLDER), ObjectiveCard)
+    return _with_whole_recipes(_cards_of(_modules(OBJECTIVE_FOLDER), ObjectiveCard))
 
 
 def code_of(name: str, *, objective: bool) -> str:
