@@ -28,6 +28,8 @@ DATASET_FOLDER = ROOT / "segbench" / "data" / "sources"
 CONTROL_FOLDER = ROOT / "models" / "controls"
 FORMAT_FOLDER = ROOT / "models" / "weights" / "formats"
 CARD_FILE = "a Python file with a CARD"
+AxisOrder = Literal["zyx", "zxy", "yzx", "yxz", "xzy", "xyz"]
+TrainedOn = dict[str, list[str] | Literal["all", "unknown"]] | Literal["unknown"]
 ANY_MODEL, SHARED_BACKBONE = "any", "shared"  # targets of a format beside the names of models
 
 
@@ -159,12 +161,22 @@ class ControlCard(_Schema):
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
+class _CtIntensities(_Schema):
+    """CT window in HU that weights were trained on, and the values that its ends became."""
+
+    window_hu: tuple[float, float]
+    scaled_to: tuple[float, float]
+
+
 class FormatCard(_Schema):
     """Schema of the card of a layout in which weights are released.
 
     targets: model, `shared` (every model on the shared backbone) or `any` -> beginnings of the names of its tensors
     that are loaded, none for the `encoder_keys` of its card. strict: each of these must be in the file, in its shape,
     except `stems`, whose input channels may differ: then they are `repeated` from a single channel, or start `new`.
+    trained_on: data-set card -> its case ids, `all` or `unknown`, or `unknown` for everything. other_data: data without
+    a card here, in words. axes: order of the spatial axes of the images that the weights saw. intensities: a window of
+    CT, or `z-score`, which stays as the task's recipe has it.
     """
 
     title: str
@@ -179,6 +191,10 @@ class FormatCard(_Schema):
     strict: bool
     stems: dict[str, Literal["repeated", "new"]]
     minimum_fraction: float = Field(ge=0, le=1)
+    trained_on: TrainedOn
+    other_data: str
+    axes: AxisOrder | Literal["unknown"]
+    intensities: _CtIntensities | Literal["z-score", "unknown"]
 
 
 class ObjectiveCard(_MethodCard):
