@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from segbench.core.case import Case, read_manifest
@@ -34,7 +35,8 @@ from segbench.stats.aggregate import apply_handling
 
 CHOICES = ("worst", "median", "best", "most disagreement")
 MOST_METHODS = 8
-COLOURS = 128
+GREYS = 128
+MIXTURES = (1, 0.75, 0.5, 0.25)
 DOTS_PER_INCH = 110
 MARGIN = 0.25
 """Part of the extent of all foreground that is shown around it, on each side."""
@@ -190,7 +192,7 @@ def _drawn(config: Config, task: ScoredTask, case: Case, maps: Mapping[str, Path
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     plt.close(figure)
-    return _fewer_colours(stream.getvalue())
+    return _fewer_colours(stream.getvalue(), [REFERENCE_COLOUR, *colours])
 
 
 def _visible(colour: str) -> str:
@@ -252,9 +254,20 @@ def _outline(panel: plt.Axes, labels_YX: np.ndarray, extent: tuple[float, ...], 
             panel.contour(x, y, mask.astype(float), levels=[0.5], colors=[colour], linewidths=0.9, linestyles=line)
 
 
-def _fewer_colours(content: bytes) -> bytes:
+def _fewer_colours(content: bytes, colours: Sequence[str]) -> bytes:
+    """Return the same PNG with a palette: greys, and each line's colour mixed with dark, middle and light grey."""
+    greys = [(grey, grey, grey) for grey in np.linspace(0, 255, GREYS).astype(int)]
+    lines = [tuple(round(255 * part) for part in to_rgb(colour)) for colour in dict.fromkeys(colours)]
+    mixed = [
+        tuple(round(alpha * part + (1 - alpha) * grey) for part in line)
+        for line in lines
+        for alpha in MIXTURES
+        for grey in (0, 128, 255)
+    ]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([int(part) for colour in (*greys, *mixed) for part in colour])
     with Image.open(io.BytesIO(content)) as image:
-        small = image.convert("RGB").quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        small = image.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
     stream = io.BytesIO()
     small.save(stream, format="PNG", optimize=True)
     return stream.getvalue()
