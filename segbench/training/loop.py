@@ -215,7 +215,7 @@ class TrainingRun:
                     task,
                     number=step,
                     rate_factor=self.progression.rate_factor,
-                    annotated=[self.context.case(task.name, case).annotated for case in case_ids],
+                    annotated=self.stream.annotated(position, case_ids),
                 )
             except Diverged as error:
                 raise self._retry_or_fail(error, step, case_ids) from error

@@ -78,10 +78,10 @@ def test_a_training_that_went_back_and_was_killed_ends_with_the_same_weights(fol
     def fail_at(step):
         made = Stepper.step
 
-        def wrapped(self, *arguments, number, rate_factor):
+        def wrapped(self, *arguments, number, rate_factor, **options):
             if number == step and rate_factor == 1.0:
                 raise Diverged("loss", float("nan"))
-            return made(self, *arguments, number=number, rate_factor=rate_factor)
+            return made(self, *arguments, number=number, rate_factor=rate_factor, **options)
 
         monkeypatch.setattr(Stepper, "step", wrapped)
 
