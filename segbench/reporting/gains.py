@@ -57,13 +57,18 @@ def gains_table(run: Run, table: Table, statistics: Statistics) -> SmallTable | 
         rows.append(
             [gain, limits, method.model, method.title, shown(metric, row.mean.mean), seconds_text(own), with_before]
         )
+    combined = ""
+    if any(row.method.initialisation == COMBINED for row in tuned):
+        combined = (
+            " From scratch at the combined budget, a network makes the steps of pre-training and fine-tuning on the "
+            "downstream task alone."
+        )
     return SmallTable(
         "Gain of pre-trained weights",
         f"{run.data_word(table.experiment)}{about(metric).title}: each method minus the same network trained from "
         f"scratch by the same recipe, in {points(metric)}, mean over tasks with {run.level} interval, patients paired. "
         f"Mean in {unit_of(metric)}. Training time summed over tasks, mean over seeds, without and with the training "
-        f"that made the weights; {DASH} where that is not part of this run. From scratch at the combined budget, a "
-        "network makes the steps of pre-training and fine-tuning on the downstream task alone.",
+        f"that made the weights; {DASH} where that is not part of this run." + combined,
         HEAD,
         rows,
     )
