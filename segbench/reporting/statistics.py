@@ -277,10 +277,10 @@ def beaten_by_controls(table: Table) -> pd.DataFrame:
     sign = direction(table.metric)
     records = []
     for i, name in enumerate([MEAN_COLUMN, *(task.title for task in table.tasks)]):
-        floor = [(row, cell) for row in trivial if np.isfinite((cell := [row.mean, *row.cells][i]).mean)]
-        if not floor:
+        scored_controls = [(row, cell) for row in trivial if np.isfinite((cell := [row.mean, *row.cells][i]).mean)]
+        if not scored_controls:
             continue
-        best, cell = min(floor, key=lambda item: item[1].mean * sign)
+        best, cell = min(scored_controls, key=lambda item: item[1].mean * sign)
         cells = [(row.method.title, [row.mean, *row.cells][i]) for row in trained]
         scored = [(title, own) for title, own in cells if np.isfinite(own.mean)]
         losers = [title for title, own in scored if own.mean * sign >= cell.mean * sign]

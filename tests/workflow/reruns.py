@@ -280,7 +280,6 @@ EDITS = (
         predicted=True,
         scored=True,
         rendered=True,
-        quick=True,
     ),
     Edit(
         "one more upstream task",

@@ -97,6 +97,7 @@ def test_a_command_that_hangs_is_ended_with_its_children(finished):
     assert seconds < 200
 
 
+@pytest.mark.slow
 def test_given_masks_score_the_same_and_stray_ones_are_refused(finished):
     workflow, _, _ = finished
     masks = workflow.results / "external" / "upstream.elsewhere.none.phantom_spleen.f0.s0" / "output"
