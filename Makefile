@@ -7,7 +7,7 @@ STAMP := $(VENV)/.complete
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-all test-slurm clean
+.PHONY: run test test-all test-slurm test-conda audit docs docs-serve clean
 run: $(STAMP)
 	$(BIN)/python -m segbench recover --config $(CONFIG)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores all --workflow-profile workflow/profiles/default --configfile $(CONFIG)
@@ -23,6 +23,21 @@ test-all: $(STAMP)
 test-slurm: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/slurm/run.sh
 
+# The documentation site, into site/; `make docs-serve` shows it at http://127.0.0.1:8000 while pages are edited.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+# The small workflow by conda and by pip, to equal scores; says so and ends well where there is no conda client.
+test-conda: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.conda.run
+
+# Known vulnerabilities of the pinned packages; says so where the advisory database cannot be reached.
+audit: $(STAMP)
+	$(BIN)/python envs/audit.py
+
 $(STAMP): envs/lock.txt envs/lock-dev.txt envs/lock-no-deps.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r envs/lock.txt -r envs/lock-dev.txt
@@ -30,4 +45,4 @@ $(STAMP): envs/lock.txt envs/lock-dev.txt envs/lock-no-deps.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) results/*/ data/preprocessed data/raw .snakemake
+	rm -rf $(VENV) results/*/ site data/preprocessed data/raw .snakemake

@@ -15,7 +15,7 @@ HEAD = """\
 channels:
   - conda-forge
 dependencies:
-  - python=3.12
+  - python=3.11
   - pip
   - pip:
 """

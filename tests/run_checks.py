@@ -15,6 +15,7 @@ STEPS = {
     "types": ["mypy"],
     "format of the workflow": ["snakefmt", "--check", "--line-length", "120", "workflow"],
     "import directions": ["lint-imports"],
+    "documentation site": ["mkdocs", "build", "--strict", "--quiet"],
     "tests": [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile"],
 }
 

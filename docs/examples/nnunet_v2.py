@@ -1,8 +1,12 @@
 """nnU-Net v2 as an external model; runs in nnU-Net's environment (docs/external_baselines.md).
 
-python nnunet_v2.py train JOB.json       plan, preprocess and train on the job's training cases
-python nnunet_v2.py predict JOB.json     write OUTPUT/TASK/CASE.nii.gz for its test cases
-python nnunet_v2.py folds FOLDER         print the lists of nnU-Net's fold 0 of 5 for the cases of a labelsTr folder
+python nnunet_v2.py train JOB.json PLAN.json    plan, preprocess and train on the job's training cases
+python nnunet_v2.py predict JOB.json            write OUTPUT/TASK/CASE.nii.gz for its test cases
+python nnunet_v2.py folds TASK=FOLDER ...       print the lists of nnU-Net's fold 0 of 5 for labelsTr folders
+
+PLAN.json replaces parts of nnU-Net's own plan, so that training fits two processor cores and equals the plan of the
+models beside it: `spacing` (mm) and `patch_size` in z, y, x, `features_per_stage`, and `epochs` of 250 steps. It may
+replace `batch_dice`, `initial_lr` and `momentum` too, which are then no longer nnU-Net's.
 """
 
 import json
@@ -13,8 +17,6 @@ from pathlib import Path
 
 DATASET = "Dataset900_segbench"
 CONFIGURATION = "3d_fullres"
-PLAN = {"patch_size": [40, 56, 40], "batch_size": 2, "features_per_stage": [16, 32, 64, 64]}
-TRAINER = "nnUNetTrainer_10epochs"
 
 
 def link_case(case: dict, folder: Path) -> None:
@@ -40,18 +42,29 @@ def write_raw(job: dict, raw: Path) -> None:
     (raw / "dataset.json").write_text(json.dumps(content))
 
 
-def shrink_plan(path: Path) -> None:
-    """Set patch, batch and widths of the plan, so that training fits two processor cores."""
+def replace_plan(path: Path, wanted: dict) -> None:
+    """Write spacing, patch, batch of 2 and widths into the plan; each stage after the first halves every axis.
+
+    Axes stay in the order z, y, x; nnU-Net's own plan puts the axis with the largest spacing first.
+    """
     plans = json.loads(path.read_text())
+    plans |= {"transpose_forward": [0, 1, 2], "transpose_backward": [0, 1, 2]}
     plan = plans["configurations"][CONFIGURATION]
-    architecture = plan["architecture"]["arch_kwargs"]
-    assert architecture["n_stages"] == len(PLAN["features_per_stage"]), architecture
-    plan["patch_size"], plan["batch_size"] = PLAN["patch_size"], PLAN["batch_size"]
-    architecture["features_per_stage"] = PLAN["features_per_stage"]
+    stages = len(wanted["features_per_stage"])
+    plan |= {"spacing": wanted["spacing"], "patch_size": wanted["patch_size"], "batch_size": 2}
+    plan["batch_dice"] = wanted.get("batch_dice", plan["batch_dice"])
+    plan["architecture"]["arch_kwargs"] |= {
+        "n_stages": stages,
+        "features_per_stage": wanted["features_per_stage"],
+        "kernel_sizes": [[3, 3, 3]] * stages,
+        "strides": [[1, 1, 1]] + [[2, 2, 2]] * (stages - 1),
+        "n_conv_per_stage": [2] * stages,
+        "n_conv_per_stage_decoder": [2] * (stages - 1),
+    }
     path.write_text(json.dumps(plans, indent=2))
 
 
-def train(job: dict, root: Path) -> None:
+def train(job: dict, root: Path, plan: dict) -> None:
     """Plan, preprocess and train on all cases that the job gives: nnU-Net's fold 'all'."""
     import torch
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
@@ -65,10 +78,15 @@ def train(job: dict, root: Path) -> None:
     write_raw(job, root / "raw" / DATASET)
     extract_fingerprints([900], num_processes=1)
     plan_experiments([900])
-    shrink_plan(root / "preprocessed" / DATASET / "nnUNetPlans.json")
+    replace_plan(root / "preprocessed" / DATASET / "nnUNetPlans.json", plan)
     preprocess([900], configurations=(CONFIGURATION,), num_processes=(1,))
     torch.manual_seed(job["seed"])
-    trainer = get_trainer_from_args(DATASET, CONFIGURATION, "all", TRAINER, device=torch.device("cpu"))
+    trainer = get_trainer_from_args(DATASET, CONFIGURATION, "all", device=torch.device("cpu"))
+    trainer.num_epochs = plan["epochs"]
+    trainer.initial_lr = plan.get("initial_lr", trainer.initial_lr)
+    trainer.initialize()
+    for group in trainer.optimizer.param_groups:
+        group["momentum"] = plan.get("momentum", group["momentum"])
     trainer.num_val_iterations_per_epoch = 1  # only a value for its log; training does not depend on it
     trainer.run_training()
 
@@ -84,7 +102,7 @@ def predict(job: dict, root: Path) -> None:
     images.mkdir()
     for case in task["test"]:
         link_case(case, images)
-    folder = root / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}"
+    folder = root / "results" / DATASET / f"nnUNetTrainer__nnUNetPlans__{CONFIGURATION}"
     predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(folder), ("all",), "checkpoint_final.pth")
     target = root / "predicted"
@@ -106,15 +124,18 @@ def folds(folder: Path) -> dict:
 
 def main() -> None:
     """Read the arguments; nnU-Net finds its folders by these variables when it is imported."""
-    step, path = sys.argv[1], Path(sys.argv[2])
+    step, *arguments = sys.argv[1:]
     if step == "folds":
-        print(json.dumps({"task04_hippocampus": folds(path)}))
+        print(json.dumps({task: folds(Path(folder)) for task, folder in (text.split("=", 1) for text in arguments)}))
         return
-    job = json.loads(path.read_text())
+    job = json.loads(Path(arguments[0]).read_text())
     root = Path(job["work"]) / "nnunet"
     for name in ("raw", "preprocessed", "results"):
         os.environ[f"nnUNet_{name}"] = str(root / name)
-    {"train": train, "predict": predict}[step](job, root)
+    if step == "train":
+        train(job, root, json.loads(Path(arguments[1]).read_text()))
+    else:
+        predict(job, root)
 
 
 if __name__ == "__main__":

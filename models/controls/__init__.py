@@ -1,7 +1,8 @@
 """Control predictors: they follow the same path as networks and bound the scale. They need numpy only.
 
-A control is a file of models/baselines/ whose card says kind `control` and which defines
-`fit(cases, task) -> fitted` from the preprocessed training cases and `predict(fitted, case, task) -> labels_ZYX`.
+A control is a file of this folder with a CARD, `fit(cases, task, annotated) -> fitted` from the preprocessed training
+cases, and `predict(fitted, case, task) -> labels_ZYX`. annotated: per case the class values that were looked for, or
+None for all.
 """
 
 from __future__ import annotations

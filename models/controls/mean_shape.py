@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import numpy as np
 
+from segbench.core.task import IGNORED
+
 CARD = {
     "title": "Mean shape",
     "predicts": "the most frequent class at each relative position of the training cases; position without image",
 }
 GRID = 48
+ROUNDING = 1e-9
 
 
-def fit(cases, task) -> np.ndarray:
-    """Return counts_KZYX of each class on a relative grid of GRID voxels per axis."""
-    counts_KZYX = np.zeros((task.num_classes, GRID, GRID, GRID), dtype=np.int32)
-    for case in cases:
+def fit(cases, task, annotated) -> np.ndarray:
+    """Return the frequency of each foreground class, frequencies_KZYX, on a relative grid of GRID voxels per axis.
+
+    A class counts in the cases in which it was looked for: annotated holds their class values, or None for all.
+    """
+    shape = (task.num_classes - 1, GRID, GRID, GRID)
+    counts_KZYX, known_KZYX = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
+    for case, classes in zip(cases, annotated, strict=True):
         labels_ZYX = np.asarray(case.labels[:])
         on_grid_ZYX = labels_ZYX[np.ix_(*(_positions(GRID, size) for size in labels_ZYX.shape))]
-        for value in range(task.num_classes):
-            counts_KZYX[value] += on_grid_ZYX == value
-    return counts_KZYX
+        for value in range(1, task.num_classes):
+            if classes is None or value in classes:
+                counts_KZYX[value - 1] += on_grid_ZYX == value
+                known_KZYX[value - 1] += on_grid_ZYX != IGNORED
+    return counts_KZYX / np.maximum(known_KZYX, 1)
 
 
 def predict(fitted: np.ndarray, case, task) -> np.ndarray:
     """Return labels_ZYX (uint8): foreground where at least half of the training cases had some, its commonest class."""
-    foreground_KZYX = fitted[1:]
-    total = fitted.sum(axis=0)
-    labels_grid = np.where(2 * foreground_KZYX.sum(axis=0) >= total, 1 + foreground_KZYX.argmax(axis=0), 0)
+    is_foreground_grid = fitted.sum(axis=0) >= 0.5 - ROUNDING
+    labels_grid = np.where(is_foreground_grid, 1 + fitted.argmax(axis=0), 0)
     return labels_grid[np.ix_(*(_positions(size, GRID) for size in case.labels.shape))].astype(np.uint8)
 
 

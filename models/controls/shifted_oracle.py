@@ -11,7 +11,7 @@ CARD = {
 SHIFT_VOXELS = 2
 
 
-def fit(cases, task) -> None:
+def fit(cases, task, annotated) -> None:
     """Nothing is learned."""
 
 

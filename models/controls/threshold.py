@@ -10,15 +10,25 @@ CARD = {
 }
 BINS = 64
 VOXELS_PER_CASE = 20000
+NOWHERE = (0, np.inf, np.inf)
 
 
-def fit(cases, task) -> list[tuple[int, float, float]]:
+def fit(cases, task, annotated) -> list[tuple[int, float, float]]:
     """Return (channel, lowest, highest) per foreground class: the window with the best pooled Dice in training.
 
-    All windows between the edges of BINS quantile bins of every channel are tried.
+    All windows between the edges of BINS quantile bins of every channel are tried, on the cases in which the class was
+    looked for: annotated holds their class values, or None for all.
     """
-    images_CN, labels_N = _pooled(cases)
-    return [_best_window(images_CN, labels_N == value) for value in range(1, task.num_classes)]
+    samples = [_sampled(case) for case in cases]
+    windows = []
+    for value in range(1, task.num_classes):
+        known = [own for own, classes in zip(samples, annotated, strict=True) if classes is None or value in classes]
+        if not known:
+            windows.append(NOWHERE)
+            continue
+        images_CN = np.concatenate([images for images, _ in known], axis=1)
+        windows.append(_best_window(images_CN, np.concatenate([labels == value for _, labels in known])))
+    return windows
 
 
 def predict(fitted: list[tuple[int, float, float]], case, task) -> np.ndarray:
@@ -30,14 +40,10 @@ def predict(fitted: list[tuple[int, float, float]], case, task) -> np.ndarray:
     return labels_ZYX
 
 
-def _pooled(cases) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = [], []
-    for case in cases:
-        flat_N = np.asarray(case.labels[:]).ravel()
-        stride = max(1, flat_N.size // VOXELS_PER_CASE)
-        labels.append(flat_N[::stride])
-        images.append(np.asarray(case.images[:]).reshape(case.images.shape[0], -1)[:, ::stride])
-    return np.concatenate(images, axis=1), np.concatenate(labels)
+def _sampled(case) -> tuple[np.ndarray, np.ndarray]:
+    flat_N = np.asarray(case.labels[:]).ravel()
+    stride = max(1, flat_N.size // VOXELS_PER_CASE)
+    return np.asarray(case.images[:]).reshape(case.images.shape[0], -1)[:, ::stride], flat_N[::stride]
 
 
 def _best_window(images_CN: np.ndarray, inside_N: np.ndarray) -> tuple[int, float, float]:

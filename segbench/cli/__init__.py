@@ -15,6 +15,9 @@ import sys
 from segbench import __version__
 from segbench.core.errors import InputError, RunFailed, is_machine_failure, short
 
+WHOLE = (
+    "the light installation holds verify, report and compare: install all with `make` (.venv), or pip install .[run]"
+)
 INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
 
 
@@ -60,6 +63,11 @@ def main(argv: list[str] | None = None) -> int:
     except RunFailed as error:
         print(f"segbench {args.command}: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("segbench", "models"):
+            raise
+        print(f"segbench {args.command}: {error.name} is not installed; {WHOLE}", file=sys.stderr)
+        return 2
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write scores.csv, then run.json, which holds the hash of the rows that it describes."""
+    """Write scores.csv, run.json with the hash of the rows that it describes, and the pictures of chosen cases."""
     from segbench.cli._job import check_result
     from segbench.core.case import read_manifest
     from segbench.core.paths import RunPaths
@@ -24,6 +24,8 @@ def run(args: argparse.Namespace) -> int:
     from segbench.experiment.config import load_config
     from segbench.experiment.jobs import evaluation_jobs
     from segbench.experiment.splits import read_splits
+    from segbench.reporting.case_pictures import draw_pictures
+    from segbench.reporting.run import Run
 
     config = load_config(args.config)
     paths = RunPaths(config.run)
@@ -38,5 +40,8 @@ def run(args: argparse.Namespace) -> int:
         rows += read_rows(paths.evaluate(job.id) / "scores.csv")
     check_complete(config, splits, rows)
     write_rows(paths.scores, rows)
-    write_run_record(paths.run_record, run_record(config))
+    record = run_record(config)
+    write_run_record(paths.run_record, record)
+    pictures = tuple(draw_pictures(config, Run(paths.root)))
+    write_run_record(paths.run_record, record.model_copy(update={"pictures": pictures}))
     return 0

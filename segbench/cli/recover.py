@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     living = {key: record for key, record in known.items() if record.alive}
     locks = list(LOCKS.glob("*")) if LOCKS.exists() else []
     same = [record for record in living.values() if name in (None, record.about)]
-    if same and locks:
+    if same:  # its lock may be gone: Snakemake removes all locks of the folder when another workflow there ends
         raise RunFailed(_refusal(same[0]))
     for path in sorted(Path("results").glob("*/state/running/*.json")):
         _end_orphan(path, known, living)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-EXAMPLE = "python -m segbench report --results results/demo --out reports/demo"
+EXAMPLE = "python -m segbench report --results results/demo --out results/demo/report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -90,6 +90,9 @@ def imports_of(path: str) -> tuple[str, ...]:
     return tuple(file for file in files if file is not None)
 
 
+_NOTED = (ast.Attribute, ast.Import, ast.ImportFrom)
+
+
 class _Parsed(NamedTuple):
     """What is kept of a parsed file: its tree takes ten times the memory."""
 
@@ -101,26 +104,22 @@ class _Parsed(NamedTuple):
 @cache
 def _parsed(path: str) -> _Parsed:
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    names: list[str] = []
-    attributes = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            attributes.add(node.attr)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names += _imported_names(node, path)
     words: list[str] = []
-    _write(_without_card(tree), words)
-    return _Parsed(tuple(names), frozenset(attributes), "".join(words))
+    noted: list[ast.AST] = []
+    _write(_without_card(tree), words, noted)
+    names = [name for node in noted if not isinstance(node, ast.Attribute) for name in _imported_names(node, path)]
+    attributes = frozenset(node.attr for node in noted if isinstance(node, ast.Attribute))
+    return _Parsed(tuple(names), attributes, "".join(words))
 
 
 def _meaning(path: str) -> str:
     return _parsed(path).meaning
 
 
-def _imported_names(node: ast.Import | ast.ImportFrom, path: str) -> Iterator[str]:
+def _imported_names(node: ast.AST, path: str) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
-    else:
+    elif isinstance(node, ast.ImportFrom):
         above = Path(path).parts[: -node.level] if node.level else ()  # `from . import x` starts in the own folder
         module = ".".join([*above, *([node.module] if node.module else [])])
         yield module
@@ -152,12 +151,15 @@ def _is_card(node: ast.stmt) -> bool:
     return any(getattr(target, "id", "") == "CARD" for target in targets)
 
 
-def _write(node: object, words: list[str]) -> None:
+def _write(node: object, words: list[str], noted: list[ast.AST]) -> None:
     """Append a syntax tree without positions, docstrings and empty fields, which differ between versions of Python.
 
-    A statement that is only a text is a docstring, of a module, class or function, or of the attribute above it.
+    A statement that is only a text is a docstring, of a module, class or function, or of the attribute above it. What
+    is imported and read as an attribute is noted on the way.
     """
     if isinstance(node, ast.AST):
+        if isinstance(node, _NOTED):
+            noted.append(node)
         words.append(f"({type(node).__name__}")
         for name in node._fields:
             value = getattr(node, name, None)
@@ -166,11 +168,11 @@ def _write(node: object, words: list[str]) -> None:
             if value is None or value == [] or name in ("kind", "type_comment"):
                 continue
             words.append(f" {name}=")
-            _write(value, words)
+            _write(value, words, noted)
         words.append(")")
     elif isinstance(node, list):
         for item in node:
-            _write(item, words)
+            _write(item, words, noted)
     else:
         words.append(repr(node))
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segbench.core.errors import Problem
+from segbench.core.errors import Problem, input_error
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 DEVICE_FILES = ("nvidia[0-9]*", "dxg", "kfd")
@@ -102,16 +102,33 @@ def lease_of(known: Sequence[Device]) -> Lease | None:
     """Return a lease of the first device that is free now, None when all are leased."""
     folder = _folder()
     for device in known:
-        descriptor = os.open(folder / f"{device.uuid}.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor, is_own = _open_lock(folder / f"{device.uuid}.lock")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             continue
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        if is_own:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
         return Lease(device, descriptor)
     return None
+
+
+def _open_lock(path: Path) -> tuple[int, bool]:
+    """Return a descriptor of a lock file and whether this user may write its holder into it; a link is refused.
+
+    Another user's file can be locked but not written: `holders` then shows a former holder.
+    """
+    create = os.O_CREAT | os.O_EXCL  # a second opening of one's own file follows, for a process that was faster
+    reason = ""
+    for flags in (os.O_RDWR, os.O_RDWR | create, os.O_RDWR, os.O_RDONLY):
+        try:
+            return os.open(path, flags | os.O_NOFOLLOW, 0o644), flags != os.O_RDONLY
+        except OSError as error:
+            reason = reason or (error.strerror if not isinstance(error, FileNotFoundError) else "") or ""
+    fix = f"ask its owner to delete it, or set {FOLDER} to a folder of yours"
+    raise input_error(path, found=reason, expected="a file that this user can lock", fix=fix)
 
 
 def wait_for_lease(known: Sequence[Device]) -> Lease:

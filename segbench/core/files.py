@@ -48,6 +48,8 @@ def part_prefix() -> str:
 def remove_abandoned_parts(folder: Path) -> list[Path]:
     """Remove half-written files and folders below `folder` whose writer was a process of this host and is dead.
 
+    What belongs to another user stays. Of a link only the link is removed, never what it points to.
+
     Returns:
         What was removed; empty when the folder does not exist.
     """
@@ -57,9 +59,10 @@ def remove_abandoned_parts(folder: Path) -> list[Path]:
     for root, folders, names in os.walk(folder):
         for name in [name for name in folders + names if name.startswith(own)]:
             writer = name.removeprefix(own).partition("-")[0]
-            if writer.isdigit() and not psutil.pid_exists(int(writer)):
-                path = Path(root) / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            path = Path(root) / name
+            if writer.isdigit() and not psutil.pid_exists(int(writer)) and path.lstat().st_uid == os.getuid():
+                is_folder = path.is_dir() and not path.is_symlink()
+                shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
                 removed.append(path)
         folders[:] = [name for name in folders if not name.startswith(PART)]
     return removed
@@ -79,6 +82,21 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, content: Any) -> None:
     """Write JSON atomically, sorted and indented so that differences read well."""
     write_text(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def write_small_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all, without waiting for the disk: for thousands of small files that can be made anew.
+
+    After a crash of the machine such a file may be empty or absent.
+    """
+    temporary = path.with_name(part_prefix() + path.name)
+    text = json.dumps(content, sort_keys=True) + "\n"
+    try:
+        temporary.write_text(text, encoding="utf-8")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def sha256_of(*paths: Path | str) -> str:

@@ -25,8 +25,18 @@ class RunPaths:
 
     @property
     def report(self) -> Path:
-        """The rendered report."""
+        """The rendered report, as the workflow writes it."""
+        return self.root / "report"
+
+    @property
+    def published(self) -> Path:
+        """The report that `publish` copies to where git keeps it."""
         return Path("reports") / self.run
+
+    @property
+    def shown(self) -> Path:
+        """What `snakemake --report` shows: copies, because Snakemake deletes and marks the outputs of a rule."""
+        return self.root / "shown"
 
     @property
     def config(self) -> Path:

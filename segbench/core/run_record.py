@@ -17,7 +17,7 @@ from segbench.core.errors import Problem, input_error, raise_problems, short
 from segbench.core.files import write_json
 from segbench.core.metric_facts import Rule
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Version of run.json; it grows when a key is added, removed or means something else."""
 MOST_PROBLEMS = 8
 FIX = "run `segbench gather` again with this version of segbench, or restore the file"
@@ -229,6 +229,22 @@ class StatisticsSettings(_Part):
     decision_rule: DecisionRule = "mean"
 
 
+class Picture(_Part):
+    """A picture of a test case in the folder `pictures`; `text` holds the values of the methods that it shows.
+
+    may_be_shown: the card of the data set permits it, so that the page embeds it.
+    """
+
+    experiment: str
+    task: str
+    case: str
+    choice: str
+    file: str = Field(pattern=r"^\w+\.png$")
+    sha256: str = Field(pattern=SHA256)
+    may_be_shown: bool
+    text: str
+
+
 class RunRecord(_Part):
     """Methods, tasks, jobs, costs and provenance of one finished run.
 
@@ -236,7 +252,7 @@ class RunRecord(_Part):
     what it was made from; it may be empty. `phases` maps a phase to process seconds.
     """
 
-    format: Literal[3] = FORMAT
+    format: Literal[4] = FORMAT
     run: str
     description: str
     synthetic: bool
@@ -258,6 +274,7 @@ class RunRecord(_Part):
     inference: InferenceSettings
     budget: Budget
     notices: tuple[str, ...]
+    pictures: tuple[Picture, ...] = ()
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:

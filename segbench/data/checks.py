@@ -22,7 +22,15 @@ from segbench.core.progress import Progress
 from segbench.core.task import Task
 from segbench.data.ingest import card_of, discover, known_cards
 from segbench.data.layouts import channel_names, dataset_json, folder_cases, is_datalist
-from segbench.data.notices import Seen, card_notices, label_quartiles, notices_of, unlisted, window_notices
+from segbench.data.notices import (
+    Seen,
+    annotation_notices,
+    card_notices,
+    label_quartiles,
+    notices_of,
+    unlisted,
+    window_notices,
+)
 from segbench.data.presence import expected_count
 from segbench.data.volumes import (
     FORMATS,
@@ -72,6 +80,7 @@ def check_task(
     problems = [] if accept_partial and cases else list(_count_problems(card, cases, data_root / card["folder"]))
     found, seen = _check_cases(cases, values | ignored, modalities, title=task.name, ignored=ignored)
     notices = notices_of(seen, values, modalities, cases=cases) if seen else []
+    notices += annotation_notices(cases, card["classes"])
     notices += window_notices(seen, card, window_hu)
     notices += card_notices(task.name, {**known_cards(), task.name: card}, len(cases))
     return _checked(task.name, problems + found, notices, cases=cases, modalities=modalities, values=values)
@@ -90,12 +99,14 @@ def check_folder(folder: Path) -> Checked:
         content = dataset_json(folder)
         modalities = [modality_of(channel) for channel in channel_names(folder, content)] or ["MR"]
         values, ignored = label_values(folder, content)
-        cases = folder_cases(folder, content, patient_of=lambda case: patient_of(card or {}, case))
+        classes = card["classes"] if card else class_names(content)
+        cases = folder_cases(folder, content, patient_of=lambda case: patient_of(card or {}, case), classes=classes)
     except InputError as error:
         return Checked(f"{folder}: refused", list(error.problems), [])
     problems, seen = _check_cases(cases, values | ignored, modalities, title=folder.name, ignored=ignored)
     problems = [*_stated_count(folder, content, len(cases)), *problems]
     notices = (notices_of(seen, values, modalities, cases=cases) if seen else []) + unlisted(folder, cases)
+    notices += annotation_notices(cases, classes)
     notices += card_notices(name, known_cards(), len(cases)) if name else []
     return _checked(str(folder), problems, notices, cases=cases, modalities=modalities, values=values)
 
@@ -144,6 +155,13 @@ def label_values(folder: Path, content: dict) -> tuple[set[int], set[int]]:
     except (TypeError, ValueError, OverflowError) as error:
         found = f"labels {labels}"[:120]
         raise InputError([Problem(where, found, "whole-number values", "fix `labels`")]) from error
+
+
+def class_names(content: dict) -> dict[str, str]:
+    """Return class value, as text, -> name of a dataset.json whose labels `label_values` accepts; no background."""
+    labels = content["labels"]
+    pairs = labels.items() if all(str(key).isdigit() for key in labels) else ((v, k) for k, v in labels.items())
+    return {str(value): str(name) for value, name in pairs if not isinstance(value, list) and int(value) > 0}
 
 
 def _count_problems(card: dict, cases: list[CaseFiles], folder: Path) -> Iterator[Problem]:
@@ -407,6 +425,7 @@ def _voxel_problems(
     present = np.unique(labels)
     ranges = _ranges(channels)
     problems = [*_label_problems(present, str(label.path), values), *_all_channel_problems(images, ranges, modalities)]
+    problems += [] if problems else _contradictions(case, present, ignored)
     checksum = 0
     for channel in channels:
         checksum = zlib.crc32(np.ascontiguousarray(channel).tobytes(), checksum)
@@ -417,6 +436,16 @@ def _voxel_problems(
         case, ranges, kept - set(ignored), checksum, oddities, frozenset(kept & set(ignored)), not problems, quartiles
     )
     return problems, seen
+
+
+def _contradictions(case: CaseFiles, present: np.ndarray, ignored: Collection[int]) -> Iterator[Problem]:
+    """Yield classes that a case holds although its listing says that nobody looked for them."""
+    if case.annotated is None:
+        return
+    unexpected = sorted({int(value) for value in present} - {0, *ignored, *case.annotated})
+    if unexpected:
+        expected = f"annotated classes {list(case.annotated)} alone"
+        yield Problem(str(case.label_path), f"voxels of {unexpected}", expected, "add them to `annotated`")
 
 
 def _channels(images: list[Volume]) -> list[np.ndarray]:

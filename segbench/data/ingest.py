@@ -56,4 +56,5 @@ def manifest_row(task_name: str, files: CaseFiles) -> Case:
         shape_xyz=(x, y, z),
         spacing_mm_xyz=(round(dx, 6), round(dy, 6), round(dz, 6)),
         orientation=image.orientation,
+        annotated=files.annotated,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from segbench.core import cards
@@ -18,23 +18,26 @@ from segbench.core.names import CHANNEL
 from segbench.data.volumes import SUFFIXES
 
 PatientOf = Callable[[str], str]
+Classes = Mapping[str, str]
 
 
 def msd(folder: Path, card: dict) -> list[CaseFiles]:
     """Medical Segmentation Decathlon: dataset.json lists image and label of every training case."""
-    return msd_cases(folder, dataset_json(folder, card), patient_of=lambda case: cards.patient_of(card, case))
+    content = dataset_json(folder, card)
+    return msd_cases(folder, content, patient_of=lambda case: cards.patient_of(card, case), classes=card["classes"])
 
 
 def nnunet_raw(folder: Path, card: dict) -> list[CaseFiles]:
     """nnU-Net v1 or v2 raw folder: imagesTr/CASE_0000.nii.gz per channel beside labelsTr/CASE.nii.gz."""
     content = dataset_json(folder, card)
-    return nnunet_cases(folder, content, patient_of=lambda case: cards.patient_of(card, case))
+    return nnunet_cases(folder, content, patient_of=lambda case: cards.patient_of(card, case), classes=card["classes"])
 
 
 def table(folder: Path, card: dict) -> list[CaseFiles]:
     """A table cases.csv or cases.tsv with columns case, patient, label and one image column per channel name.
 
-    The separator is the comma, semicolon or tab that the head has most.
+    The separator is the comma, semicolon or tab that the head has most. A column `annotated` names the classes that
+    were looked for in a case, separated by `|`; a blank cell stands for all.
     """
     path = next((folder / name for name in ("cases.csv", "cases.tsv") if (folder / name).exists()), None)
     if path is None:
@@ -46,7 +49,10 @@ def table(folder: Path, card: dict) -> list[CaseFiles]:
             problems.append(Problem(f"{path}, line {number}", "empty or extra cells", "one per column", "fix the row"))
             continue
         paths = [_inside(folder, row[name], path, problems) for name in (*channels, "label")]
-        found.append(CaseFiles(row["case"], row["patient"], tuple(paths[:-1]), paths[-1]))
+        cell = row.get("annotated") or None
+        names = cell.split("|") if cell else None
+        annotated = _annotated(names, card["classes"], f"{path}, line {number}", problems)
+        found.append(CaseFiles(row["case"], row["patient"], tuple(paths[:-1]), paths[-1], annotated))
     raise_problems(problems)
     return found
 
@@ -115,10 +121,15 @@ def channel_names(folder: Path, content: dict) -> list[str]:
     return [str(names[key]) for key in keys]
 
 
-def folder_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
-    """Return the cases of a folder in Decathlon or nnU-Net layout, as its dataset.json says."""
+def folder_cases(
+    folder: Path, content: dict, *, patient_of: PatientOf, classes: Classes | None = None
+) -> list[CaseFiles]:
+    """Return the cases of a folder in Decathlon or nnU-Net layout, as its dataset.json says.
+
+    classes: class value, as text, -> name; without them nobody asks which classes were looked for in a case.
+    """
     is_nnunet = "training" not in content or {"channel_names", "file_ending"} <= content.keys()
-    return (nnunet_cases if is_nnunet else msd_cases)(folder, content, patient_of=patient_of)
+    return (nnunet_cases if is_nnunet else msd_cases)(folder, content, patient_of=patient_of, classes=classes)
 
 
 def is_datalist(content: dict) -> bool:
@@ -127,8 +138,11 @@ def is_datalist(content: dict) -> bool:
     return isinstance(entries, list) and not content.keys() & {"labels", "modality", "channel_names"}
 
 
-def msd_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
-    """Return the cases that a Decathlon listing names; every bad entry is one problem."""
+def msd_cases(folder: Path, content: dict, *, patient_of: PatientOf, classes: Classes | None = None) -> list[CaseFiles]:
+    """Return the cases that a Decathlon listing names; every bad entry is one problem.
+
+    An entry may have the key `annotated`: names of the classes that were looked for in the case.
+    """
     path = folder / "dataset.json"
     entries = content.get("training")
     if not isinstance(entries, list) or not entries:
@@ -145,7 +159,8 @@ def msd_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[Cas
         case_id = stem(images[0].name) if len(images) == 1 else CHANNEL.sub("", stem(images[0].name))
         if len(images) == 1 and not os.path.exists(images[0]):
             images = _channel_files(images[0], len(channel_names(folder, content))) or images
-        cases.append(CaseFiles(case_id, patient_of(case_id), tuple(images), label))
+        annotated = _annotated(entry.get("annotated"), classes, f"{path}: training[{number}]", problems)
+        cases.append(CaseFiles(case_id, patient_of(case_id), tuple(images), label, annotated))
     raise_problems(problems)
     return cases
 
@@ -159,6 +174,19 @@ def _entry(entry: object) -> list[str] | None:
     return paths if len(paths) > 1 and all(isinstance(name, str) and name for name in paths) else None
 
 
+def _annotated(names: object, classes: Classes | None, where: str, problems: list[Problem]) -> tuple[int, ...] | None:
+    """Return the class values of the names of the classes that were looked for, ascending; None for all classes."""
+    if names is None or classes is None:
+        return None
+    values = {name: int(value) for value, name in classes.items()}
+    if not isinstance(names, list) or not names or not all(name in values for name in names):
+        found, expected = f"annotated {str(names)[:60]}", f"names of {', '.join(values)}"
+        problems.append(Problem(where, found, expected, "name classes of the card, or none for all"))
+        return None
+    chosen = tuple(sorted({values[name] for name in names}))
+    return None if len(chosen) == len(values) else chosen
+
+
 def _channel_files(image: Path, channels: int) -> list[Path]:
     """Return IMAGE_0000, IMAGE_0001, ... of a listed IMAGE, as nnU-Net v1 stores them; none without the first."""
     name = stem(image.name)
@@ -166,7 +194,9 @@ def _channel_files(image: Path, channels: int) -> list[Path]:
     return paths if os.path.exists(paths[0]) else []
 
 
-def nnunet_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[CaseFiles]:
+def nnunet_cases(
+    folder: Path, content: dict, *, patient_of: PatientOf, classes: Classes | None = None
+) -> list[CaseFiles]:
     """Return the cases of an nnU-Net raw folder; a label without images, or a missing channel, is one problem."""
     names = channel_names(folder, content)
     if not names:
@@ -182,7 +212,7 @@ def nnunet_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[
             fix="fix file_ending, or convert the files",
         )
     if "dataset" in content:
-        return _nnunet_listed(folder, content["dataset"], patient_of=patient_of)
+        return _nnunet_listed(folder, content["dataset"], patient_of=patient_of, classes=classes)
     cases, problems = [], []
     for label in find(folder / "labelsTr", f"*{ending}"):
         case_id = label.name.removesuffix(ending)
@@ -204,7 +234,7 @@ def nnunet_cases(folder: Path, content: dict, *, patient_of: PatientOf) -> list[
     return cases
 
 
-def _nnunet_listed(folder: Path, listed: object, *, patient_of: PatientOf) -> list[CaseFiles]:
+def _nnunet_listed(folder: Path, listed: object, *, patient_of: PatientOf, classes: Classes | None) -> list[CaseFiles]:
     """Return the cases of nnU-Net v2's key `dataset`: {case: {"images": [paths], "label": path}}."""
     path = folder / "dataset.json"
     if not isinstance(listed, dict) or not listed:
@@ -214,12 +244,13 @@ def _nnunet_listed(folder: Path, listed: object, *, patient_of: PatientOf) -> li
     problems: list[Problem] = []
     for case_id, entry in listed.items():
         found = _entry({"image": entry.get("images"), "label": entry.get("label")} if isinstance(entry, dict) else None)
+        where = f"{path}: dataset[{case_id!r}]"
         if found is None:
-            where = f"{path}: dataset[{case_id!r}]"
             problems.append(Problem(where, str(entry)[:60], '"images" and "label"', "fix the entry"))
             continue
         *images, label = (_inside(folder, name, path, problems) for name in found)
-        cases.append(CaseFiles(case_id, patient_of(case_id), tuple(images), label))
+        annotated = _annotated(entry.get("annotated"), classes, where, problems)
+        cases.append(CaseFiles(case_id, patient_of(case_id), tuple(images), label, annotated))
     raise_problems(problems)
     return cases
 

@@ -116,6 +116,18 @@ def window_notices(seen: Sequence[Seen], card: Mapping[str, Any], window_hu: tup
     ]
 
 
+def annotation_notices(cases: Sequence[CaseFiles], classes: Mapping[str, str]) -> list[str]:
+    """Return for each class (value -> name) in how many cases somebody looked for it, where that is not in all."""
+    stated = [set(case.annotated) for case in cases if case.annotated is not None]
+    absent = {name: sum(int(value) not in known for known in stated) for value, name in classes.items()}
+    return [
+        f"{name} is annotated in {len(cases) - count} of {len(cases)} cases: in the others it counts neither in the "
+        "loss nor in a score"
+        for name, count in absent.items()
+        if count
+    ]
+
+
 def unlisted(folder: Path, cases: Sequence[CaseFiles]) -> list[str]:
     """Return a notice of label files in labelsTr that the data set's list does not name."""
     listed = {case.label_path.name for case in cases if case.label_path}

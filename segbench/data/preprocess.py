@@ -39,16 +39,15 @@ the address holds itself."""
 
 def store_folder(case: Case, card: dict, recipe: PreprocessingRecipe, *, store_root: Path) -> Path:
     """Return the content address of a preprocessed case."""
-    address = content_hash(
-        {
-            "code": code_digest("segbench/data/preprocess.py", without=NOT_IN_ADDRESS),
-            "image": case.image_sha256,
-            "label": case.label_sha256,
-            "labels": label_facts(card),
-            "channels": card["channels"],
-            "recipe": recipe.to_dict(),
-        }
-    )
+    facts = {
+        "code": code_digest("segbench/data/preprocess.py", without=NOT_IN_ADDRESS),
+        "image": case.image_sha256,
+        "label": case.label_sha256,
+        "labels": label_facts(card),
+        "channels": card["channels"],
+        "recipe": recipe.to_dict(),
+    }
+    address = content_hash(facts if case.annotated is None else facts | {"annotated": case.annotated})
     return store_root / recipe.name / f"{case.task}-{case.case_id}-{address[:20]}"
 
 

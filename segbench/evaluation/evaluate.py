@@ -118,7 +118,7 @@ def _unscored(context: JobContext, task: Task, case: Case, *, status: str, reaso
             }
         except InputError as error:  # the reference may be what failed
             log.warning("%s/%s: no volume of the reference: %s", task.name, case.case_id, error)
-    return score_rows.unscored_rows(
+    rows = score_rows.unscored_rows(
         context,
         task=task,
         case=case.case_id,
@@ -127,7 +127,9 @@ def _unscored(context: JobContext, task: Task, case: Case, *, status: str, reaso
         reason=reason,
         diagonal=None if task.spacing_is_nominal else diagonal_mm(case.shape_xyz, case.spacing_mm_xyz),
         reference_volumes_mm3=volumes,
+        structures=[structure for structure in task.structures if case.is_annotated(structure.labels)],
     )
+    return rows + score_rows.not_annotated_rows(context, task=task, case=case)
 
 
 class _Work(NamedTuple):
@@ -259,12 +261,13 @@ class _Evaluation:
             reference_XYZ,
             labels_XYZ,
             case.spacing_mm_xyz,
-            task.structures,
+            [structure for structure in task.structures if case.is_annotated(structure.labels)],
             metrics=self.context.config.metrics,
             spacing_is_nominal=task.spacing_is_nominal,
         )
         score_seconds = time.monotonic() - began
         rows = score_rows.case_rows(self.context, task=task, case=case.case_id, patient=case.patient_id, values=values)
+        rows += score_rows.not_annotated_rows(self.context, task=task, case=case)
         seconds = {"predict_seconds": predicted.seconds, "score_seconds": score_seconds}
         write_json(work.cache, seconds | {"identity": work.scores.digest, "rows": rows})
         return _Scored(rows, predicted.seconds, score_seconds, is_predicted=predicted.is_new, is_new=True)

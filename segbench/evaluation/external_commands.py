@@ -160,7 +160,7 @@ def _task(context: JobContext, task: Task) -> dict:
         "name": task.name,
         "channels": [{"name": item.name, "modality": item.modality} for item in task.channels],
         "classes": {str(value): name for value, name in enumerate(task.classes, start=1)},
-        "training": [_case(case) | {"label": _class_values(case, card, labels)} for case in training],
+        "training": [_case(case) | _reference(case, card, labels) for case in training],
         "test": [_case(context.case(task.name, name)) for name in sides.test],
     }
 
@@ -168,6 +168,11 @@ def _task(context: JobContext, task: Task) -> dict:
 def _case(case: Case) -> dict:
     images = [str(Path(path).resolve()) for path in case.image_paths]
     return {"case": case.case_id, "patient": case.patient_id, "images": images}
+
+
+def _reference(case: Case, card: dict, folder: Path) -> dict:
+    partly = {} if case.annotated is None else {"annotated": list(case.annotated)}
+    return {"label": _class_values(case, card, folder)} | partly
 
 
 def _class_values(case: Case, card: dict, folder: Path) -> str:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from segbench.core.case import Case
 from segbench.core.errors import RunFailed
 from segbench.core.files import write_text
 from segbench.core.metric_facts import METRICS
-from segbench.core.task import Task
+from segbench.core.task import Structure, Task
 from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
 from segbench.experiment.config import Config
 from segbench.experiment.context import JobContext
@@ -52,6 +53,7 @@ def unscored_rows(
     reason: str,
     diagonal: float | None = None,
     reference_volumes_mm3: Mapping[str, float] = MappingProxyType({}),
+    structures: Sequence[Structure] | None = None,
 ) -> list[Row]:
     """Return the rows of a case that has no scores, with the status and reason in every cell.
 
@@ -64,6 +66,7 @@ def unscored_rows(
         reason: the same in words.
         diagonal: diagonal of the image in mm, which a missing distance counts as; None where the spacing is nominal.
         reference_volumes_mm3: structure -> volume of the reference, as far as it is known.
+        structures: those that get rows; None for all of the task.
     """
     return [
         _key(context, task, case, patient)
@@ -76,9 +79,27 @@ def unscored_rows(
             "status": status,
             "reason": " ".join(reason.split()),
         }
-        for structure in task.structures
+        for structure in (task.structures if structures is None else structures)
         for metric in context.config.metrics
     ]
+
+
+def not_annotated_rows(context: JobContext, *, task: Task, case: Case) -> list[Row]:
+    """Return the rows of the structures whose classes nobody looked for in a case: they are not defined there."""
+    rows = []
+    for structure in task.structures:
+        if not case.is_annotated(structure.labels):
+            names = [task.classes[label - 1] for label in structure.labels if not case.is_annotated([label])]
+            rows += unscored_rows(
+                context,
+                task=task,
+                case=case.case_id,
+                patient=case.patient_id,
+                status="not_defined",
+                reason=f"{' and '.join(names)} not annotated in this case",
+                structures=[structure],
+            )
+    return rows
 
 
 def _key(context: JobContext, task: Task, case: str, patient: str) -> Row:

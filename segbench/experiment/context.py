@@ -157,7 +157,10 @@ class JobContext:
         return {
             name: [
                 label_facts(self.config.dataset_cards[name]),
-                [[c.case_id, c.patient_id, c.image_sha256, c.label_sha256, c.spacing_mm_xyz] for c in of_task],
+                [
+                    [c.case_id, c.patient_id, c.image_sha256, c.label_sha256, c.spacing_mm_xyz, *_annotated(c)]
+                    for c in of_task
+                ],
             ]
             for name, of_task in found.items()
         }
@@ -228,6 +231,7 @@ class JobContext:
         """Return the identity of the scores of a label map; `prediction` is the digest of the map's identity."""
         parts = scoring_parts(self.config, [task])
         facts = [case.image_sha256, case.label_sha256, case.spacing_mm_xyz, case.patient_id, self.job.id]
+        facts += _annotated(case)
         labels = label_facts(self.config.dataset_cards[task.name])
         return Identity(parts | {"prediction": prediction, "reference": part([facts, labels])})
 
@@ -235,3 +239,8 @@ class JobContext:
     def is_trained(self) -> bool:
         """Whether a training comes before the evaluation."""
         return is_trained(self.config, self.job)
+
+
+def _annotated(case: Case) -> list[tuple[int, ...]]:
+    """Return what an identity holds of the classes that were looked for: nothing where it is all of them."""
+    return [] if case.annotated is None else [case.annotated]

@@ -16,7 +16,7 @@ from typing import Any
 
 from segbench.core.cards import label_facts
 from segbench.core.code import code_digest, files_digest
-from segbench.core.devices import device_problems
+from segbench.core.devices import device_problems, jobs_at_a_time
 from segbench.core.errors import Problem, RunFailed, input_error, raise_problems
 from segbench.core.files import sha256_of, write_json
 from segbench.core.paths import RunPaths
@@ -61,6 +61,18 @@ def shell_prefix(repository: Path) -> str:
         )
     path = literal(shlex.quote(str(repository)))
     return f"set -euo pipefail; export PYTHONPATH={path}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
+
+
+def bound_device_jobs(workflow: Any) -> None:
+    """Let a workflow on this machine start as many jobs with a GPU at a time as there are devices to lease.
+
+    Without the bound, jobs that wait for a lease would hold cores and memory. `--resources gpu=N` and a profile come
+    first. A cluster bounds its jobs itself; where there is no GPU, nothing but the cores bounds the jobs.
+    """
+    is_local = workflow.is_main_process and workflow.resource_settings.nodes is None
+    count = jobs_at_a_time() if is_local and "gpu" not in workflow.global_resources else None
+    if count:
+        workflow.register_resource("gpu", count)
 
 
 def literal(path: Path | str) -> str:
@@ -145,11 +157,14 @@ class Run:
     def phantom_files(self) -> list[str]:
         """All descriptions that the generator of the synthetic world writes.
 
-        Snakemake takes words in braces in a path that a rule writes for wildcards, so such a path raises `InputError`.
+        Snakemake takes words in braces in a path that a rule writes for wildcards and searches paths line by line, so
+        such a path raises `InputError`.
         """
-        if self.config.data.phantom is not None and set(str(self.config.data_root)) & set("{}"):
+        if self.config.data.phantom is not None and set(str(self.config.data_root)) & set("{}\n\r"):
             where, fix = f"data.root: {self.config.data_root}", "name another folder for the synthetic world"
-            raise input_error(where, found="braces in the path", expected="a path without them", fix=fix)
+            raise input_error(
+                where, found="braces or a line break in the path", expected="a path without them", fix=fix
+            )
         return [name for task in self.task_names for name in self.data_files(task)]
 
     def absent_data(self) -> list[Problem]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from segbench.core.files import write_json
+from segbench.core.files import write_small_json
 
 
 def ask(path: Path, settings: str, *, outcome: Path | None = None, products: Iterable[Path] = ()) -> Path:
@@ -31,7 +31,7 @@ def ask(path: Path, settings: str, *, outcome: Path | None = None, products: Ite
     former = read(path)
     content = {"settings": settings, "attempt": _attempt(_number(former), outcome, products)}
     if former != content:
-        write_json(path, content)
+        write_small_json(path, content)
     return path
 
 

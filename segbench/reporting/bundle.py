@@ -141,6 +141,7 @@ def _pseudonymised(texts: Mapping[str, str], paths: RunPaths) -> dict[str, str]:
     splits["sha256"] = content_hash({key: value for key, value in splits.items() if key != "sha256"})
     found["splits.json"] = json.dumps(splits, indent=1) + "\n"
     record = json.loads(texts["run.json"])
+    record["pictures"] = []  # they name cases, and a bundle has no image
     record["audit"], record["notices"] = content_of(record["audit"]), content_of(record["notices"])
     for job in record["jobs"]:
         job["reason"] = text_of(job["reason"])

@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -20,6 +21,8 @@ from segbench.reporting.csv_text import table_text
 from segbench.reporting.latex import table_tex
 from segbench.reporting.marks import marked
 from segbench.reporting.metrics import about
+from segbench.reporting.pictures import DESCRIPTION, permitted_pictures
+from segbench.reporting.pictures import FOLDER as FOLDER_OF_PICTURES
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import (
     MEAN_COLUMN,
@@ -68,14 +71,19 @@ class _Output:
         write_text(self.folder / name, text)
         self.written.add(self.folder / name)
 
+    def bytes(self, name: str, content: bytes) -> None:
+        """Write a file below the folder."""
+        write_bytes(self.folder / name, content)
+        self.written.add(self.folder / name)
+
     def plot(self, plot: Plot) -> None:
         """Write a figure in all encodings."""
         write_plot(plot, self.folder / "figures")
         self.written |= {self.folder / "figures" / f"{plot.name}.{kind}" for kind in KINDS}
 
     def remove_others(self) -> None:
-        """Remove tables and figures of an earlier report that this one does not have; other files stay."""
-        for folder in ("tables", "figures"):
+        """Remove tables, figures and pictures of an earlier report that this one does not have; other files stay."""
+        for folder in ("tables", "figures", FOLDER_OF_PICTURES):
             for path in sorted((self.folder / folder).glob("*")):
                 ours = RENDERED.fullmatch(path.name) or (folder == "tables" and path.name in RUN_TABLES)
                 if ours and path not in self.written:
@@ -98,16 +106,19 @@ def render(results_dir: Path, out_dir: Path) -> None:
     """
     run = Run(Path(results_dir))
     files = {name: (Path(results_dir) / name).read_bytes() for name in ("scores.csv", "run.json")}
-    render_run(run, Path(out_dir), files)
+    render_run(run, Path(out_dir), files, permitted_pictures(run, Path(results_dir)))
 
 
-def render_run(run: Run, out_dir: Path, files: Mapping[str, bytes]) -> None:
+def render_run(
+    run: Run, out_dir: Path, files: Mapping[str, bytes], pictures: Mapping[str, bytes] = MappingProxyType({})
+) -> None:
     """Write the report of a run that was read or made from a table.
 
     Args:
         run: rows and record.
         out_dir: folder of the report; made when absent.
         files: what the report is made from, by name; written beside the page.
+        pictures: content of the pictures that are shown, by file name; written beside the page too.
     """
     out = _Output(out_dir)
     parts = [experiment_part(run, experiment, out) for experiment in run.experiments]
@@ -120,7 +131,9 @@ def render_run(run: Run, out_dir: Path, files: Mapping[str, bytes]) -> None:
         out.text("tables/transfers.csv", _csv(pretrained, data))
     for name, content in files.items():
         write_bytes(out.folder / name, content)
-    out.text("index.html", page_html(run, parts, published, pretrained))
+    for name, content in pictures.items():
+        out.bytes(f"{FOLDER_OF_PICTURES}/{name}", content)
+    out.text("index.html", page_html(run, parts, published, pretrained, pictures))
     out.remove_others()
 
 
@@ -313,8 +326,10 @@ def _small_tables(
     return small
 
 
-def page_html(run: Run, parts: list[dict], published: pd.DataFrame, pretrained: pd.DataFrame) -> str:
-    """Return the page; figures are embedded, links are relative."""
+def page_html(
+    run: Run, parts: list[dict], published: pd.DataFrame, pretrained: pd.DataFrame, pictures: Mapping[str, bytes]
+) -> str:
+    """Return the page; figures and pictures are embedded, links are relative."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
@@ -323,6 +338,7 @@ def page_html(run: Run, parts: list[dict], published: pd.DataFrame, pretrained: 
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["data_uri"] = _data_uri
+    environment.filters["png_uri"] = lambda name: f"data:image/png;base64,{base64.b64encode(pictures[name]).decode()}"
     environment.globals.update(
         cell_text=cell_text,
         counts_legend=COUNTS_LEGEND,
@@ -343,6 +359,8 @@ def page_html(run: Run, parts: list[dict], published: pd.DataFrame, pretrained: 
         title=f"{'Synthetic data: ' if run.synthetic() else ''}segbench report of {run.name}",
         trust=answers.trust_card(run),
         failures=sentences.failure_sentence(run) if run.from_jobs else "",
+        pictures=pictures,
+        picture_description=DESCRIPTION,
         failed_jobs=[job for job in run.record.jobs if job.status == "failed"],
         phases=sections.phase_rows(run),
         overhead=sections.overhead_fraction(run),

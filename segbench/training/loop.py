@@ -193,7 +193,12 @@ class TrainingRun:
             labels_BZYX, task = self.arithmetic.to_device(labels_BZYX), tasks[position]
             try:
                 result = self.stepper.step(
-                    images_BCZYX, labels_BZYX, task, number=step, rate_factor=self.progression.rate_factor
+                    images_BCZYX,
+                    labels_BZYX,
+                    task,
+                    number=step,
+                    rate_factor=self.progression.rate_factor,
+                    annotated=[self.context.case(task.name, case).annotated for case in case_ids],
                 )
             except Diverged as error:
                 raise self._retry_or_fail(error, step, case_ids) from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from segbench.training.optimisation import Optimisation
 from segbench.training.precision import Arithmetic
 
 REPEATS_LOGGED = 5
+Annotated = Sequence[Sequence[int] | None]
 log = logging.getLogger(__name__)
 
 
@@ -57,7 +59,14 @@ class Stepper:
         self._statistics = [buffer for module in norms for buffer in module.buffers(recurse=False)]
 
     def step(
-        self, images_BCZYX: Tensor, labels_BZYX: Tensor, task: Task, *, number: int, rate_factor: float = 1.0
+        self,
+        images_BCZYX: Tensor,
+        labels_BZYX: Tensor,
+        task: Task,
+        *,
+        number: int,
+        rate_factor: float = 1.0,
+        annotated: Annotated = (),
     ) -> StepResult:
         """Move the weights by one batch.
 
@@ -67,6 +76,7 @@ class Stepper:
             task: the batch's task.
             number: of the step; seeds what the step draws.
             rate_factor: multiplies the learning rate of this step.
+            annotated: per sample the class values that were looked for in its case, None for all; empty for all of all.
 
         Returns:
             What was found, always finite.
@@ -74,7 +84,8 @@ class Stepper:
         Raises:
             Diverged: loss or gradient is not finite in float32; no weight was moved.
         """
-        result = self._attempt(self.arithmetic, images_BCZYX, labels_BZYX, task, number)
+        batch = (images_BCZYX, labels_BZYX, task, annotated, number)
+        result = self._attempt(self.arithmetic, *batch)
         if not _finite(result) and self.arithmetic.precision != "float32":
             if self.scaler.is_enabled():
                 self.scaler.update()  # a smaller scale from the next step on
@@ -86,7 +97,7 @@ class Stepper:
                     task.name,
                     self.arithmetic.precision,
                 )
-            result = self._attempt(self.arithmetic.in_float32(), images_BCZYX, labels_BZYX, task, number)
+            result = self._attempt(self.arithmetic.in_float32(), *batch)
         elif self.scaler.is_enabled():
             self.scaler.update()
         if not _finite(result):
@@ -97,7 +108,13 @@ class Stepper:
         return result
 
     def _attempt(
-        self, arithmetic: Arithmetic, images_BCZYX: Tensor, labels_BZYX: Tensor, task: Task, number: int
+        self,
+        arithmetic: Arithmetic,
+        images_BCZYX: Tensor,
+        labels_BZYX: Tensor,
+        task: Task,
+        annotated: Annotated,
+        number: int,
     ) -> StepResult:
         """Return loss and norm, with the clipped gradient left in the parameters; one wait for the device."""
         scaled = arithmetic.precision == "float16"
@@ -105,7 +122,7 @@ class Stepper:
         self.optimisation.zero_grad()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for("step", self.seed, number))
-            loss, counts = self._loss(arithmetic, images_BCZYX, labels_BZYX, task, number)
+            loss, counts = self._loss(arithmetic, images_BCZYX, labels_BZYX, task, annotated, number)
             (self.scaler.scale(loss) if scaled else loss).backward()
         if scaled:
             self.scaler.unscale_(self.optimisation.optimiser)
@@ -120,7 +137,13 @@ class Stepper:
         return result
 
     def _loss(
-        self, arithmetic: Arithmetic, images_BCZYX: Tensor, labels_BZYX: Tensor, task: Task, number: int
+        self,
+        arithmetic: Arithmetic,
+        images_BCZYX: Tensor,
+        labels_BZYX: Tensor,
+        task: Task,
+        annotated: Annotated,
+        number: int,
     ) -> tuple[Tensor, Tensor]:
         """Return the loss and, for a segmentation, whether labels and prediction hold foreground."""
         if isinstance(self.model, Objective):
@@ -129,7 +152,9 @@ class Stepper:
             return loss, loss.new_empty(0, dtype=torch.float32)
         with arithmetic.autocast():
             outputs = self.model(images_BCZYX, task)
-        loss = training_loss(self.model, outputs, labels_BZYX, task, batch_dice=self.settings.batch_dice)
+        loss = training_loss(
+            self.model, outputs, labels_BZYX, task, batch_dice=self.settings.batch_dice, annotated=annotated
+        )
         return loss, foreground_counts(outputs[0], labels_BZYX, activation=self.model.activation)
 
     def _move(self, rate_factor: float) -> None:

@@ -1,10 +1,12 @@
 """What an edit costs: each edit is made in a copy of a finished run, the workflow runs again, and what it did is read.
 
-`python -m tests.workflow.reruns` measures all edits and writes docs/reruns.md; test_reruns.py asserts the same rows.
+`python -m tests.workflow.reruns` measures all edits under the default profile and writes its table of docs/reruns.md;
+`--profile slurm` does so under another one, whose jobs then run on this machine. test_reruns.py asserts the same rows.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 import os
@@ -17,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from segbench.core.cards import dataset_cards
 from segbench.core.files import write_text
 from segbench.experiment.splits import read_splits
@@ -25,6 +29,9 @@ from tests.small_network import NETWORK
 from tests.workflow.tiny import Workflow
 
 PAGE = ROOT / "docs" / "reruns.md"
+PROFILES = ("default", "slurm")
+OF_AN_EXECUTOR = ("executor", "jobs", "slurm-")
+"""How options of a profile begin that only its executor takes."""
 PARTS = ("segbench", "models", "workflow", "config", "envs", "data/published")
 TASKS = ["phantom_spleen", "phantom_petct", "phantom_schwannoma", "phantom_prostate", "phantom_brain"]
 CONFIG: dict[str, Any] = {
@@ -54,6 +61,7 @@ class Place:
     folder: Path
     config: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(CONFIG))
     cores: str = "2"
+    profile: str = "default"
 
     @property
     def checkout(self) -> Path:
@@ -71,11 +79,21 @@ class Place:
         workflow.environment["PYTHONPATH"] = str(self.checkout)
         command = workflow.command()
         command[command.index("--snakefile") + 1] = str(self.checkout / "workflow" / "Snakefile")
-        command[command.index("--workflow-profile") + 1] = str(self.checkout / "workflow" / "profiles" / "default")
+        command[command.index("--workflow-profile") + 1] = str(self.local_profile())
         command[command.index("--cores") + 1] = self.cores
         found = subprocess.run(command, cwd=self.folder, env=workflow.environment, capture_output=True, text=True)
         assert found.returncode == 0, (found.stdout + found.stderr)[-6000:]
         return found.stdout + found.stderr
+
+    def local_profile(self) -> Path:
+        """Return the folder of a copy of the profile whose jobs run here; triggers and resources stay."""
+        shipped = self.checkout / "workflow" / "profiles" / self.profile / "config.yaml"
+        options = yaml.safe_load(shipped.read_text())
+        kept = {name: value for name, value in options.items() if not name.startswith(OF_AN_EXECUTOR)}
+        folder = self.folder / "profile"
+        folder.mkdir(exist_ok=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(kept))
+        return folder
 
     def case(self, task: str) -> Path:
         """Return the image of a training case of a task."""
@@ -118,7 +136,7 @@ def outcomes(place: Place) -> dict[tuple[str, str], dict]:
 
 def measured(place: Place) -> Done:
     """Run and return what was done."""
-    before, page = outcomes(place), place.folder / "reports" / "reruns" / "index.html"
+    before, page = outcomes(place), place.results / "report" / "index.html"
     rendered = page.stat().st_mtime_ns if page.exists() else 0
     place.run()
     after = outcomes(place)
@@ -149,10 +167,10 @@ def build(folder: Path) -> Path:
     return base
 
 
-def copied(base: Path, folder: Path) -> Place:
+def copied(base: Path, folder: Path, *, profile: str = "default") -> Place:
     """Return a copy of the finished run with the same file times."""
     subprocess.run(["cp", "-a", str(base), str(folder)], check=True)
-    return Place(folder)
+    return Place(folder, profile=profile)
 
 
 def _config(**changes: Any) -> Callable[[Place], None]:
@@ -399,7 +417,6 @@ EDITS = (
         predicted=True,
         scored=True,
         rendered=True,
-        quick=True,
     ),
     Edit("run folder moved", _moved_run, NONE, "no path is part of an identity", quick=True),
     Edit("other `--cores`", _cores, NONE, "cores change no number"),
@@ -443,26 +460,43 @@ HEAD = """\
 Written by `python -m tests.workflow.reruns`, which makes each edit in a copy of a finished tiny run (two upstream
 tasks, one downstream, UniSeg and single-task networks, {jobs} trained jobs; synthetic) and runs the workflow again. A
 job that Snakemake starts although nothing changed compares identities and ends in about a second; it is not counted.
-Cases are counted over all jobs, controls included. No edit trains a job whose result would be the same.
-
+Cases are counted over all jobs, controls included. No edit trains a job whose result would be the same. `--profile
+slurm` measures under the profile of SLURM, with its jobs on one machine.
+"""
+TABLE = """\
 | edit | trained again | cases predicted | cases scored | page rendered | why that is right |
 |---|---|---|---|---|---|
 """
+SECTION = "\n## Profile `{profile}`\n\n"
+
+
+def page_with(profile: str, table: str, former: str) -> str:
+    """Return the page with a new table of one profile, and the other profiles' tables as they were."""
+    tables = {profile: table}
+    for name in PROFILES:
+        _, found, text = former.partition(SECTION.format(profile=name))
+        if found and name != profile:
+            tables[name] = text.partition("\n## ")[0]
+    sections = (SECTION.format(profile=name) + tables[name].strip() + "\n" for name in PROFILES if name in tables)
+    return HEAD.format(jobs=len(ALL_TRAINED)) + "".join(sections)
 
 
 def main() -> None:
-    """Measure all edits and write the page."""
+    """Measure all edits under a profile and write its table."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--profile", choices=PROFILES, default="default")
+    profile = parser.parse_args().profile
     with tempfile.TemporaryDirectory() as name:
         base = build(Path(name))
         lines = []
         for number, edit in enumerate(EDITS):
-            place = copied(base, Path(name) / f"edit{number}")
+            place = copied(base, Path(name) / f"edit{number}", profile=profile)
             edit.make(place)
             done = measured(place)
             lines.append(row(edit, done))
             print(lines[-1], "" if done.trained == edit.trained else f"  EXPECTED {sorted(edit.trained)}", flush=True)
             shutil.rmtree(place.folder)
-    write_text(PAGE, HEAD.format(jobs=len(ALL_TRAINED)) + "\n".join(lines) + "\n")
+    write_text(PAGE, page_with(profile, TABLE + "\n".join(lines), PAGE.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

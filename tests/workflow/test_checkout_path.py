@@ -35,4 +35,4 @@ def test_a_run_from_a_folder_with_blanks_quotes_and_braces_ends(tmp_path):
         check=False,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
-    assert (checkout / "reports" / "tiny" / "index.html").exists()
+    assert (checkout / "results" / "tiny" / "report" / "index.html").exists()

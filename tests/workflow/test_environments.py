@@ -80,3 +80,13 @@ def test_what_the_snakefile_imports_needs_no_numerical_library():
         "heavy = {'numpy', 'torch', 'pandas', 'scipy', 'nibabel'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_image_has_the_python_and_the_locks_of_the_other_ways():
+    image, head = (ROOT / "envs" / "apptainer.def").read_text(), generator().HEAD
+    assert "From: python:3.11-" in image
+    assert "python=3.11\n" in head
+    assert "command -v python3.11 ||" in (ROOT / "Makefile").read_text()
+    for name in ("lock.txt", "lock-no-deps.txt", "lock-slurm.txt"):
+        assert f"envs/{name} /opt/segbench/{name}" in image
+        assert (ROOT / "envs" / name).is_file()

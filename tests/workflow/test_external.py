@@ -80,7 +80,7 @@ def test_commands_train_and_predict_and_a_missing_mask_is_a_row(finished):
     assert max(float(row["value"]) for row in found if row["metric"] == "dice" and row["value"]) > 0.05
     outcome = workflow.outcome("evaluate", "upstream.elsewhere.none.phantom_spleen.f0.s0")
     assert outcome["masks_missing"] == 1
-    assert "Elsewhere" in (workflow.folder / "reports" / "tiny" / "index.html").read_text()
+    assert "Elsewhere" in (workflow.results / "report" / "index.html").read_text()
 
 
 def test_a_command_that_fails_is_a_failed_cell_with_its_last_lines(finished):

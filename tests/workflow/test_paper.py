@@ -150,7 +150,7 @@ def test_the_oracle_walks_every_layout_back_to_its_own_grid(paper):
 
 
 def test_the_tables_name_every_task_and_what_is_partial(paper):
-    report = paper.folder / "reports" / "paper"
+    report = paper.results / "report"
     page = (report / "index.html").read_text()
     for task in UPSTREAM + DOWNSTREAM:
         assert dataset_cards()[task]["title"] in page

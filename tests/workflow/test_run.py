@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ import psutil
 import pytest
 import yaml
 
+from segbench.core.run_record import read_run_record
 from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
 from segbench.experiment.config import load_config
 from segbench.experiment.jobs import expected_keys
@@ -55,14 +57,42 @@ def test_a_second_run_has_nothing_to_do(finished):
 
 
 def test_the_page_says_synthetic_and_needs_no_network(finished):
-    page = (finished.folder / "reports" / "tiny" / "index.html").read_text()
+    page = (finished.results / "report" / "index.html").read_text()
     assert "synthetic" in page.lower()
     assert "<script src=" not in page
     assert "<link" not in page
 
 
+def test_chosen_cases_of_every_task_are_drawn_and_on_the_page(finished):
+    record = read_run_record(finished.results / "run.json")
+    assert {(picture.experiment, picture.task) for picture in record.pictures} == {
+        (task.experiment, task.name) for task in record.tasks
+    }
+    report = finished.results / "report"
+    assert {path.name for path in (report / "pictures").iterdir()} == {picture.file for picture in record.pictures}
+    page = (report / "index.html").read_text()
+    assert all(f'href="pictures/{picture.file}"' in page for picture in record.pictures)
+
+
+def test_a_run_writes_nothing_where_git_keeps_files(finished):
+    assert {path.name for path in finished.folder.iterdir()} <= {"config.yaml", "data", "results", ".snakemake"}
+
+
+def test_the_report_of_snakemake_shows_the_page_tables_and_figures(finished):
+    result = finished.run("--report", "snakemake.zip")
+    assert result.returncode == 0, result.stdout[-3000:]
+    with zipfile.ZipFile(finished.folder / "snakemake.zip") as archive:
+        names = {Path(name).name for name in archive.namelist()}
+        (page,) = (name for name in archive.namelist() if name.endswith("report.html"))
+        text = archive.read(page).decode()
+    (finished.folder / "snakemake.zip").unlink()
+    assert {"upstream_dice.csv", "upstream_dice_cases.svg"} <= names
+    assert "The table" in text
+    assert "one file that needs no network" in text
+
+
 def test_the_report_carries_its_record_without_a_trace_of_the_machine(finished):
-    report = finished.folder / "reports" / "tiny"
+    report = finished.results / "report"
     record = (report / "run.json").read_text()
     assert record == (finished.results / "run.json").read_text()
     assert not [path for path in (ROOT, finished.folder, Path.home()) if str(path) in record]
@@ -77,7 +107,7 @@ def test_the_transfer_is_reported(finished):
     assert match["resized"]
     assert match["source"] == UNISEG
     assert len(match["probe"]) == 4
-    assert "Pre-trained weights" in (finished.folder / "reports" / "tiny" / "index.html").read_text()
+    assert "Pre-trained weights" in (finished.results / "report" / "index.html").read_text()
 
 
 def test_a_self_supervised_objective_starts_a_run_and_fills_no_row(finished):
@@ -86,7 +116,7 @@ def test_a_self_supervised_objective_starts_a_run_and_fills_no_row(finished):
     assert not (finished.results / "evaluate" / "upstream.restoration.random.joint.f0.s0").exists()
     record = json.loads((finished.results / "run.json").read_text())
     assert "upstream.restoration.random.joint.f0.s0" in {job["job"] for job in record["jobs"]}
-    assert "Self-supervised: Restoration" in (finished.folder / "reports" / "tiny" / "index.html").read_text()
+    assert "Self-supervised: Restoration" in (finished.results / "report" / "index.html").read_text()
 
 
 def test_an_unrelated_change_of_the_config_reruns_no_training(finished):
@@ -121,7 +151,7 @@ def test_a_failure_is_data_and_only_it_is_retried(finished):
     table = pd.read_csv(finished.results / "scores.csv")
     cell = table[(table.model == "single_task") & (table.scope == "phantom_spleen")]
     assert set(cell.status) == {"failed"}
-    assert "failed" in (finished.folder / "reports" / "tiny" / "index.html").read_text()
+    assert "failed" in (finished.results / "report" / "index.html").read_text()
     status = finished.segbench("status", "--config", str(finished.config_path))
     assert status.returncode == 1
     assert SPLEEN in status.stdout

@@ -22,7 +22,7 @@ rule evaluate:
     params:
         config=run.paths.config,
     shell:
-        "python -m segbench evaluate --config {params.config:q} --job {wildcards.job} --threads {threads}"
+        "exec python -m segbench evaluate --config {params.config:q} --job {wildcards.job} --threads {threads}"
         " >{log:q} 2>&1"
 
 

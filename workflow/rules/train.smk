@@ -23,4 +23,6 @@ rule train:
     params:
         config=run.paths.config,
     shell:
-        "python -m segbench train --config {params.config:q} --job {wildcards.job} --threads {threads} >{log:q} 2>&1"
+        # `exec`: a signal of a scheduler reaches Python, which saves the state.
+        "exec python -m segbench train --config {params.config:q} --job {wildcards.job} --threads {threads}"
+        " >{log:q} 2>&1"

@@ -25,7 +25,7 @@ from segbench.experiment.config.upstream import Upstream
 class Config(Section):
     """The whole experiment. Holds facts of the experiment only; threads and devices are set in workflow/profiles."""
 
-    run: Name = Field(description="Name of the run: results/RUN/ and reports/RUN/.")
+    run: Name = Field(description="Name of the run: results/RUN/, and reports/RUN/ when its report is published.")
     description: str = Field("", description="What the run is for, its expected time and results.")
     seeds: Numbers = Field((0,), min_length=1, description="Repetitions; every model sees the same data order.")
     data: Data = Field(Data(), description=Data.__doc__)

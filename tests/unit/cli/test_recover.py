@@ -96,15 +96,18 @@ def test_two_runs_in_one_folder_the_dead_one_is_cleared_and_the_living_one_stays
         assert [path.stem for path in OWNERS.iterdir()] == [living]
 
 
-def test_a_living_workflow_of_the_run_is_refused_and_nothing_is_touched():
+@pytest.mark.parametrize("locked", [True, False])
+def test_a_living_workflow_of_the_run_is_refused_and_nothing_is_touched(locked):
+    """Snakemake removes all locks of a folder when another workflow there ends."""
     with processes.living() as workflow, processes.living() as job:
         owner = processes.write_workflow(processes.of(workflow, "tiny"))
-        lock()
+        if locked:
+            lock()
         record = processes.write_job("tiny", processes.of(job, "train.x", owner))
         with pytest.raises(RunFailed, match=rf"running here \(process {workflow.pid} on"):
             run()
         assert untouched(job, record)
-        assert LOCK.exists()
+        assert LOCK.exists() is locked
 
 
 def test_a_workflow_of_another_host_is_refused_with_what_to_do():

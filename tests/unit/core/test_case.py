@@ -63,3 +63,14 @@ def test_an_absent_manifest_and_one_that_is_no_text_are_refused(tmp_path):
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"bytes\.csv"):
         read_manifest(tmp_path / "bytes.csv")
+
+
+def test_the_classes_that_were_looked_for_come_back_and_need_a_column_only_where_they_are_stated(tmp_path):
+    path = tmp_path / "liver.csv"
+    cases = [case("a", annotated=(1, 3)), case("b")]
+    write_manifest(path, cases)
+    assert read_manifest(path) == cases
+    assert [cases[0].is_annotated(labels) for labels in ([3], [1, 2])] == [True, False]
+    assert cases[1].is_annotated([2])
+    write_manifest(path, cases[1:])
+    assert "annotated" not in path.read_text()

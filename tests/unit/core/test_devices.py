@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from segbench.core import devices
-from segbench.core.errors import is_machine_failure
+from segbench.core.errors import InputError, is_machine_failure
 from tests.paths import ROOT
 
 
@@ -79,6 +79,34 @@ def test_a_dead_holder_gives_its_device_back():
         process.kill()
         process.wait()
     assert devices.holders()["GPU-a"] is None
+
+
+def test_a_link_in_the_place_of_a_lock_is_refused_and_its_target_stays(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "leases").mkdir()
+    (tmp_path / "leases" / "GPU-a.lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(InputError, match=rf"GPU-a.lock: found .*; expected a file .* or set {devices.FOLDER} to"):
+        devices.lease_of(devices.devices())
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_the_lock_of_another_user_is_locked_and_not_written(tmp_path, monkeypatch):
+    (tmp_path / "leases").mkdir()
+    lock = tmp_path / "leases" / "GPU-a.lock"
+    lock.write_text("7\n")
+    opened = os.open
+
+    def as_another_user(path, flags, *mode):
+        if path == lock and flags & os.O_RDWR:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(devices.os, "open", as_another_user)
+    first, second = devices.lease_of(devices.devices()), devices.lease_of(devices.devices())
+    assert [first.device.uuid, second.device.uuid] == ["GPU-a", "GPU-b"]
+    assert lock.read_text() == "7\n"
+    first.release()
+    assert devices.lease_of(devices.devices()).device.uuid == "GPU-a"
 
 
 def test_taking_a_device_imports_no_numerical_library():

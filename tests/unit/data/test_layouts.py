@@ -13,7 +13,7 @@ from segbench.core.errors import InputError
 from segbench.core.task import IGNORED
 from segbench.data.checks import check_folder
 from segbench.data.ingest import ingest
-from segbench.data.layouts import dataset_json, folder_cases
+from segbench.data.layouts import dataset_json, folder_cases, table
 from segbench.data.readers import read_label
 
 SHAPE = (8, 7, 6)
@@ -262,3 +262,49 @@ def test_one_case_under_two_spellings_is_a_problem(tmp_path):
     listed = [{"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"} for name in names]
     rewrite(folder, lambda content: content | {"training": listed})
     assert [problem.found for problem in check_folder(folder).problems] == ["case ids Case-01 and case_1"]
+
+
+ORGANS = {"1": "liver", "2": "kidney", "3": "spleen"}
+
+
+def partly_annotated(folder, entries):
+    content = {"modality": {"0": "CT"}, "labels": {"0": "bg"} | ORGANS, "training": []}
+    for name, annotated in entries.items():
+        save(folder / "imagesTr" / f"{name}.nii.gz", image_of(len(name)))
+        save(folder / "labelsTr" / f"{name}.nii.gz", organ())
+        stated = {} if annotated is None else {"annotated": annotated}
+        entry = {"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"}
+        content["training"].append(entry | stated)
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder_cases(folder, content, patient_of=lambda case: case, classes=ORGANS)
+
+
+def test_an_entry_names_the_classes_that_were_looked_for(tmp_path):
+    entries = {"a": ["spleen", "liver"], "bb": None, "ccc": ["liver", "kidney", "spleen"]}
+    assert [case.annotated for case in partly_annotated(tmp_path, entries)] == [(1, 3), None, None]
+    checked_folder = check_folder(tmp_path)
+    assert not checked_folder.problems
+    assert any("kidney is annotated in 2 of 3 cases" in notice for notice in checked_folder.notices)
+
+
+@pytest.mark.parametrize("wrong", [[], "liver", ["lung"], [1]])
+def test_annotated_holds_names_of_classes(tmp_path, wrong):
+    with pytest.raises(InputError, match=r"training\[0\].*annotated"):
+        partly_annotated(tmp_path, {"a": wrong})
+
+
+def test_voxels_of_a_class_that_nobody_looked_for_are_a_contradiction(tmp_path):
+    partly_annotated(tmp_path, {"a": ["kidney"]})
+    assert ["voxels of [1]" in problem.found for problem in check_folder(tmp_path).problems] == [True]
+
+
+def test_a_table_names_the_classes_that_were_looked_for(tmp_path):
+    partly_annotated(tmp_path, {"a": None, "bb": None})
+    lines = ["case,patient,label,CT,annotated"]
+    lines += [f"{name},{name},labelsTr/{name}.nii.gz,imagesTr/{name}.nii.gz,{cell}" for name, cell in CELLS.items()]
+    (tmp_path / "cases.csv").write_text("\n".join(lines))
+    card = {"channels": [{"name": "CT"}], "classes": ORGANS, "obtain": ""}
+    assert [case.annotated for case in table(tmp_path, card)] == [(1, 2), None]
+
+
+CELLS = {"a": "liver|kidney", "bb": ""}

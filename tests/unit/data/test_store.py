@@ -102,12 +102,13 @@ def test_the_address_depends_on_what_shapes_the_bytes_and_on_nothing_else(world,
     others = [
         address(case=replace(case, image_sha256="0")),
         address(case=replace(case, label_sha256="0")),
+        address(case=replace(case, annotated=(1,))),
         address(card=card | {"merge": {2: 1}}),
         address(recipe=replace(RECIPE, image_order=1)),
     ]
     monkeypatch.setattr(preprocess, "code_digest", lambda *entries, without: "other code")
     others.append(address())
-    assert len({first, *others}) == 6
+    assert len({first, *others}) == 7
 
 
 def test_patches_inside_and_across_the_border(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from segbench.cli import main
+from segbench.core.case import write_manifest
 from segbench.core.errors import InputError, RunFailed
 from segbench.core.files import write_json
-from segbench.evaluation.evaluate import evaluate
+from segbench.evaluation.evaluate import evaluate, write_unscored
 from segbench.evaluation.predictors.control import ControlPredictor
 from segbench.evaluation.rows import read_rows
 from segbench.experiment.result_record import ResultRecord
@@ -303,3 +305,29 @@ def test_a_command_that_fails_leaves_a_failed_row_per_case(monkeypatch):
     assert (facts["status"], facts["reason"], counts(facts)) == ("failed", "no memory", (0, 0))
     assert {row["reason"] for row in rows(context).values()} == {"no memory"}
     assert len(rows(context)) == 2
+
+
+@pytest.mark.parametrize("job_id", [THRESHOLD, "upstream.mean_shape.none.joint.f0.s0", ORACLE])
+def test_a_class_that_nobody_looked_for_is_not_defined_in_its_case_and_never_failed(job_id):
+    """Case c says nothing of the last class of the liver task: neither a score of 1 for an empty mask nor a failure."""
+    context = control(job_id, upstream={"controls": ["oracle", "threshold", "mean_shape"]})
+    structures = context.config.task(LIVER).structures
+    unknown = structures[-1].labels
+    known = tuple(value for value in range(1, len(context.config.task(LIVER).classes) + 1) if value not in unknown)
+    done(context)
+    before = {key: row["value"] for key, row in rows(context).items() if key[1] != "c"}
+    cases = small.write_cases(context.config, LIVER)
+    write_manifest(
+        context.paths.manifest(LIVER), [replace(c, annotated=known) if c.case_id == "c" else c for c in cases]
+    )
+    context = control(job_id, upstream={"controls": ["oracle", "threshold", "mean_shape"]})
+    done(context)
+    found = rows(context)
+    assert {key: row["value"] for key, row in found.items() if key[1] != "c"} == before
+    for structure in structures:
+        row = found[LIVER, "c", structure.name, "dice"]
+        assert (row["status"] == "not_defined") == (not set(structure.labels) <= set(known))
+    assert "not annotated in this case" in found[LIVER, "c", structures[-1].name, "dice"]["reason"]
+    write_unscored(context, "no weights")
+    statuses = {row["status"] for key, row in rows(context).items() if key[:3] == (LIVER, "c", structures[-1].name)}
+    assert statuses == {"not_defined"}

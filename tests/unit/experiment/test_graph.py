@@ -257,7 +257,7 @@ def real(here):
     """A run over one real data set with two files, ingested once."""
     content = yaml.safe_load((ROOT / "config" / "real_small.yaml").read_text())
     content["data"]["root"] = str(here)
-    content["upstream"] |= {"tasks": [TASK]}
+    content["upstream"] |= {"tasks": [TASK], "self_supervised": []}
     del content["downstream"]
     folder = here / "Task04_Hippocampus" / "imagesTr"
     folder.mkdir(parents=True)

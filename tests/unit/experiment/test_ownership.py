@@ -184,6 +184,31 @@ def test_parts_of_dead_writers_of_this_host_are_removed_and_no_others(here):
     assert remove_abandoned_parts(here / "absent") == []
 
 
+def test_of_a_link_with_the_name_of_a_part_only_the_link_is_removed(here):
+    (here / "kept" / "deep").mkdir(parents=True)
+    (here / "kept" / "deep" / "scores.csv").write_text("mine")
+    part = f"{PART}{platform.node()}@{processes.dead_pid()}"
+    targets = {"folder": here / "kept", "file": here / "kept" / "deep" / "scores.csv", "nothing": here / "none"}
+    links = [here / "store" / f"{part}-{name}" for name in targets]
+    (here / "store").mkdir()
+    for link, target in zip(links, targets.values(), strict=True):
+        link.symlink_to(target)
+    (here / "store" / "other").symlink_to(here / "kept")
+    (here / "kept" / f"{part}-behind-a-link").write_text("half")
+    assert sorted(remove_abandoned_parts(here / "store")) == sorted(links)
+    assert sorted(path.name for path in (here / "store").iterdir()) == ["other"]
+    assert (here / "kept" / "deep" / "scores.csv").read_text() == "mine"
+    assert (here / "kept" / f"{part}-behind-a-link").exists(), "links are not followed"
+
+
+def test_parts_of_another_user_stay(here, monkeypatch):
+    path = here / f"{PART}{platform.node()}@{processes.dead_pid()}-scores.csv"
+    path.write_text("half")
+    monkeypatch.setattr("segbench.core.files.os.getuid", lambda: os.geteuid() + 1)
+    assert remove_abandoned_parts(here) == []
+    assert path.exists()
+
+
 def test_a_killed_writer_leaves_a_part_that_names_it(here):
     code = """
 from segbench.core.files import atomic_path

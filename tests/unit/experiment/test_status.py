@@ -139,7 +139,7 @@ def test_a_run_is_watched_until_it_is_done(config, monkeypatch, capsys):
     assert command.run(argparse.Namespace(config=Path("config.yaml"), watch=5, ledger=None)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("tiny: 8 jobs done")]) == 2
-    assert lines[-1] == "report: reports/tiny/index.html"
+    assert lines[-1] == "report: results/tiny/report/index.html"
 
 
 def test_the_last_line_of_a_log(tmp_path):

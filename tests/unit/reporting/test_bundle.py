@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import os
 import subprocess
@@ -19,33 +18,14 @@ from segbench.core.errors import InputError
 from segbench.core.provenance import content_hash
 from segbench.reporting.bundle import MANIFEST, differences, write_bundle
 from tests.paths import ROOT
-from tests.unit.reporting.synthetic_run import write_run
-
-CONFIG = {"run": "toy"}
+from tests.unit.reporting.finished_run import write_finished_run
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     """A folder with results/toy as the workflow leaves it."""
     root = tmp_path_factory.mktemp("bundle")
-    folder = write_run(root / "results" / "toy", seeds=(0,), cases=3, upstream=2, methods=2, curves=False)
-    record = json.loads((folder / "run.json").read_text())
-    record |= {"run": "toy", "config_sha256": content_hash(CONFIG)}
-    (folder / "run.json").write_text(json.dumps(record))
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    with open(folder / "scores.csv", newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    tests: dict[str, dict] = {}
-    for row in rows:
-        sides = tests.setdefault(row["task"], {"train": ["other_case"], "test": []})
-        if row["case"] not in sides["test"]:
-            sides["test"].append(row["case"])
-    splits = {"protocol": "seeded", "task_protocols": {}, "folds": {"0": tests}, "changes": []}
-    (folder / "splits.json").write_text(json.dumps(splits | {"sha256": content_hash(splits)}))
-    findings = [list(item.values()) for item in record["audit"]["findings"]]
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([["header"], *findings])
-    (folder / "audit.csv").write_text(stream.getvalue())
+    write_finished_run(root, "toy")
     return root
 
 

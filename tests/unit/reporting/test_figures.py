@@ -61,6 +61,7 @@ def draw_all(run, experiment, statistics):
     ]
 
 
+@pytest.mark.slow
 def test_figures_have_the_width_of_a_column_and_no_text_below_seven_points(run, drawn, statistics):
     draw_all(run, "upstream", statistics["upstream"])
     assert len(drawn) == 7

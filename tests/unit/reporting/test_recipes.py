@@ -60,6 +60,7 @@ def test_each_recipe_is_a_comparison_of_its_own(run):
     assert controls[0] == controls[1] != []
 
 
+@pytest.mark.slow
 def test_no_test_compares_two_recipes_and_each_has_its_own_family(run):
     equal, published = (compared(run, name, "dice") for name in run.experiments[:2])
     count = len({*published["method_a"], *published["method_b"]})

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from segbench.core.task import Channel, Structure, Task, TaskSet
-from segbench.training.losses import scale_loss, scale_weights, soft_dice_loss, summed_loss, training_loss
+from segbench.training.losses import (
+    known_channels,
+    scale_loss,
+    scale_weights,
+    soft_dice_loss,
+    summed_loss,
+    training_loss,
+)
 
 TASK = Task("toy", "Toy", (Channel("CT", "CT"),), ("organ",), (Structure("organ", (1,), 2.0),))
 
@@ -137,3 +144,63 @@ def test_batch_dice_is_a_setting_of_the_whole_loss():
         as_one.item(), abs=1e-5
     )
     assert training_loss(Stub(), [logits], labels, TASK).item() != pytest.approx(as_one.item(), abs=1e-3)
+
+
+def three_classes(activation="softmax", class_loss="mean"):
+    task = Task("toy", "Toy", (Channel("CT", "CT"),), ("a", "b"), (Structure("a", (1,), 2.0),))
+
+    class Three(Stub):
+        tasks = TaskSet([task])
+
+        def targets(self, labels_BZYX, task):
+            return torch.nn.functional.one_hot(labels_BZYX.long(), 3).movedim(-1, 1).float()
+
+    model = Three()
+    model.activation, model.class_loss = activation, class_loss
+    return model, task
+
+
+def partly(model, task, logits, labels, annotated, **options):
+    return training_loss(model, [logits], labels, task, annotated=annotated, **options)
+
+
+RANDOM = torch.Generator().manual_seed(3)
+LOGITS = torch.randn(2, 3, 2, 4, 4, generator=RANDOM)
+LABELS = torch.randint(0, 2, (2, 2, 4, 4), generator=RANDOM, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_a_class_that_nobody_looked_for_is_background_as_the_marginal_loss_has_it(batch_dice):
+    """With class 2 unknown everywhere the loss is that of two classes, whose background has the sum of exponentials."""
+    model, task = three_classes()
+    found = partly(model, task, LOGITS, LABELS, [(1,), (1,)], batch_dice=batch_dice)
+    merged = torch.stack([LOGITS[:, [0, 2]].logsumexp(1), LOGITS[:, 1]], 1)
+    expected = training_loss(Stub(), [merged], LABELS, TASK, batch_dice=batch_dice)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("activation", "class_loss"), [("softmax", "mean"), ("sigmoid", "mean"), ("sigmoid", "sum")])
+def test_an_unknown_class_may_be_predicted_where_it_would_cost_a_known_background(activation, class_loss):
+    model, task = three_classes(activation, class_loss)
+    labels = torch.zeros_like(LABELS)
+    claims = LOGITS.clone()
+    claims[:, 2] += 20
+    cost = [partly(model, task, logits, labels, [(1,), (1,)]).item() for logits in (LOGITS, claims)]
+    full = [partly(model, task, logits, labels, None).item() for logits in (LOGITS, claims)]
+    assert cost[1] <= cost[0] + 1e-4
+    assert full[1] > full[0] + 1
+
+
+def test_all_classes_annotated_is_the_loss_without_a_word_on_it():
+    model, task = three_classes()
+    without = training_loss(model, [LOGITS], LABELS, task)
+    assert partly(model, task, LOGITS, LABELS, [None, None]) == without
+    assert partly(model, task, LOGITS, LABELS, [(1, 2), None]).item() == pytest.approx(without.item(), abs=1e-5)
+
+
+def test_a_channel_of_several_classes_is_known_where_all_of_them_are():
+    model, task = three_classes("sigmoid")
+    model.targets = lambda labels, task: torch.stack([labels == 0, labels > 0, labels == 2], 1).float()
+    known = known_channels(model, task, [(1,), (2,), (1, 2), None])
+    assert known.tolist() == [[True, False, False], [True, False, True], [True, True, True], [True, True, True]]
+    assert known_channels(model, task, [None, None]) is None

@@ -1,0 +1,37 @@
+"""Pictures of test cases that a page may show; `case_pictures` draws them, which needs images and label maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segbench.core.errors import Problem, raise_problems
+from segbench.core.files import sha256_of
+from segbench.reporting.run import Run
+
+FOLDER = "pictures"
+DESCRIPTION = (
+    "Yellow solid line: reference; coloured dashed line: prediction. Each plane is the one with most wrong voxels, "
+    "counted over the methods shown. Grey values from the 1st to the 99th percentile; left is the patient's left."
+)
+
+
+def permitted_pictures(run: Run, folder: Path) -> dict[str, bytes]:
+    """Return file name -> content of the pictures of a results or report folder that a page may show.
+
+    A folder without pictures, such as a bundle, has none to show.
+
+    Raises:
+        InputError: a picture is not the one that run.json names.
+    """
+    found, problems = {}, []
+    for picture in run.record.pictures:
+        path = folder / FOLDER / picture.file
+        if not picture.may_be_shown or not path.is_file():
+            continue
+        digest = sha256_of(path)
+        if digest != picture.sha256:
+            expected = f"{picture.sha256}, as run.json says"
+            problems.append(Problem(str(path), f"SHA-256 {digest}", expected, "restore the file, or run gather again"))
+        found[picture.file] = path.read_bytes()
+    raise_problems(problems)
+    return found

@@ -1,0 +1,60 @@
+"""Publish the report of a run: verify it, and copy it to reports/RUN, where git keeps it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from segbench.core.errors import Problem, RunFailed, raise_problems
+from segbench.core.files import part_prefix
+from segbench.core.paths import RunPaths
+from segbench.reporting.verify import differing_files
+
+MADE_FROM = ("scores.csv", "run.json")
+"""The two files that a report is rebuilt from; the results of the run hold them too."""
+
+
+def publish(run: str) -> Path:
+    """Copy the report of a finished run to reports/RUN; what is there is replaced.
+
+    Args:
+        run: name of the run; its report is in results/RUN/report.
+
+    Returns:
+        The folder of the published report.
+
+    Raises:
+        InputError: the run has no report, or its report was rendered from other results than it has now.
+        RunFailed: a file of the report is not what its scores and record give; nothing is published.
+    """
+    paths = RunPaths(run)
+    raise_problems(_problems(paths))
+    differing = differing_files(paths.report)
+    if differing:
+        raise RunFailed(f"{paths.report} is not what its score rows give: {'; '.join(differing)}; nothing is published")
+    _copy(paths.report, paths.published)
+    return paths.published
+
+
+def _problems(paths: RunPaths) -> list[Problem]:
+    files = [folder / name for folder in (paths.root, paths.report) for name in MADE_FROM]
+    missing = [path for path in [*files, paths.report / "index.html"] if not path.is_file()]
+    if missing:
+        return [Problem(str(path), "no file", "a finished run with its report", "run the workflow") for path in missing]
+    return [
+        Problem(str(paths.report / name), "other content", f"that of {paths.root / name}", "run the workflow again")
+        for name in MADE_FROM
+        if (paths.root / name).read_bytes() != (paths.report / name).read_bytes()
+    ]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder so that the target is the former one or the new one, never a mixture."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=part_prefix(), dir=target.parent) as folder:
+        new, former = Path(folder) / "new", Path(folder) / "former"
+        shutil.copytree(source, new)
+        if target.exists():
+            target.rename(former)
+        new.rename(target)

@@ -1,0 +1,35 @@
+"""A folder with results/RUN as the workflow leaves it, from synthetic scores: tables, config, splits, audit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from segbench.core.provenance import content_hash
+from tests.unit.reporting.synthetic_run import write_run
+
+
+def write_finished_run(root: Path, run: str) -> Path:
+    """Write the results of a small finished run below a folder; return results/RUN."""
+    folder = write_run(root / "results" / run, seeds=(0,), cases=3, upstream=2, methods=2, curves=False)
+    config = {"run": run}
+    record = json.loads((folder / "run.json").read_text())
+    record |= {"run": run, "config_sha256": content_hash(config)}
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "config.json").write_text(json.dumps(config))
+    with open(folder / "scores.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    tests: dict[str, dict] = {}
+    for row in rows:
+        sides = tests.setdefault(row["task"], {"train": ["other_case"], "test": []})
+        if row["case"] not in sides["test"]:
+            sides["test"].append(row["case"])
+    splits = {"protocol": "seeded", "task_protocols": {}, "folds": {"0": tests}, "changes": []}
+    (folder / "splits.json").write_text(json.dumps(splits | {"sha256": content_hash(splits)}))
+    findings = [list(item.values()) for item in record["audit"]["findings"]]
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([["header"], *findings])
+    (folder / "audit.csv").write_text(stream.getvalue())
+    return folder
