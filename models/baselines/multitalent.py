@@ -32,16 +32,8 @@ CARD = {
     "backbone": "shared",
     "published_recipe": {
         "source": "MIC-DKFZ/MultiTalent, MultiTalent_Trainer_DDP.py, on nnU-Net's trainer",
-        "keys": {
-            "optimiser": "sgd",
-            "initial_learning_rate": 0.01,
-            "momentum": 0.99,
-            "weight_decay": 3e-05,
-            "learning_rate_schedule": "poly",
-            "poly_exponent": 0.9,
-            "gradient_clip": 12.0,
-            "schedule": "sqrt",
-        },
+        "as": "nnunet_plain",
+        "keys": {"schedule": "sqrt"},
         "not_taken": ["the learning rate changes once per epoch there, per step here"],
     },
 }

@@ -22,22 +22,7 @@ CARD = {
     "options": {},
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
-    "published_recipe": {
-        "source": "MIC-DKFZ/nnUNet 2.8, nnunetv2/training/nnUNetTrainer/nnUNetTrainer.py",
-        "keys": {
-            "optimiser": "sgd",
-            "initial_learning_rate": 0.01,
-            "momentum": 0.99,
-            "weight_decay": 3e-05,
-            "learning_rate_schedule": "poly",
-            "poly_exponent": 0.9,
-            "gradient_clip": 12.0,
-        },
-        "not_taken": [
-            "the learning rate changes once per epoch there, per step here",
-            "batch size and patch come from the plan",
-        ],
-    },
+    "published_recipe": {"as": "nnunet_plain"},
 }
 
 

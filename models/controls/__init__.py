@@ -1,8 +1,7 @@
 """Control predictors: they follow the same path as networks and bound the scale. They need numpy only.
 
-A control is a file of this folder with a CARD, `fit(cases, task, annotated) -> fitted` from the preprocessed training
-cases, and `predict(fitted, case, task) -> labels_ZYX`. annotated: per case the class values that were looked for, or
-None for all.
+A control is a file of this folder with a CARD, `fit(cases, task) -> fitted` from the preprocessed training cases, and
+`predict(fitted, case, task) -> labels_ZYX`.
 """
 
 from __future__ import annotations

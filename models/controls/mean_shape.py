@@ -14,18 +14,18 @@ GRID = 48
 ROUNDING = 1e-9
 
 
-def fit(cases, task, annotated) -> np.ndarray:
+def fit(cases, task) -> np.ndarray:
     """Return the frequency of each foreground class, frequencies_KZYX, on a relative grid of GRID voxels per axis.
 
-    A class counts in the cases in which it was looked for: annotated holds their class values, or None for all.
+    A class counts in the cases in which it was looked for.
     """
     shape = (task.num_classes - 1, GRID, GRID, GRID)
     counts_KZYX, known_KZYX = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
-    for case, classes in zip(cases, annotated, strict=True):
+    for case in cases:
         labels_ZYX = np.asarray(case.labels[:])
         on_grid_ZYX = labels_ZYX[np.ix_(*(_positions(GRID, size) for size in labels_ZYX.shape))]
         for value in range(1, task.num_classes):
-            if classes is None or value in classes:
+            if case.is_annotated(value):
                 counts_KZYX[value - 1] += on_grid_ZYX == value
                 known_KZYX[value - 1] += on_grid_ZYX != IGNORED
     return counts_KZYX / np.maximum(known_KZYX, 1)

@@ -11,7 +11,7 @@ CARD = {
 SHIFT_VOXELS = 2
 
 
-def fit(cases, task, annotated) -> None:
+def fit(cases, task) -> None:
     """Nothing is learned."""
 
 

@@ -13,16 +13,16 @@ VOXELS_PER_CASE = 20000
 NOWHERE = (0, np.inf, np.inf)
 
 
-def fit(cases, task, annotated) -> list[tuple[int, float, float]]:
+def fit(cases, task) -> list[tuple[int, float, float]]:
     """Return (channel, lowest, highest) per foreground class: the window with the best pooled Dice in training.
 
     All windows between the edges of BINS quantile bins of every channel are tried, on the cases in which the class was
-    looked for: annotated holds their class values, or None for all.
+    looked for.
     """
     samples = [_sampled(case) for case in cases]
     windows = []
     for value in range(1, task.num_classes):
-        known = [own for own, classes in zip(samples, annotated, strict=True) if classes is None or value in classes]
+        known = [own for own, case in zip(samples, cases, strict=True) if case.is_annotated(value)]
         if not known:
             windows.append(NOWHERE)
             continue

@@ -42,16 +42,8 @@ CARD = {
     "backbone": "shared",
     "published_recipe": {
         "source": "yeerwen/UniSeg, UniSeg_Trainer.py and dataset_loading.py",
-        "keys": {
-            "optimiser": "sgd",
-            "initial_learning_rate": 0.01,
-            "momentum": 0.99,
-            "weight_decay": 3e-05,
-            "learning_rate_schedule": "poly",
-            "poly_exponent": 0.9,
-            "gradient_clip": 12.0,
-            "batch_size": 2,
-        },
+        "as": "nnunet_plain",
+        "keys": {"batch_size": 2},
         "not_taken": ["the learning rate changes once per epoch there, per step here"],
     },
 }

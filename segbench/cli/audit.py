@@ -26,9 +26,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.workers < 1:
         raise input_error("--workers", found=args.workers, expected="1 or more", fix="leave it out")
-    members, cases, accepted = _inputs(args)
+    members, cases, of_weights, accepted = _inputs(args)
     images = audit.same_image_pairs(cases, cache_root=_cache(args), workers=args.workers) if cases else {}
-    findings = audit.accept(audit.audit(members, images), accepted)
+    findings = audit.accept([*audit.audit(members, images), *of_weights], accepted)
     unused = sorted(set(accepted) - {item.name for item in findings})
     if unused:
         raise input_error("accepted leaks", found=", ".join(unused), expected="names of findings", fix="take them out")
@@ -49,11 +49,14 @@ def _inputs(args: argparse.Namespace):
     from segbench.experiment.config import load_config
 
     if args.config:
+        from segbench.data.audit.weights import weights_findings
+
         config = load_config(args.config)
-        return *audit_inputs.members_of_run(config), [*config.data.accept_leaks, *args.accept]
+        members, cases = audit_inputs.members_of_run(config)
+        return members, cases, weights_findings(config, members), [*config.data.accept_leaks, *args.accept]
     if args.splits:
-        return [member for path in args.splits for member in audit_inputs.members_of_file(path)], [], args.accept
-    return *audit_inputs.members_of_folders(args.data), args.accept
+        return [member for path in args.splits for member in audit_inputs.members_of_file(path)], [], [], args.accept
+    return *audit_inputs.members_of_folders(args.data), [], args.accept
 
 
 def _cache(args: argparse.Namespace) -> Path | None:

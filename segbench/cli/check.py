@@ -76,7 +76,7 @@ def _weights_problems(config) -> list:
 
         try:
             context = JobContext(config, job)
-            match = initialise(context, new_model(context))
+            match = initialise(context, new_model(context, scaled=False))
             print(f"{job.initialisation} for {job.scope}: {100 * match['fraction']:.1f} % of the parameters loaded")
         except InputError as error:
             problems |= dict.fromkeys(error.problems)

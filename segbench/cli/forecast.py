@@ -145,7 +145,7 @@ def measured(config: Config, job_id: str, *, seconds: float, threads: int) -> di
     device = torch.device(computing_device(threads))
     context = JobContext(config, next(job for job in training_jobs(config) if job.id == job_id))
     settings, arithmetic = context.training, chosen_arithmetic(context.training, device)
-    model = new_model(context).to(device=device, memory_format=arithmetic.memory_format)  # type: ignore[call-overload]
+    model = new_model(context, scaled=False).to(device=device, memory_format=arithmetic.memory_format)  # type: ignore[call-overload]
     optimisation = Optimisation(model, settings, 1_000_000)
     stepper = Stepper(model, optimisation, arithmetic, settings, seed=context.job.seed)
     batches = [_noise(context, task, settings.batch_size, device) for task in _of_distinct_shape(context)]
@@ -214,8 +214,7 @@ def _mean_seconds(work: Callable[[int], None], kinds: int, seconds: float) -> fl
 def forecast_row(config: Config, jobs: list[Job], costs: dict[str, float]) -> dict[str, Any]:
     """Return the row of jobs of equal cost; hours, weights and states are sums over them."""
     job = jobs[0]
-    training = config.training_of(job.experiment, job.entry(config))
-    steps = sum(len(item.tasks(config)) for item in jobs) * training.iterations_per_task
+    steps = sum(len(item.tasks(config)) * _iterations(config, item) for item in jobs)
     windows = 0 if job.self_supervised else sum(_windows(config, item) for item in jobs)
     scopes = {item.scope for item in jobs}
     recipe = "" if job.recipe == EQUAL else f" ({job.recipe})"
@@ -232,6 +231,10 @@ def forecast_row(config: Config, jobs: list[Job], costs: dict[str, float]) -> di
         "weights MB": len(jobs) * costs["weights_mb"],
         "states MB": len(jobs) * costs["state_mb"],
     }
+
+
+def _iterations(config: Config, job: Job) -> int:
+    return config.training_of(job.experiment, job.entry(config), job.initialisation).iterations_per_task
 
 
 def _windows(config: Config, job: Job) -> int:

@@ -24,7 +24,9 @@ def run(args: argparse.Namespace) -> int:
     import yaml
 
     from models.loader import build_model
+    from models.weights.conventions import Convention
     from models.weights.transfer import transfer_weights
+    from segbench.core.cards import format_cards
     from segbench.core.errors import input_error
     from segbench.core.task import TaskSet
     from segbench.training.checkpoint import load_weights, save
@@ -37,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
         )
     digest = checked_sha256(args.file, args.sha256)
     spec, options = _network(args.config, args.model)
+    stated = format_cards()[args.format]["axes"]
+    spec = spec if stated == "unknown" else Convention(stated).spec(spec)
     model = build_model(args.model, TaskSet([_probe_task(args.channels)]), spec, **options)
     report = transfer_weights(
         load_weights(args.file), model, where=str(args.file), source_format=args.format, prefixes=prefixes

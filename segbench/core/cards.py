@@ -28,6 +28,8 @@ DATASET_FOLDER = ROOT / "segbench" / "data" / "sources"
 CONTROL_FOLDER = ROOT / "models" / "controls"
 FORMAT_FOLDER = ROOT / "models" / "weights" / "formats"
 CARD_FILE = "a Python file with a CARD"
+AxisOrder = Literal["zyx", "zxy", "yzx", "yxz", "xzy", "xyz"]
+TrainedOn = dict[str, list[str] | Literal["all", "unknown"]] | Literal["unknown"]
 ANY_MODEL, SHARED_BACKBONE = "any", "shared"  # targets of a format beside the names of models
 
 
@@ -110,12 +112,15 @@ class _PublishedRecipe(_Schema):
     """How a method is trained by its authors, as far as it was read in `source`.
 
     keys: recipe keys of `training` (docs/recipes.md); a fact that is not known is absent, and none where the optimiser
-    is not offered here. not_taken: what the source does beside them and segbench does not.
+    is not offered here. not_taken: what the source does beside them and segbench does not. as: the model whose card
+    states what this one leaves out; `keys` are then added to that card's.
     """
 
-    source: str
-    keys: dict[str, Any]
-    not_taken: list[str] = Field(default_factory=list)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, serialize_by_alias=True)
+    same_as: str | None = Field(None, alias="as")
+    source: str | None = None
+    keys: dict[str, Any] | None = None
+    not_taken: list[str] | None = None
 
 
 class _MethodCard(_Schema):
@@ -156,12 +161,22 @@ class ControlCard(_Schema):
     options: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
+class _CtIntensities(_Schema):
+    """CT window in HU that weights were trained on, and the values that its ends became."""
+
+    window_hu: tuple[float, float]
+    scaled_to: tuple[float, float]
+
+
 class FormatCard(_Schema):
     """Schema of the card of a layout in which weights are released.
 
     targets: model, `shared` (every model on the shared backbone) or `any` -> beginnings of the names of its tensors
     that are loaded, none for the `encoder_keys` of its card. strict: each of these must be in the file, in its shape,
     except `stems`, whose input channels may differ: then they are `repeated` from a single channel, or start `new`.
+    trained_on: data-set card -> its case ids, `all` or `unknown`, or `unknown` for everything. other_data: data without
+    a card here, in words. axes: order of the spatial axes of the images that the weights saw. intensities: a window of
+    CT, or `z-score`, which stays as the task's recipe has it.
     """
 
     title: str
@@ -176,6 +191,10 @@ class FormatCard(_Schema):
     strict: bool
     stems: dict[str, Literal["repeated", "new"]]
     minimum_fraction: float = Field(ge=0, le=1)
+    trained_on: TrainedOn
+    other_data: str
+    axes: AxisOrder | Literal["unknown"]
+    intensities: _CtIntensities | Literal["z-score", "unknown"]
 
 
 class ObjectiveCard(_MethodCard):
@@ -274,7 +293,39 @@ def model_cards() -> dict[str, dict]:
     paths = _modules(MODEL_FOLDER)
     if UNISEG_FILE.exists():
         paths["uniseg"] = UNISEG_FILE
-    return _cards_of(paths, ModelCard) | _cards_of(_modules(CONTROL_FOLDER), ControlCard)
+    networks = _with_whole_recipes(_cards_of(paths, ModelCard))
+    return networks | _cards_of(_modules(CONTROL_FOLDER), ControlCard)
+
+
+def _with_whole_recipes(methods: dict[str, dict]) -> dict[str, dict]:
+    return {name: card | {"published_recipe": _whole_recipe(name, methods)} for name, card in methods.items()}
+
+
+def _whole_recipe(name: str, methods: Mapping[str, dict]) -> dict[str, Any] | None:
+    """Return the published recipe of a model with what it takes from another model's card; raises `InputError`."""
+    recipe = methods[name]["published_recipe"]
+    if recipe is None:
+        return None
+    own = {key: value for key, value in recipe.items() if key != "as" and value is not None}
+    if recipe["as"] is None:
+        if not {"source", "keys"} <= own.keys():
+            raise input_error(
+                f"card {name}",
+                found="a published recipe without source or keys",
+                expected="both",
+                fix="state them, or name the model that has the same recipe under `as`",
+            )
+        return {"not_taken": []} | own
+    other = methods.get(recipe["as"], {}).get("published_recipe")
+    if other is None or other["as"] is not None:
+        raise input_error(
+            f"card {name}, published_recipe.as",
+            found=repr(recipe["as"]),
+            expected="a model whose card states a recipe itself",
+            fix=suggestion(recipe["as"], methods),
+        )
+    base = {key: value for key, value in other.items() if key != "as"}
+    return base | {"not_taken": base["not_taken"] or []} | own | {"keys": base["keys"] | own.get("keys", {})}
 
 
 def format_cards() -> dict[str, dict]:
@@ -326,7 +377,7 @@ def _meaning_problems(name: str, card: dict) -> Iterator[Problem]:
 
 def objective_cards() -> dict[str, dict]:
     """Return name -> card of every self-supervised objective."""
-    return _cards_of(_modules(OBJECTIVE_FOLDER), ObjectiveCard)
+    return _with_whole_recipes(_cards_of(_modules(OBJECTIVE_FOLDER), ObjectiveCard))
 
 
 def code_of(name: str, *, objective: bool) -> str:

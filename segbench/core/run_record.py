@@ -126,7 +126,8 @@ class JobRecord(_Part):
 
     Durations are in seconds, `started` and `finished` in seconds since 1970.
     `train_seconds` holds all attempts of a resumed job; `process_seconds` is at least that much. `batch_size` is that
-    of training, 0 where nothing is trained here.
+    of training, 0 where nothing is trained here. `forward_flops` are those of a forward pass of one patch, 0 where they
+    were not counted.
     """
 
     job: str
@@ -146,6 +147,7 @@ class JobRecord(_Part):
     process_seconds: float
     iterations: int
     parameters: int
+    forward_flops: int = 0
     training_code: str | None
     model_code: str | None
     match: WeightsMatch | None

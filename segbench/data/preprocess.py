@@ -65,6 +65,7 @@ def preprocess_case(case: Case, task: Task, card: dict, recipe: PreprocessingRec
         "geometry": geometry.to_dict(),
         "masked_channels": masked_channels(task, recipe),
     }
+    about |= {} if case.annotated is None else {"annotated": list(case.annotated)}
     write_case(folder, images_CZYX, geometry.labels_to_grid(labels_XYZ), about)
     return folder
 

@@ -70,6 +70,15 @@ class PreprocessedCase:
         """Channels that are zero outside the non-zero mask, which they alone show."""
         return self.meta.get("masked_channels", [])
 
+    @property
+    def annotated(self) -> list[int] | None:
+        """Class values that somebody looked for; None for all of them."""
+        return self.meta.get("annotated")
+
+    def is_annotated(self, value: int) -> bool:
+        """Return whether a class was looked for."""
+        return self.annotated is None or value in self.annotated
+
     def foreground(self, value: int) -> np.ndarray:
         """Return sampled voxels of a class, rows z,y,x; no row when the case has none."""
         first, last = np.searchsorted(self._foreground[:, 0], [value, value + 1])

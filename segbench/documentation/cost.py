@@ -8,7 +8,6 @@ docs/models.md.
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import gc
 import logging
@@ -20,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from models.flops import forward_flops
 from models.interface import NetworkSpec, SegmentationModel, task_set
 from models.loader import build_model
 from segbench.core.cards import model_cards, supports
@@ -96,16 +95,6 @@ def cost_card(
         "device": device_name(device),
     }
     return card | largest_fit(model.to(device), spec, seconds_limit=seconds_limit)
-
-
-def forward_flops(model: SegmentationModel, patch_zyx: Triple) -> int:
-    """Return the FLOPs of one forward pass of one patch of the first task, counted on shapes alone."""
-    task = next(iter(model.tasks))
-    shadow = copy.deepcopy(model).to("meta").eval()
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        shadow(torch.empty(1, task.num_channels, *patch_zyx, device="meta"), task)
-    return counter.get_total_flops()
 
 
 def largest_fit(model: SegmentationModel, spec: NetworkSpec, *, seconds_limit: float) -> dict[str, Any]:

@@ -126,6 +126,8 @@ def weights_page() -> str:
     for name, card in cards.items():
         cells = (f"`{name}`", card["title"], ", ".join(target_names(card)), card["loaded"], card["left_out"])
         rows.append(f"| {' | '.join([*cells, card['licence']])} |")
+    seen = ["| format | trained on | axes of its images | CT intensities of its images |", "|---|---|---|---|"]
+    seen += [f"| `{name}` | {_data_of(card)} | {card['axes']} | {_intensities(card)} |" for name, card in cards.items()]
     sources = [
         f"- `{name}`: {card['citation']}. {card['url']}\n  - where to get it: {card['obtain']}\n"
         f"  - source of the layout's facts: {card['layout']}"
@@ -136,7 +138,26 @@ def weights_page() -> str:
         "Generated from the cards in models/weights/formats by `python -m segbench.documentation.models`; "
         "do not edit below this line."
     )
-    return "\n\n".join([written, FORMATS_HEADING, note, "\n".join(rows), "\n".join(sources)]) + "\n"
+    return "\n\n".join([written, FORMATS_HEADING, note, "\n".join(rows), "\n".join(seen), "\n".join(sources)]) + "\n"
+
+
+def _data_of(card: dict[str, Any]) -> str:
+    """Return what weights were trained on: our data sets with their cases, then others in words."""
+    stated = card["trained_on"]
+    if isinstance(stated, str):
+        words = [stated]
+    else:
+        listed = {name: cases if isinstance(cases, str) else " ".join(cases) for name, cases in stated.items()}
+        words = [f"`{name}` (cases: {cases})" for name, cases in listed.items()]
+    return "; ".join([*words, *([card["other_data"]] if card["other_data"] else [])])
+
+
+def _intensities(card: dict[str, Any]) -> str:
+    stated = card["intensities"]
+    if isinstance(stated, str):
+        return stated
+    (low_hu, high_hu), (low, high) = stated["window_hu"], stated["scaled_to"]
+    return f"{low_hu:g} to {high_hu:g} HU as {low:g} to {high:g}"
 
 
 def main() -> int:

@@ -40,6 +40,11 @@ trained by several. A report never ranks models of different recipes together.
 path for a network without this option, an average of the weights without a decay between 0 and 1 (`ema_decay`),
 `published` for a card that states no recipe, a key of the budget in a recipe.
 
+**Budgets.** The caption of each table states steps, patches and training hours, and the FLOPs of the forward passes
+over all patches (a backward pass takes about twice as many), of joint networks in total and per task. Downstream, the
+initialisation `scratch_combined` trains a network from scratch for the steps of pre-training and fine-tuning together:
+those of all tasks of `upstream`, and those of `downstream`.
+
 With `ema_decay` the averaged weights are what is scored; a resumable state holds both. What is not offered: LAMB, which
 PyTorch does not have, and a search for the learning rate.
 

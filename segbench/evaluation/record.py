@@ -39,8 +39,10 @@ from segbench.core.vocabulary import EQUAL, NO_RECIPE
 from segbench.data.presence import expected_count
 from segbench.experiment import jobs, requests
 from segbench.experiment.config import Config, External, ModelEntry
+from segbench.experiment.config.downstream import SCRATCH_COMBINED
 from segbench.experiment.config.training import recipe_text
 from segbench.experiment.splits import Splits, read_splits
+from segbench.experiment.weights import unknown_data
 from segbench.stats.missing_masks import handling_of
 
 CURVE_POINTS = 200
@@ -146,6 +148,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
         process_seconds=round(_seconds(trained, at_least=train_seconds) + _seconds(evaluated), 3),
         iterations=trained.get("iterations", 0),
         parameters=trained.get("parameters", 0),
+        forward_flops=trained.get("forward_flops", 0),
         training_code=trained.get("training_code"),
         model_code=trained.get("model_code"),
         match=WeightsMatch.model_validate_json(json.dumps(match)) if match else None,
@@ -220,6 +223,7 @@ def _methods(config: Config) -> list[Method]:
                 start = _transfer_title(config, item.name)
                 if item.upstream_recipe not in (None, EQUAL):
                     start += f" ({item.upstream_recipe} recipe)"
+                start += " (training data unknown)" if unknown_data(config, item) else ""
                 title = f"{method.title}: {start[0].lower()}{start[1:]}" if several else start
                 methods.append(method.model_copy(update={"title": title, "kind": "transfer"}))
         methods += [_control(config, "downstream", name) for name in config.downstream.controls]
@@ -285,6 +289,8 @@ def _external(entry: External) -> Method:
 def _transfer_title(config: Config, name: str) -> str:
     if name == "scratch":
         return "From scratch"
+    if name == SCRATCH_COMBINED:
+        return "From scratch, combined budget"
     if config.is_self_supervised(name):
         return f"Self-supervised: {title_for(config.card(name), config.model_entry(name).options)}"
     source = next((entry for entry in config.upstream.models if entry.key == name), None)

@@ -66,7 +66,7 @@ class JobContext:
     @cached_property
     def training(self) -> Training:
         """Effective training settings of the job: those of its experiment with its own recipe."""
-        return self.config.training_of(self.job.experiment, self.job.entry(self.config))
+        return self.config.training_of(self.job.experiment, self.job.entry(self.config), self.job.initialisation)
 
     @cached_property
     def network(self) -> Network:

@@ -31,6 +31,7 @@ from segbench.experiment.identity import (
 )
 from segbench.experiment.ownership import forget_owner, write_owner
 from segbench.experiment.source_files import generation
+from segbench.experiment.weights import weights_part
 
 __all__ = ["Run", "forget_owner", "write_owner"]
 TORCH_VARIABLE = "SEGBENCH_TORCH"
@@ -255,7 +256,11 @@ class Run:
 
     def request_audit(self) -> Path:
         """Request for the leak audit: which findings are accepted, and the code that searches."""
-        return self._ask("audit", "findings", [self.config.data.accept_leaks, code_digest(*AUDIT_CODE)])
+        return self._ask("audit", "findings", self._audited())
+
+    def _audited(self) -> list[Any]:
+        stated = weights_part(self.config)
+        return [self.config.data.accept_leaks, code_digest(*AUDIT_CODE), *([stated] if stated else [])]
 
     def request_preprocess(self, task: str) -> Path:
         """Request for preprocessed cases: the task's recipe with what the config changes of it, and the code."""

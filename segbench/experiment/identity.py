@@ -18,7 +18,9 @@ from segbench.core.errors import InputError, input_error
 from segbench.core.files import sha256_of
 from segbench.core.provenance import content_hash
 from segbench.core.task import Task
+from segbench.experiment import weights
 from segbench.experiment.config import Config
+from segbench.experiment.config.downstream import FROM_SCRATCH
 from segbench.experiment.jobs import Job, mask_folders
 
 INITIALISE = "segbench/training/initialise.py"
@@ -109,7 +111,7 @@ def training_settings_identity(config: Config, job: Job) -> Identity:
     entry, card = job.entry(config), config.card(job.model)
     options = {name: item["default"] for name, item in card["options"].items()} | entry.options
     facts = {key: card[key] for key in NETWORK_KEYS if key in card}
-    training = config.training_of(job.experiment, entry).effective()
+    training = config.training_of(job.experiment, entry, job.initialisation).effective()
     training = {name: value for name, value in training.items() if name not in WITHOUT_EFFECT}
     parts = {
         "model": part([entry.name, {name: _option(value) for name, value in options.items()}, facts]),
@@ -133,15 +135,17 @@ def _initialisation_parts(config: Config, job: Job) -> dict[str, str]:
     if job.experiment != "downstream" or job.control:
         return {}
     item = job.weights(config)
-    if item.name == "scratch":
+    if item.name in FROM_SCRATCH:
         return {}
     layout = cards.FORMAT_FOLDER.relative_to(ROOT) / f"{item.format}.py"
     source = job.source(config)
     keys = config.card(source.model)["encoder_keys"] if source else []
+    card = config.format_cards[item.format]
     facts = [
-        item.model_dump(mode="json", exclude={"name", "file", "upstream_recipe"}),
+        item.model_dump(mode="json", exclude={"name", "file", "upstream_recipe", "trained_on", "axes"}),
         keys,
-        config.format_cards[item.format]["targets"],
+        card["targets"],
+        *([weights.axes(config, item), card["intensities"]] if item.file is not None else []),
     ]
     return {
         "pre-trained weights": part(facts),

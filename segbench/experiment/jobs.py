@@ -19,7 +19,7 @@ from segbench.core.task import Task, TaskSet
 from segbench.core.vocabulary import EQUAL, NO_RECIPE
 from segbench.experiment import requests
 from segbench.experiment.config import Config, Data, Initialisation, ModelEntry
-from segbench.experiment.config.downstream import SCRATCH, DownstreamModel
+from segbench.experiment.config.downstream import FROM_SCRATCH, DownstreamModel
 from segbench.experiment.splits import Splits
 
 JOINT = "joint"
@@ -67,7 +67,7 @@ class Job:
         if self.experiment != "downstream" or self.control:
             return None
         item = self.weights(config)
-        if item.name == SCRATCH or item.file is not None:
+        if item.name in FROM_SCRATCH or item.file is not None:
             return None
         trained = [entry.recipe_name for entry in config.entries_of("upstream") if entry.key == item.name]
         return Job(

@@ -9,7 +9,7 @@ from segbench.reporting.sentences import points, seconds_text
 from segbench.reporting.statistics import Statistics, label_of, pair_over_tasks
 from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
 
-SCRATCH = "scratch"
+SCRATCH, COMBINED = "scratch", "scratch_combined"
 HEAD = [
     "Gain over own scratch",
     "Interval",
@@ -62,7 +62,8 @@ def gains_table(run: Run, table: Table, statistics: Statistics) -> SmallTable | 
         f"{run.data_word(table.experiment)}{about(metric).title}: each method minus the same network trained from "
         f"scratch by the same recipe, in {points(metric)}, mean over tasks with {run.level} interval, patients paired. "
         f"Mean in {unit_of(metric)}. Training time summed over tasks, mean over seeds, without and with the training "
-        f"that made the weights; {DASH} where that is not part of this run.",
+        f"that made the weights; {DASH} where that is not part of this run. From scratch at the combined budget, a "
+        "network makes the steps of pre-training and fine-tuning on the downstream task alone.",
         HEAD,
         rows,
     )
@@ -76,7 +77,7 @@ def _seconds(run: Run, method: Method) -> tuple[float, float | None]:
     jobs = run.jobs(method.experiment, method.key)
     repetitions = max(1, len({(job.fold, job.seed) for job in jobs}))
     own = sum(job.train_seconds for job in jobs) / repetitions
-    if method.initialisation == SCRATCH:
+    if method.initialisation in (SCRATCH, COMBINED):
         return own, 0.0
     known = {job.job: job.train_seconds for job in run.record.jobs}
     sources = {job.match.source for job in jobs if job.match is not None}

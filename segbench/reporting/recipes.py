@@ -84,7 +84,9 @@ def recipes_of_methods(methods: Sequence[Method]) -> str:
 
 
 def budget_sentence(jobs: Iterable[JobRecord], tasks: int) -> str:
-    """Return the budget of a comparison's trained jobs: steps and patches per task and in total, and hours.
+    """Return the budget of a comparison's trained jobs: steps, patches and FLOPs per task and in total, and hours.
+
+    FLOPs are those of the forward passes over all patches; a backward pass takes about twice as many.
 
     Args:
         jobs: jobs of the comparison; those that are not trained here do not count.
@@ -102,11 +104,14 @@ def budget_sentence(jobs: Iterable[JobRecord], tasks: int) -> str:
         steps, patches = [job.iterations for job in own], [job.iterations * job.batch_size for job in own]
         hours = f"{_range([job.train_seconds / 3600 for job in own], '.2g')} h"
         totals = f"{_range(steps, ',.0f')} steps, {_range(patches, ',.0f')} patches"
+        peta = [job.forward_flops * job.iterations * job.batch_size / 1e15 for job in own]
+        work = f", {_range(peta, '.3g')} PFLOPs forward" if all(peta) else ""
         if not joint:
-            words.append(f"per task {totals}, {hours}")
+            words.append(f"per task {totals}, {hours}{work}")
             continue
         each = [_range([number / tasks for number in counts], ",.0f") for counts in (steps, patches)]
-        words.append(f"joint {totals} ({each[0]} and {each[1]} per task), {hours}")
+        shared = f" ({_range([number / tasks for number in peta], '.3g')} per task)" if work else ""
+        words.append(f"joint {totals} ({each[0]} and {each[1]} per task), {hours}{work}{shared}")
     return f"Budget of a network: {'; '.join(words)}." if words else ""
 
 

@@ -44,6 +44,7 @@ class BatchStream(Dataset):
                     foreground_fraction=self.settings.foreground_fraction,
                 )
             )
+        self._annotated = [{case.case_id: case.annotated for case in sampler.cases} for sampler in self.samplers]
         rng = np.random.default_rng(seed_for("schedule", job.fold, job.seed))
         self.order = task_schedule(sizes, self.settings.iterations_per_task, rule=self.settings.schedule, rng=rng)
         self.visit = _visits(self.order)
@@ -57,6 +58,10 @@ class BatchStream(Dataset):
         rng = np.random.default_rng(seed_for("batch", *axes))
         batch = self.samplers[position].sample(rng, self.settings.batch_size)
         return position, batch.images, batch.labels, batch.case_ids
+
+    def annotated(self, position: int, case_ids: Sequence[str]) -> list[list[int] | None]:
+        """Return per sample of a batch the class values that were looked for in its case, None for all of them."""
+        return [self._annotated[position][case_id] for case_id in case_ids]
 
     def loader(self, start: int, workers: int) -> DataLoader:
         """Return batches from `start` to the end, in order."""

@@ -31,6 +31,7 @@ def initialise(context: JobContext, model: SegmentationModel) -> dict[str, Any] 
     job, config = context.job, context.config
     if job.experiment != "downstream":
         return None
+    from models.weights.conventions import holder_of_weights
     from models.weights.transfer import transfer_weights
 
     item = job.weights(config)
@@ -47,7 +48,7 @@ def initialise(context: JobContext, model: SegmentationModel) -> dict[str, Any] 
     digest = checked_sha256(path, item.sha256)
     report = transfer_weights(
         load_weights(path),
-        model,
+        holder_of_weights(model),
         where=str(path),
         source_format=item.format,
         prefixes=prefixes,

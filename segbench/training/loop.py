@@ -20,8 +20,10 @@ from typing import Any
 
 import torch
 
+from models.flops import forward_flops
 from models.interface import NetworkSpec, SegmentationModel
 from models.loader import build_model
+from models.weights.conventions import InConvention
 from segbench.core.errors import RunFailed
 from segbench.core.files import remove_abandoned_parts, sha256_of, write_text
 from segbench.core.progress import Progress
@@ -32,6 +34,7 @@ from segbench.experiment.context import JobContext
 from segbench.experiment.identity import Identity
 from segbench.experiment.result_record import forget_result
 from segbench.training import checkpoint
+from segbench.training.conventions import convention_of
 from segbench.training.data import BatchStream
 from segbench.training.guards import DeadOutput, Diverged
 from segbench.training.initialise import initialise
@@ -73,13 +76,23 @@ def network_spec(network: Network) -> NetworkSpec:
     return NetworkSpec(**network.model_dump())
 
 
-def new_model(context: JobContext) -> SegmentationModel | Objective:
-    """Build the job's network, or objective, with random weights from the repetition's named axis."""
-    entry = context.config.model_entry(context.job.model)
-    build = build_objective if context.job.self_supervised else build_model
+def new_model(context: JobContext, *, scaled: bool = True) -> SegmentationModel | Objective:
+    """Build the job's network, or objective, with random weights from the repetition's named axis.
+
+    Args:
+        context: the job. Where its pre-trained weights expect other axes or intensities, images are converted.
+        scaled: whether intensities are converted, for which preprocessed cases may be needed.
+    """
+    entry, spec = context.config.model_entry(context.job.model), network_spec(context.network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("weights", context.job.seed))
-        return build(entry.name, context.tasks, network_spec(context.network), **context.options)
+        if context.job.self_supervised:
+            return build_objective(entry.name, context.tasks, spec, **context.options)
+        convention = convention_of(context, scaled=scaled)
+        if convention is None:
+            return build_model(entry.name, context.tasks, spec, **context.options)
+        network = build_model(entry.name, context.tasks, convention.spec(spec), **context.options)
+        return InConvention(network, spec, convention)
 
 
 def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dict[str, Any]:
@@ -117,7 +130,10 @@ class TrainingRun:
         self.context, self.settings = context, context.training
         self.arithmetic = chosen_arithmetic(self.settings, device)
         self.model = new_model(context)
-        self.match = initialise(context, self.model) if isinstance(self.model, SegmentationModel) else None
+        self.match, self.forward_flops = None, 0  # those of an objective differ from step to step
+        if isinstance(self.model, SegmentationModel):
+            self.match = initialise(context, self.model)
+            self.forward_flops = forward_flops(self.model, context.network.patch_size_zyx)
         self.model.to(device=device, memory_format=self.arithmetic.memory_format).train()  # type: ignore[call-overload]
         self.stream = BatchStream(context)
         self.optimisation = Optimisation(self.model, self.settings, len(self.stream))
@@ -165,6 +181,7 @@ class TrainingRun:
             "patches_per_second": round(patches / max(progression.seconds, 1e-9), 3),
             "iterations": len(self.stream),
             "parameters": sum(trained),
+            "forward_flops": self.forward_flops,
             "training_code": identity.parts["training code"],
             "model_code": identity.parts["model code"],
             "match": self.match,
@@ -198,7 +215,7 @@ class TrainingRun:
                     task,
                     number=step,
                     rate_factor=self.progression.rate_factor,
-                    annotated=[self.context.case(task.name, case).annotated for case in case_ids],
+                    annotated=self.stream.annotated(position, case_ids),
                 )
             except Diverged as error:
                 raise self._retry_or_fail(error, step, case_ids) from error

@@ -172,6 +172,10 @@ def test_check_finds_another_probe(here, capsys):
         ({"format": "uniseg_official"}, "expected one of: a network on the shared backbone"),
         ({"format": "models_genesi"}, "did you mean 'models_genesis'?"),
         ({"name": "uniseg", "file": None}, "a file beside format"),
+        ({"axes": "zyx"}, "found zyx for models_genesis; expected xyz, which its weights were trained on"),
+        ({"axes": "abc"}, "axes"),
+        ({"trained_on": {"btvc": "all"}}, "found 'btvc'; expected a data set with a card; did you mean 'btcv'?"),
+        ({"trained_on": {"btcv": "some"}}, "trained_on"),
     ],
 )
 def test_a_format_that_does_not_fit_is_refused_with_the_config(changes, words, here, capsys):

@@ -17,6 +17,11 @@ CARD = {
     "strict": True,
     "stems": {},
     "minimum_fraction": 0.9,
+    "trained_on": {"btcv": ["img0032", "img0033", "img0034", "img0035", "img0037", "img0038", "img0039", "img0040"]},
+    "other_data": "the other cases of its default list, PAOT_123457891213_train.txt (train.py:229); that the "
+    "released file used this list is likely, not proven",
+    "axes": "xyz",
+    "intensities": {"window_hu": [-175.0, 250.0], "scaled_to": [0.0, 1.0]},
 }
 
 

@@ -22,6 +22,10 @@ CARD = {
     "strict": True,
     "stems": {"network.encoder.conv1.weight": "repeated"},
     "minimum_fraction": 0.5,
+    "trained_on": {},
+    "other_data": "DeepLesion (CT)",
+    "axes": "unknown",
+    "intensities": "unknown",
 }
 
 

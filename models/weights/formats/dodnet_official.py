@@ -28,6 +28,18 @@ CARD = {
     "strict": True,
     "stems": {},
     "minimum_fraction": 0.9,
+    "trained_on": {
+        "lits": "unknown",
+        "kits19": "unknown",
+        "msd_hepatic_vessel": "unknown",
+        "msd_pancreas": "unknown",
+        "msd_colon": "unknown",
+        "msd_lung": "unknown",
+        "msd_spleen": "unknown",
+    },
+    "other_data": "",
+    "axes": "zxy",
+    "intensities": {"window_hu": [-325.0, 325.0], "scaled_to": [-1.0, 1.0]},
 }
 
 

@@ -15,6 +15,10 @@ CARD = {
     "strict": False,
     "stems": {},
     "minimum_fraction": 0.1,
+    "trained_on": "unknown",
+    "other_data": "",
+    "axes": "unknown",
+    "intensities": "unknown",
 }
 
 

@@ -15,6 +15,10 @@ CARD = {
     "strict": True,
     "stems": {},
     "minimum_fraction": 0.9,
+    "trained_on": {},
+    "other_data": "LUNA16 (chest CT)",
+    "axes": "xyz",
+    "intensities": {"window_hu": [-1000.0, 1000.0], "scaled_to": [0.0, 1.0]},
 }
 
 

@@ -20,6 +20,10 @@ CARD = {
     "strict": True,
     "stems": {"network.encoder.stem.convs.0.conv.weight": "repeated"},
     "minimum_fraction": 0.5,
+    "trained_on": "unknown",
+    "other_data": "OpenMind (head MR) or what the file's own page names",
+    "axes": "zyx",
+    "intensities": "z-score",
 }
 
 

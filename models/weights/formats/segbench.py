@@ -15,6 +15,10 @@ CARD = {
     "strict": False,
     "stems": {},
     "minimum_fraction": 0.5,
+    "trained_on": "unknown",
+    "other_data": "",
+    "axes": "zyx",
+    "intensities": "unknown",
 }
 
 

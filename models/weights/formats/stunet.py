@@ -24,6 +24,10 @@ CARD = {
         "network.conv_blocks_context.0.0.conv3.weight": "repeated",
     },
     "minimum_fraction": 0.9,
+    "trained_on": {},
+    "other_data": "TotalSegmentator (CT)",
+    "axes": "zyx",
+    "intensities": "z-score",
 }
 
 

@@ -24,6 +24,10 @@ CARD = {
     "strict": True,
     "stems": {"network.convInit.conv.weight": "new"},
     "minimum_fraction": 0.9,
+    "trained_on": "unknown",
+    "other_data": "AbdomenAtlas 1.0 (CT of many public data sets; its overlap with BTCV is unknown)",
+    "axes": "xyz",
+    "intensities": {"window_hu": [-175.0, 250.0], "scaled_to": [0.0, 1.0]},
 }
 
 

@@ -22,6 +22,10 @@ CARD = {
     "strict": True,
     "stems": {"network.swinViT.patch_embed.proj.weight": "new"},
     "minimum_fraction": 0.1,
+    "trained_on": {},
+    "other_data": "5 050 CT of LUNA16, LIDC-IDRI, HNSCC, CT Colonography and COVID-19 of TCIA",
+    "axes": "xyz",
+    "intensities": {"window_hu": [-1000.0, 1000.0], "scaled_to": [0.0, 1.0]},
 }
 ENCODER = re.compile(r"^(swinViT|swin_vit)\.")
 

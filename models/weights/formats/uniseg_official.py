@@ -21,6 +21,22 @@ CARD = {
     "strict": False,
     "stems": {},
     "minimum_fraction": 0.5,
+    "trained_on": {
+        "lits": "unknown",
+        "kits19": "unknown",
+        "msd_hepatic_vessel": "unknown",
+        "msd_pancreas": "unknown",
+        "msd_colon": "unknown",
+        "msd_lung": "unknown",
+        "msd_spleen": "unknown",
+        "verse20": "unknown",
+        "prostate_saml": "unknown",
+        "brats21": "unknown",
+        "autopet22": "unknown",
+    },
+    "other_data": "",
+    "axes": "zyx",
+    "intensities": {"window_hu": [-325.0, 325.0], "scaled_to": [0.0, 1.0]},
 }
 
 

@@ -12,7 +12,7 @@ from segbench.core.errors import InputError, Problem, suggestion
 from segbench.core.paths import NAME_PATTERN
 from segbench.core.vocabulary import EQUAL, NO_RECIPE, PUBLISHED
 from segbench.experiment.config.data import WITH_LISTS
-from segbench.experiment.config.downstream import SCRATCH
+from segbench.experiment.config.downstream import FROM_SCRATCH
 from segbench.experiment.config.experiment import Config
 from segbench.experiment.config.problems import as_problem
 from segbench.experiment.config.section import (
@@ -120,7 +120,7 @@ def _initialisations(config: Config) -> Iterator[Problem]:
     kinds = {name: card["kind"] for name, card in config.model_cards.items()}
     joint = [entry for entry in config.upstream.models if kinds.get(entry.name) == "universal"]
     sources = [*joint, *config.upstream.self_supervised]
-    known = [SCRATCH, *dict.fromkeys(entry.key for entry in sources)]
+    known = [*FROM_SCRATCH, *dict.fromkeys(entry.key for entry in sources)]
     expected = "scratch, a universal model of upstream, an entry of upstream.self_supervised, or a name with a file"
     for key, _, items in config.downstream.lists():
         yield from unknown_names(key, [item.name for item in items if item.file is None], known, expected)

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from segbench.experiment.config.experiment import Config
 
 SCRATCH = "scratch"
+SCRATCH_COMBINED = "scratch_combined"
+FROM_SCRATCH = (SCRATCH, SCRATCH_COMBINED)
+"""Random weights: trained for the steps of fine-tuning, and for those of pre-training and fine-tuning together."""
 WEIGHTS = "downstream.initialisations"
 RESERVED = ("random", "none")
 """Values of the column `initialisation` of upstream models and of models that are not trained."""
@@ -40,7 +43,10 @@ RESERVED = ("random", "none")
 class Initialisation(Section):
     """Where the weights of a downstream run come from."""
 
-    name: Name = Field(description="'scratch', the id of an upstream model or objective, or a name for `file`.")
+    name: Name = Field(
+        description="'scratch'; 'scratch_combined', which trains from scratch for the steps of pre-training (all of "
+        "upstream) and fine-tuning together; the id of an upstream model or objective; or a name for `file`."
+    )
     file: Text | None = Field(None, description="A state dict saved by torch.save, loaded without executing code.")
     format: Text = Field("segbench", description="Layout of `file` (docs/pretrained_weights.md).")
     sha256: Sha256 | None = Field(None, description="Checksum that `file` must have.")
@@ -56,6 +62,15 @@ class Initialisation(Section):
     )
     probe: tuple[float, float, float, float] | None = Field(
         None, description="Answer to the probe that `import-weights` printed; the job stops at another one."
+    )
+    trained_on: cards.TrainedOn | None = Field(
+        None,
+        description="Data that the weights of `file` have seen: data set -> its cases, `all` or `unknown`; or "
+        "`unknown`; default: what the format states. The leak audit looks at it.",
+    )
+    axes: cards.AxisOrder | None = Field(
+        None,
+        description="Order of the axes of the images that the weights of `file` saw, where the format states none.",
     )
 
 
@@ -110,7 +125,7 @@ def _weight_names(downstream: Downstream) -> Iterator[Problem]:
         for one, other in alike(names):
             yield Problem(key, f"{one!r} and {other!r}", "names that differ in more than case", "rename one")
         for item in items:
-            if item.name in RESERVED or (item.name == SCRATCH and item.file is not None):
+            if item.name in RESERVED or (item.name in FROM_SCRATCH and item.file is not None):
                 found = f"{item.name!r}" + (" with a file" if item.file else "")
                 yield Problem(
                     key, found, "a name of its own", f"rename it; {item.name} has a meaning in the score table"
@@ -150,14 +165,28 @@ def _formats(config: Config) -> Iterator[Problem]:
             if card is None:
                 fix = suggestion(item.format, config.format_cards)
                 yield Problem(f"{key}.format", repr(item.format), "a format", fix)
-            elif item.file is None and (item.format != "segbench" or item.sha256):
+            elif item.file is None and (item.format != "segbench" or item.sha256 or item.axes or item.trained_on):
                 fix = "name it, or remove these"
-                yield Problem(f"{key}.file", "nothing", "a file beside format or sha256", fix)
+                yield Problem(f"{key}.file", "nothing", "a file beside format, sha256, axes or trained_on", fix)
             elif name in config.network_cards and cards.loaded_prefixes(card, name, config.network_cards[name]) is None:
                 found = f"{item.format} for the network {name}"
                 expected = f"one of: {', '.join(cards.target_names(card))}"
                 fix = "give the weights to a network of downstream.models that they fit, or bring other weights"
                 yield Problem(f"{key}.format", found, expected, fix)
+
+
+def _stated_of_weights(config: Config) -> Iterator[Problem]:
+    """What is stated of weights: data sets that no card knows, and an order of axes that is not the format's."""
+    for where, _, items in config.downstream.lists() if config.downstream else ():
+        for item in items:
+            key, card = f"{where}.{item.name}", config.format_cards.get(item.format)
+            known = config.known_dataset_cards
+            for name in item.trained_on if isinstance(item.trained_on, dict) else ():
+                if name not in known:
+                    yield Problem(f"{key}.trained_on", repr(name), "a data set with a card", suggestion(name, known))
+            if card is not None and item.axes and card["axes"] not in (item.axes, "unknown"):
+                found, expected = f"{item.axes} for {item.format}", f"{card['axes']}, which its weights were trained on"
+                yield Problem(f"{key}.axes", found, expected, "remove it, or name the format of the file")
 
 
 def _controls(config: Config) -> Iterator[Problem]:
@@ -170,5 +199,6 @@ CHECKS = (
     Check(("downstream.models",), _models),
     Check(("downstream.models", "network"), _network_sizes),
     Check(("downstream.initialisations", "downstream.models"), _formats),
+    Check(("downstream.initialisations", "downstream.models"), _stated_of_weights),
     Check(("downstream.controls",), _controls),
 )

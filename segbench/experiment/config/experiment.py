@@ -12,7 +12,7 @@ from segbench.core import cards
 from segbench.core.task import Task, TaskSet
 from segbench.core.vocabulary import PUBLISHED
 from segbench.experiment.config.data import Data
-from segbench.experiment.config.downstream import Downstream, DownstreamModel
+from segbench.experiment.config.downstream import SCRATCH_COMBINED, Downstream, DownstreamModel
 from segbench.experiment.config.external import External
 from segbench.experiment.config.inference import Inference
 from segbench.experiment.config.network import Network
@@ -140,13 +140,19 @@ class Config(Section):
         """The lists that the user brings, below the folder of the data sets unless their path is absolute."""
         return tuple(self.data_root / name for name in self.data.split_files)
 
-    def training_of(self, experiment: str, entry: ModelEntry | None = None) -> Training:
+    def training_of(
+        self, experiment: str, entry: ModelEntry | None = None, initialisation: str | None = None
+    ) -> Training:
         """Return the effective training settings of an experiment, or of one of its models.
 
-        Defaults < `training` < `downstream.training` < the recipe of the entry.
+        Defaults < `training` < `downstream.training` < the recipe of the entry. From scratch at the combined budget,
+        the steps of a joint upstream training are added.
         """
         changes = self.downstream.training if experiment == "downstream" and self.downstream else {}
-        return Training(**merged(self.training.model_dump(), changes, self.recipe_of(entry) if entry else {}))
+        values = merged(self.training.model_dump(), changes, self.recipe_of(entry) if entry else {})
+        if initialisation == SCRATCH_COMBINED:
+            values["iterations_per_task"] += len(self.upstream.tasks) * self.training.iterations_per_task
+        return Training(**values)
 
     def recipe_of(self, entry: ModelEntry) -> dict[str, Any]:
         """Return what the recipe of an entry changes: nothing, its card's published recipe, or its own values."""

@@ -88,3 +88,31 @@ def test_a_patient_is_the_group_of_the_pattern():
     assert cards.patient_of({"patient_pattern": r"^(P\d+)_"}, "P7_a") == "P7"
     assert cards.patient_of({"patient_pattern": r"^(P\d+)_"}, "Q7") == "Q7"
     assert cards.patient_of({}, "Q7") == "Q7"
+
+
+def test_a_published_recipe_is_stated_once_and_completed_from_the_card_that_it_names():
+    found = {name: card["published_recipe"] for name, card in cards.model_cards().items() if card["kind"] != "control"}
+    assert found["single_task"] == found["nnunet_plain"]
+    assert found["multitalent"]["keys"] == found["nnunet_plain"]["keys"] | {"schedule": "sqrt"}
+    assert found["multitalent"]["source"] != found["nnunet_plain"]["source"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"as": "nnunet_plian"}, "did you mean 'nnunet_plain'?"),
+        ({"as": "single_task"}, "a model whose card states a recipe itself"),
+        ({"source": "a paper"}, "without source or keys"),
+    ],
+)
+def test_a_recipe_that_cannot_be_completed_is_refused(recipe, words, tmp_path, monkeypatch):
+    text = (cards.MODEL_FOLDER / "nnunet_resenc.py").read_text(encoding="utf-8")
+    for name in ("nnunet_plain", "single_task"):
+        (tmp_path / f"{name}.py").write_text((cards.MODEL_FOLDER / f"{name}.py").read_text(encoding="utf-8"))
+    (tmp_path / "other.py").write_text(text.replace('{"as": "nnunet_plain"}', repr(recipe)))
+    monkeypatch.setattr(cards, "MODEL_FOLDER", tmp_path)
+    monkeypatch.setattr(cards, "ROOT", tmp_path)
+    monkeypatch.setattr(cards, "CONTROL_FOLDER", tmp_path / "controls")
+    monkeypatch.setattr(cards, "UNISEG_FILE", tmp_path / "uniseg")
+    with pytest.raises(InputError, match=re.escape(words)):
+        cards.model_cards()

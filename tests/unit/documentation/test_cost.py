@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from models.flops import forward_flops
 from models.interface import NetworkSpec, SegmentationModel
 from segbench.core.task import TaskSet
 from segbench.documentation import cost
@@ -35,7 +36,7 @@ class OneConvolution(SegmentationModel):
 
 def test_flops_are_two_per_multiply_add():
     # one input channel times four classes at each of 8 x 16 x 16 voxels, a multiplication and an addition each
-    assert cost.forward_flops(OneConvolution(), (8, 16, 16)) == 2 * 1 * 4 * 8 * 16 * 16
+    assert forward_flops(OneConvolution(), (8, 16, 16)) == 2 * 1 * 4 * 8 * 16 * 16
 
 
 def test_paper_tasks_have_the_channels_of_the_paper():

@@ -165,7 +165,7 @@ def test_an_objective_needs_a_downstream_network_on_the_shared_backbone():
         ({"name": "w", "file": "w.pt", "format": "segbensh"}, "did you mean 'segbench'?"),
         ({"name": "w", "file": "w.pt", "minimum_fraction": float("nan")}, "minimum_fraction"),
         ({"name": "w", "file": "w.pt", "probe": [0, 0, 0, float("inf")]}, "probe"),
-        ({"name": "uniseg2", "format": "segbench", "sha256": "0" * 64}, "a file beside format or sha256"),
+        ({"name": "uniseg2", "format": "segbench", "sha256": "0" * 64}, "a file beside format, sha256"),
         ({"name": "a/b", "file": "w.pt"}, "downstream.initialisations.4.name"),
     ],
 )

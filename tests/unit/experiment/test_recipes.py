@@ -254,3 +254,24 @@ def test_a_downstream_network_without_initialisations_is_refused():
     content = demo()
     del content["downstream"]["initialisations"]
     assert "found none for single_task" in only(content)
+
+
+def test_scratch_at_the_combined_budget_adds_the_steps_of_pre_training_and_needs_no_source():
+    content = with_models(training={"iterations_per_task": 7})
+    content["downstream"] |= {
+        "training": {"iterations_per_task": 5},
+        "initialisations": ["scratch", "scratch_combined", "uniseg"],
+    }
+    content["upstream"].pop("self_supervised", None)
+    config = parsed(content)
+    jobs = {job.initialisation: job for job in training_jobs(config) if job.experiment == "downstream"}
+    steps = {
+        name: config.training_of("downstream", job.entry(config), name).iterations_per_task
+        for name, job in jobs.items()
+    }
+    combined = 5 + 7 * len(content["upstream"]["tasks"])
+    assert steps == {"scratch": 5, "scratch_combined": combined, "uniseg": 5}
+    assert jobs["scratch_combined"].source(config) is None
+    parts = [training_settings_identity(config, jobs[name]).parts for name in ("scratch", "scratch_combined")]
+    assert {name for name in parts[0] if parts[0][name] != parts[1][name]} == {"training"}
+    assert parts[0].keys() == parts[1].keys()

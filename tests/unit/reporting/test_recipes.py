@@ -128,3 +128,13 @@ def test_gains_are_over_the_own_scratch_control(tmp_path):
     expected = 100 * (by_key["unetr", "uniseg"] - by_key["unetr", "scratch"])
     assert float(found[0].replace("\u2212", "-")) == pytest.approx(expected, abs=0.06)
     assert found[6] != found[5], "the training that made the weights is charged"
+
+
+def test_work_is_stated_where_every_network_counted_it(run):
+    jobs = [job for job in run.record.jobs if job.model in ("uniseg", "single_task") and job.experiment == "upstream"]
+    counted = [job.model_copy(update={"forward_flops": 10**12}) for job in jobs]
+    tasks = len(run.tasks("upstream"))
+    words = budget_sentence(counted, tasks)
+    assert "0.3 PFLOPs forward; joint" in words or "0.15 to 0.3 PFLOPs forward; joint" in words
+    assert "PFLOPs forward (" in words
+    assert "PFLOPs" not in budget_sentence(jobs, tasks)

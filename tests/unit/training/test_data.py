@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from segbench.data.sampling import PatchSampler
+from segbench.data.store import PreprocessedCase
 from segbench.evaluation.predictors import network
 from segbench.experiment.config import parse_config
 from segbench.experiment.context import JobContext
@@ -50,7 +51,7 @@ def test_training_and_prediction_mirror_the_same_axes(folder, monkeypatch, mirro
     content["upstream"] = {"tasks": ["phantom_abdomen13"], "models": ["uniseg"]}
     del content["downstream"]
     context = job(parse_config(content, where="test"), JOB)
-    monkeypatch.setattr(data, "open_case", lambda folder: folder)
+    monkeypatch.setattr(data, "open_case", lambda folder: PreprocessedCase(folder, folder, {}))
     monkeypatch.setattr(JobContext, "folder", lambda self, task, case: case)
     monkeypatch.setattr(JobContext, "sides", lambda self, task: Sides(("a",), ("b",)))
     assert BatchStream(context).samplers[0].augmentation.mirror_axes == axes

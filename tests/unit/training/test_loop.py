@@ -70,10 +70,10 @@ def test_a_training_that_went_back_and_was_killed_ends_with_the_same_weights(fol
     def fail_at(step):
         made = Stepper.step
 
-        def wrapped(self, *arguments, number, rate_factor):
+        def wrapped(self, *arguments, number, rate_factor, **options):
             if number == step and rate_factor == 1.0:
                 raise Diverged("loss", float("nan"))
-            return made(self, *arguments, number=number, rate_factor=rate_factor)
+            return made(self, *arguments, number=number, rate_factor=rate_factor, **options)
 
         monkeypatch.setattr(Stepper, "step", wrapped)
 
@@ -355,3 +355,20 @@ def test_a_worker_that_dies_is_a_failure_of_the_machine(folder, monkeypatch, sig
         with pytest.raises(error):
             loop.train(context, device=CPU, workers=1)
     assert loop.train(context, device=CPU)["iterations"] == 80
+
+
+def test_weights_that_know_other_axes_are_trained_and_kept_inside_the_network_that_turns_images(folder):
+    own = loop.new_model(job(config(), "downstream.single_task.scratch.phantom_schwannoma.f0.s0"))
+    torch.save(own.state_dict(), "own.pt")
+    start = {"name": "own", "file": "own.pt", "format": "imported", "axes": "yxz"}
+    context = job(
+        config(upstream={"self_supervised": []}, downstream={"initialisations": [start]}),
+        "downstream.single_task.own.phantom_schwannoma.f0.s0",
+    )
+    facts = loop.train(context, device=CPU)
+    assert facts["match"]["fraction"] == 1.0
+    assert facts["forward_flops"] > 0
+    saved = checkpoint.load_weights(context.train_folder / "weights.pt")
+    assert saved.keys() == {f"network.{name}" for name in own.state_dict()}
+    z, y, x = context.network.patch_size_zyx
+    assert loop.new_model(context).network.spec.patch_size_zyx == (y, x, z)

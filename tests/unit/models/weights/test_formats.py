@@ -14,7 +14,7 @@ from models.baselines.dodnet_original import DoDNetOriginal
 from models.interface import NetworkSpec
 from models.loader import build_model, model_card
 from models.weights.transfer import transfer_weights
-from segbench.core.cards import format_cards, loaded_prefixes
+from segbench.core.cards import dataset_cards, format_cards, loaded_prefixes
 from segbench.core.errors import InputError
 from segbench.core.task import TaskSet
 from tests.unit.models.small import TASKS, images, make_task
@@ -359,3 +359,21 @@ def test_weights_that_overflow_are_refused():
     state["decoder.blocks.1.1.norm.weight"] += 3e38
     with pytest.raises(InputError, match="nan or inf on the probe"):
         transfer_weights(state, target("single_task"))
+
+
+def test_the_released_dodnet_reaches_a_task_of_thirteen_organs():
+    torch.manual_seed(6)
+    released = DoDNetOriginal(TaskSet([]), CUBES, widths=(16, 32, 64, 128, 128), blocks=(1, 2, 2, 2, 2), task_count=7)
+    organs = tuple(f"organ {number}" for number in range(13))
+    model = target("dodnet_original", classes=organs)
+    report = take({"model": released.state_dict()}, model, name="dodnet_original", source_format="dodnet_official")
+    assert report.missing == ["controller.bias", "controller.weight"]
+    (logits_BKZYX,) = model(images(size_zyx=(16, 16, 16)), next(iter(model.tasks)))
+    assert logits_BKZYX.shape[1] == 14
+
+
+@pytest.mark.parametrize("name", format_cards())
+def test_what_a_format_was_trained_on_names_our_data_sets(name):
+    stated = format_cards()[name]["trained_on"]
+    assert stated == "unknown" or stated.keys() <= dataset_cards().keys()
+    assert stated or format_cards()[name]["other_data"]
