@@ -16,7 +16,12 @@ PAGE = ROOT / "docs" / "statistics.md"
 GOAL = (0.93, 0.97)
 GOAL_SIZES = (9, 13, 27, 52)
 PAIRED = "paired difference, "
+BOOTSTRAP_T, SIGN_FLIPS = "difference, bootstrap-t", "difference, inverted sign flips"
 OUTSIDE = "outside of 93 to 97 %"
+LEVEL, MARGIN = 0.05, 3.3
+"""Level of the tests, and the standard errors that the highest of thirty rates may lie above it."""
+UNEQUAL_HITS = "better"
+"""Word in the names of designs whose methods have the same mean and cannot be exchanged."""
 
 
 def percent(fraction: float) -> str:
@@ -65,7 +70,15 @@ def of_seeds(table: pd.DataFrame) -> list[str]:
 def of_differences(table: pd.DataFrame) -> list[str]:
     """Return the table of paired differences, with the interval as seen in brackets."""
     rows = table[table["method"].isin((DIFFERENCE, DIFFERENCE_AS_SEEN))]
-    return [*wide(rows, own=DIFFERENCE, beside=DIFFERENCE_AS_SEEN), *goal(table, DIFFERENCE)]
+    others = table[table["method"].isin((BOOTSTRAP_T, SIGN_FLIPS))]
+    return [
+        *wide(rows, own=DIFFERENCE, beside=DIFFERENCE_AS_SEEN),
+        *goal(table, DIFFERENCE),
+        "",
+        "Two known intervals on the same samples, bootstrap-t and in brackets the inverted sign-flip test:",
+        "",
+        *wide(others, own=BOOTSTRAP_T, beside=SIGN_FLIPS),
+    ]
 
 
 def goal(table: pd.DataFrame, method: str) -> list[str]:
@@ -120,9 +133,22 @@ def update_page(table: pd.DataFrame, rates: pd.DataFrame) -> None:
 
 
 def result_lines(table: pd.DataFrame, rates: pd.DataFrame) -> Iterator[str]:
-    """Yield one line per method and n with the lowest and highest coverage, and the highest false-positive rate."""
-    for method, name in ((CELLS, "coverage_cells"), (DIFFERENCE, "coverage_differences")):
+    """Yield lines `result: NAME VALUE TARGET ok|short`, values in per cent.
+
+    Lowest and highest coverage per method and n against the two ends of the goal; the highest false-positive rate of
+    methods that can be exchanged, per rule, against the level of the test with the margin of its repeats.
+    """
+    for method, name in ((CELLS, "cells"), (DIFFERENCE, "differences")):
         for size, part in table[(table["method"] == method) & table["n"].isin(GOAL_SIZES)].groupby("n"):
-            yield f"result: {name}_n{size} {100 * part['coverage'].min():.1f} to {100 * part['coverage'].max():.1f} %"
-    for rule, part in rates.groupby("rule", sort=False):
-        yield f"result: false_positives_{rule} at most {100 * part['rate'].max():.1f} %"
+            low, high = part["coverage"].min(), part["coverage"].max()
+            yield _result(f"lowest_coverage_{name}_n{size}", low, GOAL[0], is_met=low >= GOAL[0])
+            yield _result(f"highest_coverage_{name}_n{size}", high, GOAL[1], is_met=high <= GOAL[1])
+    exchangeable = rates[~rates["design"].str.contains(UNEQUAL_HITS)]
+    for rule, part in exchangeable.groupby("rule", sort=False):
+        target = LEVEL + MARGIN * (LEVEL * (1 - LEVEL) / part["repeats"].min()) ** 0.5
+        rate = part["rate"].max()
+        yield _result(f"highest_false_positive_rate_{rule}", rate, target, is_met=rate <= target)
+
+
+def _result(name: str, value: float, target: float, *, is_met: bool) -> str:
+    return f"result: {name} {100 * value:.1f} {100 * target:.1f} {'ok' if is_met else 'short'}"

@@ -20,7 +20,7 @@ from segbench.reporting.statistics import (
     pair_over_tasks,
     per_task,
 )
-from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
+from segbench.reporting.tables import DASH, Table, coverage_text, folds_text, interval_text, shown, unit_of
 from segbench.stats.decision import CONFLICTING, RULE_TEXT
 from segbench.stats.published import check_published
 from segbench.stats.ranking import ALL_TASKS
@@ -108,7 +108,8 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
         "method is named better. Interval agrees: 'as seen' where only that interval excludes 0 beside a decision, "
         "'test only' where none does, 'interval only' where one excludes 0 without a decision, because it is not "
         "corrected for the family. Practically equivalent: the Bayesian signed-rank test is more than 95 % sure and "
-        f"the interval of the mean lies within {shown(metric, half)} {points(metric)}.{_reach(paired)}",
+        f"the interval of the mean lies within {shown(metric, half)} {points(metric)}.{_reach(paired)}"
+        f"{folds_text(paired)}{coverage_text(paired)}",
         PAIR_HEAD,
         rows,
         csv,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 from statsmodels.stats.power import TTestPower
 
 from segbench.stats.aggregate import draw_seeds, fold_spread, seed_effects
@@ -402,8 +402,9 @@ def student_interval(values_P: np.ndarray, *, alpha: float) -> tuple[float, floa
         return (np.nan, np.nan)
     if np.ptp(values_P) == 0:
         return (float(values_P[0]), float(values_P[0]))
-    found = stats.ttest_1samp(values_P, 0).confidence_interval(1 - alpha)
-    return (float(found.low), float(found.high))
+    mean, count = float(values_P.mean()), len(values_P)
+    half = float(special.stdtrit(count - 1, 1 - alpha / 2) * values_P.std(ddof=1) / np.sqrt(count))
+    return (mean - half, mean + half)
 
 
 def difference_interval(

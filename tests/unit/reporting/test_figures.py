@@ -149,11 +149,13 @@ def test_methods_of_an_experiment_differ_in_colour_or_marker(count):
         assert len(set(own)) == len(own)
 
 
-def test_a_difference_is_bold_only_by_decision(run, drawn):
-    table = differences(run, "upstream", "dice").assign(low=0.5, high=0.9, transfer="not shown")
+def test_a_difference_is_bold_only_by_decision(run, drawn, statistics):
+    paired = statistics["upstream"].paired
+    table = differences(run, "upstream", "dice", paired).assign(low=0.5, high=0.9, transfer="not shown")
     chosen = table.index[3]
     table.loc[chosen, "transfer"] = "negative"
-    figures.difference_plot(run, "upstream", table, reference="R")
+    plot = figures.difference_plot(run, "upstream", table, reference="R")
+    assert "Measured coverage in simulations" in plot.caption
     axis = drawn[0][0].axes[0]
     bold = [text.get_position() for text in axis.texts if text.get_fontweight() == "bold"]
     titles, columns = list(dict.fromkeys(table["title"])), list(dict.fromkeys(table["column"]))

@@ -29,7 +29,7 @@ DICE = Scale(0.0, 1.0, 0.0)
 
 
 def _pair(differences, *, missed_a=0, missed_b=0, both=0.9):
-    """Values of a and b: b at `both`, a with the differences, then patients that one of them misses."""
+    """Values of a and b: b at `both`, a with the differences, then patients with a missed structure."""
     a = np.r_[both + np.asarray(differences), np.zeros(missed_a), np.full(missed_b, both)]
     b = np.r_[np.full(len(differences), both), np.full(missed_a, both), np.zeros(missed_b)]
     return np.stack([a, b], axis=1)
