@@ -1,38 +1,52 @@
-"""Measure how often the 95 % intervals of a cell cover the truth, beside a percentile bootstrap and Student's interval.
+"""Measure how often 95 % intervals cover the truth and how often equal methods are called different.
 
 `python -m benchmarks.coverage` rewrites segbench/stats/measured_coverage.csv, from which every table takes the coverage
-that it prints; `--repeats` trades time for Monte-Carlo error (1000 repeats: standard error 0.7 points at 95 %).
+that it prints, benchmarks/false_positives.csv, and the tables of docs/statistics.md that are made from both
+(`benchmarks.coverage_page`). It ends with lines `result: NAME VALUE TARGET ok|short`. `--repeats` trades time for
+Monte-Carlo error (1000 repeats: standard error 0.7 points at 95 %).
 
-Legend of suffixes: P patients, K structures, R repeats, S seeds.
+Legend of suffixes: P patients, K structures, R repeats, S seeds, F folds.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
+from benchmarks.coverage_page import BOOTSTRAP_T, FALSE_POSITIVES, SIGN_FLIPS, result_lines, update_page
 from segbench.core.cards import ROOT
 from segbench.core.files import write_text
 from segbench.core.progress import Progress
-from segbench.stats.aggregate import mean_over_tasks
+from segbench.data.parallel import mapped
+from segbench.stats.aggregate import fold_spread, mean_over_tasks
 from segbench.stats.coverage import CELLS, CELLS_AS_SEEN, DIFFERENCE, DIFFERENCE_AS_SEEN, TABLE
-from segbench.stats.intervals import Scale, cell_limits, interval, seed_spread, sums_of_values, with_seeds
+from segbench.stats.decision import RULES, decide, directions, rule_p
+from segbench.stats.intervals import Scale, SeedSpread, cell_limits, interval, seed_spread, sums_of_values, with_seeds
 from segbench.stats.paired import Limits, Seeds, pair_limits, pool_seeds
 
-SIZES = (4, 9, 13, 27, 50, 100)
+SIZES = (4, 9, 13, 27, 52, 100)
 DICE = Scale(0.0, 1.0, 0.0)
 HD95 = Scale(0.0, np.inf, 300.0)
-DIFFERENCE_SIZES = (4, 9, 13, 27, 52, 100)
 MISSED_BY = ((0.0, 0.0), (0.05, 0.0), (0.1, 0.0), (0.05, 0.05), (0.1, 0.05), (0.1, 0.1))
 """Fractions of structures that the first and the second method miss."""
+SAME_MEAN = {
+    "nothing missed": (0.0, 0.0),
+    "5 % missed by both": (0.05, 0.05),
+    "10 % missed by both": (0.1, 0.1),
+    "5 % missed by a, whose hits are better": (0.05, 0.0),
+    "10 % missed by a, whose hits are better": (0.1, 0.0),
+}
+"""Designs with one true mean: fractions that a and b miss. In the first three a and b can be exchanged."""
 REAL_SCORES = ROOT / "reports" / "real_small" / "scores.csv"
 REAL = {
     "real Dice of hippocampus": ("upstream", "task04_hippocampus", ("multi_head", "random"), ("single_task", "random")),
@@ -51,7 +65,8 @@ REAL = {
     ),
 }
 """Title -> experiment, task and two methods (model, initialisation) of the report whose Dice values are drawn again."""
-Streams = Iterator[np.random.Generator]
+Work = tuple[str, Callable[..., Iterable[dict]]]
+"""Title of a design and the function that measures it, called with `repeats` and `rng`."""
 Draw = Callable[[np.random.Generator, int], np.ndarray]
 
 
@@ -66,6 +81,7 @@ class Design:
     scale: Scale = DICE
 
 
+@functools.cache
 def _beta(mean: float, sd: float) -> stats.rv_continuous:
     total = mean * (1 - mean) / sd**2 - 1
     return stats.beta(mean * total, (1 - mean) * total)
@@ -165,8 +181,35 @@ def percentile(values_PK: np.ndarray, rng: np.random.Generator, resamples: int) 
 def student(values_PK: np.ndarray) -> tuple[float, float]:
     """Return Student's interval over patients."""
     values_P = values_PK.mean(axis=1)
-    half = stats.t.ppf(0.975, len(values_P) - 1) * stats.sem(values_P)
+    half = special.stdtrit(len(values_P) - 1, 0.975) * values_P.std(ddof=1) / np.sqrt(len(values_P))
     return values_P.mean() - half, values_P.mean() + half
+
+
+def bootstrap_t(values_P: np.ndarray, rng: np.random.Generator, resamples: int) -> tuple[float, float]:
+    """Return the bootstrap-t interval of the mean (Efron and Tibshirani 1993), without resamples of one value."""
+    patients, mean = len(values_P), float(values_P.mean())
+    drawn_BP = values_P[rng.integers(0, patients, (resamples, patients))]
+    errors_B = drawn_BP.std(axis=1, ddof=1) / np.sqrt(patients)
+    known = errors_B > 0
+    if not known.any():
+        return mean, mean
+    quantiles = np.quantile((drawn_BP.mean(axis=1) - mean)[known] / errors_B[known], (0.025, 0.975))
+    error = values_P.std(ddof=1) / np.sqrt(patients)
+    return mean - quantiles[1] * error, mean - quantiles[0] * error
+
+
+def inverted_sign_flips(values_P: np.ndarray, rng: np.random.Generator, resamples: int) -> tuple[float, float]:
+    """Return all means that the sign-flip permutation test does not refuse at 5 %.
+
+    A flip is as extreme as what was seen for the means between that of the flipped values and that of the others.
+    """
+    flipped_BP = rng.random((resamples, len(values_P))) < 0.5
+    counts_B = flipped_BP.sum(axis=1)
+    some_B = (counts_B > 0) & (counts_B < len(values_P))
+    flipped_BP, counts_B = flipped_BP[some_B], counts_B[some_B]
+    sums_B = flipped_BP @ values_P
+    means_2B = np.stack([sums_B / counts_B, (values_P.sum() - sums_B) / (len(values_P) - counts_B)])
+    return float(np.quantile(means_2B.min(axis=0), 0.05)), float(np.quantile(means_2B.max(axis=0), 0.95))
 
 
 def measure(
@@ -224,8 +267,10 @@ def draw_seeds(rng: np.random.Generator, patients: int, *, seeds_S: np.ndarray) 
     return np.clip(0.7 + rng.normal(0, 0.08, (patients, 1)) + seeds_S + noise_PS, 0.001, 1)
 
 
-def measure_seeds(patients: int, *, seed_sd: float, repeats: int, rng: np.random.Generator, seeds: int = 3) -> dict:
-    """Return the record of a cell with a few seeds whose effects have standard deviation `seed_sd`."""
+def measure_seeds(
+    patients: int, *, seed_sd: float, repeats: int, rng: np.random.Generator, seeds: int = 3
+) -> list[dict]:
+    """Return the one record of a cell with a few seeds whose effects have standard deviation `seed_sd`."""
     found = []
     for _ in range(repeats):
         parts = seeds_interval(draw_seeds(rng, patients, seeds_S=rng.normal(0, seed_sd, seeds)), rng, 1000)
@@ -236,15 +281,18 @@ def measure_seeds(patients: int, *, seed_sd: float, repeats: int, rng: np.random
         "missed_fraction": 0.0,
         "method": "segbench with seeds",
     }
-    return key | summary(np.array(found), 0.7)
+    return [key | summary(np.array(found), 0.7)]
 
 
-def measure_tasks(*, repeats: int, rng: np.random.Generator, missed: float) -> dict:
-    """Return the record of the mean over eleven tasks (9 to 251 patients), hits Beta(0.8, sd 0.12)."""
+def measure_tasks(*, repeats: int, rng: np.random.Generator, missed: float) -> list[dict]:
+    """Return the one record of the mean over eleven tasks (9 to 251 patients), hits Beta(0.8, sd 0.12).
+
+    The mean over tasks takes eleven times as long as a cell, so that a quarter of the repeats is made.
+    """
     sizes = (27, 42, 61, 57, 26, 13, 9, 43, 25, 251, 101)
     design = one_structure("eleven tasks, 9 to 251 patients", 0.8, sd=0.12, missed=missed)
     found = []
-    for _ in range(repeats):
+    for _ in range(max(repeats // 4, 1)):
         cells = pd.DataFrame([seeds_interval(design.draw(rng, size), rng, 1000) for size in sizes])
         cells = cells.assign(
             experiment="e",
@@ -261,21 +309,41 @@ def measure_tasks(*, repeats: int, rng: np.random.Generator, missed: float) -> d
         )
         found.append(tuple(mean_over_tasks(cells)[["low", "high"]].iloc[0]))
     key = {"design": design.name, "n": sum(sizes), "missed_fraction": missed, "method": "segbench over tasks"}
-    return key | summary(np.array(found), design.truth)
+    return [key | summary(np.array(found), design.truth)]
 
 
 def two_methods(rng: np.random.Generator, patients: int, missed: tuple[float, float]) -> np.ndarray:
     """Return Dice (patients, 2): Beta(0.85, sd 0.08), correlation about 0.7, and missed structures."""
+    return _beta(0.85, 0.08).ppf(correlated_levels(rng, patients)) * (rng.random((patients, 2)) >= missed)
+
+
+def correlated_levels(rng: np.random.Generator, patients: int) -> np.ndarray:
+    """Return uniform levels (patients, 2) with a correlation of about 0.7 between both columns."""
     level = np.sqrt(0.7) * rng.normal(size=(patients, 1)) + np.sqrt(0.3) * rng.normal(size=(patients, 2))
-    return _beta(0.85, 0.08).ppf(stats.norm.cdf(level)) * (rng.random((patients, 2)) >= missed)
+    return stats.norm.cdf(level)
 
 
-def two_limits(values_P2K: np.ndarray, rng: np.random.Generator, seeds: tuple[Seeds, Seeds]) -> Limits:
+def two_limits(
+    values_P2K: np.ndarray,
+    rng: np.random.Generator,
+    seeds: tuple[Seeds, Seeds] = (Seeds(), Seeds()),
+    folds: SeedSpread | None = None,
+) -> Limits:
     """Return the limits of the mean difference of two methods from Dice (patients, 2, structures)."""
     sums = (sums_of_values(values_P2K[:, 0], DICE), sums_of_values(values_P2K[:, 1], DICE))
     differences_P = values_P2K.mean(axis=2) @ [1.0, -1.0]
     entropy = [int(rng.integers(2**31))]
-    return pair_limits(differences_P, sums, DICE, seeds=seeds, alpha=0.05, rng_seeds=entropy, bound=1.0, resamples=2000)
+    return pair_limits(
+        differences_P,
+        sums,
+        DICE,
+        seeds=seeds,
+        folds=folds,
+        alpha=0.05,
+        rng_seeds=entropy,
+        bound=1.0,
+        resamples=1000,
+    )
 
 
 def difference_records(key: dict, found: list[Limits], truth: float) -> Iterator[dict]:
@@ -285,23 +353,37 @@ def difference_records(key: dict, found: list[Limits], truth: float) -> Iterator
     yield key | {"method": DIFFERENCE_AS_SEEN} | summary(seen, truth)
 
 
+OTHERS = {BOOTSTRAP_T: bootstrap_t, SIGN_FLIPS: inverted_sign_flips}
+"""Known intervals of a mean difference that only know the seen values."""
+
+
 def measure_difference(
     patients: int, *, missed: tuple[float, float], repeats: int, rng: np.random.Generator
 ) -> Iterator[dict]:
-    """Yield the records of a paired difference with one seed; structures are missed independently."""
-    found = [
-        two_limits(two_methods(rng, patients, missed)[:, :, None], rng, (Seeds(), Seeds())) for _ in range(repeats)
-    ]
+    """Yield the records of a paired difference with one seed; structures are missed independently.
+
+    Two known intervals of the mean difference stand beside ours, on the same samples.
+    """
+    found: list[Limits] = []
+    others: dict[str, list[tuple[float, float]]] = {name: [] for name in OTHERS}
+    for _ in range(repeats):
+        values_P2 = two_methods(rng, patients, missed)
+        found.append(two_limits(values_P2[:, :, None], rng))
+        for name, limits in OTHERS.items():
+            others[name].append(limits(values_P2 @ [1.0, -1.0], rng, 500))
     design = f"paired difference, {100 * missed[0]:g} % and {100 * missed[1]:g} % missed"
     key = {"design": design, "n": patients, "missed_fraction": missed[0]}
-    yield from difference_records(key, found, 0.85 * (missed[1] - missed[0]))
+    truth = 0.85 * (missed[1] - missed[0])
+    yield from difference_records(key, found, truth)
+    for name, limits_R2 in others.items():
+        yield key | {"method": name} | summary(np.array(limits_R2), truth)
 
 
 def measure_real_difference(name: str, patients: int, *, repeats: int, rng: np.random.Generator) -> Iterator[dict]:
     """Yield the records of the difference of two real methods whose patients are drawn again."""
     experiment, task, *both = REAL[name]
     values_P2K = np.stack([real_values(experiment, task, method) for method in both], axis=1)
-    found = [two_limits(_again(values_P2K, rng, patients), rng, (Seeds(), Seeds())) for _ in range(repeats)]
+    found = [two_limits(_again(values_P2K, rng, patients), rng) for _ in range(repeats)]
     key = {
         "design": f"paired difference, {name}",
         "n": patients,
@@ -331,66 +413,125 @@ def measure_seed_difference(
     yield from difference_records({"design": design, "n": patients, "missed_fraction": 0.0}, found, 0.0)
 
 
-def _cell_records(repeats: int, streams: Streams) -> Iterator[dict]:
-    points = [(design, size) for design in (*designs(), *real_designs()) for size in SIZES]
-    with Progress(total=len(points), title="coverage", unit="design") as bar:
-        for design, size in points:
-            yield from measure(design, size, repeats=repeats, rng=next(streams))
-            bar.advance(f"{design.name}, n = {size}")
+def measure_fold_difference(patients: int, *, fold_sd: float, repeats: int, rng: np.random.Generator) -> Iterator[dict]:
+    """Yield the records of a paired difference pooled over five folds whose models differ with `fold_sd` each."""
+    found = []
+    fold_P = np.arange(patients) % 5
+    for _ in range(repeats):
+        level_P1 = rng.normal(0.7, 0.08, (patients, 1))
+        models_F2 = rng.normal(0, fold_sd, (5, 2))
+        values_P2 = (level_P1 + models_F2[fold_P] + rng.normal(0, 0.03, (patients, 2))).clip(0.001, 1.0)
+        folds = fold_spread(fold_P, values_P2 @ [1.0, -1.0])
+        found.append(two_limits(values_P2[:, :, None], rng, folds=folds))
+    design = f"paired difference, five folds, fold sd {fold_sd}"
+    yield from difference_records({"design": design, "n": patients, "missed_fraction": 0.0}, found, 0.0)
 
 
-def _seed_records(repeats: int, streams: Streams) -> Iterator[dict]:
+def measure_false_positives(patients: int, *, design: str, repeats: int, rng: np.random.Generator) -> Iterator[dict]:
+    """Yield per decision rule how often one of two methods with the same mean is named better, at alpha 5 %.
+
+    Hits have a standard deviation of 0.08 and a correlation of about 0.7; those of a method that alone has missed
+    structures have the mean that makes up for them.
+    """
+    missed = SAME_MEAN[design]
+    level = 0.8 * (1 - max(missed)) if missed[0] == missed[1] else 0.8 * (1 - missed[0])
+    hits = [_beta(level / (1 - own), 0.08) for own in missed]
+    named = dict.fromkeys(RULES, 0)
+    for _ in range(repeats):
+        both_P2 = correlated_levels(rng, patients)
+        values_P2 = np.stack([own.ppf(both_P2[:, i]) for i, own in enumerate(hits)], axis=1)
+        values_P2 *= rng.random((patients, 2)) >= missed
+        differences_P = (values_P2 @ [1.0, -1.0]).round(12)
+        signs = directions(differences_P)
+        for rule in RULES:
+            p_value = rule_p(differences_P, rule)
+            named[rule] += decide(p_value, signs, rule=rule, alpha=0.05, lower_is_better=False) in ("a", "b")
+    for rule, count in named.items():
+        yield {"design": design, "n": patients, "rule": rule, "rate": round(count / repeats, 4), "repeats": repeats}
+
+
+def cell_work() -> Iterator[Work]:
+    """Yield the cells: every design and real population at every size."""
+    for design, size in itertools.product((*designs(), *real_designs()), SIZES):
+        yield f"{design.name}, n = {size}", partial(measure, design, size)
+
+
+def seed_work() -> Iterator[Work]:
+    """Yield cells with a few seeds."""
     for size, seeds, seed_sd in itertools.product((9, 27), (2, 3), (0.0, 0.02)):
-        yield measure_seeds(size, seeds=seeds, seed_sd=seed_sd, repeats=repeats, rng=next(streams))
+        yield f"{seeds} seeds, n = {size}", partial(measure_seeds, size, seeds=seeds, seed_sd=seed_sd)
 
 
-def _task_records(repeats: int, streams: Streams) -> Iterator[dict]:
+def task_work() -> Iterator[Work]:
+    """Yield means over tasks."""
     for missed in (0.0, 0.1):
-        yield measure_tasks(repeats=max(repeats // 4, 1), rng=next(streams), missed=missed)
+        yield "means over tasks", partial(measure_tasks, missed=missed)
 
 
-def _difference_records(repeats: int, streams: Streams) -> Iterator[dict]:
-    for size, missed in itertools.product(DIFFERENCE_SIZES, MISSED_BY):
-        yield from measure_difference(size, missed=missed, repeats=repeats, rng=next(streams))
-    for size, name in itertools.product(DIFFERENCE_SIZES, REAL):
-        yield from measure_real_difference(name, size, repeats=repeats, rng=next(streams))
+def difference_work() -> Iterator[Work]:
+    """Yield differences of two methods: drawn, real, with seeds and with folds."""
+    for size, missed in itertools.product(SIZES, MISSED_BY):
+        yield f"difference, n = {size}", partial(measure_difference, size, missed=missed)
+    for size, name in itertools.product(SIZES, REAL):
+        yield f"difference, {name}, n = {size}", partial(measure_real_difference, name, size)
     for size, seeds, methods, seed_sd in itertools.product((9, 27), (2, 3), (2, 6), (0.0, 0.02)):
-        yield from measure_seed_difference(
-            size, seeds=seeds, methods=methods, seed_sd=seed_sd, repeats=repeats, rng=next(streams)
-        )
+        work = partial(measure_seed_difference, size, seeds=seeds, methods=methods, seed_sd=seed_sd)
+        yield f"difference, {seeds} seeds, n = {size}", work
+    for size, fold_sd in itertools.product((27, 52), (0.0, 0.02)):
+        yield f"difference, five folds, n = {size}", partial(measure_fold_difference, size, fold_sd=fold_sd)
 
 
-PARTS = {"cells": _cell_records, "seeds": _seed_records, "tasks": _task_records, "differences": _difference_records}
-METHODS = {
-    "cells": (CELLS, CELLS_AS_SEEN, "percentile", "student"),
-    "seeds": ("segbench with seeds",),
-    "tasks": ("segbench over tasks",),
-    "differences": (DIFFERENCE, DIFFERENCE_AS_SEEN),
+def false_positive_work() -> Iterator[Work]:
+    """Yield the designs in which both methods have the same mean."""
+    for size, design in itertools.product(SIZES[:-1], SAME_MEAN):  # the exact test of 100 patients takes long
+        yield f"false positives, n = {size}", partial(measure_false_positives, size, design=design)
+
+
+PARTS: dict[str, Callable[[], Iterator[Work]]] = {
+    "cells": cell_work,
+    "seeds": seed_work,
+    "tasks": task_work,
+    "differences": difference_work,
+    "false positives": false_positive_work,
 }
-"""Part -> the entries of the column `method` that it makes."""
 
 
-def part_records(part: str, repeats: int) -> pd.DataFrame:
-    """Return the rows of one part; its random numbers do not depend on the other parts."""
+def measured_part(part: str, repeats: int, workers: int) -> list[dict]:
+    """Return the records of one part, in order; its random numbers depend neither on other parts nor on `workers`."""
+    work = list(PARTS[part]())
     root = np.random.SeedSequence([2023, list(PARTS).index(part)])
-    return pd.DataFrame(
-        PARTS[part](repeats, (np.random.default_rng(child) for child in iter(lambda: root.spawn(1)[0], None)))
-    )
+    items = [(own, repeats, child) for (_, own), child in zip(work, root.spawn(len(work)), strict=True)]
+    records: list[dict] = []
+    with Progress(total=len(work), title=part, unit="design") as bar:
+        for (title, _), found in zip(work, mapped(_measured, items, workers=workers), strict=True):
+            records += found
+            bar.advance(title)
+    return records
+
+
+def _measured(item: tuple[Callable[..., Iterable[dict]], int, np.random.SeedSequence]) -> list[dict]:
+    measure_one, repeats, child = item
+    return list(measure_one(repeats=repeats, rng=np.random.default_rng(child)))
 
 
 def main() -> None:
-    """Measure every design, or one part of them, and write the table."""
+    """Measure every design; write both tables, and the page when the tables are the shipped ones."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=1000)
-    parser.add_argument("--part", choices=PARTS, action="append", help="measure only this part, keep the other rows")
-    parser.add_argument("--out", type=Path, default=TABLE)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="write the two tables into this folder and leave the page as it is")
     args = parser.parse_args()
-    wanted = args.part or list(PARTS)
-    before = pd.read_csv(args.out) if args.out.exists() else pd.DataFrame(columns=["method"])
-    kept = {part: before[before["method"].isin(METHODS[part])] for part in PARTS}
-    tables = [part_records(part, args.repeats) if part in wanted else kept[part] for part in PARTS]
-    table = pd.concat([rows for rows in tables if len(rows)], ignore_index=True)
-    write_text(args.out, table.to_csv(index=False, lineterminator="\n"))
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    found = {part: measured_part(part, args.repeats, args.workers) for part in PARTS}
+    rates = pd.DataFrame(found.pop("false positives"))
+    table = pd.DataFrame([record for records in found.values() for record in records])
+    for path, content in ((TABLE, table), (FALSE_POSITIVES, rates)):
+        target = path if args.out is None else args.out / path.name
+        write_text(target, content.to_csv(index=False, lineterminator="\n"))
+    if args.out is None:
+        update_page(table, rates)
+    for line in result_lines(table, rates):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -210,8 +210,8 @@ def main() -> int:
     print(f"{platform.processor() or platform.machine()}, {CORES} cores, {args.rounds} processes a side")
     print(tabulate(lines, HEAD, tablefmt="pipe", floatfmt=".4f"))
     for name, ratio, target in results:
-        verdict = "ok" if ratio <= target else "short"
-        print(f"result: {name.replace(' ', '_').replace(',', '')} {ratio:.3f} {target} {verdict}")
+        outcome = "ok" if ratio <= target else "short"
+        print(f"result: {name.replace(' ', '_').replace(',', '')} {ratio:.3f} {target} {outcome}")
     return int(any(ratio > target for _, ratio, target in results))
 
 

@@ -99,7 +99,7 @@ def _record(
 
 
 def _methods(rows: pd.DataFrame) -> tuple[Method, ...]:
-    """Return the methods of each experiment in the order of the rows, told from one another by their key columns."""
+    """Return the methods of each experiment in the order of the rows, distinguished by their key columns."""
     controls = control_names()
     keys = rows.assign(title=method_labels(rows))[
         ["experiment", "model", "initialisation", "recipe", "title"]

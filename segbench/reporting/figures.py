@@ -38,7 +38,7 @@ from segbench.reporting.style import (
     method_styles,
     new_figure,
 )
-from segbench.reporting.tables import STATE_WORDS, Table, shown, unit_of
+from segbench.reporting.tables import STATE_WORDS, Table, coverage_text, shown, unit_of
 from segbench.stats.aggregate import apply_handling
 
 BOX_FROM = 8
@@ -150,8 +150,8 @@ def difference_plot(
         run: the run that the differences come from.
         experiment: upstream or downstream.
         differences: columns title, column (a task title or the mean, in order of appearance), difference, low, high,
-            n_patients and transfer; in the metric's own unit, positive where the method is better. `transfer` holds the
-            decision (`DECIDED`), which alone makes a value bold.
+            n_patients, transfer and the measured coverage (`coverage_text`); in the metric's own unit, positive where
+            the method is better. `transfer` holds the decision (`DECIDED`), which alone makes a value bold.
         reference: title of the method that the others are compared with.
         metric: name of the metric.
     """
@@ -197,7 +197,7 @@ def difference_plot(
             f"{run.data_word(experiment)}{about(metric).title} of each method minus {reference}, in "
             f"{_points(metric)}, paired by patient (n), with {run.level} interval. Blue: the mean of the method is on "
             "the good side. Bold: the decision rule of this report names a better method on that task; nothing else is "
-            "a decision."
+            f"a decision.{coverage_text(differences)}"
         )
         return finish(figure, file_stem(f"{experiment}_{metric}_differences"), caption)
 

@@ -155,7 +155,8 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
             if text:
                 out.text(f"tables/{name}.tex", text)
                 latex.append(name)
-    challengers = differences(run, experiment, main.metric, decisions.get(main.metric))
+    paired = pd.DataFrame() if statistics is None else statistics.paired
+    challengers = differences(run, experiment, main.metric, paired)
     failed = failures.failure_frame(run, experiment, main.metric)
     every_case = cases.case_table(run, main)
     frames = {"every_case": cases.case_frame(every_case)} | _frames(run, main, statistics, challengers, failed)

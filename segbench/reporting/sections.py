@@ -20,7 +20,7 @@ from segbench.reporting.statistics import (
     pair_over_tasks,
     per_task,
 )
-from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
+from segbench.reporting.tables import DASH, Table, coverage_text, folds_text, interval_text, shown, unit_of
 from segbench.stats.decision import CONFLICTING, RULE_TEXT
 from segbench.stats.published import check_published
 from segbench.stats.ranking import ALL_TASKS
@@ -50,7 +50,7 @@ PUBLISHED_HEAD = [
     "Measured task",
     "Measured",
     "Difference",
-    "Verdict",
+    "Status",
     "Why",
 ]
 
@@ -92,7 +92,7 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
                 _outcome_word(statistics, outcome(paired, a, b)),
                 (whole["interval_agrees"].iloc[0] or DASH) if len(whole) else DASH,
                 *map(str, counts),
-                str(int((tasks["status"] == "practically equivalent").sum())),
+                str(int((tasks["equivalence"] == "practically equivalent").sum())),
             ]
         )
     half, rule = paired["region"].iloc[0], paired["rule"].iloc[0]
@@ -108,7 +108,8 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
         "method is named better. Interval agrees: 'as seen' where only that interval excludes 0 beside a decision, "
         "'test only' where none does, 'interval only' where one excludes 0 without a decision, because it is not "
         "corrected for the family. Practically equivalent: the Bayesian signed-rank test is more than 95 % sure and "
-        f"the interval of the mean lies within {shown(metric, half)} {points(metric)}.{_reach(paired)}",
+        f"the interval of the mean lies within {shown(metric, half)} {points(metric)}.{_reach(paired)}"
+        f"{folds_text(paired)}{coverage_text(paired)}",
         PAIR_HEAD,
         rows,
         csv,
@@ -343,7 +344,7 @@ def published_check(run: Run) -> pd.DataFrame:
 
 
 def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
-    """One row per published cell: published value, measured value, verdict and why."""
+    """One row per published cell: published value, measured value, status and why."""
     titles = {(task.experiment, task.name): task.title for task in run.record.tasks}
     rows = [
         [
@@ -360,10 +361,10 @@ def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
         ]
         for row in named_rows(table)
     ]
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in table["status"].value_counts(sort=False).items())
+    counts = ", ".join(f"{count} {status}" for status, count in table["status"].value_counts(sort=False).items())
     return SmallTable(
         "Published values beside measured ones",
-        f"{run.data_word()}Dice in %; in brackets the {run.level} interval of cases and seeds. Verdicts: {counts}.",
+        f"{run.data_word()}Dice in %; in brackets the {run.level} interval of cases and seeds. Status: {counts}.",
         PUBLISHED_HEAD,
         rows,
         csv,

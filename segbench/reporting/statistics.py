@@ -30,6 +30,7 @@ TRIVIAL_BASELINES = ("empty", "mean_shape", "threshold")
 """Controls that every trained method should be above: no mask, the mean shape, one intensity window."""
 MEAN_COLUMN = "Mean over tasks"
 RESAMPLES = 1000
+COVERAGE = ["coverage_low", "coverage_high", "coverage_n"]
 
 
 @dataclass(frozen=True)
@@ -186,12 +187,13 @@ def against_leader(paired: pd.DataFrame, labels: list[str]) -> dict[str, list[st
     return found
 
 
-def differences(run: Run, experiment: str, metric: str, paired: pd.DataFrame | None = None) -> pd.DataFrame:
+def differences(run: Run, experiment: str, metric: str, paired: pd.DataFrame) -> pd.DataFrame:
     """Return challenger minus reference per task and over tasks, positive where the challenger is better.
 
-    Columns: label, title, task, column (what the plot prints), difference, low, high, n_patients, p_holm, transfer.
+    Columns: label, title, task, column (what the plot prints), difference, low, high, n_patients, p_holm, transfer,
+    coverage_low, coverage_high, coverage_n (measured coverage of low to high).
     Challengers are universal models upstream and pre-trained ones downstream. Empty without a pair. `paired` is the
-    table of `compared` when it is at hand.
+    table of `compared`; an empty one where nothing was compared.
     """
     reference = reference_method(run, experiment)
     challengers = [
@@ -201,11 +203,8 @@ def differences(run: Run, experiment: str, metric: str, paired: pd.DataFrame | N
     ]
     if reference is not None and reference.kind == "transfer":  # other networks have a control of their own
         challengers = [method for method in challengers if method.model == reference.model]
-    if reference is None or not challengers:
+    if reference is None or not challengers or paired.empty:
         return pd.DataFrame()
-    paired = compared(run, experiment, metric) if paired is None else paired
-    if paired.empty:
-        return paired
     tasks = {task.name: task.title for task in run.tasks(experiment)}
     parts = [
         _against(paired, method, reference, tasks, sign=-direction(metric))
@@ -213,6 +212,7 @@ def differences(run: Run, experiment: str, metric: str, paired: pd.DataFrame | N
         if len(oriented(paired, label_of(method), label_of(reference)))
     ]
     names = ["label", "title", "task", "column", "difference", "low", "high", "n_patients", "p_holm", "transfer"]
+    names += COVERAGE
     return pd.concat(parts, ignore_index=True)[names] if parts else pd.DataFrame()
 
 
@@ -224,7 +224,8 @@ def _against(
     pair = oriented(paired, label_of(method), label_of(reference))
     pair = pair.assign(transfer=pair["better"].map(words))
     whole = over_all_tasks(pair)
-    decided = {name: whole.iloc[0][name] for name in ("p_holm", "transfer")} if len(whole) else {"transfer": ""}
+    names = ("p_holm", "transfer", *COVERAGE)
+    decided = {name: whole.iloc[0][name] for name in names} if len(whole) else {"transfer": ""}
     mean = pd.DataFrame([difference_over_tasks(pair) | decided | {"task": "", "column": MEAN_COLUMN}])
     own = per_task(pair).set_index("task").reindex(list(tasks)).dropna(subset=["difference"]).reset_index()
     table = pd.concat([mean, own.assign(column=own["task"].map(tasks))], ignore_index=True)
@@ -277,10 +278,10 @@ def beaten_by_controls(table: Table) -> pd.DataFrame:
     sign = direction(table.metric)
     records = []
     for i, name in enumerate([MEAN_COLUMN, *(task.title for task in table.tasks)]):
-        floor = [(row, cell) for row in trivial if np.isfinite((cell := [row.mean, *row.cells][i]).mean)]
-        if not floor:
+        scored_controls = [(row, cell) for row in trivial if np.isfinite((cell := [row.mean, *row.cells][i]).mean)]
+        if not scored_controls:
             continue
-        best, cell = min(floor, key=lambda item: item[1].mean * sign)
+        best, cell = min(scored_controls, key=lambda item: item[1].mean * sign)
         cells = [(row.method.title, [row.mean, *row.cells][i]) for row in trained]
         scored = [(title, own) for title, own in cells if np.isfinite(own.mean)]
         losers = [title for title, own in scored if own.mean * sign >= cell.mean * sign]

@@ -319,8 +319,8 @@ def _legend(run: Run, experiment: str, metric: str, table: pd.DataFrame) -> str:
     facts = about(metric)
     return (
         f"{facts.title}: {facts.definition}. A cell is the mean over structures of the means over test cases, with "
-        f"its {run.level} interval. {_interval_sentence(table, run.seeds(experiment))} Empty and missing "
-        f"masks: {handling_text(metric, run.record.missing_masks)}; not defined and skipped ones are left out."
+        f"its {run.level} interval. {_interval_sentence(table, run.seeds(experiment))}{folds_text(table)} Empty and "
+        f"missing masks: {handling_text(metric, run.record.missing_masks)}; not defined and skipped ones are left out."
         f"{_ceiling_sentence(run, experiment)}{recipes_of_methods(run.methods_of(experiment))}"
     )
 
@@ -340,15 +340,35 @@ def _interval_sentence(table: pd.DataFrame, seeds: int) -> str:
         "Interval: patients are drawn; missed structures enter by mid-P limits, found ones by Student's distribution; "
         f"{spread}"
     )
+    return f"{text}.{coverage_text(table)}"
+
+
+def coverage_text(table: pd.DataFrame) -> str:
+    """Return the measured coverage of the intervals of a table, at its smallest and largest simulated n.
+
+    Args:
+        table: columns n_patients, coverage_n, coverage_low and coverage_high; cells or differences.
+
+    Returns:
+        A sentence with a space before it; empty where no row has an interval.
+    """
     several = table[table["n_patients"] > 1]
     seen = several[several["coverage_n"].notna()].drop_duplicates("coverage_n").sort_values("coverage_n")
     if seen.empty:
-        return text + (". Coverage is not measured for so few patients." if len(several) else ".")
+        return " Coverage is not measured for so few patients." if len(several) else ""
     ranges = [
         f"{100 * row.coverage_low:.0f}{DASH}{100 * row.coverage_high:.0f} % with {row.coverage_n:g} patients"
         for row in named_rows(seen.iloc[sorted({0, len(seen) - 1})])
     ]
-    return f"{text}. Measured coverage in simulations: {', '.join(ranges)}."
+    return f" Measured coverage in simulations: {', '.join(ranges)}."
+
+
+def folds_text(table: pd.DataFrame) -> str:
+    """Return what pooled folds mean for the intervals of a table with the column n_folds; empty without them."""
+    folds = int(table["n_folds"].max())
+    if folds < 2:
+        return ""
+    return f" {folds} folds are pooled: each has models of its own, and the intervals hold the spread between them."
 
 
 def table_csv(table: Table) -> str:

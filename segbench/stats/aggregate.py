@@ -16,6 +16,7 @@ from segbench.core.errors import Problem, raise_problems
 from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.coverage import measured_coverage
 from segbench.stats.intervals import PatientSums, Scale, SeedSpread, cell_limits, hull, seed_spread, with_seeds
+from segbench.stats.methods import fold_of_patients
 from segbench.stats.missing_masks import (
     Handling,
     apply_handling,
@@ -198,7 +199,7 @@ def _values(
     values_P = patient_values(plain.hit_sums_PK, plain.hits_PK)
     mean = float(values_P.mean())
     patient_limits, seen_limits = cell_limits(sums, scale, rng_seeds=seeds, confidence=confidence, resamples=resamples)
-    folds = fold_spread(counted, values_P)
+    folds = fold_spread(fold_of_patients(counted).to_numpy(), values_P)
     patient_limits, seen_limits = (
         with_seeds(mean, own, folds, scale, confidence=confidence) for own in (patient_limits, seen_limits)
     )
@@ -216,17 +217,19 @@ def _values(
     }
 
 
-def fold_spread(counted: pd.DataFrame, values_P: np.ndarray) -> SeedSpread:
-    """Return the spread between the models of the folds of a cross-validation, from one value per sorted patient.
+def fold_spread(fold_P: np.ndarray, values_P: np.ndarray) -> SeedSpread:
+    """Return the spread between the models of the folds of a cross-validation, from one value per patient.
 
     Every fold has its own model, tested on its own patients: the variance between the means of folds is that of the
     models plus what patients explain, `noise` (mean over folds of the variance within a fold / its patients; Searle,
-    Casella and McCulloch 1992). One fold, a fold of one patient or a patient of several folds gives no spread.
+    Casella and McCulloch 1992). One fold, a fold of one patient or a patient without one fold gives no spread.
+
+    Args:
+        fold_P: the fold in which each patient is tested; NaN for a patient of several folds.
+        values_P: value of each patient.
     """
-    of_patient = counted.groupby("patient")["fold"]
-    fold_P = of_patient.first().sort_index().to_numpy()
     parts = [values_P[fold_P == fold] for fold in np.unique(fold_P)]
-    if len(parts) < 2 or of_patient.nunique().max() > 1 or min(map(len, parts)) < 2:
+    if len(parts) < 2 or np.isnan(fold_P).any() or min(map(len, parts)) < 2:
         return SeedSpread(values_P[:1], 0.0)
     noise = np.mean([own.var(ddof=1) / len(own) for own in parts])
     return SeedSpread(np.array([own.mean() for own in parts]), float(noise))

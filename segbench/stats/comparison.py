@@ -177,7 +177,10 @@ def notes(rows: pd.DataFrame, options: Options) -> list[str]:
         "the comparison is conflicting and no method is named better; interval_agrees "
         "says whether the intervals say the same as the test. Tests are conditional on the trained models.",
         *(
-            [f"Values of {folds} folds are pooled. Every fold has its own model; intervals of cells add their spread."]
+            [
+                f"Values of {folds} folds are pooled. Every fold has its own model; the intervals of cells and of "
+                "differences add the spread of the models."
+            ]
             if (folds := int(rows.groupby(["experiment", "task"])["fold"].nunique().max())) > 1
             else []
         ),
@@ -192,7 +195,7 @@ def notes(rows: pd.DataFrame, options: Options) -> list[str]:
 
 def _family_text(reference: str | None) -> str:
     if reference is None:
-        return "Holm's correction is over all pairs and tasks of a metric."
+        return "No reference is named: Holm's correction is over all pairs and tasks of a metric, one family."
     return (
         f"Holm's correction: primary family each method against {reference} on every task of a metric; all other pairs "
         "are a secondary family."

@@ -24,7 +24,7 @@ RULE_TEXT = {
     "ranks": "Wilcoxon's signed-rank test",
 }
 CONFLICTING = "conflicting"
-PRIMARY, SECONDARY, ALL_PAIRS = "against the reference", "other pairs (secondary)", "all pairs"
+PRIMARY, SECONDARY, ALL_PAIRS = "against the reference", "other pairs (secondary)", "all pairs (no reference)"
 EXACT_PATIENTS = 300
 """Up to this many patients the signed-rank test goes through all sign changes."""
 GRID = 2**15
@@ -224,5 +224,4 @@ def oriented(paired: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     for name in ("difference", "median_difference", "sign_of_mean", "sign_of_ranks", "rank_biserial", "cohen_dz"):
         turned[name] = -turned[name]
     turned["better"] = turned["better"].replace({"a": "b", "b": "a"})
-    turned["status"] = turned["status"].replace({"a better": "b better", "b better": "a better"})
     return turned[paired.columns]

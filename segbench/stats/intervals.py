@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,8 @@ def _hit_mean_draws(sums: PatientSums, scale: Scale, rng: np.random.Generator, r
 def _student_widening(patients_K: np.ndarray, level_B: np.ndarray) -> np.ndarray:
     """Factors (B, K) that turn normal draws of n patients into Student's; one level for all structures of a draw."""
     degrees, of_K = np.unique(np.maximum(patients_K - 1, 1), return_inverse=True)
-    factors = np.sqrt((degrees + 1) / stats.chi2.ppf(level_B[:, None], degrees))
+    chi_squared = 2 * special.gammaincinv(degrees / 2, level_B[:, None])  # quantiles, as scipy.stats.chi2.ppf
+    factors = np.sqrt((degrees + 1) / chi_squared)
     return factors[:, of_K]
 
 

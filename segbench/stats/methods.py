@@ -128,6 +128,7 @@ class CaseTables:
         missed: fraction of seeds in which the structure is missed.
         scales: range and value of a missed structure per task.
         datasets: data set of each task; a patient of two tasks of one data set is one patient.
+        folds: fold in which each patient of a task is tested (`fold_of_patients`).
     """
 
     values: pd.DataFrame
@@ -135,6 +136,13 @@ class CaseTables:
     missed: pd.DataFrame
     scales: dict[str, Scale]
     datasets: dict[str, str]
+    folds: dict[str, pd.Series]
+
+
+def fold_of_patients(rows: pd.DataFrame) -> pd.Series:
+    """Return the fold in which each patient is tested, sorted by patient; NaN for a patient of several folds."""
+    of_patient = rows.groupby("patient")["fold"]
+    return of_patient.first().astype(float).where(of_patient.nunique() == 1).sort_index()
 
 
 def case_tables(
@@ -162,6 +170,7 @@ def case_tables(
         missed,
         scales={task: scale_of(metric, missing_masks, part) for task, part in by_task},
         datasets={task: str(part["dataset"].iloc[0]) for task, part in by_task},
+        folds={task: fold_of_patients(part[part["counted"]]) for task, part in by_task},
     )
 
 

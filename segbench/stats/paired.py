@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 from statsmodels.stats.power import TTestPower
 
-from segbench.stats.aggregate import draw_seeds, seed_effects
+from segbench.stats.aggregate import draw_seeds, fold_spread, seed_effects
 from segbench.stats.coverage import DIFFERENCE, measured_coverage
 from segbench.stats.decision import (
     DEFAULT_RULE,
@@ -38,6 +38,7 @@ from segbench.stats.intervals import (
     hull,
     interval,
     welch_degrees,
+    with_seeds,
 )
 from segbench.stats.methods import ALL_TASKS, CaseTables, case_tables, method_labels, pair_sums, patient_differences
 from segbench.stats.missing_masks import Handling, apply_handling, lower_is_better, scale_of
@@ -70,15 +71,16 @@ def paired_table(
 ) -> pd.DataFrame:
     """Return one row per (experiment, task, method_a, method_b): `difference` is a minus b in the metric's unit.
 
-    Columns: n_patients, n_seeds_a, n_seeds_b, n_missed_a, n_missed_b (missed structures, counted per case and averaged
-    over seeds), difference, low, high (interval over patients that allows for missed structures, see `pair_limits`),
-    low_as_seen, high_as_seen (never wider), seed_degrees (degrees of freedom of the seeds' spread, 0 when seeds are not
-    in the interval), coverage_low, coverage_high (measured for coverage_n patients), median_difference, rule, p_value
-    (of the rule's test), p_mean, p_ranks, sign_of_mean, sign_of_ranks, rank_biserial and cohen_dz (effect sizes,
-    positive when a is larger), p_a_better, p_equivalent, p_b_better, region, status (reading of the posterior),
-    minimum_detectable (80 % power at `alpha`), what `decision.correct` adds: family_name, family, p_holm, significant,
-    better, attainable_p_holm, can_be_significant; and interval_agrees (`decision.agreement`). `pairs` restricts the
-    comparisons; by default all pairs of methods. The pairs that hold `reference` are the primary family.
+    Columns: n_patients, n_folds, n_seeds_a, n_seeds_b, n_missed_a, n_missed_b (missed structures, counted per case and
+    averaged over seeds), difference, low, high (interval over patients that allows for missed structures, see
+    `pair_limits`), low_as_seen, high_as_seen (never wider), seed_degrees (degrees of freedom of the seeds' spread, 0
+    when seeds are not in the interval), coverage_low, coverage_high (measured for coverage_n patients),
+    median_difference, rule, p_value (of the rule's test), p_mean, p_ranks, sign_of_mean, sign_of_ranks, rank_biserial
+    and cohen_dz (effect sizes, positive when a is larger), p_a_better, p_equivalent, p_b_better (posterior
+    probabilities), region, equivalence, minimum_detectable (80 % power at `alpha`), what `decision.correct` adds:
+    family_name, family, p_holm, significant, better, attainable_p_holm, can_be_significant; and interval_agrees
+    (`decision.agreement`). `pairs` restricts the comparisons; by default all pairs of methods. The pairs that hold
+    `reference` are the primary family.
     Differences without spread or with fewer than two patients keep NaN where nothing can be said.
     """
     half = region(metric) if rope is None else rope
@@ -90,11 +92,19 @@ def paired_table(
         records = []
         for task, a, b in _compared(tables, pairs):
             own = (seeds[task, a], seeds[task, b])
-            differences_P = patient_differences(tables.values.loc[[task], [a, b]]).to_numpy()
+            differences = patient_differences(tables.values.loc[[task], [a, b]])
+            differences_P, folds = differences.to_numpy(), tables.folds[task]
             sums = pair_sums(tables, task, (a, b))
             entropy = draw_seeds(seed, task, metric)
             limits = pair_limits(
-                differences_P, sums, tables.scales[task], seeds=own, alpha=alpha, rng_seeds=entropy, bound=span(metric)
+                differences_P,
+                sums,
+                tables.scales[task],
+                seeds=own,
+                folds=fold_spread(folds.reindex(differences.index).to_numpy(), differences_P),
+                alpha=alpha,
+                rng_seeds=entropy,
+                bound=span(metric),
             )
             missed = tables.missed.loc[[task], [a, b]].sum()
             records.append(
@@ -109,7 +119,7 @@ def paired_table(
                     rule=rule,
                     rng=np.random.default_rng(entropy),
                 )
-                | {"n_missed_a": float(missed[a]), "n_missed_b": float(missed[b])}
+                | {"n_missed_a": float(missed[a]), "n_missed_b": float(missed[b]), "n_folds": folds.nunique()}
             )
         parts.append(_decided(records, reference=reference, rule=rule, alpha=alpha))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -190,7 +200,7 @@ def paired_over_tasks(
             )
             key = {"experiment": experiment, "metric": metric, "task": ALL_TASKS, "method_a": a, "method_b": b}
             missed = {name: float(own[name].sum()) for name in ("n_missed_a", "n_missed_b")}
-            records.append(key | found | missed)
+            records.append(key | found | missed | {"n_folds": int(own["n_folds"].max())})
         decided = _decided(records, reference=reference, rule=rule, alpha=alpha)
         parts.append(decided.assign(family_name=decided["family_name"] + ", over tasks") if len(decided) else decided)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -284,6 +294,7 @@ def pair_limits(
     scale: Scale,
     *,
     seeds: tuple[Seeds, Seeds] = (Seeds(), Seeds()),
+    folds: SeedSpread | None = None,
     alpha: float,
     rng_seeds: Sequence[int],
     bound: float = np.inf,
@@ -293,13 +304,14 @@ def pair_limits(
 
     As seen: `difference_interval` where neither method missed a structure, else the draws of `difference_draws` in
     which only structures that were seen to be missed are missed. The other interval draws missed structures that were
-    not seen as well, and holds the interval as seen. Both hold the spread of seeds.
+    not seen as well, and holds the interval as seen. Both hold the spread of seeds and that of folds.
 
     Args:
         differences_P: one difference per patient.
         sums: hits and missed structures of both methods (`methods.pair_sums`).
         scale: range of the metric; without a value of missed structures both intervals are that as seen.
         seeds: seeds of both methods.
+        folds: spread of the mean difference between the models of folds; None without folds.
         alpha: 1 - confidence.
         rng_seeds: seed of the draws.
         bound: how far two values can lie apart.
@@ -318,6 +330,9 @@ def pair_limits(
         if any(method.missed_PK.any() for method in sums):
             seen = drawn[0]
         limits = hull(seen, drawn[1])
+    if folds is not None and folds.variance > 0:
+        seen, limits = (with_seeds(mean, own, folds, Scale(), confidence=1 - alpha) for own in (seen, limits))
+        limits = hull(seen, limits)
     return Limits(*(float(limit) for limit in np.clip([*limits, *seen], -bound, bound)))
 
 
@@ -371,14 +386,11 @@ def compare_pair(
         "p_a_better": a_better,
         "p_equivalent": middle,
         "p_b_better": b_better,
-        "status": posterior_status(
-            a_better,
+        "equivalence": equivalence_reading(
             middle,
-            b_better,
             patients=count,
             inside=-rope <= limits.low and limits.high <= rope,
             inside_as_seen=-rope <= limits.low_as_seen and limits.high_as_seen <= rope,
-            conflict=signs.conflicting,
         ),
         "minimum_detectable": np.nan if rng is None else minimum_detectable(spread, count, alpha=alpha),
     }
@@ -390,8 +402,9 @@ def student_interval(values_P: np.ndarray, *, alpha: float) -> tuple[float, floa
         return (np.nan, np.nan)
     if np.ptp(values_P) == 0:
         return (float(values_P[0]), float(values_P[0]))
-    found = stats.ttest_1samp(values_P, 0).confidence_interval(1 - alpha)
-    return (float(found.low), float(found.high))
+    mean, count = float(values_P.mean()), len(values_P)
+    half = float(special.stdtrit(count - 1, 1 - alpha / 2) * values_P.std(ddof=1) / np.sqrt(count))
+    return (mean - half, mean + half)
 
 
 def difference_interval(
@@ -435,36 +448,28 @@ def equivalence(
     return float(left), float(middle), float(right)
 
 
-def posterior_status(
-    a_better: float,
+def equivalence_reading(
     middle: float,
-    b_better: float,
     *,
     patients: int,
     inside: bool,
     inside_as_seen: bool,
-    conflict: bool = False,
 ) -> str:
-    """Return the reading of the posterior: one side or equivalence above 95 %, otherwise undecided.
+    """Return whether two methods are practically equivalent; who is better is said by `decision.decide` alone.
 
     Args:
-        a_better: posterior probability that a is better by more than the region.
-        middle: posterior probability that the difference lies inside the region.
-        b_better: posterior probability that b is better by more than the region.
-        patients: number of patients; FEW_PATIENTS or fewer are always undecided.
+        middle: posterior probability that the pseudo-median of the differences lies inside the region.
+        patients: number of patients; of FEW_PATIENTS or fewer nothing is said.
         inside: whether the interval of the mean lies inside the region. Equivalence needs it, because the posterior is
             about ranks and hardly sees a few missed structures.
-        inside_as_seen: whether at least the interval as seen does; the status then says 'equivalent as seen'.
-        conflict: whether the mean and the ranks point to different methods; then no side is named.
+        inside_as_seen: whether at least the interval as seen does.
+
+    Returns:
+        'practically equivalent', 'equivalent as seen' (only the interval as seen lies inside) or 'not shown'.
     """
-    if patients <= FEW_PATIENTS:
-        return "undecided"
-    if middle > PROBABLE and inside_as_seen:
-        return "practically equivalent" if inside else "equivalent as seen"
-    for probability, words in ((a_better, "a better"), (b_better, "b better")):
-        if probability > PROBABLE and not conflict:
-            return words
-    return "undecided"
+    if patients <= FEW_PATIENTS or not (middle > PROBABLE and inside_as_seen):
+        return "not shown"
+    return "practically equivalent" if inside else "equivalent as seen"
 
 
 def minimum_detectable(sd: float, patients: int, *, alpha: float = 0.05, power: float = 0.8) -> float:

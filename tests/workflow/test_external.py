@@ -128,7 +128,7 @@ def test_given_masks_score_the_same_and_stray_ones_are_refused(finished):
         ({"predict": "x", "name": "oracle-2"}, "pattern"),
     ],
 )
-def test_problems_of_an_entry_are_told_before_the_graph(tmp_path, entry, text):
+def test_problems_of_an_entry_are_printed_before_the_graph(tmp_path, entry, text):
     workflow = Workflow(tmp_path, config({"name": "elsewhere", "title": "Elsewhere"} | entry))
     result = workflow.run("-n")
     assert result.returncode == 2

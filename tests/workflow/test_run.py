@@ -225,7 +225,7 @@ def test_killing_training_or_snakemake_changes_no_byte(tmp_path):
     assert killed.scores() == straight.scores()
 
 
-def test_a_problem_in_the_config_leaves_with_2_before_the_graph(tmp_path):
+def test_a_problem_in_the_config_exits_with_status_2_before_the_graph(tmp_path):
     broken = CONFIG | {"trainnig": {}}
     workflow = Workflow(tmp_path, broken)
     result = workflow.run("-n")

@@ -67,6 +67,7 @@ rule preprocess:
     input:
         request=lambda wildcards: run.request_preprocess(wildcards.task),
         manifest=run.paths.manifest("{task}"),
+        splits=run.paths.splits,
         audit=run.paths.audit,
     output:
         run.paths.preprocessed("{task}"),

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import fft
+from sklearn.decomposition import PCA
 
 from segbench.data.volumes import open_volume
 
@@ -210,8 +211,9 @@ def similar_thumbnails(thumbnails_FXYZ: np.ndarray) -> Iterator[tuple[int, int]]
         return
     vectors_FD = descriptors(thumbnails_FXYZ)
     near = 1 - CANDIDATE + 1e-5  # half the squared distance of unit vectors; the rest is for rounding
-    axes_DA = np.linalg.eigh(np.cov(vectors_FD, rowvar=False))[1][:, -AXES:].astype(np.float32)
-    few_FA = vectors_FD @ axes_DA
+    with np.errstate(invalid="ignore"):  # equal thumbnails have no variance to explain
+        axes = PCA(min(AXES, *vectors_FD.shape), svd_solver="covariance_eigh").fit(vectors_FD)
+    few_FA = vectors_FD @ axes.components_.T
     halves_F1, ones_F1 = (few_FA**2).sum(axis=1, keepdims=True) / 2, np.ones((len(few_FA), 1), np.float32)
     left, right = np.hstack([few_FA, -halves_F1, -ones_F1]), np.hstack([few_FA, ones_F1, halves_F1])
     for start in range(0, len(vectors_FD), CHUNK):

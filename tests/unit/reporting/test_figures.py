@@ -37,16 +37,21 @@ def drawn(monkeypatch):
     return kept
 
 
-def draw_all(run, experiment):
+@pytest.fixture(scope="module")
+def statistics(run):
+    """The statistics of both experiments, each computed once."""
+    return {experiment: statistics_of(run, experiment, "dice") for experiment in ("upstream", "downstream")}
+
+
+def draw_all(run, experiment, statistics):
     table = build_table(run, experiment, "dice")
-    statistics = statistics_of(run, experiment, "dice")
     return [
         figures.case_plot(run, table),
         figures.case_plot(run, build_table(run, experiment, "hd95")),
         figures.difference_plot(
             run,
             experiment,
-            differences(run, experiment, "dice"),
+            differences(run, experiment, "dice", statistics.paired),
             reference=reference_method(run, experiment).title,
         ),
         figures.cost_plot(run, table),
@@ -57,8 +62,8 @@ def draw_all(run, experiment):
 
 
 @pytest.mark.slow
-def test_figures_have_the_width_of_a_column_and_no_text_below_seven_points(run, drawn):
-    draw_all(run, "upstream")
+def test_figures_have_the_width_of_a_column_and_no_text_below_seven_points(run, drawn, statistics):
+    draw_all(run, "upstream", statistics["upstream"])
     assert len(drawn) == 7
     for figure, width in drawn:
         assert figure.get_size_inches()[0] * 25.4 == pytest.approx(WIDTH_MM[width])
@@ -67,8 +72,8 @@ def test_figures_have_the_width_of_a_column_and_no_text_below_seven_points(run, 
         assert min(text.get_fontsize() for text in texts) >= SMALLEST_PT >= 7
 
 
-def test_nothing_leaves_the_figure(run, drawn):
-    draw_all(run, "downstream")  # the longest titles
+def test_nothing_leaves_the_figure(run, drawn, statistics):
+    draw_all(run, "downstream", statistics["downstream"])  # the longest titles
     for figure, _ in drawn:
         box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
         assert box.x0 >= -0.02
@@ -144,11 +149,13 @@ def test_methods_of_an_experiment_differ_in_colour_or_marker(count):
         assert len(set(own)) == len(own)
 
 
-def test_a_difference_is_bold_only_by_decision(run, drawn):
-    table = differences(run, "upstream", "dice").assign(low=0.5, high=0.9, transfer="not shown")
+def test_a_difference_is_bold_only_by_decision(run, drawn, statistics):
+    paired = statistics["upstream"].paired
+    table = differences(run, "upstream", "dice", paired).assign(low=0.5, high=0.9, transfer="not shown")
     chosen = table.index[3]
     table.loc[chosen, "transfer"] = "negative"
-    figures.difference_plot(run, "upstream", table, reference="R")
+    plot = figures.difference_plot(run, "upstream", table, reference="R")
+    assert "Measured coverage in simulations" in plot.caption
     axis = drawn[0][0].axes[0]
     bold = [text.get_position() for text in axis.texts if text.get_fontweight() == "bold"]
     titles, columns = list(dict.fromkeys(table["title"])), list(dict.fromkeys(table["column"]))
@@ -182,7 +189,7 @@ def test_the_jitter_is_the_same_every_time_and_leaves_the_generator_alone():
     assert np.array_equal(np.random.random(3), expected)
 
 
-def test_a_diagram_that_can_join_everything_only_is_not_drawn(run):
-    found = statistics_of(run, "downstream", "dice")
+def test_a_diagram_that_can_join_everything_only_is_not_drawn(run, statistics):
+    found = statistics["downstream"]
     assert found.friedman["critical_difference"].iloc[-1] > found.friedman["n_methods"].iloc[-1] - 1
     assert rank_figures.critical_difference_plot(run, found) is None

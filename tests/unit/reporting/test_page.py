@@ -174,6 +174,24 @@ def test_every_sentence_about_the_leader_follows_the_decisions_over_tasks(result
     assert "no method is named better" in sentences.leading_sentence(table, several)
 
 
+def test_no_method_is_best_that_is_not_above_every_weak_control(results):
+    table = build_table(Run(results), "upstream", "dice")
+    best = table.ranking()[0]
+    weak = next(row for row in table.rows if row.method.model in statistics.TRIVIAL_BASELINES)
+    level = replace(weak, mean=replace(weak.mean, mean=best.mean.mean))
+    equal = replace(table, rows=[level if row is weak else row for row in table.rows])
+    decided = pairs(table, {(0, 1): "a", (0, 2): "a", (0, 3): "a"})
+    assert sentences.not_above_baselines(table) == []
+    assert sentences.not_above_baselines(equal) == [weak.method.title]
+    assert sentences.leading_sentence(equal, decided).startswith("No method is named best")
+    assert answers._leaders(equal, decided) == f"No method is above {weak.method.title}."
+
+
+def test_the_measured_coverage_stands_under_the_table_of_pairs(page):
+    caption = re.search(r"Practically equivalent: the Bayesian[^<]*", html.unescape(page)).group()
+    assert re.search(r"Measured coverage in simulations: \d+.\d+ % with \d+ patients", caption)
+
+
 def test_a_leader_that_the_rule_finds_worse_says_so(results):
     table = build_table(Run(results), "upstream", "dice")
     names = [row.method.title for row in table.ranking()]
@@ -254,7 +272,7 @@ def test_the_command_prints_the_page_and_refuses_an_empty_folder(tmp_path, capsy
 
 def test_differences_are_positive_where_the_challenger_is_better(results):
     run = Run(results)
-    table = statistics.differences(run, "upstream", "hd95")
+    table = statistics.differences(run, "upstream", "hd95", statistics.compared(run, "upstream", "hd95"))
     hd95 = build_table(run, "upstream", "hd95")
     means = {row.method.title: [row.mean, *row.cells] for row in hd95.rows}
     columns = [statistics.MEAN_COLUMN, *(task.title for task in hd95.tasks)]
@@ -268,8 +286,8 @@ def test_trivial_baselines_that_are_not_beaten_are_named(results):
     table = build_table(Run(results), "upstream", "dice")
     checks = statistics.beaten_by_controls(table)
     assert checks["column"].iloc[0] == statistics.MEAN_COLUMN
-    floor = max(row.mean.mean for row in table.rows if row.method.model in statistics.TRIVIAL_BASELINES)
-    losers = [row.method.title for row in table.rows if row.method.trained and row.mean.mean <= floor]
+    level = max(row.mean.mean for row in table.rows if row.method.model in statistics.TRIVIAL_BASELINES)
+    losers = [row.method.title for row in table.rows if row.method.trained and row.mean.mean <= level]
     assert checks["not_better"].iloc[0] == losers
 
 
@@ -449,7 +467,7 @@ def test_a_folded_section_has_a_heading_and_the_page_says_everything_without_scr
 
 
 def changed(results, tmp_path, change):
-    """The run with rows changed by hand and the record told so."""
+    """The run with rows changed by hand and the record changed to match."""
     rows = pd.read_csv(results / "scores.csv", dtype=str, keep_default_na=False)
     change(rows).to_csv(tmp_path / "scores.csv", index=False, lineterminator="\n")
     record = json.loads((results / "run.json").read_text())

@@ -10,11 +10,13 @@ from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
 from segbench.reporting.gains import gains_table
 from segbench.reporting.recipes import budget_sentence
 from segbench.reporting.run import Run
-from segbench.reporting.statistics import statistics_of
+from segbench.reporting.statistics import compared, statistics_of, trained_rows
 from segbench.reporting.tables import build_table
+from segbench.stats.ranking import rank_table
 from segbench.stats.recipes import comparison_name, experiment_of
 from tests.unit.reporting.synthetic_run import write_run
 
+SMALL = {"cases": 4, "upstream": 3}
 ADAMW = "adamw, poly, initial_learning_rate 0.0001"
 
 
@@ -43,7 +45,7 @@ def again(folder, experiment, models, **changes):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run in which three models are trained by the published recipe too."""
-    folder = write_run(tmp_path_factory.mktemp("recipes"))
+    folder = write_run(tmp_path_factory.mktemp("recipes"), **SMALL)
     again(folder, "upstream", ["uniseg", "dodnet", "single_task"], recipe="published", recipe_text=ADAMW, batch_size=1)
     return Run(folder)
 
@@ -60,25 +62,25 @@ def test_each_recipe_is_a_comparison_of_its_own(run):
 
 @pytest.mark.slow
 def test_no_test_compares_two_recipes_and_each_has_its_own_family(run):
-    equal, published = (statistics_of(run, name, "dice").paired for name in run.experiments[:2])
+    equal, published = (compared(run, name, "dice") for name in run.experiments[:2])
     count = len({*published["method_a"], *published["method_b"]})
     assert count == 3
     assert len(published[["method_a", "method_b"]].drop_duplicates()) == 3
     assert set(published["experiment"]) == {"upstream_published"}
     assert set(equal["experiment"]) == {"upstream"}
     assert published["family"].max() < equal["family"].max()
-    ranks = statistics_of(run, "upstream_published", "dice").ranks
+    ranks = rank_table(trained_rows(run, "upstream_published"), metric="dice")
     assert ranks["method"].nunique() == 3
 
 
 def test_the_equal_table_is_the_one_without_the_other_recipe(run, tmp_path):
-    alone = Run(write_run(tmp_path))
+    alone = Run(write_run(tmp_path, **SMALL))
     before, after = build_table(alone, "upstream", "dice"), build_table(run, "upstream", "dice")
     assert repr(before) == repr(after), "by their text, because a value that is none equals nothing"
 
 
 def test_costs_belong_to_their_recipe_and_no_job_counts_twice(run, tmp_path):
-    alone = Run(write_run(tmp_path))
+    alone = Run(write_run(tmp_path, **SMALL))
     key = ("uniseg", "random")
     assert [job.job for job in run.jobs("upstream", key)] == [job.job for job in alone.jobs("upstream", key)]
     assert all(job.job.endswith(".published") for job in run.jobs("upstream_published", key))
@@ -111,7 +113,7 @@ def test_names_of_comparisons_lead_back_to_their_experiment():
 
 
 def test_gains_are_over_the_own_scratch_control(tmp_path):
-    folder = write_run(tmp_path)
+    folder = write_run(tmp_path, **SMALL)
     again(folder, "downstream", ["single_task"], model="unetr", title="Again")
     run = Run(folder)
     table, statistics = build_table(run, "downstream", "dice"), statistics_of(run, "downstream", "dice")

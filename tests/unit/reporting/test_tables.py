@@ -19,6 +19,7 @@ from segbench.reporting.tables import (
     _ranked,
     build_table,
     cell_text,
+    folds_text,
     interval_text,
     shown,
     table_csv,
@@ -138,6 +139,11 @@ def test_the_legend_quotes_no_coverage_where_none_was_measured(simulated, senten
     limits = {"coverage_low": np.where(known, 0.93, np.nan), "coverage_high": np.where(known, 0.96, np.nan)}
     text = _interval_sentence(pd.DataFrame({"n_patients": [2, 9], "coverage_n": simulated} | limits), seeds=1)
     assert text.endswith(sentence)
+
+
+def test_pooled_folds_say_that_their_models_differ():
+    assert folds_text(pd.DataFrame({"n_folds": [1, 1]})) == ""
+    assert folds_text(pd.DataFrame({"n_folds": [1, 5]})).startswith(" 5 folds are pooled: each has models of its own")
 
 
 def test_csv_has_one_line_per_cell_with_the_values_of_the_table(dice):

@@ -9,6 +9,7 @@ import pytest
 from segbench.cli import main
 from segbench.core.errors import InputError
 from segbench.stats.comparison import TITLES
+from segbench.stats.decision import ALL_PAIRS
 from segbench.stats.longtable import read_long
 from segbench.stats.missing_masks import lower_is_better
 
@@ -66,6 +67,8 @@ def test_a_table_with_six_columns_gives_every_statistic(tmp_path, capsys):
     assert "dice: both empty counts as 1" in page
     assert "coverage" in page
     assert "Made from a table of scores" in page
+    assert f"{ALL_PAIRS}: 6 tests" in page
+    assert ALL_PAIRS in set(pd.read_csv(out / "paired.csv")["family_name"])
     cells = pd.read_csv(out / "cells.csv")
     assert (cells["n_scored"] == 6).all()
     assert (cells["low"] < cells["mean"]).all()

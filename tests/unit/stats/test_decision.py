@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from segbench.core.cards import ROOT
 from segbench.stats.decision import (
+    ALL_PAIRS,
     CONFLICTING,
     PRIMARY,
     SECONDARY,
@@ -27,7 +29,7 @@ DICE = Scale(0.0, 1.0, 0.0)
 
 
 def _pair(differences, *, missed_a=0, missed_b=0, both=0.9):
-    """Values of a and b: b at `both`, a with the differences, then patients that one of them misses."""
+    """Values of a and b: b at `both`, a with the differences, then patients with a missed structure."""
     a = np.r_[both + np.asarray(differences), np.zeros(missed_a), np.full(missed_b, both)]
     b = np.r_[np.full(len(differences), both), np.full(missed_a, both), np.zeros(missed_b)]
     return np.stack([a, b], axis=1)
@@ -47,17 +49,17 @@ DESIGNS = {
     "opposite tails": _pair(np.r_[np.full(30, 0.01), np.full(10, -0.1)]),
 }
 EXPECTED = {
-    "a 3 points better, 2 of 40 missed by a": (CONFLICTING, "undecided", "yes"),
-    "a 3 points better": ("a", "a better", "as seen"),
-    "heavy tails around 0": ("", "undecided", "yes"),
-    "ties: half equal, half a better": ("a", "undecided", "as seen"),
-    "2 of 42 missed by b, otherwise equal": ("", "undecided", "interval only"),
-    "2 of 42 missed by a, otherwise equal": ("", "undecided", "interval only"),
+    "a 3 points better, 2 of 40 missed by a": (CONFLICTING, "not shown", "yes"),
+    "a 3 points better": ("a", "not shown", "as seen"),
+    "heavy tails around 0": ("", "not shown", "yes"),
+    "ties: half equal, half a better": ("a", "not shown", "as seen"),
+    "2 of 42 missed by b, otherwise equal": ("", "not shown", "interval only"),
+    "2 of 42 missed by a, otherwise equal": ("", "not shown", "interval only"),
     "equal methods": ("", "equivalent as seen", "yes"),
     "equal methods, 400 patients": ("", "practically equivalent", "yes"),
-    "one missed by each": ("", "undecided", "yes"),
-    "four patients, a better": ("", "a better", "interval only"),
-    "opposite tails": (CONFLICTING, "undecided", "interval only"),
+    "one missed by each": ("", "not shown", "yes"),
+    "four patients, a better": ("", "not shown", "interval only"),
+    "opposite tails": (CONFLICTING, "not shown", "interval only"),
 }
 
 
@@ -86,18 +88,40 @@ def design_rows():
             f"| {name} | {len(values_P2)} | {numbers[0]:+.1f} ({numbers[1]:+.1f} to {numbers[2]:+.1f}) | "
             f"{numbers[3]:+.1f} to {numbers[4]:+.1f} | {found['p_mean']:.2g} | {found['p_ranks']:.2g} | "
             f"{by_mean or 'no difference shown'} | {by_ranks or 'no difference shown'} | {found['interval_agrees']} | "
-            f"{found['p_equivalent']:.2f} | {found['status']} |"
+            f"{found['p_equivalent']:.2f} | {found['equivalence']} |"
         )
+
+
+def test_the_documentation_holds_the_table_of_the_designs():
+    written = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8").splitlines()
+    begin = next(number for number, line in enumerate(written) if line.startswith("| design | n | mean difference"))
+    found = written[begin + 2 : begin + 3 + len(DESIGNS)]
+    assert found == [*design_rows(), ""]
 
 
 @pytest.mark.parametrize("name", DESIGNS)
 def test_the_designs(name):
     better, found = outcome(DESIGNS[name])
-    assert (better, found["status"], found["interval_agrees"]) == EXPECTED[name]
+    assert (better, found["equivalence"], found["interval_agrees"]) == EXPECTED[name]
+    assert found["low"] <= found["low_as_seen"] <= found["high_as_seen"] <= found["high"]
     by_ranks, _ = outcome(DESIGNS[name], "ranks")
     assert {better, by_ranks} != {"a", "b"}
-    if found["status"] == "practically equivalent":
+    if found["equivalence"] == "practically equivalent":
         assert -0.01 <= found["low"] <= found["high"] <= 0.01
+
+
+@pytest.mark.parametrize("patients", [1, 2, 3])
+def test_up_to_three_patients_give_neither_equivalence_nor_a_detectable_difference(patients):
+    _, found = outcome(_pair(np.zeros(patients)))
+    assert found["equivalence"] == "not shown"
+    assert np.isnan(found["minimum_detectable"])
+
+
+def test_without_a_reference_the_family_says_so():
+    level = np.linspace(0.6, 0.9, 9)
+    table = paired_table(methods({"x": level, "y": level + 0.02}), metric="dice")
+    assert set(table["family_name"]) == {ALL_PAIRS}
+    assert "no reference" in ALL_PAIRS
 
 
 def test_sign_flip_is_exact():

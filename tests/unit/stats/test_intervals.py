@@ -171,7 +171,7 @@ def test_seed_spread_forgets_what_patients_explain():
 
 @pytest.mark.parametrize("seed_sd", [0.0, 0.02])
 def test_interval_with_seeds_covers(seed_sd):
-    found = measure_seeds(27, seed_sd=seed_sd, repeats=300, rng=np.random.default_rng(10))
+    (found,) = measure_seeds(27, seed_sd=seed_sd, repeats=300, rng=np.random.default_rng(10))
     assert found["coverage"] >= 0.95 - 2.6 * np.sqrt(0.95 * 0.05 / 300)
 
 

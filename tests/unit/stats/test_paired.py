@@ -43,7 +43,20 @@ def test_lower_is_better_turns_the_winner_not_the_sign():
     assert row["difference"] < 0
     assert row["better"] == "a"
     assert row["p_a_better"] > 0.95
-    assert row["status"] == "a better"
+    assert row["equivalence"] == "not shown"
+
+
+def test_pooled_folds_widen_the_interval_of_a_difference():
+    rows = methods({"a": [0.90, 0.91, 0.92, 0.93, 0.80, 0.81, 0.82, 0.83], "b": [0.85, 0.86, 0.85, 0.86] * 2})
+    folds = rows["case"].map(lambda case: int(case >= "c04"))
+    one, two = (paired_table(own, metric="dice").iloc[0] for own in (rows, rows.assign(fold=folds)))
+    assert (one["n_folds"], two["n_folds"]) == (1, 2)
+    assert two["low_as_seen"] < one["low_as_seen"] < one["high_as_seen"] < two["high_as_seen"]
+    assert two["low"] < one["low"]
+    assert two["difference"] == one["difference"]
+    mixed = rows.assign(fold=[0, 1] * 8)
+    same = paired_table(mixed, metric="dice").iloc[0]
+    assert (same["low_as_seen"], same["high_as_seen"]) == (one["low_as_seen"], one["high_as_seen"])
 
 
 def test_holm_over_all_pairs_and_tasks():
@@ -59,7 +72,7 @@ def test_holm_over_all_pairs_and_tasks():
 def test_equal_methods_are_practically_equivalent():
     row = paired_table(methods({"a": A, "b": [v + 0.0005 for v in A]}), metric="dice").iloc[0]
     assert row["p_equivalent"] > 0.95
-    assert row["status"] == "equivalent as seen"
+    assert row["equivalence"] == "equivalent as seen"
     same = paired_table(methods({"a": A, "b": A}), metric="dice").iloc[0]
     assert same["p_value"] == 1
     assert (same["low_as_seen"], same["high_as_seen"]) == (0, 0)

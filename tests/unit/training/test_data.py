@@ -13,17 +13,10 @@ from segbench.experiment.context import JobContext
 from segbench.experiment.splits import Sides
 from segbench.training import data
 from segbench.training.data import BatchStream
-from tests.unit.training.small_run import CONTENT, config, write_data
+from tests.unit.training.small_run import CONTENT, config
 from tests.unit.written_run import job
 
 JOB = "upstream.uniseg.random.joint.f0.s0"
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    write_data(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_the_second_of_two_samples_is_forced_in_every_batch(folder, monkeypatch):

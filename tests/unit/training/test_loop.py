@@ -15,20 +15,12 @@ from segbench.training.guards import Diverged
 from segbench.training.initialise import initialise
 from segbench.training.precision import chosen_arithmetic
 from segbench.training.step import Stepper, StepResult
-from tests.unit.training.small_run import CONTENT, config, stop_after, write_data
+from tests.unit.training.small_run import CONTENT, config, stop_after
 from tests.unit.written_run import job
 
 CPU = torch.device("cpu")
 JOB = "upstream.uniseg.random.joint.f0.s0"
 TRANSFER = "downstream.single_task.cond_decoder.phantom_schwannoma.f0.s0"
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A working directory with preprocessed cases."""
-    write_data(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 class Fails:
