@@ -12,7 +12,7 @@ TASKS = ("mean over tasks", "task04_hippocampus", "openkbp_head_neck_ct", "sts_p
 def rows_below(title: str) -> dict[str, list[str]]:
     """Return method -> the other cells of the first table below a title."""
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split(f"\n## {title}\n", 1)[1]
-    block = text.split("\n\n")[1].splitlines()[2:]
+    block = text.strip().split("\n\n")[0].splitlines()[2:]
     return {cells[0]: cells[1:] for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in block)}
 
 
