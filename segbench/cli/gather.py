@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     write_rows(paths.scores, rows)
     record = run_record(config)
     write_run_record(paths.run_record, record)
-    pictures = tuple(draw_pictures(config, Run(paths.root)))
-    write_run_record(paths.run_record, record.model_copy(update={"pictures": pictures}))
+    pictures, notices = draw_pictures(config, Run(paths.root))
+    changes = {"pictures": tuple(pictures), "notices": (*record.notices, *notices)}
+    write_run_record(paths.run_record, record.model_copy(update=changes))
     return 0

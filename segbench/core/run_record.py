@@ -40,6 +40,8 @@ class Method(_Part):
 
     `recipe` is the training recipe, `none` where nothing is trained here; `recipe_text` says what acts in it. A
     self-supervised objective has the kind self_supervised: it is trained and never scored, so it is no row.
+    `variant_of` is the value of `model` of the entry that differs from this one in options alone and has those of the
+    card by default; it is empty where the run has none, and for that entry itself.
     """
 
     experiment: Experiment
@@ -53,6 +55,7 @@ class Method(_Part):
     options_text: str
     citation: str
     url: str = Field(pattern=WEB_ADDRESS)
+    variant_of: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -234,7 +237,9 @@ class StatisticsSettings(_Part):
 class Picture(_Part):
     """A picture of a test case in the folder `pictures`; `text` holds the values of the methods that it shows.
 
-    may_be_shown: the card of the data set permits it, so that the page embeds it.
+    may_be_shown: the card of the data set permits it, so that the page embeds it. slices_xyz: index of the sagittal,
+    coronal and axial plane that is drawn, on the grid turned to RAS. scores: 'model/initialisation' -> value in the
+    metric's own unit, methods without a value left out.
     """
 
     experiment: str
@@ -245,6 +250,8 @@ class Picture(_Part):
     sha256: str = Field(pattern=SHA256)
     may_be_shown: bool
     text: str
+    slices_xyz: tuple[int, ...] = ()
+    scores: dict[str, float] = {}
 
 
 class RunRecord(_Part):

@@ -244,7 +244,28 @@ def _method(config: Config, experiment: str, entry: ModelEntry, initialisation: 
         options_text=", ".join(f"{name} = {value}" for name, value in options.items()),
         citation=card["citation"],
         url=card["url"],
+        variant_of=_variant_of(config, experiment, entry),
     )
+
+
+def _variant_of(config: Config, experiment: str, entry: ModelEntry) -> str:
+    """Return the id of the entry of the same network and recipe with the default options; '' for that entry itself."""
+    if experiment == "upstream":
+        entries = config.upstream.models
+    else:
+        entries = config.downstream.models if config.downstream else ()
+    same = [other for other in entries if _apart_from_options(other) == _apart_from_options(entry)]
+    default = next((other for other in same if _has_defaults(config, other)), None)
+    return "" if default is None or default.key == entry.key else default.key
+
+
+def _apart_from_options(entry: ModelEntry) -> dict[str, Any]:
+    return entry.model_dump(exclude={"id", "options", "initialisations"})
+
+
+def _has_defaults(config: Config, entry: ModelEntry) -> bool:
+    options = config.card(entry.key)["options"]
+    return all(value == options[name]["default"] for name, value in entry.options.items())
 
 
 def _control(config: Config, experiment: str, name: str) -> Method:

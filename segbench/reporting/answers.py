@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pandas as pd
 
+from segbench.reporting.ablations import ablation_text, ablation_title
 from segbench.reporting.cases import CaseTable
 from segbench.reporting.figures import method_costs
 from segbench.reporting.metrics import about
+from segbench.reporting.pictures import anchor, picture_of
 from segbench.reporting.run import Run
 from segbench.reporting.sentences import (
     DECISION_WORDS,
@@ -17,26 +20,30 @@ from segbench.reporting.sentences import (
     points,
     seconds_text,
 )
-from segbench.reporting.statistics import MEAN_COLUMN, label_of, outcome
+from segbench.reporting.statistics import MEAN_COLUMN
 from segbench.reporting.tables import Table, shown
-from segbench.stats.decision import CONFLICTING
 
-NO_PROMPT = "(no prompt"
-"""How the title of a method says that its prompt was taken away; see `models.titles`."""
 HASH_LETTERS = 12
 
 
 @dataclass(frozen=True)
 class Card:
-    """A heading, one or two sentences, and the id of the section that shows more."""
+    """A heading, one or two sentences, and the ids of the section that shows more and of a picture, if there is one."""
 
     title: str
     text: str
     link: str
+    picture: str = ""
 
 
 def experiment_cards(
-    run: Run, table: Table, paired: pd.DataFrame | None, challengers: pd.DataFrame, cases: CaseTable
+    run: Run,
+    table: Table,
+    paired: pd.DataFrame | None,
+    challengers: pd.DataFrame,
+    ablated: pd.DataFrame,
+    cases: CaseTable,
+    pictures: Collection[str] = (),
 ) -> list[Card]:
     """Return the cards of one experiment.
 
@@ -45,14 +52,16 @@ def experiment_cards(
         table: the table of the main metric, with marks.
         paired: the decisions of that metric; None when nothing was compared.
         challengers: what `statistics.differences` returns.
+        ablated: what `ablations.ablation_frame` returns.
         cases: every case of the experiment.
+        pictures: files of the pictures that the page shows.
     """
     experiment = table.experiment
     word = experiment.capitalize().replace("_", ", ")
     cards = [Card(f"{word}: {about(table.metric).title}", _leaders(table, paired), experiment)]
-    prompt = _prompt(table, paired)
-    if prompt:
-        cards.append(Card("Does the prompt pay?", prompt, f"{experiment}-pairs"))
+    if len(ablated):
+        title, text = ablation_title(run, experiment), ablation_text(ablated, table.metric)
+        cards.append(Card(title, text, f"{experiment}-ablation"))
     if experiment.startswith("downstream") and len(challengers):
         cards.append(Card("Does pre-training pay?", _gain(challengers, table.metric), f"{experiment}-differences"))
     costs = method_costs(run, experiment)
@@ -63,7 +72,10 @@ def experiment_cards(
         text = f"{low['title']} {seconds_text(low['train_seconds'])} to {high['title']} "
         cards.append(Card("Training time", f"{text}{seconds_text(high['train_seconds'])}.", "cost"))
     if cases.rows:
-        cards.append(Card(f"Hardest {experiment} case", cases.worst, f"{experiment}-cases"))
+        hardest = cases.rows[0]
+        seen = picture_of(run, experiment, hardest.task.name, hardest.case, pictures)
+        link = anchor(seen) if seen else ""
+        cards.append(Card(f"Hardest {experiment} case", cases.worst, f"{experiment}-cases", link))
     return cards
 
 
@@ -76,21 +88,6 @@ def _leaders(table: Table, paired: pd.DataFrame | None) -> str:
     if not decided:
         return "Not tested over tasks: no method is named better."
     return f"{table.ranking()[0].method.title} has the best mean: {decided}."
-
-
-def _prompt(table: Table, paired: pd.DataFrame | None) -> str:
-    """Return the decision between a method and the same one without its prompt; empty where there is no such pair."""
-    rows = {row.method.title: row for row in table.rows if row.method.trained}
-    for title, row in rows.items():
-        with_prompt = rows.get(title.partition(NO_PROMPT)[0].strip()) if NO_PROMPT in title else None
-        if with_prompt is None or paired is None:
-            continue
-        first, second = label_of(with_prompt.method), label_of(row.method)
-        gain = shown(table.metric, with_prompt.mean.mean - row.mean.mean, sign=True)
-        words: dict[str | None, str] = {first: "better", second: "worse", "": "not distinguishable"}
-        words[CONFLICTING] = "conflicting"
-        return f"With prompt {gain} {points(table.metric)}: {words.get(outcome(paired, first, second), 'not tested')}."
-    return ""
 
 
 def _gain(challengers: pd.DataFrame, metric: str) -> str:

@@ -1,7 +1,7 @@
 """Pictures of test cases: reference and predictions of all methods on the same three planes through the largest error.
 
 `gather` draws them from the kept label maps; a report embeds those that its data set's card permits. Nothing is
-predicted for them. A picture is an input of the report: run.json holds its SHA-256.
+predicted for them. A picture is an input of the report: run.json holds its SHA-256, and so does index.json beside it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from PIL import Image
 
 from segbench.core.case import Case, read_manifest
 from segbench.core.errors import InputError
-from segbench.core.files import sha256_of, write_bytes
+from segbench.core.files import sha256_of, write_bytes, write_json
 from segbench.core.paths import RunPaths
+from segbench.core.provenance import portable
 from segbench.core.run_record import JobRecord, Method, Picture, ScoredTask
+from segbench.core.task import IGNORED
 from segbench.data.readers import read_image, read_label
+from segbench.experiment import requests
 from segbench.experiment.config import Config
 from segbench.reporting.metrics import about
 from segbench.reporting.pictures import FOLDER
@@ -55,14 +58,19 @@ class _Chosen:
     values: Mapping[tuple[str, str], float]
 
 
-def draw_pictures(config: Config, run: Run) -> list[Picture]:
-    """Draw the chosen cases of every task into results/RUN/pictures and return what run.json says of them.
+def draw_pictures(config: Config, run: Run) -> tuple[list[Picture], list[str]]:
+    """Draw the chosen cases of every task into results/RUN/pictures, with an index.json; other pictures are removed.
 
     Per task the worst, the median and the best case by the mean over trained methods of the run's first metric, and the
     case whose methods differ most; the first seed of each method. A method without kept label maps, such as an external
     one, is not shown; a task without any has no picture.
+
+    Returns:
+        What run.json says of the pictures, and one notice for each reason why there is none.
     """
     paths, pictures = RunPaths(config.run), []
+    without: list[str] = []
+    notices: list[str] = []
     styles = method_styles([*run.methods, *run.self_supervised])
     for experiment in run.experiments:
         trained = [method for method in run.methods_of(experiment) if method.trained]
@@ -71,16 +79,17 @@ def draw_pictures(config: Config, run: Run) -> list[Picture]:
             for chosen in _chosen(run, experiment, task, trained):
                 maps = _kept(run, paths, experiment, task, trained, chosen)
                 if not maps:
-                    log.warning("no picture of %s: no label map is kept", task.name)
+                    without.append(task.title)
                     break
                 shown_methods = list(maps)[:MOST_METHODS]
                 colours = [_visible(styles[experiment, *method.key]["color"]) for method in shown_methods]
                 try:
-                    content = _drawn(
+                    content, slices_xyz = _drawn(
                         config, task, cases[chosen.case], {m.title: maps[m] for m in shown_methods}, colours
                     )
                 except InputError as error:
-                    log.warning("no picture of %s/%s: %s", task.name, chosen.case, error)
+                    text = portable(" ".join(str(error).split()), config.data_root)
+                    notices.append(f"No picture of {task.title}, {chosen.case}: {text}")
                     continue
                 name = f"{experiment}_{task.name}_{chosen.choice.replace(' ', '_')}.png"
                 write_bytes(paths.root / FOLDER / name, content)
@@ -94,9 +103,30 @@ def draw_pictures(config: Config, run: Run) -> list[Picture]:
                         sha256=sha256_of(paths.root / FOLDER / name),
                         may_be_shown=bool(config.dataset_cards[task.name]["permits"]["show_images"]),
                         text=_text(run, shown_methods, chosen, others=len(trained) - len(shown_methods)),
+                        slices_xyz=slices_xyz,
+                        scores={
+                            "/".join(method.key): round(value, 6)
+                            for method in shown_methods
+                            if np.isfinite(value := chosen.values.get(method.key, np.nan))
+                        },
                     )
                 )
-    return pictures
+    if without:
+        named = ", ".join(dict.fromkeys(without))
+        notices.insert(0, f"No pictures of {named}: no predicted label map is kept (inference.keep_predictions).")
+    for notice in notices:
+        log.warning("%s", notice)
+    _write_index(paths.root / FOLDER, pictures)
+    return pictures, notices
+
+
+def _write_index(folder: Path, pictures: Sequence[Picture]) -> None:
+    """Write index.json and remove pictures that it does not name, such as those of cases chosen before."""
+    write_json(folder / "index.json", [picture.model_dump(mode="json") for picture in pictures])
+    named = {picture.file for picture in pictures}
+    for path in sorted(folder.glob("*.png")):
+        if path.name not in named:
+            path.unlink()
 
 
 def _chosen(run: Run, experiment: str, task: ScoredTask, trained: Sequence[Method]) -> list[_Chosen]:
@@ -113,9 +143,12 @@ def _chosen(run: Run, experiment: str, task: ScoredTask, trained: Sequence[Metho
         index=["fold", "case"], columns=["model", "initialisation"], values="scored", aggfunc="mean"
     )
     order = (wide.mean(axis=1) * direction(metric)).sort_values(ascending=False, kind="stable").index
-    picks = [order[0], order[len(order) // 2], order[-1], (wide.max(axis=1) - wide.min(axis=1)).idxmax()]
+    picks = [order[0], order[len(order) // 2], order[-1]]
+    spread = wide.max(axis=1) - wide.min(axis=1)
+    if (spread > 0).any():
+        picks.append(spread.idxmax())
     chosen: dict[tuple, _Chosen] = {}
-    for index, choice in zip(picks, CHOICES, strict=True):
+    for index, choice in zip(picks, CHOICES, strict=False):  # without the last where all methods agree
         values = {(str(model), str(start)): float(value) for (model, start), value in wide.loc[index].items()}
         chosen.setdefault(index, _Chosen(str(index[1]), choice, int(index[0]), values))
     return list(chosen.values())
@@ -124,13 +157,14 @@ def _chosen(run: Run, experiment: str, task: ScoredTask, trained: Sequence[Metho
 def _kept(
     run: Run, paths: RunPaths, experiment: str, task: ScoredTask, trained: Sequence[Method], chosen: _Chosen
 ) -> dict[Method, Path]:
-    """Return the label map of each method that has one, of its first seed."""
+    """Return the label map of each method that has one, of its first seed; it must be the one that was scored."""
     found = {}
     for method in trained:
         jobs = [job for job in run.jobs(experiment, method.key) if _serves(job, task.name, chosen.fold)]
         for job in sorted(jobs, key=lambda job: job.seed)[:1]:
             path = paths.prediction(job.job, task.name, chosen.case)
-            if path.is_file():
+            beside = requests.read(paths.prediction_identity(job.job, task.name, chosen.case))
+            if path.is_file() and beside.get("sha256") == sha256_of(path):
                 found[method] = path
     return found
 
@@ -146,14 +180,18 @@ def _text(run: Run, methods: Sequence[Method], chosen: _Chosen, *, others: int) 
     return f"{about(metric).title} ({unit_of(metric) or 'as given'}): {', '.join(values)}{rest}."
 
 
-def _drawn(config: Config, task: ScoredTask, case: Case, maps: Mapping[str, Path], colours: Sequence[str]) -> bytes:
-    """Return the PNG of one case: a column per method, a row per plane."""
+def _drawn(
+    config: Config, task: ScoredTask, case: Case, maps: Mapping[str, Path], colours: Sequence[str]
+) -> tuple[bytes, tuple[int, ...]]:
+    """Return the PNG of one case, a column per method and a row per plane, and the index of each plane."""
     card = config.dataset_cards[task.name]
     images_CXYZ, _ = read_image(case)
     turn = nib.orientations.axcodes2ornt(case.orientation)
     grey_XYZ = nib.apply_orientation(images_CXYZ[0], turn)
     reference_XYZ = nib.apply_orientation(read_label(case, card), turn)
-    predicted = [nib.apply_orientation(_labels(path), turn) for path in maps.values()]
+    ignored_XYZ = reference_XYZ == IGNORED
+    reference_XYZ = np.where(ignored_XYZ, 0, reference_XYZ)
+    predicted = [np.where(ignored_XYZ, 0, nib.apply_orientation(_labels(path), turn)) for path in maps.values()]
     spacing = np.empty(3)
     spacing[turn[:, 0].astype(int)] = case.spacing_mm_xyz
     errors_XYZ = np.sum([labels_XYZ != reference_XYZ for labels_XYZ in predicted], axis=0)
@@ -192,7 +230,7 @@ def _drawn(config: Config, task: ScoredTask, case: Case, maps: Mapping[str, Path
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     plt.close(figure)
-    return _fewer_colours(stream.getvalue(), [REFERENCE_COLOUR, *colours])
+    return _fewer_colours(stream.getvalue(), [REFERENCE_COLOUR, *colours]), tuple(planes)
 
 
 def _visible(colour: str) -> str:
@@ -248,7 +286,7 @@ def _outline(panel: plt.Axes, labels_YX: np.ndarray, extent: tuple[float, ...], 
     _, width, _, height = extent
     x = (np.arange(columns) + 0.5) * width / columns
     y = (np.arange(rows) + 0.5) * height / rows
-    for value in np.unique(labels_YX[(labels_YX > 0) & (labels_YX < 255)]):
+    for value in np.unique(labels_YX[labels_YX > 0]):
         mask = labels_YX == value
         if min(mask.shape) > 1 and not mask.all():
             panel.contour(x, y, mask.astype(float), levels=[0.5], colors=[colour], linewidths=0.9, linestyles=line)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,12 +16,23 @@ import pandas as pd
 from markupsafe import Markup
 
 from segbench.core.files import write_bytes, write_text
-from segbench.reporting import answers, cases, failures, figures, gains, rank_figures, sections, sentences, transfers
+from segbench.reporting import (
+    ablations,
+    answers,
+    cases,
+    failures,
+    figures,
+    gains,
+    rank_figures,
+    sections,
+    sentences,
+    transfers,
+)
 from segbench.reporting.csv_text import table_text
 from segbench.reporting.latex import table_tex
 from segbench.reporting.marks import marked
 from segbench.reporting.metrics import about
-from segbench.reporting.pictures import DESCRIPTION, permitted_pictures
+from segbench.reporting.pictures import DESCRIPTION, anchor, permitted_pictures
 from segbench.reporting.pictures import FOLDER as FOLDER_OF_PICTURES
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import (
@@ -121,7 +132,7 @@ def render_run(
         pictures: content of the pictures that are shown, by file name; written beside the page too.
     """
     out = _Output(out_dir)
-    parts = [experiment_part(run, experiment, out) for experiment in run.experiments]
+    parts = [experiment_part(run, experiment, out, pictures) for experiment in run.experiments]
     data = "synthetic" if run.synthetic() else ("real" if run.from_jobs else "as given")
     published = sections.published_check(run)
     if len(published):
@@ -137,8 +148,11 @@ def render_run(
     out.remove_others()
 
 
-def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
-    """Write the tables and figures of one experiment and return what the page shows of it."""
+def experiment_part(run: Run, experiment: str, out: _Output, pictures: Collection[str] = ()) -> dict[str, Any]:
+    """Write the tables and figures of one experiment and return what the page shows of it.
+
+    `pictures` are the files of the pictures that the page shows.
+    """
     tables = [build_table(run, experiment, metric) for metric in run.metrics]
     main = tables[0]
     log.info("%s: statistics of %s", experiment, main.metric)
@@ -159,7 +173,10 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
     challengers = differences(run, experiment, main.metric, paired)
     failed = failures.failure_frame(run, experiment, main.metric)
     every_case = cases.case_table(run, main)
+    ablated = ablations.ablation_frame(run, main, decisions.get(main.metric))
     frames = {"every_case": cases.case_frame(every_case)} | _frames(run, main, statistics, challengers, failed)
+    if len(ablated):
+        frames["ablation"] = ablated
     for table in tables:
         if table.metric in decisions and table is not main:
             out.text(f"tables/{table.name}_paired.csv", _csv(decisions[table.metric], main.data))
@@ -175,7 +192,9 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
         "further": [table for table in tables if table.metric not in MAIN_METRICS and table is not main],
         "latex": latex,
         "plots": plots,
-        "cards": answers.experiment_cards(run, main, decisions.get(main.metric), challengers, every_case),
+        "cards": answers.experiment_cards(
+            run, main, decisions.get(main.metric), challengers, ablated, every_case, pictures
+        ),
         "findings": failures.empty_sentences(run, experiment)
         + (failures.seen_sentences(run) if experiment.startswith("downstream") else []),
         "leaders": {table.metric: sentences.leading_sentence(table, decisions.get(table.metric)) for table in tables},
@@ -184,6 +203,9 @@ def experiment_part(run: Run, experiment: str, out: _Output) -> dict[str, Any]:
         "files": {name: f"tables/{main.name}_{name}.csv" for name in frames},
         "difference_texts": _difference_texts(run, main, challengers),
         "failure_text": failures.failure_sentence(run, failed, main.metric),
+        "ablation": ablations.ablation_table(run, main, ablated, f"tables/{main.name}_ablation.csv")
+        if len(ablated)
+        else None,
         "small": _small_tables(run, tables, statistics, checks),
         "failed": failures.failure_table(run, experiment, failed, main.metric, f"tables/{main.name}_failures.csv"),
         "cost": sections.cost_table(run, experiment, f"tables/{main.name}_cost.csv"),
@@ -338,6 +360,7 @@ def page_html(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["data_uri"] = _data_uri
+    environment.filters["anchor"] = anchor
     environment.filters["png_uri"] = lambda name: f"data:image/png;base64,{base64.b64encode(pictures[name]).decode()}"
     environment.globals.update(
         cell_text=cell_text,

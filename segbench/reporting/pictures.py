@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from segbench.core.errors import Problem, raise_problems
 from segbench.core.files import sha256_of
+from segbench.core.run_record import Picture
 from segbench.reporting.run import Run
 
 FOLDER = "pictures"
@@ -13,6 +15,17 @@ DESCRIPTION = (
     "Yellow solid line: reference; coloured dashed line: prediction. Each plane is the one with most wrong voxels, "
     "counted over the methods shown. Grey values from the 1st to the 99th percentile; left is the patient's left."
 )
+
+
+def anchor(picture: Picture) -> str:
+    """Return the id of a picture on the page."""
+    return f"picture/{picture.experiment}/{picture.task}/{picture.choice.replace(' ', '-')}"
+
+
+def picture_of(run: Run, experiment: str, task: str, case: str, seen: Collection[str]) -> Picture | None:
+    """Return the picture of a case among the files that the page shows, None without one."""
+    own = (item for item in run.record.pictures if (item.experiment, item.task, item.case) == (experiment, task, case))
+    return next((item for item in own if item.file in seen), None)
 
 
 def permitted_pictures(run: Run, folder: Path) -> dict[str, bytes]:

@@ -207,7 +207,7 @@ def differences(run: Run, experiment: str, metric: str, paired: pd.DataFrame) ->
         return pd.DataFrame()
     tasks = {task.name: task.title for task in run.tasks(experiment)}
     parts = [
-        _against(paired, method, reference, tasks, sign=-direction(metric))
+        against(paired, method, reference, tasks, sign=-direction(metric))
         for method in challengers
         if len(oriented(paired, label_of(method), label_of(reference)))
     ]
@@ -216,10 +216,18 @@ def differences(run: Run, experiment: str, metric: str, paired: pd.DataFrame) ->
     return pd.concat(parts, ignore_index=True)[names] if parts else pd.DataFrame()
 
 
-def _against(
+def against(
     paired: pd.DataFrame, method: Method, reference: Method, tasks: dict[str, str], *, sign: int
 ) -> pd.DataFrame:
-    """Rows of one challenger against the reference: the mean over tasks first, then the tasks."""
+    """Return one method minus another: the mean over tasks first, then the tasks; columns as in `differences`.
+
+    Args:
+        paired: the table of `compared`; it must hold the pair.
+        method: the method that a positive difference speaks for.
+        reference: the other one.
+        tasks: name -> title, in table order.
+        sign: 1 where large values of the metric are good, otherwise -1.
+    """
     words = {"a": "positive", "b": "negative", CONFLICTING: CONFLICTING, "": "not shown"}
     pair = oriented(paired, label_of(method), label_of(reference))
     pair = pair.assign(transfer=pair["better"].map(words))

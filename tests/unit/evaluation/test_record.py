@@ -19,6 +19,7 @@ from segbench.evaluation.record import (
     _wall_seconds,
 )
 from segbench.experiment.jobs import all_jobs
+from tests.unit import written_run
 from tests.unit.training.small_run import config
 
 
@@ -88,6 +89,22 @@ def test_titles_say_where_weights_come_from():
     objective = _objective(config(), entry)
     assert objective.kind == "self_supervised"
     assert "CVPR 2024" in objective.citation
+
+
+def test_a_variant_names_the_entry_of_the_same_network_and_recipe_with_default_options():
+    no_prompt = {"name": "uniseg", "options": {"prompt": "none"}}
+    models = [
+        {"name": "uniseg", "id": "spelled_out", "options": {"prompt": "universal"}},
+        no_prompt | {"id": "no_prompt"},
+        {"name": "uniseg", "id": "late", "options": {"position": 1}},
+        no_prompt | {"id": "published_no_prompt", "recipe": "published"},
+        "single_task",
+    ]
+    settings = written_run.config(upstream={"models": models}, downstream=None)
+    found = {method.model: method.variant_of for method in _methods(settings)}
+    assert found["no_prompt"] == found["late"] == "spelled_out"
+    assert found["spelled_out"] == found["single_task"] == found["oracle"] == ""
+    assert found["published_no_prompt"] == ""  # another recipe has no default entry here
 
 
 def written(path, lines):

@@ -503,22 +503,6 @@ def test_a_downstream_task_that_was_seen_upstream_is_named(results, tmp_path):
     assert text.startswith("Thirteen abdominal organs (CT) is upstream and downstream: pre-trained models have seen")
 
 
-def test_the_prompt_has_a_card_where_a_method_is_there_with_and_without(results):
-    table = build_table(Run(results), "upstream", "dice")
-    first, second = (row.method for row in table.ranking()[:2])
-    title = f"{first.title} (no prompt)"
-    rows = [
-        replace(row, method=row.method.model_copy(update={"title": title})) if row.method == second else row
-        for row in table.rows
-    ]
-    ablated = replace(table, rows=rows)
-    gain = 100 * (table.ranking()[0].mean.mean - table.ranking()[1].mean.mean)
-    for better, word in (("a", "better"), ("", "not distinguishable"), ("conflicting", "conflicting")):
-        text = answers._prompt(ablated, pairs(table, {(0, 1): better}))
-        assert text == f"With prompt {gain:+.1f} points: {word}."
-    assert answers._prompt(table, pairs(table, {})) == ""
-
-
 def test_a_distance_has_the_fraction_of_missed_structures_beside_it(results):
     table = build_table(Run(results), "upstream", "hd95")
     for row in table.rows:
