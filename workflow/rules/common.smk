@@ -1,8 +1,12 @@
 # What the Snakefile uses before there is a rule.
+import gc
 import os
 import sys
 
 from segbench.core.errors import InputError
+
+gc.freeze()  # the graph's objects live to the end: searching them for garbage takes a fifth of the time of a dry run
+gc.set_threshold(50_000, 20, 50)
 
 
 def checked(work, *arguments, before_exit=lambda: None, **options):
