@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from models.interface import NetworkSpec, SegmentationModel
+from segbench.core.cards import OWN_AXES
 from segbench.core.task import Task
-
-OWN_AXES = "zyx"
 
 
 @dataclass(frozen=True)

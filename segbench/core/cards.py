@@ -28,6 +28,8 @@ DATASET_FOLDER = ROOT / "segbench" / "data" / "sources"
 CONTROL_FOLDER = ROOT / "models" / "controls"
 FORMAT_FOLDER = ROOT / "models" / "weights" / "formats"
 CARD_FILE = "a Python file with a CARD"
+OWN_AXES = "zyx"
+"""Order of the spatial axes of images here."""
 AxisOrder = Literal["zyx", "zxy", "yzx", "yxz", "xzy", "xyz"]
 TrainedOn = dict[str, list[str] | Literal["all", "unknown"]] | Literal["unknown"]
 ANY_MODEL, SHARED_BACKBONE = "any", "shared"  # targets of a format beside the names of models

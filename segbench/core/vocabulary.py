@@ -10,6 +10,10 @@ OWN: Final = "own"
 """Values of the column `recipe`: the experiment's training recipe, that of the model's card, the entry's own values."""
 NO_RECIPE: Final = "none"
 """Value of the column `recipe` of what is not trained here: controls, external models, masks that were given."""
+SCRATCH: Final = "scratch"
+SCRATCH_COMBINED: Final = "scratch_combined"
+FROM_SCRATCH = (SCRATCH, SCRATCH_COMBINED)
+"""Random weights: trained for the steps of fine-tuning, and for those of pre-training and fine-tuning together."""
 KEY_COLUMNS = (
     "experiment",
     "model",

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -143,9 +144,9 @@ def label_values(folder: Path, content: dict) -> tuple[set[int], set[int]]:
         raise InputError(
             [Problem(where, found, "a mapping of label values to names", 'add `labels`: {"0": name, ...}')]
         )
-    decathlon = all(str(key).isdigit() for key in labels)
-    pairs = [(name, key) for key, name in labels.items()] if decathlon else list(labels.items())
-    pairs = [(name, value) for name, entry in pairs for value in (entry if isinstance(entry, list) else [entry])]
+    pairs = [
+        (name, value) for name, entry in _named(labels) for value in (entry if isinstance(entry, list) else [entry])
+    ]
     values = [value for _, value in pairs]
     try:
         if any(isinstance(value, bool) or float(value) != int(value) for value in values):
@@ -159,9 +160,14 @@ def label_values(folder: Path, content: dict) -> tuple[set[int], set[int]]:
 
 def class_names(content: dict) -> dict[str, str]:
     """Return class value, as text, -> name of a dataset.json whose labels `label_values` accepts; no background."""
-    labels = content["labels"]
-    pairs = labels.items() if all(str(key).isdigit() for key in labels) else ((v, k) for k, v in labels.items())
-    return {str(value): str(name) for value, name in pairs if not isinstance(value, list) and int(value) > 0}
+    pairs = _named(content["labels"])
+    return {str(value): str(name) for name, value in pairs if not isinstance(value, list) and int(value) > 0}
+
+
+def _named(labels: dict) -> list[tuple[Any, Any]]:
+    """Return (name, value or values) of the `labels` of a dataset.json, whose keys are values in a Decathlon."""
+    is_decathlon = all(str(key).isdigit() for key in labels)
+    return [(name, key) for key, name in labels.items()] if is_decathlon else list(labels.items())
 
 
 def _count_problems(card: dict, cases: list[CaseFiles], folder: Path) -> Iterator[Problem]:

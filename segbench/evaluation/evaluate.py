@@ -127,7 +127,7 @@ def _unscored(context: JobContext, task: Task, case: Case, *, status: str, reaso
         reason=reason,
         diagonal=None if task.spacing_is_nominal else diagonal_mm(case.shape_xyz, case.spacing_mm_xyz),
         reference_volumes_mm3=volumes,
-        structures=[structure for structure in task.structures if case.is_annotated(structure.labels)],
+        structures=score_rows.annotated_structures(task, case),
     )
     return rows + score_rows.not_annotated_rows(context, task=task, case=case)
 
@@ -261,7 +261,7 @@ class _Evaluation:
             reference_XYZ,
             labels_XYZ,
             case.spacing_mm_xyz,
-            [structure for structure in task.structures if case.is_annotated(structure.labels)],
+            score_rows.annotated_structures(task, case),
             metrics=self.context.config.metrics,
             spacing_is_nominal=task.spacing_is_nominal,
         )

@@ -35,11 +35,10 @@ from segbench.core.run_record import (
     WeightsMatch,
 )
 from segbench.core.task import Task
-from segbench.core.vocabulary import EQUAL, NO_RECIPE
+from segbench.core.vocabulary import EQUAL, NO_RECIPE, SCRATCH, SCRATCH_COMBINED
 from segbench.data.presence import expected_count
 from segbench.experiment import jobs, requests
 from segbench.experiment.config import Config, External, ModelEntry
-from segbench.experiment.config.downstream import SCRATCH_COMBINED
 from segbench.experiment.config.training import recipe_text
 from segbench.experiment.splits import Splits, read_splits
 from segbench.experiment.weights import unknown_data
@@ -308,7 +307,7 @@ def _external(entry: External) -> Method:
 
 
 def _transfer_title(config: Config, name: str) -> str:
-    if name == "scratch":
+    if name == SCRATCH:
         return "From scratch"
     if name == SCRATCH_COMBINED:
         return "From scratch, combined budget"

@@ -84,6 +84,11 @@ def unscored_rows(
     ]
 
 
+def annotated_structures(task: Task, case: Case) -> list[Structure]:
+    """Return the structures all of whose classes were looked for in a case."""
+    return [structure for structure in task.structures if case.is_annotated(structure.labels)]
+
+
 def not_annotated_rows(context: JobContext, *, task: Task, case: Case) -> list[Row]:
     """Return the rows of the structures whose classes nobody looked for in a case: they are not defined there."""
     rows = []

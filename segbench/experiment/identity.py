@@ -18,9 +18,9 @@ from segbench.core.errors import InputError, input_error
 from segbench.core.files import sha256_of
 from segbench.core.provenance import content_hash
 from segbench.core.task import Task
+from segbench.core.vocabulary import FROM_SCRATCH
 from segbench.experiment import weights
 from segbench.experiment.config import Config
-from segbench.experiment.config.downstream import FROM_SCRATCH
 from segbench.experiment.jobs import Job, mask_folders
 
 INITIALISE = "segbench/training/initialise.py"

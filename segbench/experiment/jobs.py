@@ -16,10 +16,10 @@ from segbench.core import cards
 from segbench.core.errors import Problem, raise_problems
 from segbench.core.paths import RunPaths
 from segbench.core.task import Task, TaskSet
-from segbench.core.vocabulary import EQUAL, NO_RECIPE
+from segbench.core.vocabulary import EQUAL, FROM_SCRATCH, NO_RECIPE
 from segbench.experiment import requests
 from segbench.experiment.config import Config, Data, Initialisation, ModelEntry
-from segbench.experiment.config.downstream import FROM_SCRATCH, DownstreamModel
+from segbench.experiment.config.downstream import DownstreamModel
 from segbench.experiment.splits import Splits
 
 JOINT = "joint"

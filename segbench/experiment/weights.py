@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from segbench.core.cards import patient_of
+from segbench.core.cards import OWN_AXES, patient_of
 from segbench.experiment.config import Config
 from segbench.experiment.config.downstream import Initialisation
 
 UNKNOWN = "unknown"
 ALL = "all"
-OWN_AXES = "zyx"
 
 
 def trained_on(config: Config, item: Initialisation) -> Mapping[str, Any] | str:

@@ -43,7 +43,6 @@ MIXTURES = (1, 0.75, 0.5, 0.25)
 DOTS_PER_INCH = 110
 MARGIN = 0.25
 """Part of the extent of all foreground that is shown around it, on each side."""
-PLANES = ("sagittal", "coronal", "axial")
 REFERENCE_COLOUR = "#ffee33"
 log = logging.getLogger(__name__)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segbench.core.vocabulary import FROM_SCRATCH, SCRATCH, SCRATCH_COMBINED
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.sections import SmallTable
@@ -9,7 +10,6 @@ from segbench.reporting.sentences import points, seconds_text
 from segbench.reporting.statistics import Statistics, label_of, pair_over_tasks
 from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
 
-SCRATCH, COMBINED = "scratch", "scratch_combined"
 HEAD = [
     "Gain over own scratch",
     "Interval",
@@ -58,7 +58,7 @@ def gains_table(run: Run, table: Table, statistics: Statistics) -> SmallTable | 
             [gain, limits, method.model, method.title, shown(metric, row.mean.mean), seconds_text(own), with_before]
         )
     combined = ""
-    if any(row.method.initialisation == COMBINED for row in tuned):
+    if any(row.method.initialisation == SCRATCH_COMBINED for row in tuned):
         combined = (
             " From scratch at the combined budget, a network makes the steps of pre-training and fine-tuning on the "
             "downstream task alone."
@@ -82,7 +82,7 @@ def _seconds(run: Run, method: Method) -> tuple[float, float | None]:
     jobs = run.jobs(method.experiment, method.key)
     repetitions = max(1, len({(job.fold, job.seed) for job in jobs}))
     own = sum(job.train_seconds for job in jobs) / repetitions
-    if method.initialisation in (SCRATCH, COMBINED):
+    if method.initialisation in FROM_SCRATCH:
         return own, 0.0
     known = {job.job: job.train_seconds for job in run.record.jobs}
     sources = {job.match.source for job in jobs if job.match is not None}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from segbench.core.vocabulary import SCRATCH
 from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
@@ -122,7 +123,7 @@ def reference_method(run: Run, experiment: str) -> Method | None:
     if not run.from_jobs:
         return next((method for method in methods if label_of(method) == run.reference), None)
     if experiment_of(experiment) == "downstream":
-        return next((method for method in methods if method.initialisation == "scratch"), None)
+        return next((method for method in methods if method.initialisation == SCRATCH), None)
     single = [method for method in methods if method.kind == "single_task"]
     return next((method for method in single if method.model == "single_task"), next(iter(single), None))
 

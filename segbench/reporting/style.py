@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from segbench.core.files import write_bytes
 from segbench.core.run_record import Method
+from segbench.core.vocabulary import SCRATCH
 
 BLUE, VERMILLION, GREY, INK = "#0072B2", "#D55E00", "#767676", "#1b1f24"
 COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -117,7 +118,7 @@ def method_styles(methods: Iterable[Method]) -> dict[StyleKey, Style]:
 
 def _subject(method: Method) -> str:
     """Return the model whose colour a method has: for pre-trained weights the one that they come from."""
-    if method.kind == "transfer" and method.initialisation != "scratch":
+    if method.kind == "transfer" and method.initialisation != SCRATCH:
         return method.initialisation
     return method.model
 

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,16 @@ from segbench.training.precision import Arithmetic
 REPEATS_LOGGED = 5
 Annotated = Sequence[Sequence[int] | None]
 log = logging.getLogger(__name__)
+
+
+class _Batch(NamedTuple):
+    """What a step is taken on; see `Stepper.step`."""
+
+    images_BCZYX: Tensor
+    labels_BZYX: Tensor
+    task: Task
+    annotated: Annotated
+    number: int
 
 
 @dataclass(frozen=True)
@@ -84,8 +94,8 @@ class Stepper:
         Raises:
             Diverged: loss or gradient is not finite in float32; no weight was moved.
         """
-        batch = (images_BCZYX, labels_BZYX, task, annotated, number)
-        result = self._attempt(self.arithmetic, *batch)
+        batch = _Batch(images_BCZYX, labels_BZYX, task, annotated, number)
+        result = self._attempt(self.arithmetic, batch)
         if not _finite(result) and self.arithmetic.precision != "float32":
             if self.scaler.is_enabled():
                 self.scaler.update()  # a smaller scale from the next step on
@@ -97,7 +107,7 @@ class Stepper:
                     task.name,
                     self.arithmetic.precision,
                 )
-            result = self._attempt(self.arithmetic.in_float32(), *batch)
+            result = self._attempt(self.arithmetic.in_float32(), batch)
         elif self.scaler.is_enabled():
             self.scaler.update()
         if not _finite(result):
@@ -107,22 +117,14 @@ class Stepper:
         self._move(rate_factor)
         return result
 
-    def _attempt(
-        self,
-        arithmetic: Arithmetic,
-        images_BCZYX: Tensor,
-        labels_BZYX: Tensor,
-        task: Task,
-        annotated: Annotated,
-        number: int,
-    ) -> StepResult:
+    def _attempt(self, arithmetic: Arithmetic, batch: _Batch) -> StepResult:
         """Return loss and norm, with the clipped gradient left in the parameters; one wait for the device."""
         scaled = arithmetic.precision == "float16"
         before = [buffer.clone() for buffer in self._statistics]
         self.optimisation.zero_grad()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_for("step", self.seed, number))
-            loss, counts = self._loss(arithmetic, images_BCZYX, labels_BZYX, task, annotated, number)
+            torch.manual_seed(seed_for("step", self.seed, batch.number))
+            loss, counts = self._loss(arithmetic, batch)
             (self.scaler.scale(loss) if scaled else loss).backward()
         if scaled:
             self.scaler.unscale_(self.optimisation.optimiser)
@@ -136,26 +138,23 @@ class Stepper:
                 buffer.copy_(value)
         return result
 
-    def _loss(
-        self,
-        arithmetic: Arithmetic,
-        images_BCZYX: Tensor,
-        labels_BZYX: Tensor,
-        task: Task,
-        annotated: Annotated,
-        number: int,
-    ) -> tuple[Tensor, Tensor]:
+    def _loss(self, arithmetic: Arithmetic, batch: _Batch) -> tuple[Tensor, Tensor]:
         """Return the loss and, for a segmentation, whether labels and prediction hold foreground."""
         if isinstance(self.model, Objective):
             with arithmetic.autocast():
-                loss = self.model(images_BCZYX, np.random.default_rng(seed_for("views", self.seed, number)))
+                loss = self.model(batch.images_BCZYX, np.random.default_rng(seed_for("views", self.seed, batch.number)))
             return loss, loss.new_empty(0, dtype=torch.float32)
         with arithmetic.autocast():
-            outputs = self.model(images_BCZYX, task)
+            outputs = self.model(batch.images_BCZYX, batch.task)
         loss = training_loss(
-            self.model, outputs, labels_BZYX, task, batch_dice=self.settings.batch_dice, annotated=annotated
+            self.model,
+            outputs,
+            batch.labels_BZYX,
+            batch.task,
+            batch_dice=self.settings.batch_dice,
+            annotated=batch.annotated,
         )
-        return loss, foreground_counts(outputs[0], labels_BZYX, activation=self.model.activation)
+        return loss, foreground_counts(outputs[0], batch.labels_BZYX, activation=self.model.activation)
 
     def _move(self, rate_factor: float) -> None:
         groups = self.optimisation.optimiser.param_groups

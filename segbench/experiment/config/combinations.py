@@ -10,9 +10,8 @@ from pydantic import ValidationError
 
 from segbench.core.errors import InputError, Problem, suggestion
 from segbench.core.paths import NAME_PATTERN
-from segbench.core.vocabulary import EQUAL, NO_RECIPE, PUBLISHED
+from segbench.core.vocabulary import EQUAL, FROM_SCRATCH, NO_RECIPE, PUBLISHED
 from segbench.experiment.config.data import WITH_LISTS
-from segbench.experiment.config.downstream import FROM_SCRATCH
 from segbench.experiment.config.experiment import Config
 from segbench.experiment.config.problems import as_problem
 from segbench.experiment.config.section import (

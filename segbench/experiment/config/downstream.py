@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from segbench.core import cards
 from segbench.core.errors import Problem, suggestion
+from segbench.core.vocabulary import FROM_SCRATCH
 from segbench.experiment.config.entries import control_problems, entry_problems
 from segbench.experiment.config.network import CHECKS as NETWORK_CHECKS
 from segbench.experiment.config.network import Network
@@ -31,10 +32,6 @@ from segbench.experiment.config.section import (
 if TYPE_CHECKING:
     from segbench.experiment.config.experiment import Config
 
-SCRATCH = "scratch"
-SCRATCH_COMBINED = "scratch_combined"
-FROM_SCRATCH = (SCRATCH, SCRATCH_COMBINED)
-"""Random weights: trained for the steps of fine-tuning, and for those of pre-training and fine-tuning together."""
 WEIGHTS = "downstream.initialisations"
 RESERVED = ("random", "none")
 """Values of the column `initialisation` of upstream models and of models that are not trained."""

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from segbench.core import cards
 from segbench.core.task import Task, TaskSet
-from segbench.core.vocabulary import PUBLISHED
+from segbench.core.vocabulary import PUBLISHED, SCRATCH_COMBINED
 from segbench.experiment.config.data import Data
-from segbench.experiment.config.downstream import SCRATCH_COMBINED, Downstream, DownstreamModel
+from segbench.experiment.config.downstream import Downstream, DownstreamModel
 from segbench.experiment.config.external import External
 from segbench.experiment.config.inference import Inference
 from segbench.experiment.config.network import Network
