@@ -10,12 +10,11 @@ from pydantic import ValidationError
 
 from segbench.core.errors import InputError, Problem, suggestion
 from segbench.core.paths import NAME_PATTERN
-from segbench.core.vocabulary import EQUAL, FROM_SCRATCH, NO_RECIPE, PREPROCESSING_RECIPES, PUBLISHED
+from segbench.core.vocabulary import EQUAL, FROM_SCRATCH, NO_RECIPE, PUBLISHED
 from segbench.experiment.config.data import WITH_LISTS
 from segbench.experiment.config.experiment import Config
 from segbench.experiment.config.problems import as_problem
 from segbench.experiment.config.section import (
-    PREPROCESSING_RECIPE,
     Check,
     ModelEntry,
     Section,
@@ -72,16 +71,6 @@ def _tasks_named(config: Config) -> Iterator[Problem]:
     for key in ("task_protocols", "accept_partial"):
         names: Iterable[str] = getattr(config.data, key)
         yield from unknown_names(f"data.{key}", names, config.all_task_names, "a task of this run")
-
-
-def _recipes_named(config: Config) -> Iterator[Problem]:
-    """Preprocessing recipes that exist: those that tasks name, by the config or by their card."""
-    known = (*PREPROCESSING_RECIPES, *config.preprocessing_recipes)
-    for name in config.all_task_names:
-        if name in config.dataset_cards:
-            named = config.task_preprocessing.get(name, config.dataset_cards[name]["preprocessing"])
-            where = f"task_preprocessing.{name}" if name in config.task_preprocessing else f"card {name}, preprocessing"
-            yield from unknown_names(where, [named], known, PREPROCESSING_RECIPE)
 
 
 def _model_ids(config: Config) -> Iterator[Problem]:
@@ -266,7 +255,6 @@ CHECKS = (
     Check(TASKS, _task_names),
     Check((*TASKS, "structures", "data.phantom"), _task_cards),
     Check((*TASKS, "task_preprocessing", "structures", "data.task_protocols", "data.accept_partial"), _tasks_named),
-    Check((*TASKS, "task_preprocessing", "preprocessing_recipes", "structures"), _recipes_named),
     Check((*MODELS, "downstream.models"), _model_ids),
     Check((*MODELS, "downstream.models"), _one_network),
     Check((*MODELS, "downstream.models", "downstream.initialisations"), _initialisations),

@@ -6,7 +6,8 @@ import pytest
 
 from segbench.core import vocabulary
 from segbench.core.provenance import content_hash
-from segbench.data.preprocessing_recipes import PREPROCESSING_RECIPES
+from segbench.data.preprocessing_recipes import PREPROCESSING_RECIPES, STATED, PreprocessingRecipe
+from segbench.experiment.config.preprocessing import RecipeKeys
 from segbench.experiment.graph import Run
 from segbench.experiment.identity import prediction_settings_identity, training_settings_identity
 from segbench.experiment.jobs import preprocessed_by_entries
@@ -146,6 +147,33 @@ def test_an_unknown_recipe_of_a_task_is_refused_with_the_config():
     line = only(changed("task_preprocessing", {"phantom_liver": "phantom_cd"}))
     assert "task_preprocessing.phantom_liver: found 'phantom_cd'" in line
     assert "did you mean 'phantom_ct'?" in line
+
+
+def test_the_keys_that_a_config_may_state_are_those_of_the_recipes():
+    assert tuple(RecipeKeys.model_fields) == STATED
+    defaults = PreprocessingRecipe("default")
+    assert RecipeKeys().model_dump() == {key: getattr(defaults, key) for key in STATED}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            {"spacing": [1, 1, 1]},
+            "mine.spacing: found an unknown key; expected a known key; did you mean",
+        ),
+        ({"spacing_mm_zyx": [0, 1, 1]}, "preprocessing_recipes.mine.spacing_mm_zyx.0"),
+        ({"spacing_mm_zyx": [1, 1]}, "preprocessing_recipes.mine.spacing_mm_zyx"),
+        (
+            {"clip_hu": [100, -100]},
+            "mine.clip_hu: found 100 to -100; expected the lower end first",
+        ),
+        ({"training": {}}, "preprocessing_recipes.mine.training: found an unknown key"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused_with_the_config(values, words):
+    found = lines(content() | {"preprocessing_recipes": {"mine": values}})
+    assert words in found[0]
 
 
 def test_entries_in_one_table_keep_their_starts():
