@@ -37,10 +37,9 @@ def run(args: argparse.Namespace) -> int:
     from segbench.experiment.config import load_config
 
     _refuse(args)
-    names = args.task
-    if args.entry:
-        config = load_config(args.config)
-        names = args.task or (list(config.downstream.tasks) if config.downstream else [])
+    names, config = args.task, load_config(args.config) if args.entry else None
+    if config is not None:
+        names = args.task or [task.name for task in config.tasks_of("downstream")]
         raise_problems(entry_problems(config, args.entry, names))
     planned = planned_of_config(args.config, names, args.fold) if args.config else planned_of_folder(args.data)
     plans = {
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     }
     about = [f"looked at {item.looked_at}" for item in planned.values()]
     head = ["A proposal to edit; merge it into your config (docs/preprocessing.md).", *about]
-    if args.entry:
+    if config is not None:
         text = as_entry_yaml(plans, config, args.entry, head=head, patch_voxels=args.patch_voxels)
     else:
         text = as_yaml(plans, head=head, tasks=bool(args.config), patch_voxels=args.patch_voxels)

@@ -25,10 +25,10 @@ def entry_problems(config: Config, key: str, tasks: Sequence[str]) -> Iterator[P
     known = [entry.key for entry in config.entries_of("downstream")]
     if key not in known:
         yield Problem("--entry", repr(key), "an id of downstream.models", suggestion(key, known))
+    targets = config.tasks_of("downstream").names
     for name in tasks:
-        if config.downstream is not None and name not in config.downstream.tasks:
-            fix = suggestion(name, config.downstream.tasks)
-            yield Problem("--task", repr(name), "a task of downstream, beside --entry", fix)
+        if name not in targets:
+            yield Problem("--task", repr(name), "a task of downstream, beside --entry", suggestion(name, targets))
 
 
 def patch_for_poolings(patch_zyx: Sequence[int], pool_kernels_zyx: Sequence[Sequence[int]]) -> Patch:
