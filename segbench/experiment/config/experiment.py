@@ -171,8 +171,8 @@ class Config(Section):
             entry: the entry of the network.
             scope: scope of the job: the task of a downstream network; '' for what all its tasks share.
         """
-        own = experiment == "downstream" and isinstance(entry, DownstreamModel)
-        return Network(**{**self.network.model_dump(), **(entry.network_of(scope) if own else {})})
+        changes = entry.network_of(scope) if experiment == "downstream" and isinstance(entry, DownstreamModel) else {}
+        return Network(**{**self.network.model_dump(), **changes})
 
     def task_of(self, entry: ModelEntry, task: Task) -> Task:
         """Return a task as an entry of downstream sees it: with the preprocessing recipe that the entry names."""
