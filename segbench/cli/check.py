@@ -32,11 +32,12 @@ def _check_config(path: Path) -> int:
     from segbench.data.preprocessing_recipes import preprocessing_recipe
     from segbench.evaluation.before_run import find_problems
     from segbench.experiment.config import load_config
+    from segbench.experiment.jobs import preprocessed_by_entries
 
     config = load_config(path)
     problems: list = []
     windows: dict = {}
-    for task in config.tasks:
+    for task in (*preprocessed_by_entries(config), *config.tasks):  # a task's own window last: its notices follow it
         try:
             windows[task.name] = preprocessing_recipe(task, config.preprocessing_recipes).clip_hu
         except InputError as error:

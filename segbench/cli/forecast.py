@@ -89,7 +89,7 @@ def _refuse(args: argparse.Namespace) -> None:
 
 
 def distinct_networks(config: Config) -> list[list[Job]]:
-    """Return the trained jobs of networks, in groups of equal cost: model, recipe, experiment, channels, classes."""
+    """Return the trained jobs in groups of equal cost: model, recipe, experiment, size, channels and classes."""
     from segbench.experiment.jobs import training_jobs
 
     groups: dict[tuple[Any, ...], list[Job]] = {}
@@ -97,7 +97,8 @@ def distinct_networks(config: Config) -> list[list[Job]]:
         if job.external:
             continue
         shapes = tuple((task.num_channels, task.num_classes) for task in job.tasks(config))
-        groups.setdefault((job.model, job.recipe, job.experiment, shapes), []).append(job)
+        size = repr(config.network_of(job.experiment, job.entry(config), job.scope))
+        groups.setdefault((job.model, job.recipe, job.experiment, size, shapes), []).append(job)
     return list(groups.values())
 
 
@@ -241,7 +242,7 @@ def _windows(config: Config, job: Job) -> int:
     """Return the windows of all test cases of a job, mirrored ones included; tasks that are not split yet add none."""
     from segbench.data.preprocessing_recipes import preprocessing_recipe
 
-    patch_zyx = config.network_of(job.experiment, job.entry(config)).patch_size_zyx
+    patch_zyx = config.network_of(job.experiment, job.entry(config), job.scope).patch_size_zyx
     mirrors, total = 2 ** len(config.inference.mirror_axes), 0
     for task in job.tasks(config):
         spacing = preprocessing_recipe(task, config.preprocessing_recipes).spacing_mm_zyx

@@ -83,7 +83,7 @@ def _network(config: Path | None, model: str):
     entry = next((item for item in content.entries_of("downstream") if item.name == model), None)
     if entry is None:
         return NetworkSpec(**content.network.model_dump()), {}
-    return NetworkSpec(**content.network_of("downstream", entry).model_dump()), entry.options
+    return NetworkSpec(**content.network_of("downstream", entry, scope="").model_dump()), entry.options
 
 
 def _probe_task(channels: int):

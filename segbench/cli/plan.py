@@ -14,6 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--config", type=Path, help="config of a run: the training cases of its split are looked at")
     what.add_argument("--data", type=Path, help="folder in Decathlon or nnU-Net layout: all its cases are looked at")
     parser.add_argument("--task", action="append", help="with --config: a task to plan; repeatable (default: all)")
+    parser.add_argument(
+        "--entry",
+        metavar="ID",
+        help="with --config: a network of downstream.models that keeps its poolings; each of its tasks gets a recipe "
+        "and a patch of its own",
+    )
     parser.add_argument("--fold", type=int, help="with --config: the fold to plan (default: the first of data.folds)")
     parser.add_argument("--patch-voxels", type=int, default=128**3, help="most voxels of a patch (default 128^3)")
     parser.add_argument("--out", type=Path, required=True, help="the YAML file to write")
@@ -23,19 +29,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, plan, write; nothing is written when a case cannot be read."""
+    from segbench.core.errors import raise_problems
     from segbench.core.files import write_text
+    from segbench.data.planning.entry import as_entry_yaml, entry_problems
     from segbench.data.planning.inputs import planned_of_config, planned_of_folder
     from segbench.data.planning.plan import as_yaml, measure, plan_task
+    from segbench.experiment.config import load_config
 
     _refuse(args)
-    planned = planned_of_config(args.config, args.task, args.fold) if args.config else planned_of_folder(args.data)
+    names, config = args.task, load_config(args.config) if args.entry else None
+    if config is not None:
+        names = args.task or [task.name for task in config.tasks_of("downstream")]
+        raise_problems(entry_problems(config, args.entry, names))
+    planned = planned_of_config(args.config, names, args.fold) if args.config else planned_of_folder(args.data)
     plans = {
         name: plan_task(measure(item.cases, title=name, ignored=item.ignored, workers=args.workers), item.modalities)
         for name, item in planned.items()
     }
     about = [f"looked at {item.looked_at}" for item in planned.values()]
     head = ["A proposal to edit; merge it into your config (docs/preprocessing.md).", *about]
-    write_text(args.out, as_yaml(plans, head=head, tasks=bool(args.config), patch_voxels=args.patch_voxels))
+    if config is not None:
+        text = as_entry_yaml(plans, config, args.entry, head=head, patch_voxels=args.patch_voxels)
+    else:
+        text = as_yaml(plans, head=head, tasks=bool(args.config), patch_voxels=args.patch_voxels)
+    write_text(args.out, text)
     print(*about, f"wrote {args.out}", sep="\n")
     return 0
 
@@ -46,8 +63,8 @@ def _refuse(args: argparse.Namespace) -> None:
     problems = []
     if args.out.exists() and not args.force:
         problems.append(Problem(str(args.out), "a file", "a new file", "name another --out, or add --force"))
-    if args.data and (args.task or args.fold is not None):
-        problems.append(Problem("--task, --fold", "given with --data", "--config", "leave them out"))
+    if args.data and (args.task or args.entry or args.fold is not None):
+        problems.append(Problem("--task, --entry, --fold", "given with --data", "--config", "leave them out"))
     problems += [
         Problem(option, str(value), f"{least} or more", "fix the option")
         for option, value, least in (("--workers", args.workers, 1), ("--patch-voxels", args.patch_voxels, 8**3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 EXAMPLE = "python -m segbench preprocess --config results/demo/config.json --task phantom_liver --workers 2"
@@ -12,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
     parser.add_argument("--task", required=True, help="name of the task")
+    parser.add_argument("--recipe", help="recipe that a downstream model names instead of the task's own")
     parser.add_argument("--workers", type=int, default=1, help="cases preprocessed at once")
 
 
@@ -26,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
     config = load_config(args.config)
     paths, task = RunPaths(config.run), config.task(args.task)
+    if args.recipe:
+        task = replace(task, preprocessing=args.recipe)
     splits = read_splits(paths.splits)
     index = preprocess_folds(
         read_manifest(paths.manifest(task.name)),
@@ -36,5 +40,5 @@ def run(args: argparse.Namespace) -> int:
         store_root=PREPROCESSED_ROOT,
         workers=args.workers,
     )
-    index.write(paths.preprocessed(task.name))
+    index.write(paths.preprocessed(task.name, config.own_preprocessing(task)))
     return 0

@@ -178,7 +178,8 @@ class FormatCard(_Schema):
     except `stems`, whose input channels may differ: then they are `repeated` from a single channel, or start `new`.
     trained_on: data-set card -> its case ids, `all` or `unknown`, or `unknown` for everything. other_data: data without
     a card here, in words. axes: order of the spatial axes of the images that the weights saw. intensities: a window of
-    CT, or `z-score`, which stays as the task's recipe has it.
+    CT, or `z-score`, which stays as the recipe has it. images_source: where axes, intensities and spacing of these
+    images were read; empty for weights whose source the user knows.
     """
 
     title: str
@@ -197,6 +198,7 @@ class FormatCard(_Schema):
     other_data: str
     axes: AxisOrder | Literal["unknown"]
     intensities: _CtIntensities | Literal["z-score", "unknown"]
+    images_source: str
 
 
 class ObjectiveCard(_MethodCard):

@@ -12,6 +12,11 @@ JOB_PATTERN = "[A-Za-z0-9_.]+"
 """Ids of jobs, which are names and numbers joined by dots: the workflow's wildcard `job`."""
 
 
+def preprocessed_name(task: str, recipe: str = "") -> str:
+    """Return the name of a task's preprocessed cases: TASK, or TASK.RECIPE for another recipe than the task's own."""
+    return f"{task}.{recipe}" if recipe else task
+
+
 @dataclass(frozen=True)
 class RunPaths:
     """Paths of one run, relative to the working directory."""
@@ -75,9 +80,14 @@ class RunPaths:
         """Raw files of a task as they were ingested."""
         return self.root / "manifest" / f"{task}.sources.json"
 
-    def preprocessed(self, task: str) -> Path:
-        """Index of a task's preprocessed cases: case id -> folder in the shared store."""
-        return self.root / "preprocessed" / f"{task}.json"
+    def preprocessed(self, task: str, recipe: str = "") -> Path:
+        """Index of a task's preprocessed cases: case id -> folder in the shared store.
+
+        Args:
+            task: name of the task.
+            recipe: preprocessing recipe of a downstream model, where it is not the task's own.
+        """
+        return self.root / "preprocessed" / f"{preprocessed_name(task, recipe)}.json"
 
     def train(self, job: str) -> Path:
         """Folder of a training job: outcome.json, record.json, weights.pt, log.csv."""

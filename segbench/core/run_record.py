@@ -42,6 +42,7 @@ class Method(_Part):
     self-supervised objective has the kind self_supervised: it is trained and never scored, so it is no row.
     `variant_of` is the value of `model` of the entry that differs from this one in options alone and has those of the
     card by default; it is empty where the run has none, and for that entry itself.
+    `preprocessing` says, task by task, how its images were preprocessed where that is not the tasks' own recipe.
     """
 
     experiment: Experiment
@@ -56,6 +57,7 @@ class Method(_Part):
     citation: str
     url: str = Field(pattern=WEB_ADDRESS)
     variant_of: str = ""
+    preprocessing: str = ""
 
     @property
     def key(self) -> tuple[str, str]:

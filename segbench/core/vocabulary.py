@@ -14,6 +14,12 @@ SCRATCH: Final = "scratch"
 SCRATCH_COMBINED: Final = "scratch_combined"
 FROM_SCRATCH = (SCRATCH, SCRATCH_COMBINED)
 """Random weights: trained for the steps of fine-tuning, and for those of pre-training and fine-tuning together."""
+PREPROCESSING_RECIPES = (
+    *("default", "ct", "verse", "prostate", "brats", "autopet"),
+    *("phantom_ct", "phantom_mr", "phantom_brain", "phantom_petct"),
+    *("hippocampus", "openkbp", "sts_petct", "sts_mr", "acdc", "brats2015"),
+)
+"""Names of the recipes in `segbench.data.preprocessing_recipes`, which the check of a config cannot import."""
 KEY_COLUMNS = (
     "experiment",
     "model",

@@ -1,13 +1,14 @@
-"""What a network costs: parameters, FLOPs at a stated patch, and time and memory at the largest patch that fits here.
+"""What a network costs: parameters, FLOPs at a stated patch, and on demand time and memory at the largest patch here.
 
 FLOPs are counted by torch.utils.flop_counter on shapes alone (no memory, no arithmetic), two per multiply-add, over
 convolutions, matrix products and attention; normalisations and element-wise work are not counted.
-`python -m segbench.documentation.cost` writes docs/cost.md, which `python -m segbench.documentation.models` takes into
-docs/models.md.
+`python -m segbench.documentation.cost` writes docs/cost.md with parameters and FLOPs, with `--time` also what is
+measured on this machine; `python -m segbench.documentation.models` takes the page into docs/models.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import logging
@@ -26,6 +27,7 @@ from models.loader import build_model
 from segbench.core.cards import model_cards, supports
 from segbench.core.code import ROOT
 from segbench.core.files import write_text
+from segbench.core.provenance import commit, versions
 from segbench.core.task import Channel, Structure, Task, TaskSet
 
 Triple = tuple[int, int, int]
@@ -43,6 +45,7 @@ PAGE = ROOT / "docs" / "cost.md"
 MEMORY_FRACTION = 0.7  # of what is free on this device; the rest is for the training's other needs
 # Parameters of the originals: with 11 tasks, 4 classes and a prompt for a 32x64x64 patch; with 7 tasks; with 32 classes
 ORIGINAL_PARAMETERS = {"uniseg": 32_112_885, "dodnet_original": 17_329_528, "clip_driven_original": 19_416_417}
+TIMED_HEAD = ["largest patch z,y,x", "forward s", "training step s", "peak memory MiB", "limited by", "device"]
 log = logging.getLogger(__name__)
 
 
@@ -74,12 +77,13 @@ def cost_card(
     spec: NetworkSpec,
     *,
     options: dict[str, Any] | None = None,
+    timed: bool = True,
     device: torch.device | str = "cpu",
     seconds_limit: float = SECONDS_LIMIT,
 ) -> dict[str, Any]:
-    """Return the cost of one model; measured for the first task, batch 1.
+    """Return the cost of one model, for the first task and batch 1.
 
-    Keys: model, parameters, flops_patch_zyx, forward_gflops, device, largest_patch_zyx (None when even the smallest
+    Keys: model, parameters, forward_gflops; with `timed` also device, largest_patch_zyx (None when even the smallest
     patch does not fit), forward_seconds, train_step_seconds, peak_memory_mib (of the training step, beyond what was
     held before), limited_by ('memory', 'time' or 'the largest patch tried'). `seconds_limit` bounds one training step.
     """
@@ -90,11 +94,11 @@ def cost_card(
     card = {
         "model": name,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "flops_patch_zyx": spec.patch_size_zyx,
         "forward_gflops": forward_flops(model, spec.patch_size_zyx) / 1e9,
-        "device": device_name(device),
     }
-    return card | largest_fit(model.to(device), spec, seconds_limit=seconds_limit)
+    if not timed:
+        return card
+    return card | {"device": device_name(device)} | largest_fit(model.to(device), spec, seconds_limit=seconds_limit)
 
 
 def largest_fit(model: SegmentationModel, spec: NetworkSpec, *, seconds_limit: float) -> dict[str, Any]:
@@ -232,30 +236,41 @@ def device_name(device: torch.device | str) -> str:
     return f"{model or platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def cost_rows(spec: NetworkSpec | None = None, *, seconds_limit: float = SECONDS_LIMIT) -> list[list[str]]:
+def networks() -> dict[str, dict[str, Any]]:
+    """Return name -> card of every registered network, sorted: all models but controls."""
+    return {name: card for name, card in sorted(model_cards().items()) if card["kind"] != "control"}
+
+
+def cost_rows(
+    spec: NetworkSpec | None = None, *, timed: bool = True, seconds_limit: float = SECONDS_LIMIT
+) -> list[list[str]]:
     """Return the cost table of every registered network at the paper's size: a head, then one row per model."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = spec or NetworkSpec()
     rows = []
-    for name, card in sorted(model_cards().items()):
-        if card["kind"] == "control":
-            continue
-        log.info("measure %s", name)
-        rows.append(_row(cost_card(name, paper_tasks(card), spec, device=device, seconds_limit=seconds_limit)))
+    for name, card in networks().items():
+        began = time.perf_counter()
+        found = cost_card(name, paper_tasks(card), spec, timed=timed, device=device, seconds_limit=seconds_limit)
+        rows.append(_row(found, timed=timed))
+        log.info("%s: %.0f s", name, time.perf_counter() - began)
     patch = "x".join(map(str, spec.patch_size_zyx))
-    head = ["model", "parameters", "of the original", f"GFLOPs at {patch}", "largest patch z,y,x", "forward s"]
-    head += ["training step s", "peak memory MiB", "limited by", "device"]
-    return [head, *rows]
+    head = ["model", "parameters", "of the original", f"GFLOPs at {patch}"]
+    return [head + (TIMED_HEAD if timed else []), *rows]
 
 
-def _row(card: dict[str, Any]) -> list[str]:
+def _row(card: dict[str, Any], *, timed: bool) -> list[str]:
     original = ORIGINAL_PARAMETERS.get(card["model"])
-    patch = card["largest_patch_zyx"]
-    return [
+    counted = [
         card["model"],
         f"{card['parameters']:,}",
         f"{original:,}" if original else "",
         f"{card['forward_gflops']:,.1f}",
+    ]
+    if not timed:
+        return counted
+    patch = card["largest_patch_zyx"]
+    return [
+        *counted,
         "none fits" if patch is None else "x".join(map(str, patch)),
         _number(card["forward_seconds"], ".3f"),
         _number(card["train_step_seconds"], ".3f"),
@@ -269,17 +284,27 @@ def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def cost_page(rows: Sequence[Sequence[str]]) -> str:
-    """Return the section of docs/models.md that holds the cost table."""
+def cost_page(rows: Sequence[Sequence[str]], *, made_by: str) -> str:
+    """Return the section of docs/models.md that holds the cost table.
+
+    Args:
+        rows: the head and one row per model, as `cost_rows` returns them.
+        made_by: commit and versions.
+    """
+    timed = (
+        " Time and memory are those of batch 1 at the largest patch whose training step stays within "
+        f"{SECONDS_LIMIT:g} s and {MEMORY_FRACTION:.0%} of the free memory of the device."
+        if TIMED_HEAD[0] in rows[0]
+        else " Time and memory depend on the machine: `python -m segbench list models --cost` measures them, and "
+        "`python -m segbench forecast` measures the jobs of a config."
+    )
     lines = [
         "## Cost",
         "",
-        "By `python -m segbench.documentation.cost`, which measures what `python -m segbench list models --cost` "
-        "prints. Parameters and FLOPs (two per multiply-add, forward, first task) are those of the paper's size: base "
-        "32, 11 tasks or those of them that a network can serve, one task for a per-task network. Parameters of the "
-        "originals are those of the networks in the table of agreement: 11 tasks and a prompt for a 32x64x64 "
-        "patch, 7 tasks, 32 classes. Time and memory are those of batch 1 at the largest patch whose training step "
-        f"stays within {SECONDS_LIMIT:g} s and {MEMORY_FRACTION:.0%} of the free memory of the device.",
+        f"Written by `python -m segbench.documentation.cost` at {made_by}. Parameters and FLOPs (two per multiply-add, "
+        "forward, first task) are those of the paper's size: base 32, 11 tasks or those of them that a network can "
+        "serve, one task for a per-task network. Parameters of the originals are those of the networks in the table of "
+        f"agreement: 11 tasks and a prompt for a 32x64x64 patch, 7 tasks, 32 classes.{timed}",
         "",
         _line(rows[0]),
         "|---" * len(rows[0]) + "|",
@@ -288,10 +313,27 @@ def cost_page(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def made_by() -> str:
+    """Return commit and versions that shape a cost table, in words."""
+    head, _, changed = commit().partition("+")
+    found = versions()
+    listed = ", ".join(f"{name} {found[name]}" for name in ("python", "torch", "monai"))
+    return f"commit {head[:12]}{' with changes' if changed else ''}, {listed}"
+
+
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write docs/cost.md."""
+    parser = argparse.ArgumentParser(description="Write docs/cost.md.")
+    parser.add_argument("--time", action="store_true", help="measure time and memory on this machine too")
+    timed = parser.parse_args(arguments).time
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    write_text(PAGE, cost_page(cost_rows()))
+    write_text(PAGE, cost_page(cost_rows(timed=timed), made_by=made_by()))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

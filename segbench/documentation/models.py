@@ -130,7 +130,8 @@ def weights_page() -> str:
     seen += [f"| `{name}` | {_data_of(card)} | {card['axes']} | {_intensities(card)} |" for name, card in cards.items()]
     sources = [
         f"- `{name}`: {card['citation']}. {card['url']}\n  - where to get it: {card['obtain']}\n"
-        f"  - source of the layout's facts: {card['layout']}"
+        f"  - source of the layout's facts: {card['layout']}\n"
+        f"  - source of what its images were: {card['images_source']}"
         for name, card in cards.items()
         if card["url"]
     ]

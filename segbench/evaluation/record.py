@@ -16,7 +16,7 @@ from models.titles import title_for
 from segbench.core.case import read_manifest
 from segbench.core.errors import RunFailed, input_error
 from segbench.core.files import sha256_of
-from segbench.core.paths import RunPaths
+from segbench.core.paths import RunPaths, preprocessed_name
 from segbench.core.provenance import commit, content_hash, host, versions
 from segbench.core.run_record import (
     Audit,
@@ -36,6 +36,8 @@ from segbench.core.run_record import (
 )
 from segbench.core.task import Task
 from segbench.core.vocabulary import EQUAL, NO_RECIPE, SCRATCH, SCRATCH_COMBINED
+from segbench.data.preprocessing_recipes import preprocessing_recipe
+from segbench.data.preprocessing_words import described
 from segbench.data.presence import expected_count
 from segbench.experiment import jobs, requests
 from segbench.experiment.config import Config, External, ModelEntry
@@ -224,6 +226,7 @@ def _methods(config: Config) -> list[Method]:
                     start += f" ({item.upstream_recipe} recipe)"
                 start += " (training data unknown)" if unknown_data(config, item) else ""
                 title = f"{method.title}: {start[0].lower()}{start[1:]}" if several else start
+                title += _preprocessing_names(config, entry)
                 methods.append(method.model_copy(update={"title": title, "kind": "transfer"}))
         methods += [_control(config, "downstream", name) for name in config.downstream.controls]
     return methods
@@ -244,7 +247,29 @@ def _method(config: Config, experiment: str, entry: ModelEntry, initialisation: 
         citation=card["citation"],
         url=card["url"],
         variant_of=_variant_of(config, experiment, entry),
+        preprocessing=_preprocessing_text(config, entry) if experiment == "downstream" else "",
     )
+
+
+def _preprocessed_otherwise(config: Config, entry: ModelEntry) -> list[Task]:
+    """Return the downstream tasks that an entry sees by another preprocessing recipe than their own."""
+    seen = (config.task_of(entry, task) for task in config.tasks_of("downstream"))
+    return [task for task in seen if config.own_preprocessing(task)]
+
+
+def _preprocessing_names(config: Config, entry: ModelEntry) -> str:
+    """Return what a title says of preprocessing that is not the tasks' own; empty where it is."""
+    names = dict.fromkeys(task.preprocessing for task in _preprocessed_otherwise(config, entry))
+    return f" (preprocessing {' and '.join(names)})" if names else ""
+
+
+def _preprocessing_text(config: Config, entry: ModelEntry) -> str:
+    """Return how an entry's images are preprocessed where that is not the tasks' own recipe, task by task."""
+    texts = []
+    for task in _preprocessed_otherwise(config, entry):
+        recipe = preprocessing_recipe(task, config.preprocessing_recipes)
+        texts.append(f"{task.title}: {recipe.name}, {described(recipe, task)}")
+    return "; ".join(texts)
 
 
 def _variant_of(config: Config, experiment: str, entry: ModelEntry) -> str:
@@ -386,7 +411,10 @@ def _phases(config: Config, paths: RunPaths, records: Iterable[JobRecord]) -> di
         for record in records
     )
     tasks = [task.name for task in config.tasks]
-    once = {"audit": ["findings"], "ingest": tasks, "preprocess": tasks}
+    others = [
+        preprocessed_name(task.name, config.own_preprocessing(task)) for task in jobs.preprocessed_by_entries(config)
+    ]
+    once = {"audit": ["findings"], "ingest": tasks, "preprocess": tasks + others}
     if config.data.phantom:
         once["phantom"] = ["world"]
     for rule, names in once.items():

@@ -71,7 +71,7 @@ class JobContext:
     @cached_property
     def network(self) -> Network:
         """Size of the job's network."""
-        return self.config.network_of(self.job.experiment, self.job.entry(self.config))
+        return self.config.network_of(self.job.experiment, self.job.entry(self.config), self.job.scope)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -98,7 +98,10 @@ class JobContext:
     @cached_property
     def preprocessed(self) -> dict[str, PreprocessedIndex]:
         """Task -> its preprocessed cases in the job's fold."""
-        return {task.name: read_index(self.paths.preprocessed(task.name)).of(self.job.fold) for task in self.tasks}
+        places = {
+            task.name: self.paths.preprocessed(task.name, self.config.own_preprocessing(task)) for task in self.tasks
+        }
+        return {task: read_index(path).of(self.job.fold) for task, path in places.items()}
 
     @cached_property
     def _manifests(self) -> dict[str, dict[str, Case]]:

@@ -19,7 +19,7 @@ from segbench.core.code import code_digest, files_digest
 from segbench.core.devices import device_problems, jobs_at_a_time
 from segbench.core.errors import Problem, RunFailed, input_error, raise_problems
 from segbench.core.files import sha256_of, write_json
-from segbench.core.paths import RunPaths
+from segbench.core.paths import RunPaths, preprocessed_name
 from segbench.core.provenance import content_hash
 from segbench.experiment import jobs, requests
 from segbench.experiment.config import parse_config, read_config_file
@@ -196,7 +196,8 @@ class Run:
 
     def preprocessed_of(self, job_id: str) -> list[Path]:
         """Indices of the preprocessed cases that a job reads."""
-        return [self.paths.preprocessed(task.name) for task in self.job_of[job_id].tasks(self.config)]
+        tasks = self.job_of[job_id].tasks(self.config)
+        return [self.paths.preprocessed(task.name, self.config.own_preprocessing(task)) for task in tasks]
 
     def source_of(self, job_id: str) -> list[Path]:
         """Outcome of the job that this one starts from, if any."""
@@ -262,27 +263,41 @@ class Run:
         stated = weights_part(self.config)
         return [self.config.data.accept_leaks, code_digest(*AUDIT_CODE), *([stated] if stated else [])]
 
-    def request_preprocess(self, task: str) -> Path:
-        """Request for preprocessed cases: the task's recipe with what the config changes of it, and the code."""
-        name, card = self.config.task(task).preprocessing, self.config.dataset_cards[task]
+    def request_preprocess(self, task: str, other_recipe: str = "") -> Path:
+        """Request for preprocessed cases: the recipe with what the config changes of it, and the code.
+
+        Args:
+            task: name of the task.
+            other_recipe: a recipe that an entry of downstream names; '' for the task's own.
+        """
+        name, card = other_recipe or self.config.task(task).preprocessing, self.config.dataset_cards[task]
         recipe = [name, self.config.preprocessing_recipes.get(name, {}), label_facts(card), card["channels"]]
-        return self._ask("preprocess", task, [recipe, code_digest(*PREPROCESS_CODE)])
+        asked = preprocessed_name(task, other_recipe)
+        return self._ask("preprocess", asked, [recipe, code_digest(*PREPROCESS_CODE)])
 
     def request_train(self, job_id: str) -> Path:
         """Request for a training: its settings and code, and the next attempt when weights are absent."""
         job, folder = self.job_of[job_id], self.paths.train(job_id)
         products = [folder / "record.json", *([] if job.external else [folder / "weights.pt"])]
         identity = training_settings_identity(self.config, job)
-        return self._ask("train", job_id, self._counted(identity), folder / "outcome.json", products)
+        settings = self._counted(identity) + self._own_preprocessing(job)
+        return self._ask("train", job_id, settings, folder / "outcome.json", products)
 
     def request_evaluate(self, job_id: str) -> Path:
         """Request for an evaluation: its settings and code, and the next attempt when scores are absent."""
         folder = self.paths.evaluate(job_id)
         outcome = folder / "outcome.json"
-        identity = evaluation_settings_identity(self.config, self.job_of[job_id])
+        job = self.job_of[job_id]
+        identity = evaluation_settings_identity(self.config, job)
         went_well = requests.read(outcome).get("status") == "ok"
         products = [folder / "scores.csv", *([folder / "record.json"] if went_well else [])]
-        return self._ask("evaluate", job_id, self._counted(identity), outcome, products)
+        settings = self._counted(identity) + self._own_preprocessing(job)
+        return self._ask("evaluate", job_id, settings, outcome, products)
+
+    def _own_preprocessing(self, job: jobs.Job) -> list[tuple[str, str]]:
+        """Return the recipes that are not the tasks' own; the identity holds the addresses of the cases instead."""
+        named = ((task.name, self.config.own_preprocessing(task)) for task in job.tasks(self.config))
+        return [(f"preprocessing of {task}", recipe) for task, recipe in named if recipe]
 
     def _counted(self, identity: Identity) -> list[tuple[str, str]]:
         code_counts = not self.config.allow_mixed_training_code

@@ -118,7 +118,7 @@ def training_settings_identity(config: Config, job: Job) -> Identity:
         "model code": code_digest(own, *([OBJECTIVE] if job.self_supervised else [])),
         "training": part(training),
         "training code": code_digest(TRAINING, without=(INITIALISE, OBJECTIVE)),
-        "network": part(config.network_of(job.experiment, entry).model_dump(mode="json")),
+        "network": part(config.network_of(job.experiment, entry, job.scope).model_dump(mode="json")),
         "tasks": _task_parts(job.tasks(config), [own]),
         "fold and seed": f"{job.fold}, {job.seed}",
     }
@@ -199,7 +199,7 @@ def prediction_settings_identity(config: Config, job: Job, tasks: Iterable[Task]
     inference = config.inference.model_dump(mode="json", exclude={"keep_predictions"})
     own = cards.code_of(config.model_entry(job.model).name, objective=False)
     mirror_sides = config.training_of(job.experiment, job.entry(config)).mirror_sides
-    network = config.network_of(job.experiment, job.entry(config))
+    network = config.network_of(job.experiment, job.entry(config), job.scope)
     return Identity(
         {
             "inference": part([inference, network.patch_size_zyx, mirror_sides]),

@@ -56,11 +56,17 @@ class Job:
         return config.entry_of(self.experiment, self.model, self.recipe)
 
     def tasks(self, config: Config) -> TaskSet:
-        """Tasks that the job trains on and is scored on: those of its scope that the model supports."""
+        """Tasks that the job trains on and is scored on: those of its scope that the model supports.
+
+        A downstream task has the preprocessing recipe of the job's entry.
+        """
         asked = [task for task in config.tasks_of(self.experiment) if self.scope in (JOINT, task.name)]
         if self.control or self.self_supervised:
             return TaskSet(asked)
-        return TaskSet(task for task in asked if skip_reason(config, self.model, task) is None)
+        served = [task for task in asked if skip_reason(config, self.model, task) is None]
+        if self.experiment != "downstream":
+            return TaskSet(served)
+        return TaskSet(config.task_of(self.entry(config), task) for task in served)
 
     def source(self, config: Config) -> Job | None:
         """The upstream job whose weights start this one, if any."""
@@ -102,6 +108,12 @@ def _scopes(config: Config, entry: ModelEntry) -> list[str]:
     if config.model_cards[entry.name]["kind"] == "universal":
         return [JOINT]
     return [task.name for task in tasks if skip_reason(config, entry.key, task) is None]
+
+
+def preprocessed_by_entries(config: Config) -> list[Task]:
+    """Return the tasks as entries of downstream see them by another preprocessing recipe than their own, each once."""
+    seen = [task for job in training_jobs(config) if job.experiment == "downstream" for task in job.tasks(config)]
+    return list(dict.fromkeys(task for task in seen if config.own_preprocessing(task)))
 
 
 def external_jobs(config: Config) -> list[Job]:

@@ -73,14 +73,29 @@ def recipe_words(methods: Sequence[Method]) -> str:
 
 
 def recipes_of_methods(methods: Sequence[Method]) -> str:
-    """Return the recipe of the methods, each where they differ; nothing where it is not known."""
+    """Return the recipe of the methods, each where they differ, and preprocessing of their own; '' if not known."""
     texts = _texts(methods)
     if not texts:
         return ""
     if len(texts) == 1:
-        return f" Recipe of all: {next(iter(texts))}."
+        return f" Recipe of all: {next(iter(texts))}.{_own_preprocessing(methods)}"
     listed = [f"{' and '.join(titles)}: {text}" for text, titles in texts.items()]
-    return f" Recipes: {'; '.join(listed)}."
+    return f" Recipes: {'; '.join(listed)}.{_own_preprocessing(methods)}"
+
+
+def _own_preprocessing(methods: Iterable[Method]) -> str:
+    """Return how methods were preprocessed that do not follow the tasks' own recipes; empty where all do."""
+    texts: dict[str, list[str]] = {}
+    for method in methods:
+        if method.preprocessing:
+            texts.setdefault(method.preprocessing, []).append(method.title)
+    if not texts:
+        return ""
+    listed = [f"{' and '.join(titles)}: {text}" for text, titles in texts.items()]
+    return (
+        f" Preprocessing other than the tasks' own: {'; '.join(listed)}. All are scored on the native grid; the oracle "
+        "is that of the tasks' own preprocessing."
+    )
 
 
 def budget_sentence(jobs: Iterable[JobRecord], tasks: int) -> str:

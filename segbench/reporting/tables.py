@@ -34,6 +34,8 @@ STATE_WORDS = {
 }
 MISSED = ("prediction_empty", "prediction_missing", "failed")
 """Statuses of a structure that is in the reference and that a method did not find."""
+NOT_ANNOTATED = "not annotated in this case"
+"""End of the reason of a row whose structure nobody looked for (`segbench.evaluation.rows`)."""
 COUNTS_LEGEND = (
     "n: scored / expected rows (cases x structures x seeds), and how many structures were missed (beside distances as "
     "a fraction of the expected rows). Square brackets: the interval if no structure of a new "
@@ -181,7 +183,7 @@ def build_table(run: Run, experiment: str, metric: str) -> Table:
         protocol=run.record.protocol,
         tasks=tasks,
         rows=_ranked(rows, direction(metric)),
-        notes=_notes(rows, tasks, metric),
+        notes=[*_notes(rows, tasks, metric), *_annotation_notes(run, experiment, metric, tasks)],
     )
 
 
@@ -298,6 +300,21 @@ def _notes(rows: list[Row], tasks: list[ScoredTask], metric: str) -> list[str]:
         undefined = next((row.cells[i] for row in rows if row.cells[i].state == "not_defined"), None)
         if undefined:
             notes.append(f"{task.title}: not defined: {undefined.reason or 'no reason given'}")
+    return notes
+
+
+def _annotation_notes(run: Run, experiment: str, metric: str, tasks: list[ScoredTask]) -> list[str]:
+    """Return one note per structure that not every test case was annotated for, with the number of those that were."""
+    rows = run.rows[(run.rows["experiment"] == experiment) & (run.rows["metric"] == metric)]
+    left_out = rows[(rows["status"] == "not_defined") & rows["reason"].str.endswith(NOT_ANNOTATED, na=False)]
+    notes = []
+    for task in tasks:
+        cases = rows[rows["task"] == task.name]["case"].nunique()
+        for structure, part in left_out[left_out["task"] == task.name].groupby("structure"):
+            count = cases - part["case"].nunique()
+            notes.append(
+                f"{task.title}: {structure} is annotated in {count} of {cases} test cases and counts in these alone"
+            )
     return notes
 
 

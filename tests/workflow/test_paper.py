@@ -101,6 +101,8 @@ def paper(tmp_path_factory) -> Workflow:
     for section, cut in CUTS.items():
         config[section] |= cut
     config["downstream"] |= {"training": {"iterations_per_task": 1}, "initialisations": STARTS}
+    for entry in config["downstream"]["models"]:
+        entry["task_network"] = {task: {"patch_size_zyx": [16, 16, 32]} for task in entry["task_network"]}
     config["data"] |= {
         "accept_partial": [t for t in UPSTREAM + DOWNSTREAM if t != "btcv"],
         "accept_split_files": hashes,

@@ -63,18 +63,23 @@ rule split:
 
 
 rule preprocess:
-    """Orient, crop, resample and normalise the cases of a task into the shared store."""
+    """Orient, crop, resample and normalise the cases of a task into the shared store.
+
+    The wildcard `recipe` is empty, or a dot and the recipe that a downstream model names instead of the task's own.
+    """
     input:
-        request=lambda wildcards: run.request_preprocess(wildcards.task),
+        request=lambda wildcards: run.request_preprocess(wildcards.task, wildcards.recipe[1:]),
         manifest=run.paths.manifest("{task}"),
         splits=run.paths.splits,
         audit=run.paths.audit,
     output:
-        run.paths.preprocessed("{task}"),
+        run.paths.preprocessed("{task}{recipe}"),
     log:
-        run.paths.log("preprocess", "{task}"),
+        run.paths.log("preprocess", "{task}{recipe}"),
     benchmark:
-        run.paths.benchmark("preprocess", "{task}")
+        run.paths.benchmark("preprocess", "{task}{recipe}")
+    wildcard_constraints:
+        recipe=rf"(?:\.{NAME_PATTERN})?",
     conda:
         LIGHT_ENVIRONMENT
     threads: 1
@@ -82,6 +87,7 @@ rule preprocess:
         mem_mb=2000,
     params:
         config=run.paths.config,
+        recipe=lambda wildcards: f"--recipe {wildcards.recipe[1:]}" if wildcards.recipe else "",
     shell:
-        "python -m segbench preprocess --config {params.config:q} --task {wildcards.task} --workers {threads}"
-        " >{log:q} 2>&1"
+        "python -m segbench preprocess --config {params.config:q} --task {wildcards.task} {params.recipe}"
+        " --workers {threads} >{log:q} 2>&1"

@@ -22,6 +22,8 @@ CARD = {
     "released file used this list is likely, not proven",
     "axes": "xyz",
     "intensities": {"window_hu": [-175.0, 250.0], "scaled_to": [0.0, 1.0]},
+    "images_source": "train.py (a_min, a_max, b_min, b_max; 1.5 mm) and dataset/dataloader.py (RAS: x, y, z) of the "
+    "repository",
 }
 
 

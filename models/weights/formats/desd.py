@@ -24,8 +24,11 @@ CARD = {
     "minimum_fraction": 0.5,
     "trained_on": {},
     "other_data": "DeepLesion (CT)",
-    "axes": "unknown",
-    "intensities": "unknown",
+    "axes": "zyx",
+    "intensities": {"window_hu": [-1024.0, 1024.0], "scaled_to": [-1.0, 1.0]},
+    "images_source": "re_spacing_ITK.py (clipped to -1024 to 1024; 1 mm) and data_loader_ssl.py (divided by 1024; "
+    "slices first, then the axes of the file) of the repository; the files are those of DeepLesion's"
+    " DL_save_nifti.py, which writes rows before columns: z, y, x",
 }
 
 

@@ -19,6 +19,7 @@ CARD = {
     "other_data": "",
     "axes": "unknown",
     "intensities": "unknown",
+    "images_source": "",
 }
 
 

@@ -19,6 +19,8 @@ CARD = {
     "other_data": "LUNA16 (chest CT)",
     "axes": "xyz",
     "intensities": {"window_hu": [-1000.0, 1000.0], "scaled_to": [0.0, 1.0]},
+    "images_source": "infinite_generator_3D.py of the repository (hu_min, hu_max; transpose(2, 1, 0): x, y, z; the "
+    "spacing of LUNA16's files)",
 }
 
 

@@ -24,6 +24,9 @@ CARD = {
     "other_data": "OpenMind (head MR) or what the file's own page names",
     "axes": "zyx",
     "intensities": "z-score",
+    "images_source": "src/nnssl/experiment_planning/experiment_planners/default_experiment_planner.py (1 mm) and "
+    "src/nnssl/preprocessing/preprocessors/default_preprocessor.py (nnU-Net's readers and z-score) "
+    "of the repository",
 }
 
 

@@ -19,6 +19,7 @@ CARD = {
     "other_data": "",
     "axes": "zyx",
     "intensities": "unknown",
+    "images_source": "",
 }
 
 

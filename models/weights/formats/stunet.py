@@ -28,6 +28,8 @@ CARD = {
     "other_data": "TotalSegmentator (CT)",
     "axes": "zyx",
     "intensities": "z-score",
+    "images_source": "that of nnU-Net v1, in which it was trained (README.md of the repository): z, y, x and a "
+    "z-score; spacing not read",
 }
 
 

@@ -28,6 +28,8 @@ CARD = {
     "other_data": "AbdomenAtlas 1.0 (CT of many public data sets; its overlap with BTCV is unknown)",
     "axes": "xyz",
     "intensities": {"window_hu": [-175.0, 250.0], "scaled_to": [0.0, 1.0]},
+    "images_source": "supervised_pretraining/train.py (a_min, a_max, b_min, b_max; 1.5 mm) and "
+    "supervised_pretraining/dataset/dataloader_bdmap.py (RAS: x, y, z) of the repository",
 }
 
 

@@ -26,6 +26,9 @@ CARD = {
     "other_data": "5 050 CT of LUNA16, LIDC-IDRI, HNSCC, CT Colonography and COVID-19 of TCIA",
     "axes": "xyz",
     "intensities": {"window_hu": [-1000.0, 1000.0], "scaled_to": [0.0, 1.0]},
+    "images_source": "SwinUNETR/Pretrain/main.py (a_min, a_max, b_min, b_max) and "
+    "SwinUNETR/Pretrain/utils/data_utils.py (RAS: x, y, z; not resampled) of Project-MONAI/research-"
+    "contributions",
 }
 ENCODER = re.compile(r"^(swinViT|swin_vit)\.")
 

@@ -37,6 +37,9 @@ CARD = {
     "other_data": "",
     "axes": "zyx",
     "intensities": {"window_hu": [-325.0, 325.0], "scaled_to": [0.0, 1.0]},
+    "images_source": "Upstream/nnunet/preprocessing/DoDNetPreprocessor.py (window, scale) and "
+    "Upstream/nnunet/experiment_planning/UniSeg_Planner3D.py (spacing by task, 3x1.5x1.5 mm for most"
+    " CT) of the repository; axes as nnU-Net reads them",
 }
 
 

@@ -10,7 +10,7 @@ memory, and in that one network serves all tasks of a run: it is fitted to the m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -115,7 +115,7 @@ def target_spacing(spacings_mm: np.ndarray, shapes: np.ndarray) -> tuple[Triple,
     """Return the spacing (mm) and where it comes from. spacings_mm and shapes: one row z,y,x per case."""
     target = np.median(spacings_mm, axis=0)
     low, high = spacings_mm.min(axis=0), spacings_mm.max(axis=0)
-    reason = f"median over {len(spacings_mm)} cases; smallest {_listed(low)}, largest {_listed(high)}"
+    reason = f"median over {len(spacings_mm)} cases; smallest {listed(low)}, largest {listed(high)}"
     worst = int(np.argmax(target))
     finer = float(np.delete(target, worst).max())
     voxels = np.median(shapes, axis=0)
@@ -125,7 +125,8 @@ def target_spacing(spacings_mm: np.ndarray, shapes: np.ndarray) -> tuple[Triple,
     return tuple(round(float(value), 4) for value in target), reason
 
 
-def _listed(values: Iterable[float]) -> str:
+def listed(values: Iterable[float]) -> str:
+    """Return numbers along z, y, x in words, such as '3x0.76x0.76'."""
     return "x".join(f"{value:.4g}" for value in values)
 
 
@@ -176,32 +177,31 @@ def plan_network(plans: Sequence[TaskPlan], *, patch_voxels: int) -> NetworkPlan
     return fit_network(spacing, shape, patch_voxels=patch_voxels)
 
 
+def recipe_lines(plans: Mapping[str, TaskPlan]) -> Iterator[str]:
+    """Yield the lines of one preprocessing recipe per task, `plan_TASK`, with a comment per value."""
+    for name, plan in plans.items():
+        yield f"  plan_{name}:"
+        yield f"    # {plan.spacing_reason}"
+        yield f"    spacing_mm_zyx: {list(plan.spacing_mm_zyx)}"
+        if plan.ct_foreground:
+            low, high, mean, deviation = plan.ct_foreground
+            yield "    # CT: percentiles, mean and deviation of the training foreground, which preprocess measures"
+            yield f"    # here {low:.0f} to {high:.0f} and {mean:.0f} +- {deviation:.0f}"
+            yield "    clip_hu: null"
+
+
 def as_yaml(plans: dict[str, TaskPlan], *, head: Sequence[str], tasks: bool, patch_voxels: int) -> str:
     """Return the plan as a piece of config with a comment per value; head: lines that say what was looked at.
 
     tasks: whether the names are tasks of a config, which then get their recipe by `task_preprocessing`.
     """
-    lines = [f"# {line}" for line in head]
-    lines.append("preprocessing_recipes:")
-    for name, plan in plans.items():
-        lines += [
-            f"  plan_{name}:",
-            f"    # {plan.spacing_reason}",
-            f"    spacing_mm_zyx: {list(plan.spacing_mm_zyx)}",
-        ]
-        if plan.ct_foreground:
-            low, high, mean, deviation = plan.ct_foreground
-            lines += [
-                "    # CT: percentiles, mean and deviation of the training foreground, which preprocess measures",
-                f"    # here {low:.0f} to {high:.0f} and {mean:.0f} +- {deviation:.0f}",
-                "    clip_hu: null",
-            ]
+    lines = [f"# {line}" for line in head] + ["preprocessing_recipes:", *recipe_lines(plans)]
     if tasks:
         lines.append("task_preprocessing:")
         lines += [f"  {name}: plan_{name}" for name in plans]
     network = plan_network(list(plans.values()), patch_voxels=patch_voxels)
     lines.append("network:")
-    lines += [f"  # median shape of {name}: {_listed(plan.median_shape_zyx)}" for name, plan in plans.items()]
+    lines += [f"  # median shape of {name}: {listed(plan.median_shape_zyx)}" for name, plan in plans.items()]
     over = f"the medians over {len(plans)} tasks" if len(plans) > 1 else "these"
     lines += [
         f"  # fitted to {over}, at most {patch_voxels} voxels",

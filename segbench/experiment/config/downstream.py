@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
 from segbench.core import cards
 from segbench.core.errors import Problem, suggestion
-from segbench.core.vocabulary import FROM_SCRATCH
+from segbench.core.vocabulary import FROM_SCRATCH, PREPROCESSING_RECIPES
 from segbench.experiment.config.entries import control_problems, entry_problems
 from segbench.experiment.config.network import CHECKS as NETWORK_CHECKS
 from segbench.experiment.config.network import Network
 from segbench.experiment.config.problems import as_problem
 from segbench.experiment.config.section import (
     CONTROLS,
+    PREPROCESSING_RECIPE,
     Check,
     Controls,
     Distinct,
@@ -27,6 +28,7 @@ from segbench.experiment.config.section import (
     alike,
     as_entry,
     repeated,
+    unknown_names,
 )
 
 if TYPE_CHECKING:
@@ -81,6 +83,25 @@ class DownstreamModel(ModelEntry):
         (), description="Where its weights come from; default: `downstream.initialisations`."
     )
     network: dict[str, Any] = Field(default_factory=dict, description="Keys of `network` that differ for it.")
+    task_network: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Keys of `network` that differ for it in single tasks: task -> keys."
+    )
+    preprocessing: Name | None = Field(
+        None,
+        description="Preprocessing recipe of its images in all downstream tasks, instead of each task's own "
+        "(docs/preprocessing.md).",
+    )
+    task_preprocessing: dict[str, Name] = Field(
+        default_factory=dict, description="Preprocessing recipe of its images in single tasks: task -> recipe."
+    )
+
+    def preprocessing_of(self, task: str) -> str | None:
+        """Return the preprocessing recipe that the entry names for a task, None where it keeps the task's own."""
+        return self.task_preprocessing.get(task, self.preprocessing)
+
+    def network_of(self, task: str) -> dict[str, Any]:
+        """Return the keys of `network` that differ for the entry in a task."""
+        return self.network | self.task_network.get(task, {})
 
 
 DownstreamEntry = Annotated[DownstreamModel, BeforeValidator(as_entry, json_schema_input_type=Name | DownstreamModel)]
@@ -137,20 +158,42 @@ def _models(config: Config) -> Iterator[Problem]:
 def _network_sizes(config: Config) -> Iterator[Problem]:
     """Changed keys of `network`, with values that it accepts and that fit together."""
     for entry in config.downstream.models if config.downstream else ():
-        if not entry.network:
-            continue
-        key = f"downstream.models.{entry.key}.network"
-        for name in entry.network.keys() - Network.model_fields.keys():
-            yield Problem(f"{key}.{name}", "an unknown key", "a key of network", suggestion(name, Network.model_fields))
-        known = {name: value for name, value in entry.network.items() if name in Network.model_fields}
-        try:
-            size = Network(**{**config.network.model_dump(), **known})
-        except ValidationError as error:
-            yield from (as_problem(key, item) for item in error.errors())
-            continue
-        for check in NETWORK_CHECKS:
-            for found in check.find(size):
-                yield Problem(key + found.where.removeprefix("network"), found.found, found.expected, found.fix)
+        key = f"downstream.models.{entry.key}"
+        if entry.network:
+            yield from _size_problems(config, f"{key}.network", entry.network)
+        for task, changes in entry.task_network.items():
+            yield from _size_problems(config, f"{key}.task_network.{task}", changes, entry.network)
+
+
+def _size_problems(
+    config: Config, key: str, changes: Mapping[str, Any], below: Mapping[str, Any] | None = None
+) -> Iterator[Problem]:
+    """Yield what is wrong with changed keys of `network`, on top of those below them."""
+    for name in sorted(changes.keys() - Network.model_fields.keys()):
+        yield Problem(f"{key}.{name}", "an unknown key", "a key of network", suggestion(name, Network.model_fields))
+    known = {name: value for name, value in {**(below or {}), **changes}.items() if name in Network.model_fields}
+    try:
+        size = Network(**{**config.network.model_dump(), **known})
+    except ValidationError as error:
+        yield from (as_problem(key, item) for item in error.errors())
+        return
+    for check in NETWORK_CHECKS:
+        for found in check.find(size):
+            yield Problem(key + found.where.removeprefix("network"), found.found, found.expected, found.fix)
+
+
+def _preprocessing(config: Config) -> Iterator[Problem]:
+    """Preprocessing of its own: recipes that exist, for tasks of downstream."""
+    recipes = (*PREPROCESSING_RECIPES, *config.preprocessing_recipes)
+    for entry in config.downstream.models if config.downstream else ():
+        key = f"downstream.models.{entry.key}"
+        if entry.preprocessing is not None:
+            yield from unknown_names(f"{key}.preprocessing", [entry.preprocessing], recipes, PREPROCESSING_RECIPE)
+        for name, named in (("task_preprocessing", entry.task_preprocessing), ("task_network", entry.task_network)):
+            tasks = config.downstream.tasks if config.downstream else ()
+            yield from unknown_names(f"{key}.{name}", named, tasks, "a task of downstream")
+        for task, recipe in entry.task_preprocessing.items():
+            yield from unknown_names(f"{key}.task_preprocessing.{task}", [recipe], recipes, PREPROCESSING_RECIPE)
 
 
 def _formats(config: Config) -> Iterator[Problem]:
@@ -195,6 +238,7 @@ CHECKS = (
     Check(("downstream.initialisations", "downstream.models"), _weight_names, "downstream"),
     Check(("downstream.models",), _models),
     Check(("downstream.models", "network"), _network_sizes),
+    Check(("downstream.models", "downstream.tasks", "preprocessing_recipes"), _preprocessing),
     Check(("downstream.initialisations", "downstream.models"), _formats),
     Check(("downstream.initialisations", "downstream.models"), _stated_of_weights),
     Check(("downstream.controls",), _controls),

@@ -163,10 +163,25 @@ class Config(Section):
         card = self.model_cards.get(entry.name) or self.objective_cards.get(entry.name) or {}
         return (card.get("published_recipe") or {}).get("keys", {})
 
-    def network_of(self, experiment: str, entry: ModelEntry) -> Network:
-        """Return the size of a network: that of the config, with what its downstream entry changes."""
-        changes = entry.network if experiment == "downstream" and isinstance(entry, DownstreamModel) else {}
+    def network_of(self, experiment: str, entry: ModelEntry, scope: str) -> Network:
+        """Return the size of a network: that of the config, with what its downstream entry changes.
+
+        Args:
+            experiment: `upstream` or `downstream`.
+            entry: the entry of the network.
+            scope: scope of the job: the task of a downstream network; '' for what all its tasks share.
+        """
+        changes = entry.network_of(scope) if experiment == "downstream" and isinstance(entry, DownstreamModel) else {}
         return Network(**{**self.network.model_dump(), **changes})
+
+    def task_of(self, entry: ModelEntry, task: Task) -> Task:
+        """Return a task as an entry of downstream sees it: with the preprocessing recipe that the entry names."""
+        recipe = entry.preprocessing_of(task.name) if isinstance(entry, DownstreamModel) else None
+        return task if recipe in (None, task.preprocessing) else Task(**{**task.__dict__, "preprocessing": recipe})
+
+    def own_preprocessing(self, task: Task) -> str:
+        """Return the recipe of a task as an entry sees it where it is not the task's own recipe, else ''."""
+        return "" if task.preprocessing == self.task(task.name).preprocessing else task.preprocessing
 
     def entries_of(self, experiment: str) -> tuple[ModelEntry, ...]:
         """Return the entries of the models that an experiment trains, objectives included."""

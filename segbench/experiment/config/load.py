@@ -16,7 +16,16 @@ import yaml
 from pydantic import ValidationError
 
 from segbench.core.errors import InputError, Problem, input_error, raise_problems
-from segbench.experiment.config import combinations, data, downstream, external, network, statistics, upstream
+from segbench.experiment.config import (
+    combinations,
+    data,
+    downstream,
+    external,
+    network,
+    preprocessing,
+    statistics,
+    upstream,
+)
 from segbench.experiment.config.experiment import Config
 from segbench.experiment.config.problems import as_problem, section_of
 from segbench.experiment.config.section import Check
@@ -24,7 +33,7 @@ from segbench.experiment.config.yaml_keys import UniqueKeyLoader
 
 CHECKS: tuple[Check, ...] = tuple(
     check
-    for module in (data, network, upstream, external, downstream, statistics, combinations)
+    for module in (data, preprocessing, network, upstream, external, downstream, statistics, combinations)
     for check in module.CHECKS
 )
 STAND_INS: dict[str, dict[str, Any]] = {

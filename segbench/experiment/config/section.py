@@ -110,6 +110,8 @@ Axes = Annotated[tuple[Axis, ...], *Distinct]
 Numbers = Annotated[tuple[Number, ...], *Distinct]
 
 
+PREPROCESSING_RECIPE = "a named preprocessing recipe, or one of preprocessing_recipes"
+"""What a key that names a preprocessing recipe may say."""
 RecipeChoice = Annotated[
     Literal["equal", "published"] | dict[str, Any], one_problem("equal, published, or a mapping of recipe keys")
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -105,5 +106,46 @@ def test_cost_card_of_a_registered_model():
 
 
 def test_the_page_is_the_table():
-    lines = cost.cost_page([["model", "parameters"], ["some_net", "12"]]).splitlines()
-    assert lines[-3:] == ["| model | parameters |", "|---|---|", "| `some_net` | 12 |"]
+    text = cost.cost_page([["model", "parameters"], ["some_net", "12"]], made_by="commit abc")
+    assert text.splitlines()[-3:] == ["| model | parameters |", "|---|---|", "| `some_net` | 12 |"]
+    assert "at commit abc. Parameters" in text
+    assert "free memory of the device" not in text
+    timed = cost.cost_page([["model", *cost.TIMED_HEAD], ["some_net", *"123456"]], made_by="commit abc")
+    assert "free memory of the device" in timed
+
+
+def test_the_page_says_who_made_it():
+    words = cost.made_by()
+    assert f"torch {torch.__version__.split('+')[0]}" in words
+    assert words.startswith("commit ")
+
+
+def test_without_times_nothing_is_run(monkeypatch):
+    monkeypatch.setattr(cost, "measure", lambda *_: pytest.fail("a network was run"))
+    card = cost.cost_card("nnunet_plain", cost.paper_tasks(), SPEC, timed=False)
+    assert card.keys() == {"model", "parameters", "forward_gflops"}
+    monkeypatch.setattr(cost, "networks", lambda: {"nnunet_plain": cost.model_cards()["nnunet_plain"]})
+    head, row = cost.cost_rows(SPEC, timed=False)
+    assert len(head) == len(row) == 4
+    assert row[:2] == ["nnunet_plain", f"{card['parameters']:,}"]
+
+
+def written() -> dict[str, list[str]]:
+    """Return model -> further cells of the rows of docs/cost.md."""
+    lines = [line for line in cost.PAGE.read_text().splitlines() if line.startswith("| `")]
+    cells = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines]
+    return {name: rest for name, *rest in cells}
+
+
+def test_the_written_page_has_every_registered_network_and_no_other():
+    assert list(written()) == list(cost.networks()), "run python -m segbench.documentation.cost"
+
+
+def test_the_written_parameters_are_those_of_the_networks():
+    """A sample that builds in seconds: the five smallest networks."""
+    page = {name: int(cells[0].replace(",", "")) for name, cells in written().items()}
+    for name in sorted(page, key=lambda name: page[name])[:5]:
+        tasks = cost.paper_tasks(cost.networks()[name])
+        found = cost.cost_card(name, tasks, NetworkSpec(), timed=False)
+        assert f"{found['parameters']:,}" == written()[name][0], f"{name}: run python -m segbench.documentation.cost"
+        assert f"{found['forward_gflops']:,.1f}" == written()[name][2]

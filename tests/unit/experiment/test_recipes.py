@@ -217,9 +217,9 @@ def test_downstream_networks_have_initialisations_sizes_and_recipes_of_their_own
     }
     unetr = next(job for job in jobs if job.model == "unetr")
     assert unetr.id == "downstream.unetr.scratch.phantom_abdomen13.f0.s0.published"
-    assert config.network_of("downstream", unetr.entry(config)).base_features == 4
+    assert config.network_of("downstream", unetr.entry(config), unetr.scope).base_features == 4
     single = next(job for job in jobs if job.model == "single_task")
-    assert config.network_of("downstream", single.entry(config)) == config.network
+    assert config.network_of("downstream", single.entry(config), single.scope) == config.network
     wider = json.loads(json.dumps(content))
     wider["downstream"]["models"][1]["network"] = {"base_features": 6}
     differs = {

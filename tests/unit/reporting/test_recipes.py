@@ -8,7 +8,7 @@ import pytest
 from segbench.core.files import sha256_of
 from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
 from segbench.reporting.gains import gains_table
-from segbench.reporting.recipes import budget_sentence
+from segbench.reporting.recipes import budget_sentence, recipes_of_methods
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import compared, statistics_of, trained_rows
 from segbench.reporting.tables import build_table
@@ -138,3 +138,11 @@ def test_work_is_stated_where_every_network_counted_it(run):
     assert "0.3 PFLOPs forward; joint" in words or "0.15 to 0.3 PFLOPs forward; joint" in words
     assert "PFLOPs forward (" in words
     assert "PFLOPs" not in budget_sentence(jobs, tasks)
+
+
+def test_a_legend_says_which_methods_were_preprocessed_otherwise(run):
+    methods = run.methods_of("downstream")
+    assert "reprocessing" not in recipes_of_methods(methods)
+    other = methods[0].model_copy(update={"preprocessing": "Spleen: mine, 6x6x6 mm", "title": "Mine"})
+    words = recipes_of_methods([other, *methods[1:]])
+    assert " Preprocessing other than the tasks' own: Mine: Spleen: mine, 6x6x6 mm. All are scored" in words

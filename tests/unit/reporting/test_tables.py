@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 
 from segbench.core.errors import InputError
+from segbench.core.files import sha256_of
 from segbench.reporting.run import Run
 from segbench.reporting.tables import (
+    NOT_ANNOTATED,
     Row,
     _interval_sentence,
     _ranked,
@@ -25,6 +27,7 @@ from segbench.reporting.tables import (
     table_csv,
     table_markdown,
 )
+from tests.paths import ROOT
 from tests.unit.reporting.synthetic_run import write_run
 
 
@@ -233,3 +236,33 @@ def test_a_metric_without_a_rule_for_missing_masks_is_read(tmp_path):
     del record["missing_masks"]["hd95_max"]
     (folder / "run.json").write_text(json.dumps(record))
     assert "hd95_max" in Run(folder).metrics
+
+
+def test_a_table_says_in_how_many_cases_a_structure_was_annotated(tmp_path):
+    folder = write_run(tmp_path / "partly", cases=4, upstream=2, methods=3)
+    with open(folder / "scores.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    before = build_table(Run(folder), "upstream", "dice")
+    assert not [note for note in before.notes if "annotated" in note]
+    for row in rows:
+        if row["structure"] == "liver tumour" and row["case"].endswith(("000", "003")):
+            row |= {"status": "not_defined", "value": "", "reason": "liver tumour not annotated in this case"}
+    with open(folder / "scores.csv", "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    record = json.loads((folder / "run.json").read_text())
+    record["scores_sha256"] = sha256_of(folder / "scores.csv")
+    (folder / "run.json").write_text(json.dumps(record))
+    table = build_table(Run(folder), "upstream", "dice")
+    words = "Liver and tumour (CT): liver tumour is annotated in 2 of 4 test cases and counts in these alone"
+    assert [note for note in table.notes if "annotated" in note] == [words]
+    assert f"- {words}" in table_markdown(table)
+    own = _cell(table, "uniseg", "toy_liver")
+    assert own.state == "ok"
+    assert np.isfinite(own.mean)
+
+
+def test_the_reason_of_a_row_that_is_not_annotated_is_the_one_that_tables_count():
+    text = (ROOT / "segbench" / "evaluation" / "rows.py").read_text()
+    assert f'{NOT_ANNOTATED}"' in text

@@ -11,6 +11,7 @@ import yaml
 
 from segbench.cli import main
 from segbench.core.errors import InputError
+from segbench.data.planning.entry import patch_for_poolings
 from segbench.data.planning.plan import fit_network, target_spacing, topology
 from segbench.data.preprocessing_recipes import preprocessing_recipe
 from segbench.data.splitting.folds import make_splits
@@ -189,3 +190,44 @@ def test_an_unknown_task_is_refused(made, tmp_path):
 
     with pytest.raises(InputError, match="did you mean 'made'"):
         planned_of_config(made[0], ["mad"], None)
+
+
+UNISEG_POOLINGS = ((1, 2, 2), *((2, 2, 2),) * 4)
+
+
+@pytest.mark.parametrize(
+    ("proposed", "expected"),
+    [
+        ((48, 192, 192), (48, 192, 192)),  # nnU-Net's patch for BTCV fits
+        ((40, 170, 180), (32, 160, 192)),
+        ((6, 200, 30), (16, 192, 32)),
+        ((12, 20, 24), (16, 32, 64)),
+    ],
+)
+def test_a_patch_for_fixed_poolings_is_the_nearest_that_they_allow(proposed, expected):
+    assert patch_for_poolings(proposed, UNISEG_POOLINGS) == expected
+
+
+def test_an_entry_of_downstream_is_planned_for_each_of_its_targets(made, tmp_path, capsys):
+    """The network keeps its poolings; patch, spacing and intensities are those of the plan for the target."""
+    path, content = made
+    models = ["unetr", {"name": "single_task", "id": "tuned", "network": {"base_features": 6}}]
+    content["downstream"] = {"tasks": ["made"], "models": models, "initialisations": ["scratch"]}
+    path.write_text(yaml.safe_dump(content))
+    command = ["plan", "--config", str(path), "--out", str(tmp_path / "plan.yaml"), "--entry"]
+    assert main([*command, "tuned"]) == 0
+    config = parse_config(merged(content, yaml.safe_load((tmp_path / "plan.yaml").read_text())), where="merged")
+    other, tuned = config.downstream.models
+    assert (other.name, tuned.key, tuned.network) == ("unetr", "tuned", {"base_features": 6})
+    size = config.network_of("downstream", tuned, "made")
+    assert size.pool_kernels_zyx == config.network.pool_kernels_zyx
+    factors = np.prod(size.pool_kernels_zyx, axis=0)
+    assert np.all(np.abs(np.subtract(size.patch_size_zyx, (12, 20, 24))) <= factors / 2)
+    assert config.network_of("downstream", other, "made") == config.network
+    task = config.task_of(tuned, config.task("made"))
+    recipe = preprocessing_recipe(task, config.preprocessing_recipes)
+    assert (recipe.name, recipe.spacing_mm_zyx, recipe.clip_hu) == ("plan_made", (2.0, 1.5, 1.0), None)
+    assert config.task("made").preprocessing == "ct", "other networks keep the task's own recipe"
+    capsys.readouterr()
+    assert main([*command[:-1], "--force", "--entry", "tune"]) == 2
+    assert "did you mean 'tuned'?" in capsys.readouterr().err

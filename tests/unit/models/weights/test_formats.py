@@ -377,3 +377,24 @@ def test_what_a_format_was_trained_on_names_our_data_sets(name):
     stated = format_cards()[name]["trained_on"]
     assert stated == "unknown" or stated.keys() <= dataset_cards().keys()
     assert stated or format_cards()[name]["other_data"]
+
+
+def test_what_is_stated_of_images_names_the_file_where_it_was_read():
+    for name, card in format_cards().items():
+        if card["url"]:
+            assert len(card["images_source"]) > 20, name
+        else:
+            assert card["images_source"] == "", f"{name}: the user knows its source"
+
+
+def test_windows_and_axes_are_those_of_the_released_code():
+    """Defaults of the training scripts that the cards name."""
+    cards = format_cards()
+    abdomen = {"window_hu": [-175.0, 250.0], "scaled_to": [0.0, 1.0]}
+    for name in ("clip_driven_official", "suprem", "suprem_segresnet"):
+        assert (cards[name]["axes"], cards[name]["intensities"]) == ("xyz", abdomen)
+    for name in ("swin_unetr_ssl", "models_genesis"):
+        assert cards[name]["axes"] == "xyz"
+        assert cards[name]["intensities"] == {"window_hu": [-1000.0, 1000.0], "scaled_to": [0.0, 1.0]}
+    assert cards["desd"]["axes"] == "zyx"
+    assert cards["desd"]["intensities"] == {"window_hu": [-1024.0, 1024.0], "scaled_to": [-1.0, 1.0]}
