@@ -94,11 +94,5 @@ def _benchmark(path: Path) -> Mapping[str, str] | None:
 
 def total(rows: Mapping[str, Sums]) -> Sums:
     """Return the sums over all rows."""
-    found = Sums()
-    for row in rows.values():
-        found.jobs, found.forecast, found.taken = (
-            found.jobs + row.jobs,
-            found.forecast + row.forecast,
-            found.taken + row.taken,
-        )
-    return found
+    found = rows.values()
+    return Sums(sum(row.jobs for row in found), sum(row.forecast for row in found), sum(row.taken for row in found))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from segbench.experiment.config import Config
     from segbench.experiment.jobs import Job
 
+log = logging.getLogger(__name__)
 EXAMPLE = "python -m segbench forecast --config config/config.yaml"
 LEAST_SECONDS = 2.0
 HEAD = ("row", "jobs", "s a step", "training h", "s a case", "evaluation h", "memory MiB", "weights MB", "states MB")
@@ -110,10 +112,11 @@ class _Measured:
             found = cls(measure("data"))
             with ThreadPoolExecutor(args.processes) as pool:
                 networks = [pool.submit(measure, f"network {jobs[0].id}") for jobs in groups]
-                starts = [pool.submit(measure, f"start {jobs[0].id}") for jobs in groups if not jobs[0].self_supervised]
+                predicting = [jobs[0] for jobs in groups if not jobs[0].self_supervised]
+                starts = [pool.submit(measure, f"start {job.id}") for job in predicting[:1]]
                 others = {name: pool.submit(_measured_control, paths, job) for name, job in first.items()}
                 found.networks = [(jobs, item.result()) for jobs, item in zip(groups, networks, strict=True)]
-                found.start_evaluation = max((item.result()["start_seconds"] for item in starts[:1]), default=0.0)
+                found.start_evaluation = sum(item.result()["start_seconds"] for item in starts)
                 found.controls = {name: item.result() for name, item in others.items()}
         finally:
             shutil.rmtree(paths.root, ignore_errors=True)
@@ -139,8 +142,9 @@ class _Measure:
 
     def __call__(self, what: str) -> dict[str, Any]:
         began, said = time.monotonic(), _output([*self.command, "--measure", what], what)
-        found: dict[str, Any] = json.loads(said.splitlines()[-1])
-        return found | {"start_seconds": time.monotonic() - began - found["measured_seconds"]}
+        seconds, found = time.monotonic() - began, json.loads(said.splitlines()[-1])
+        log.info("measured %s in %.0f s", what, seconds)
+        return found | {"start_seconds": seconds - found["measured_seconds"]}
 
 
 def _output(command: Sequence[str], what: str) -> str:
