@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from segbench.core import devices
 from segbench.core.devices import device_problems
 from segbench.core.errors import Problem, RunFailed, input_error, is_machine_failure, raise_problems, short
 from segbench.core.files import write_json
@@ -66,8 +67,6 @@ def computing_device(threads: int) -> str:
     Args:
         threads: threads of the numerical libraries; with a leased GPU at least its equal part of the processors.
     """
-    from segbench.core import devices
-
     if devices.take_device() is not None:  # before CUDA starts
         threads = max(threads, devices.threads_per_job(devices.cores(), devices.machine_devices()))
     import torch
@@ -149,7 +148,8 @@ def _facts(
         logging.getLogger().removeHandler(lines)
     if facts["status"] != "ok":
         facts["log_tail"] = list(lines.lines)
-    return facts | {"started": round(began, 3), "finished": round(time.time(), 3)} | process_costs()
+    times = {"started": round(began, 3), "finished": round(time.time(), 3)}
+    return facts | times | process_costs() | device_costs()
 
 
 def process_costs() -> dict[str, float]:
@@ -163,6 +163,17 @@ def process_costs() -> dict[str, float]:
         "cpu_seconds": round(sum(item.ru_utime + item.ru_stime for item in (own, children)), 3),
         "peak_memory_mib": round(max(own.ru_maxrss, children.ru_maxrss) * unit / 2**20, 1),
     }
+
+
+def device_costs() -> dict[str, float]:
+    """Return what this process used of its device; nothing without one.
+
+    Keys: device_seconds, energy_joules where NVML tells it, peak_device_memory_mib (allocated by PyTorch).
+    """
+    costs, torch = devices.device_costs(), sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        costs["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return costs
 
 
 def _remove(resumable: Sequence[Path]) -> None:

@@ -21,6 +21,8 @@ TITLES = {
     "failed": "failed, tried again by the next run",
     "outdated": "outdated, made anew by the next run",
 }
+BAR = 40
+"""Characters of the bar."""
 CLEAR = "\033[2J\033[H"
 
 
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line of counts, rates, a line for each job that needs attention, and where the report is."""
+    """Print counts, how much is done, rates, a line for each job that runs or needs attention, and the report."""
     from segbench.experiment.config import load_config
     from segbench.experiment.status import ledger, run_status
 
@@ -58,17 +60,25 @@ def lines(name: str, status: RunStatus) -> Iterator[str]:
 
     counts = {state: len(status.of(state)) for state in STATES}
     yield f"{name}: {counts['done']} jobs done, " + ", ".join(f"{counts[state]} {state}" for state in STATES[1:])
+    if counts["running"]:
+        yield _bar(counts["done"], len(status.jobs))
     if status.queued:
         yield "in SLURM's queue: " + ", ".join(f"{count} ({reason})" for reason, count in sorted(status.queued.items()))
     means = {command: status.mean_seconds(command) for command in ("train", "evaluate")}
-    rates = [f"{command} {_span(seconds)} a job" for command, seconds in means.items() if seconds is not None]
-    if rates and not status.complete:
-        left = status.remaining_seconds
-        yield ", ".join(rates) + (f"; about {_span(left)} left" if left is not None else "")
+    said = [f"{command} {_span(seconds)} a job" for command, seconds in means.items() if seconds is not None]
+    left = status.remaining_seconds
+    said += [f"about {_span(left)} left"] if left is not None else []
+    if said and not status.complete:
+        yield ", ".join(said)
     for state, title in TITLES.items():
         for item in status.of(state):
             yield f"{title}: {item.name}: {item.note}"
     yield f"report: {status.report or RunPaths(name).report / 'index.html'}"
+
+
+def _bar(done: int, total: int) -> str:
+    filled = BAR * done // max(1, total)
+    return f"[{'#' * filled}{'-' * (BAR - filled)}] {done} of {total} jobs"
 
 
 def _span(seconds: float) -> str:

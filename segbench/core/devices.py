@@ -13,7 +13,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,27 @@ SCHEDULER_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.001, 0.5
 WAIT_FRACTION = 0.01
 """Between two looks at the leases passes this fraction of the time waited so far."""
+
+
+LAUNCHED = "TORCHELASTIC_RUN_ID"
+"""Set in the processes that `torchrun` starts."""
+
+
+@dataclass(frozen=True)
+class Launched:
+    """Number of this process among those that `torchrun` started for one job, on all machines and on this one."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+
+def launched() -> Launched:
+    """Return which of the processes of a job this one is; the only one where `torchrun` did not start it."""
+    if not os.environ.get(LAUNCHED):
+        return Launched()
+    return Launched(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
 
 
 @dataclass(frozen=True)
@@ -57,6 +78,18 @@ class Lease:
 
 
 _held: list[Lease] = []
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """When this process took its device, and what the device had used until then."""
+
+    uuid: str
+    time: float
+    joules: float | None
+
+
+_taken: list[_Taken] = []
 
 
 def scheduler() -> str | None:
@@ -153,15 +186,73 @@ def take_device() -> Device | None:
     """
     if _held:
         return _held[0].device
-    if scheduler():
-        return None
     known = devices()
+    if scheduler():
+        own = launched().local_rank
+        if own < len(known):
+            _note_taken(known[own])
+        return None
     if not known:
         return None
     lease = wait_for_lease(known)
     _held.append(lease)
+    _note_taken(lease.device)
     os.environ[VISIBLE] = lease.device.uuid
     return lease.device
+
+
+@contextlib.contextmanager
+def leases_of_one_job() -> Iterator[None]:
+    """Hold off other jobs that need several devices while this one takes its own."""
+    descriptor, _ = _open_lock(_folder() / "several-devices.lock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _note_taken(device: Device) -> None:
+    if not _taken:
+        _taken.append(_Taken(device.uuid, time.monotonic(), energy_joules(device.uuid)))
+
+
+def device_costs() -> dict[str, float]:
+    """Return what this process used of its device since it took it; nothing without one.
+
+    Keys: device_seconds; energy_joules, of the whole device, where NVML tells it.
+    """
+    if not _taken:
+        return {}
+    taken = _taken[0]
+    costs, now = {"device_seconds": round(time.monotonic() - taken.time, 3)}, energy_joules(taken.uuid)
+    if taken.joules is not None and now is not None:
+        costs["energy_joules"] = round(now - taken.joules, 1)
+    return costs
+
+
+def energy_joules(uuid: str) -> float | None:
+    """Return what a device has used since its driver was loaded.
+
+    Args:
+        uuid: of the device.
+
+    Returns:
+        Joules (`nvmlDeviceGetTotalEnergyConsumption`, NVIDIA Volta or later); None without the package `nvidia-ml-py`
+        and for a device that does not tell.
+    """
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        try:
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(pynvml.nvmlDeviceGetHandleByUUID(uuid))) / 1000
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None
 
 
 def holders() -> dict[str, int | None]:

@@ -61,10 +61,15 @@ def raise_problems(problems: Iterable[Problem]) -> None:
 
 
 MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EROFS})
-DEVICE_ERRORS = frozenset({"OutOfMemoryError", "AcceleratorError"})
+DEVICE_ERRORS = frozenset(
+    {"OutOfMemoryError", "AcceleratorError", "DistBackendError", "DistNetworkError", "DistStoreError"}
+)
 """Names of errors of PyTorch, which is not imported here."""
-DEVICE_MESSAGES = ("CUDA error", "CUDA out of memory", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "can't allocate")
-"""Parts of messages of PyTorch's `RuntimeError`s where a device or memory failed."""
+DEVICE_MESSAGES = (
+    *("CUDA error", "CUDA out of memory", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "can't allocate"),
+    *("gloo/transport", "NCCL error"),
+)
+"""Parts of messages of PyTorch's `RuntimeError`s where a device, memory or another process of the job failed."""
 
 
 def is_machine_failure(error: BaseException) -> bool:

@@ -131,6 +131,10 @@ class RunPaths:
         """Log of a job."""
         return self.root / "logs" / rule / f"{name}.log"
 
+    def events(self, job: str) -> Path:
+        """Events of a training for TensorBoard, beside its log."""
+        return self.root / "logs" / "events" / job
+
     def benchmark(self, rule: str, name: str) -> Path:
         """Snakemake's benchmark file of a job."""
         return self.root / "benchmarks" / rule / f"{name}.tsv"

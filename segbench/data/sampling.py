@@ -60,20 +60,31 @@ class PatchSampler:
         self.augmentation = augmentation
         self.foreground_fraction = foreground_fraction
 
-    def sample(self, rng: np.random.Generator, batch_size: int) -> Batch:
-        """Return a batch; the same state of `rng` gives the same one."""
+    def sample(self, rng: np.random.Generator, batch_size: int, own: range | None = None) -> Batch:
+        """Return a batch; the same state of `rng` gives the same one.
+
+        Args:
+            rng: what is drawn comes from it.
+            batch_size: samples of the batch.
+            own: samples whose patches are read and returned, None for all. Everything is drawn whatever they are.
+
+        Returns:
+            The batch: patches of its own samples, case ids and draws of all.
+        """
+        own = range(batch_size) if own is None else own
         chosen = [self.cases[index] for index in rng.integers(len(self.cases), size=batch_size)]
-        images_BCZYX = np.empty((batch_size, chosen[0].images.shape[0], *self.patch_size_zyx), dtype=np.float32)
-        labels_BZYX = np.zeros((batch_size, *self.patch_size_zyx), dtype=np.uint8)
+        images_BCZYX = np.empty((len(own), chosen[0].images.shape[0], *self.patch_size_zyx), dtype=np.float32)
+        labels_BZYX = np.zeros((len(own), *self.patch_size_zyx), dtype=np.uint8)
         draws = []
         for number, case in enumerate(chosen):
             forced = self.task is not None and is_forced(number, batch_size, self.foreground_fraction)
             start_zyx = self._start(case, rng, forced=forced)
-            drawn = self.augmentation.draw(len(images_BCZYX[number]), rng)
-            image_CZYX, labels_ZYX = self._patch(case, start_zyx, drawn)
-            images_BCZYX[number] = mirrored(image_CZYX.numpy(), drawn.mirrored)
-            labels_BZYX[number] = mirrored(labels_ZYX.numpy(), drawn.mirrored)
+            drawn = self.augmentation.draw(images_BCZYX.shape[1], rng)
             draws.append(drawn)
+            if number in own:
+                image_CZYX, labels_ZYX = self._patch(case, start_zyx, drawn)
+                images_BCZYX[number - own.start] = mirrored(image_CZYX.numpy(), drawn.mirrored)
+                labels_BZYX[number - own.start] = mirrored(labels_ZYX.numpy(), drawn.mirrored)
         names = [case.case_id for case in chosen]
         return Batch(torch.from_numpy(images_BCZYX), torch.from_numpy(labels_BZYX), names, draws)
 

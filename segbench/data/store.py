@@ -19,7 +19,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import blosc2
 import numpy as np
@@ -27,7 +27,9 @@ import numpy as np
 from segbench.core.errors import InputError, input_error, short
 from segbench.core.files import part_prefix, write_json
 from segbench.core.task import IGNORED
-from segbench.data.geometry import Geometry
+
+if TYPE_CHECKING:
+    from segbench.data.geometry import Geometry
 
 CHUNK = 64
 IMAGE_FORM = {"block": 16, "filters": [blosc2.Filter.SHUFFLE]}
@@ -63,6 +65,8 @@ class PreprocessedCase:
     @cached_property
     def geometry(self) -> Geometry:
         """The native grid and the way back to it."""
+        from segbench.data.geometry import Geometry  # training does without it, and without what it imports
+
         return Geometry.from_dict(self.meta["geometry"])
 
     @property

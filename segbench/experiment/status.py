@@ -17,6 +17,7 @@ from typing import Any
 from segbench.core.errors import InputError
 from segbench.core.files import sha256_of
 from segbench.core.paths import RunPaths
+from segbench.core.progress import seen
 from segbench.experiment import requests
 from segbench.experiment.config import Config
 from segbench.experiment.identity import (
@@ -34,13 +35,17 @@ LOG_TAIL_BYTES = 4096
 
 @dataclass(frozen=True)
 class JobStatus:
-    """One job: its state, a note (reason, process and last line of the log), and its seconds, done or running."""
+    """One job: its state, a note (reason, process and last line of the log), and its seconds, done or running.
+
+    left: seconds until a running job ends, by its log; None where that does not say it.
+    """
 
     command: str
     job: Job
     state: str
     note: str = ""
     seconds: float | None = None
+    left: float | None = None
 
     @property
     def name(self) -> str:
@@ -82,17 +87,43 @@ class RunStatus:
     def remaining_seconds(self) -> float | None:
         """How long the rest takes with as many jobs at a time as now; None without a running or a finished job.
 
-        A job takes as long as the done jobs of its command and model, or of its command where its model has none yet.
+        A running job takes as long as its log says. Any other takes as long as the done jobs of its command and model,
+        else as the running ones will, else as those of its command.
         """
         rest = [item for item in self.jobs if item.state != "done"]
-        kinds = {(item.command, item.job.model) for item in rest}
-        expected = {kind: self.mean_seconds(*kind) or self.mean_seconds(kind[0]) for kind in kinds}
+        left = [self._left(item) for item in rest]
         running = len(self.of("running"))
-        if not running or None in expected.values():
+        known = [seconds for seconds in left if seconds is not None]
+        if not running or len(known) < len(left):
             return None
-        elapsed = {item.name: item.seconds or 0.0 for item in self.of("running")}
-        left = [max(0.0, (expected[item.command, item.job.model] or 0) - elapsed.get(item.name, 0.0)) for item in rest]
-        return max(sum(left) / running, *left)
+        return max(sum(known) / running, *known)
+
+    def _left(self, item: JobStatus) -> float | None:
+        if item.left is not None:
+            return item.left
+        expected = self.expected_seconds(item.command, item.job.model)
+        if expected is None:
+            return None
+        return max(0.0, expected - ((item.seconds or 0.0) if item.state == "running" else 0.0))
+
+    def expected_seconds(self, command: str, model: str) -> float | None:
+        """Return how long a job of a command and a model takes by what is done or runs; None when nothing tells."""
+        for name in (model, None):
+            found = self.mean_seconds(command, name) or self._mean_of_running(command, name)
+            if found is not None:
+                return found
+        return None
+
+    def _mean_of_running(self, command: str, model: str | None) -> float | None:
+        found = [
+            item.seconds + item.left
+            for item in self.of("running")
+            if item.command == command
+            and model in (None, item.job.model)
+            and item.seconds is not None
+            and item.left is not None
+        ]
+        return fmean(found) if found else None
 
 
 def run_status(config: Config) -> RunStatus:
@@ -117,7 +148,8 @@ def _job_status(config: Config, command: str, job: Job, folder: Path, asked: Ide
     paths = RunPaths(config.run)
     process = read_record(paths.running / f"{command}.{job.id}.json")
     if process is not None and process.alive:
-        return JobStatus(command, job, "running", _note(process, paths.log(command, job.id)), _age(process))
+        log = paths.log(command, job.id)
+        return JobStatus(command, job, "running", _note(process, log), _age(process), _seconds_left(log))
     if not outcome:
         return JobStatus(command, job, "waiting")
     if outcome.get("status") != "ok":
@@ -131,6 +163,12 @@ def _job_status(config: Config, command: str, job: Job, folder: Path, asked: Ide
 def _note(process: ProcessRecord, log: Path) -> str:
     line = last_line(log)
     return process.text() + (f": {line}" if line else "")
+
+
+def _seconds_left(log: Path) -> float | None:
+    """Return when the work that a log shows ends, by its last line and the time of that; None when it does not say."""
+    progress = seen(last_line(log))
+    return None if progress is None else max(0.0, progress.seconds_left - (time.time() - log.stat().st_mtime))
 
 
 def _age(process: ProcessRecord) -> float:
@@ -179,13 +217,15 @@ LEDGER_COLUMNS = (
     "train_seconds",
     "cpu_seconds",
     "peak_memory_mib",
+    "device_seconds",
+    "energy_joules",
     "peak_device_memory_mib",
     "patches_per_second",
     "waiting_fraction",
     "float32_repeats",
 )
-"""Columns of the ledger. wall_seconds, cpu_seconds and peak_memory_mib are those of the process that ended the job;
-train_seconds, patches_per_second and waiting_fraction count all its processes."""
+"""Columns of the ledger. train_seconds, patches_per_second and waiting_fraction count all processes of the job; the
+others are those of the process that ended it."""
 
 
 def ledger(config: Config) -> list[dict[str, Any]]:

@@ -22,10 +22,15 @@ from segbench.experiment.context import JobContext
 
 
 class BatchStream(Dataset):
-    """Batch number -> (task position, images_BCZYX, labels_BZYX, case ids)."""
+    """Batch number -> (task position, images_BCZYX, labels_BZYX, case ids).
 
-    def __init__(self, context: JobContext):
-        self.settings = context.training
+    Args:
+        context: the job.
+        own: samples of each batch whose patches are given; None for all. Case ids are those of the whole batch.
+    """
+
+    def __init__(self, context: JobContext, own: range | None = None):
+        self.settings, self.own = context.training, own
         self.job = job = context.job
         self.tasks = context.tasks
         patch_size_zyx = context.network.patch_size_zyx
@@ -56,7 +61,7 @@ class BatchStream(Dataset):
         position = self.order[step]
         axes = (self.tasks.names[position], self.job.fold, self.job.seed, self.visit[step])
         rng = np.random.default_rng(seed_for("batch", *axes))
-        batch = self.samplers[position].sample(rng, self.settings.batch_size)
+        batch = self.samplers[position].sample(rng, self.settings.batch_size, self.own)
         return position, batch.images, batch.labels, batch.case_ids
 
     def annotated(self, position: int, case_ids: Sequence[str]) -> list[list[int] | None]:

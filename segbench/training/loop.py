@@ -11,8 +11,9 @@ import copy
 import csv
 import io
 import logging
+import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +37,7 @@ from segbench.experiment.result_record import forget_result
 from segbench.training import checkpoint
 from segbench.training.conventions import convention_of
 from segbench.training.data import BatchStream
+from segbench.training.distributed import ALONE, Ranks
 from segbench.training.guards import DeadOutput, Diverged
 from segbench.training.initialise import initialise
 from segbench.training.objective import Objective, build_objective
@@ -48,6 +50,8 @@ GOOD_EVERY = 50
 """Steps between the states to which a training that diverges goes back. They do not depend on when a state is saved."""
 RETRIES = 1
 LOWER_RATE = 0.5
+Watch = Callable[[int, str, float, float], object]
+"""Is called with step, task, mean loss since the row before, and learning rate."""
 log = logging.getLogger(__name__)
 
 
@@ -95,8 +99,10 @@ def new_model(context: JobContext, *, scaled: bool = True) -> SegmentationModel 
         return InConvention(network, spec, convention)
 
 
-def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dict[str, Any]:
-    """Train one job to its end and write weights.pt and log.csv.
+def train(
+    context: JobContext, *, device: torch.device, workers: int = 0, ranks: Ranks = ALONE, watch: Watch | None = None
+) -> dict[str, Any]:
+    """Train one job to its end and write weights.pt and log.csv, which the first of several processes does.
 
     The resumable state stays where it is: whoever writes the outcome removes it afterwards.
 
@@ -104,6 +110,8 @@ def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dic
         context: the job.
         device: where the network is.
         workers: processes that load and augment patches; 0 for this one.
+        ranks: this process among those that train the job.
+        watch: called with each row of the log.
 
     Returns:
         Facts for the outcome.
@@ -113,8 +121,10 @@ def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dic
         RunFailed: the loss, or the norm of its gradient, is not finite, from the last good state with half the rate as
             well; the message names the step and the cases. Or the job has trained for longer than its time limit.
     """
-    training = TrainingRun(context, device)
+    training = TrainingRun(context, device, ranks=ranks, watch=watch)
     training.run(workers)
+    if ranks.rank > 0:
+        return training.facts()
     folder = context.train_folder
     forget_result(folder)
     weights = {name: tensor.cpu().contiguous() for name, tensor in training.optimisation.scored_weights().items()}
@@ -124,31 +134,53 @@ def train(context: JobContext, *, device: torch.device, workers: int = 0) -> dic
 
 
 class TrainingRun:
-    """The training of one job in this process, from its newest state if there is one."""
+    """The training of one job in this process, from its newest state if there is one.
 
-    def __init__(self, context: JobContext, device: torch.device):
-        self.context, self.settings = context, context.training
+    Args:
+        context: the job.
+        device: where the network is.
+        initialised: whether it starts from the job's pre-trained weights; a measurement of speed does not need them.
+        ranks: this process among those that train the job.
+        watch: called with each row of the log.
+    """
+
+    def __init__(
+        self,
+        context: JobContext,
+        device: torch.device,
+        *,
+        initialised: bool = True,
+        ranks: Ranks = ALONE,
+        watch: Watch | None = None,
+    ):
+        self.context, self.settings, self.ranks, self.watch = context, context.training, ranks, watch
         self.arithmetic = chosen_arithmetic(self.settings, device)
         self.model = new_model(context)
         self.match, self.forward_flops = None, 0  # those of an objective differ from step to step
         if isinstance(self.model, SegmentationModel):
-            self.match = initialise(context, self.model)
+            self.match = initialise(context, self.model) if initialised else None
             self.forward_flops = forward_flops(self.model, context.network.patch_size_zyx)
+        ranks.share_statistics(self.model, device)
         self.model.to(device=device, memory_format=self.arithmetic.memory_format).train()  # type: ignore[call-overload]
-        self.stream = BatchStream(context)
+        self.stream = BatchStream(context, ranks.samples(self.settings.batch_size))
         self.optimisation = Optimisation(self.model, self.settings, len(self.stream))
-        self.stepper = Stepper(self.model, self.optimisation, self.arithmetic, self.settings, seed=context.job.seed)
+        self.stepper = Stepper(
+            self.model, self.optimisation, self.arithmetic, self.settings, seed=context.job.seed, ranks=ranks
+        )
         self.state_path = context.paths.state("train", context.job.id) / "state.pt"
         self.progression = Progression()
         self.good: dict[str, Any] = {}
-        remove_abandoned_parts(self.state_path.parent)
-        state = checkpoint.load_state(self.state_path, context.identity)
+        state = ranks.first_then_others(self._newest_state)
         if state is not None:
             self._restore(state)
             self.good = state["good"]
             log.info("continue at step %d", self.progression.step)
         self._note_attempt()
         self.dead = DeadOutput(self.progression.dead)
+
+    def _newest_state(self) -> dict[str, Any] | None:
+        remove_abandoned_parts(self.state_path.parent)
+        return checkpoint.load_state(self.state_path, self.context.identity)
 
     def run(self, workers: int) -> None:
         """Take the steps that are left; see `train` for what is raised."""
@@ -175,7 +207,7 @@ class TrainingRun:
         progression, identity = self.progression, self.context.identity
         trained = (value.numel() for value in self.model.parameters() if value.requires_grad)
         patches = progression.step * self.settings.batch_size
-        facts = {
+        return {
             "train_seconds": round(progression.seconds, 3),
             "waiting_fraction": round(progression.waiting_seconds / max(progression.seconds, 1e-9), 4),
             "patches_per_second": round(patches / max(progression.seconds, 1e-9), 3),
@@ -193,9 +225,6 @@ class TrainingRun:
             "dead_output": self.dead.report(),
             "attempts": progression.attempts,
         }
-        if self.arithmetic.device.type == "cuda":
-            facts["peak_device_memory_mib"] = round(torch.cuda.max_memory_allocated(self.arithmetic.device) / 2**20)
-        return facts
 
     def _run_to_end(self, workers: int, progress: Progress, signals: SaveSignals) -> None:
         total, tasks = len(self.stream), list(self.model.tasks)
@@ -225,12 +254,14 @@ class TrainingRun:
             last_time = now
             self._count(result, task.name, total)
             progress.advance(f"loss {result.loss:.3f}")
-            late = self._over_time()
-            if late or signals.asked_to_save or now - last_save > self.settings.save_every_seconds:
+            late, ended = self.ranks.agreed(self._over_time(), signals.ended_by is not None)
+            if late or ended or signals.asked_to_save or now - last_save > self.settings.save_every_seconds:
                 self.save()
                 signals.asked_to_save = False
                 last_save = last_time = time.monotonic()
-            signals.raise_if_ended()
+            if ended:
+                signals.raise_if_ended()
+                raise SystemExit(128 + signal.SIGTERM)  # another process of this job got it
             if late and self.progression.step < total:
                 raise RunFailed(
                     f"{self.context.job.id} has trained for {self.progression.seconds / 3600:.2f} hours, more than "
@@ -248,6 +279,8 @@ class TrainingRun:
             mean = sum(progression.window) / len(progression.window)
             progression.rows.append([progression.step, task, mean, rate, round(progression.seconds, 3)])
             progression.window.clear()
+            if self.watch is not None:
+                self.watch(progression.step, task, mean, rate)
 
     def _over_time(self) -> bool:
         limit = self.settings.time_limit_hours
@@ -280,7 +313,9 @@ class TrainingRun:
         self.progression = Progression(**copy.deepcopy(state["progression"]))
 
     def save(self) -> bool:
-        """Write the resumable state; return whether there was room for it."""
+        """Write the resumable state, which the first of several processes does; return whether there was room."""
+        if self.ranks.rank > 0:
+            return True
         current = {"trained": self.stepper.state_dict(), "progression": asdict(self.progression)}
         identity: Identity = self.context.identity
         return checkpoint.save_state(self.state_path, current | {"identity": identity.to_dict(), "good": self.good})
@@ -294,8 +329,9 @@ class TrainingRun:
             "precision": self.arithmetic.precision,
             "threads": torch.get_num_threads(),
             "torch": metadata.version("torch"),
+            "processes": self.ranks.size,
         }
-        different = [name for name, value in own.items() if attempts and attempts[-1][name] != value]
+        different = [name for name, value in own.items() if attempts and attempts[-1].get(name, value) != value]
         if different and self.arithmetic.mode == "exact":
             log.warning("continued with other %s: not the bytes of one process", ", ".join(different))
         attempts.append({"first_step": self.progression.step} | own)

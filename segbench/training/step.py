@@ -19,6 +19,7 @@ from models.interface import SegmentationModel
 from segbench.core.seeds import seed_for
 from segbench.core.task import Task
 from segbench.experiment.config import Training
+from segbench.training.distributed import ALONE, Ranks
 from segbench.training.guards import Diverged, foreground_counts
 from segbench.training.losses import training_loss
 from segbench.training.objective import Objective
@@ -40,6 +41,38 @@ class _Batch(NamedTuple):
     number: int
 
 
+class _LossOfBatch(torch.nn.Module):
+    """Batch -> its loss and, for a segmentation, whether labels and prediction hold foreground.
+
+    A module, so that the parameters that the loss depends on are found from the loss: the coarsest of several outputs
+    has no part in it.
+    """
+
+    def __init__(self, model: SegmentationModel | Objective, settings: Training, ranks: Ranks, *, seed: int):
+        super().__init__()
+        self.model, self.settings, self.ranks, self.seed = model, settings, ranks, seed
+
+    def forward(self, arithmetic: Arithmetic, batch: _Batch) -> tuple[Tensor, Tensor]:
+        if isinstance(self.model, Objective):
+            with arithmetic.autocast():
+                loss = self.model(batch.images_BCZYX, np.random.default_rng(seed_for("views", self.seed, batch.number)))
+            return loss, loss.new_empty(0, dtype=torch.float32)
+        with arithmetic.autocast():
+            outputs = self.model(batch.images_BCZYX, batch.task)
+        if self.ranks.size > 1:
+            outputs = [self.ranks.whole(logits_BKZYX.float()) for logits_BKZYX in outputs]
+        labels_BZYX = self.ranks.whole(batch.labels_BZYX)
+        loss = training_loss(
+            self.model,
+            outputs,
+            labels_BZYX,
+            batch.task,
+            batch_dice=self.settings.batch_dice,
+            annotated=batch.annotated,
+        )
+        return loss, foreground_counts(outputs[0], labels_BZYX, activation=self.model.activation)
+
+
 @dataclass(frozen=True)
 class StepResult:
     """Loss and norm of its gradient before clipping; `missed`: no foreground predicted, None without any to predict."""
@@ -50,7 +83,16 @@ class StepResult:
 
 
 class Stepper:
-    """Moves a model step by step; a step that is not finite in a lower precision is repeated in float32."""
+    """Moves a model step by step; a step that is not finite in a lower precision is repeated in float32.
+
+    Args:
+        model: the network, or the objective, on its device.
+        optimisation: moves its weights.
+        arithmetic: how it computes.
+        settings: of the training.
+        seed: of the job; seeds what a step draws.
+        ranks: this process among those that train the model.
+    """
 
     def __init__(
         self,
@@ -60,7 +102,9 @@ class Stepper:
         settings: Training,
         *,
         seed: int,
+        ranks: Ranks = ALONE,
     ):
+        self.ranks, self.loss = ranks, ranks.in_parallel(_LossOfBatch(model, settings, ranks, seed=seed))
         self.model, self.optimisation, self.arithmetic = model, optimisation, arithmetic
         self.settings, self.seed = settings, seed
         self.scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.precision == "float16")
@@ -81,12 +125,13 @@ class Stepper:
         """Move the weights by one batch.
 
         Args:
-            images_BCZYX: patches, on the device.
+            images_BCZYX: patches of this process's own samples of the batch, on the device.
             labels_BZYX: their labels, on the device.
             task: the batch's task.
             number: of the step; seeds what the step draws.
             rate_factor: multiplies the learning rate of this step.
-            annotated: per sample the class values that were looked for in its case, None for all; empty for all of all.
+            annotated: per sample of the whole batch the class values that were looked for in its case, None for all;
+                empty for all of all.
 
         Returns:
             What was found, always finite.
@@ -124,8 +169,9 @@ class Stepper:
         self.optimisation.zero_grad()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for("step", self.seed, batch.number))
-            loss, counts = self._loss(arithmetic, batch)
-            (self.scaler.scale(loss) if scaled else loss).backward()
+            loss, counts = self.loss(arithmetic, batch)
+            summed = loss * self.ranks.size if self.ranks.size > 1 else loss  # gradients are averaged over processes
+            (self.scaler.scale(summed) if scaled else summed).backward()
         if scaled:
             self.scaler.unscale_(self.optimisation.optimiser)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip or math.inf)
@@ -137,24 +183,6 @@ class Stepper:
             for buffer, value in zip(self._statistics, before, strict=True):
                 buffer.copy_(value)
         return result
-
-    def _loss(self, arithmetic: Arithmetic, batch: _Batch) -> tuple[Tensor, Tensor]:
-        """Return the loss and, for a segmentation, whether labels and prediction hold foreground."""
-        if isinstance(self.model, Objective):
-            with arithmetic.autocast():
-                loss = self.model(batch.images_BCZYX, np.random.default_rng(seed_for("views", self.seed, batch.number)))
-            return loss, loss.new_empty(0, dtype=torch.float32)
-        with arithmetic.autocast():
-            outputs = self.model(batch.images_BCZYX, batch.task)
-        loss = training_loss(
-            self.model,
-            outputs,
-            batch.labels_BZYX,
-            batch.task,
-            batch_dice=self.settings.batch_dice,
-            annotated=batch.annotated,
-        )
-        return loss, foreground_counts(outputs[0], batch.labels_BZYX, activation=self.model.activation)
 
     def _move(self, rate_factor: float) -> None:
         groups = self.optimisation.optimiser.param_groups

@@ -16,6 +16,7 @@ def two_devices(monkeypatch, tmp_path):
     monkeypatch.setenv(devices.FAKE, "GPU-a,GPU-b")
     monkeypatch.setenv(devices.FOLDER, str(tmp_path / "leases"))
     monkeypatch.setattr(devices, "_held", [])
+    monkeypatch.setattr(devices, "_taken", [])
     for name in (*devices.SCHEDULER_VARIABLES, devices.VISIBLE):
         monkeypatch.setenv(name, "")  # so that what a lease sets is put back
         monkeypatch.delenv(name)
@@ -129,3 +130,77 @@ def test_taking_a_device_imports_no_numerical_library():
 )
 def test_a_failure_of_a_device_is_one_of_the_machine(error, expected):
     assert is_machine_failure(error) is expected
+
+
+class Nvml:
+    """Stands in for the module `pynvml`: devices that use 250 W, by a clock of one second for each look."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self) -> None:
+        self.seconds, self.open = 0, 0
+
+    def nvmlInit(self) -> None:
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        if not uuid.startswith("GPU-"):
+            raise self.NVMLError
+        return uuid
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        self.seconds += 1
+        return 250_000 * self.seconds
+
+
+@pytest.mark.parametrize("variable", [None, "SLURM_JOB_ID"])
+def test_energy_is_that_of_the_device_since_it_was_taken(monkeypatch, variable):
+    nvml = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    if variable:
+        monkeypatch.setenv(variable, "7")
+    assert devices.device_costs() == {}, "no device, no cost"
+    devices.take_device()
+    costs = devices.device_costs()
+    assert costs["energy_joules"] == 250.0
+    assert 0 <= costs["device_seconds"] < 60
+    assert nvml.open == 0
+
+
+def test_a_device_that_does_not_tell_its_energy_has_seconds_alone(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+    monkeypatch.setenv(devices.FAKE, "MIG-a")
+    devices.take_device()
+    assert list(devices.device_costs()) == ["device_seconds"]
+
+
+def test_without_nvml_there_is_no_energy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    devices.take_device()
+    assert list(devices.device_costs()) == ["device_seconds"]
+
+
+def test_processes_that_torchrun_starts_know_their_number(monkeypatch):
+    assert devices.launched() == devices.Launched(0, 1, 0, 1)
+    names = {devices.LAUNCHED: "x", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    assert devices.launched() == devices.Launched(3, 4, 1, 2)
+
+
+def test_one_job_with_several_devices_takes_them_at_a_time():
+    with devices.leases_of_one_job():
+        other = (
+            "from segbench.core import devices; print('waits', flush=True)\n"
+            "with devices.leases_of_one_job(): print('in')"
+        )
+        process = subprocess.Popen([sys.executable, "-c", other], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+    assert process.communicate(timeout=30)[0] == "in\n"

@@ -17,6 +17,8 @@ COSTS = {
     "cpu_seconds": 4.0,
     "peak_memory_mib": 300.5,
     "waiting_fraction": 0.1,
+    "device_seconds": 4.4,
+    "energy_joules": 1200.5,
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from segbench.cli import status as command
-from segbench.core.files import write_json
+from segbench.core.files import write_json, write_text
 from segbench.core.paths import RunPaths
 from segbench.experiment.config import load_config
 from segbench.experiment.identity import evaluation_settings_identity, training_settings_identity
@@ -118,6 +118,28 @@ def test_the_remaining_time_follows_from_done_jobs_of_the_same_model(config):
         assert status.mean_seconds("train") == 165.0
         assert status.mean_seconds("train", "single_task") == 30.0
         assert status.remaining_seconds == pytest.approx(30 + 4 * 60, abs=5)
+
+
+def test_the_remaining_time_follows_from_the_log_of_a_running_job(config, capsys):
+    """Nothing is done yet; the training says 100 s, and evaluations are known from one that is done."""
+    write(config, "evaluate", UNISEG, seconds=60.0)
+    with processes.living() as process:
+        processes.write_job("tiny", processes.of(process, f"train.{UNISEG}"))
+        log = PATHS.log("train", UNISEG)
+        write_text(log, "INFO x: train a: 3 of 8 steps loss 0.5, 0.05 a second, 0:01:40 left\n")
+        status = run_status(config)
+        running = status.of("running")[0]
+        assert running.left == pytest.approx(100, abs=3)
+        each = (running.seconds or 0) + 100
+        assert status.expected_seconds("train", "single_task") == pytest.approx(each, abs=3), "as the running one"
+        trainings, evaluations = len(training_jobs(config)), len(evaluation_jobs(config))
+        expected = 100 + (trainings - 1) * each + (evaluations - 1) * 60
+        assert status.remaining_seconds == pytest.approx(expected, abs=3 * trainings)
+        text = "\n".join(said(config, capsys)[1])
+        assert f"[{'#' * 5}{'-' * 35}] 1 of 8 jobs" in text
+        assert "3 of 8 steps loss 0.5, 0.05 a second, 0:01:40 left" in text
+        write_text(log, "a warning\n")
+        assert run_status(config).remaining_seconds is None, "nothing tells how long a training takes"
 
 
 def test_a_run_is_watched_until_it_is_done(config, monkeypatch, capsys):

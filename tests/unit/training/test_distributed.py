@@ -1,0 +1,150 @@
+"""Several processes train one network as one process does: same losses, same weights, resumed too; what is refused."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.weights.reading import read_state_dict
+from segbench.cli import main
+from segbench.core import devices
+from segbench.core.files import write_json
+from segbench.core.paths import RunPaths
+from segbench.experiment import requests
+from tests.paths import ROOT
+from tests.unit.training.small_run import config, write_data
+
+JOB = "upstream.uniseg.random.joint.f0.s0"
+PATHS = RunPaths("small")
+SETTINGS = {"iterations_per_task": 6, "augmentation": "light", "precision": "float32", "save_every_seconds": 1e-9}
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def write_run(root: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> None:
+    """Write data and config of a run below `root`."""
+    monkeypatch.chdir(root)
+    write_data(root)
+    write_json(PATHS.config, config(training=SETTINGS | settings).model_dump(mode="json"))
+
+
+def start(root: Path, launcher: tuple[str, ...]) -> subprocess.Popen[str]:
+    """Start the training with one process, or with the launcher of several."""
+    command = ["-m", "segbench", "train", "--config", str(PATHS.config), "--job", JOB]
+    return subprocess.Popen(
+        [sys.executable, *launcher, *command],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    return said
+
+
+def losses(root: Path) -> list[float]:
+    with open(root / PATHS.train(JOB) / "log.csv", newline="") as stream:
+        return [float(row["loss"]) for row in csv.DictReader(stream)]
+
+
+def weights(root: Path) -> dict[str, torch.Tensor]:
+    return read_state_dict(root / PATHS.train(JOB) / "weights.pt")
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    """The losses of all steps and the weights are equal within the rounding of float32."""
+    assert len(losses(one)) == 12
+    assert losses(other) == pytest.approx(losses(one), rel=1e-4)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(other)[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+def test_two_processes_train_as_one_does(tmp_path, monkeypatch, batch_dice):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for root, launcher in ((one, ()), (two, TORCHRUN)):
+        root.mkdir()
+        write_run(root, monkeypatch, batch_dice=batch_dice)
+        finish(start(root, launcher))
+    assert_same_training(one, two)
+    outcome = requests.read(two / PATHS.train(JOB) / "outcome.json")
+    assert [outcome["status"], outcome["attempts"][0]["processes"]] == ["ok", 2]
+
+
+def test_two_processes_that_are_ended_continue_as_one_does(tmp_path, monkeypatch):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for root in (one, two):
+        root.mkdir()
+        write_run(root, monkeypatch)
+    finish(start(one, ()))
+    ended = start(two, TORCHRUN)
+    state = two / PATHS.state("train", JOB) / "state.pt"
+    while not state.exists() and ended.poll() is None:
+        time.sleep(0.01)
+    ended.send_signal(signal.SIGTERM)
+    said, _ = ended.communicate(timeout=120)
+    assert not (two / PATHS.train(JOB) / "outcome.json").exists(), said
+    said = finish(start(two, TORCHRUN))
+    assert "continue at step" in said
+    assert_same_training(one, two)
+    said = finish(start(two, TORCHRUN))
+    assert "done before" in said, "a third call trains nothing"
+
+
+def launch(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Make this process the first of several that `torchrun` started."""
+    for name, value in {
+        devices.LAUNCHED: "test",
+        "RANK": "0",
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": str(size),
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+def train(job: str) -> int:
+    return main(["train", "--config", str(PATHS.config), "--job", job])
+
+
+@pytest.mark.parametrize(
+    ("job", "size", "expected"),
+    [
+        (JOB, 4, "as many as divide the batch: training.batch_size is 2"),
+        ("upstream.restoration.random.joint.f0.s0", 2, "only networks take several"),
+    ],
+)
+def test_what_several_processes_cannot_train_is_refused(tmp_path, monkeypatch, capsys, job, size, expected):
+    write_run(tmp_path, monkeypatch)
+    launch(monkeypatch, size)
+    assert train(job) == 2
+    assert expected in capsys.readouterr().err
+    assert not PATHS.train(job).exists(), "nothing is recorded"
+
+
+def test_more_processes_than_devices_are_refused(tmp_path, monkeypatch, capsys):
+    write_run(tmp_path, monkeypatch)
+    launch(monkeypatch, 2)
+    monkeypatch.setenv(devices.FAKE, "GPU-a")
+    assert train(JOB) == 2
+    assert "found 2 processes on this machine; expected at most 1, a GPU for each" in capsys.readouterr().err
+
+
+def test_a_network_with_batch_norm_needs_gpus(tmp_path, monkeypatch, capsys):
+    write_run(tmp_path, monkeypatch)
+    launch(monkeypatch, 2)
+    monkeypatch.setattr("segbench.training.loop.new_model", lambda context: torch.nn.BatchNorm3d(1))
+    assert train(JOB) == 2
+    assert "one process for a network with batch norm" in capsys.readouterr().err
