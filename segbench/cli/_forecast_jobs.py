@@ -57,11 +57,9 @@ def distinct_networks(config: Config) -> list[list[Job]]:
     return list(groups.values())
 
 
-def row_of(job: Job, group: Sequence[Job]) -> str:
-    """Return how the table names a group of jobs."""
-    recipe = "" if job.recipe == EQUAL else f" ({job.recipe})"
-    scopes = {item.scope for item in group}
-    return f"{job.experiment} {job.model}{recipe}" + ("" if len(scopes) > 1 else f" {job.scope}")
+def row_of(job: Job) -> str:
+    """Return the row of the table that counts a job: its experiment, model and recipe."""
+    return f"{job.experiment} {job.model}" + ("" if job.recipe == EQUAL else f" ({job.recipe})")
 
 
 def counts_of(config: Config, task: str, fold: int, known: int) -> Counts:
@@ -130,7 +128,7 @@ def network_jobs(
         start_evaluation: seconds that the start of an evaluation takes.
     """
     for job in group:
-        tasks, row = job.tasks(config), row_of(group[0], group)
+        tasks, row = job.tasks(config), row_of(job)
         source = job.source(config)
         after = tuple(f"preprocess {task.name}" for task in tasks) + ((f"train {source.id}",) if source else ())
         seconds = steps_of(config, job) * costs["step_seconds"]

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 EXAMPLE = "python -m segbench forecast --config config/config.yaml"
 LEAST_SECONDS = 2.0
-HEAD = ("row", "jobs", "s a step", "training h", "s a case", "evaluation h", "memory MiB", "weights MB", "states MB")
+HEAD = (
+    *("row", "jobs", "hours", "s a step", "training h", "s a case", "evaluation h"),
+    *("memory MiB", "weights MB", "states MB"),
+)
+"""memory and states are those of one job; the others are sums, and means of seconds."""
 NOT_COUNTED = "not counted: waiting for a device or a disk, gathering the scores and rendering the report"
 
 
@@ -193,10 +198,10 @@ def _tell(config: Config, measured: _Measured, processes: int) -> None:
     table = _table(measured, sums)
     print(tabulate([[row.get(name, "") for name in HEAD] for row in table], HEAD, tablefmt="pipe", floatfmt=".3f"))
     hours = sum(job.seconds for job in jobs) / 3600
-    wall, memory = makespan(jobs, processes) / 3600, processes * max((row["memory MiB"] for row in table), default=0)
+    wall, memory = makespan(jobs, processes) / 3600, processes * max((row["memory MiB"] for row in table), default=0.0)
     data = sum(_data_mb(config, measured, task) for task in measured.data["tasks"])
     weights = sum(row["weights MB"] for row in table)
-    states = processes * max((row["states MB"] / row["jobs"] for row in table), default=0.0)
+    states = processes * max((row["states MB"] for row in table), default=0.0)
     print(
         f"total: {hours:.2f} hours of jobs, {wall:.2f} hours with {processes} at a time; {memory:.0f} MiB of memory; "
         f"disk: {data:.0f} MB of preprocessed cases, {weights:.0f} MB of weights, "
@@ -219,32 +224,32 @@ def _data_mb(config: Config, measured: _Measured, task: str) -> float:
 
 
 def _table(measured: _Measured, sums: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """Return a row for each group of networks, one for the controls and one for the data."""
-    from segbench.cli._forecast_jobs import CONTROLS, DATA, row_of
+    """Return a row for each model, one for the controls and one for the data jobs; seconds are means over the jobs."""
+    from segbench.cli._forecast_jobs import row_of
 
-    rows = []
+    groups: dict[str, list[tuple[list[Job], dict[str, Any]]]] = {}
     for group, costs in measured.networks:
-        name = row_of(group[0], group)
-        cases = [task["predict_seconds"] for task in costs["tasks"].values()]
-        rows.append(
-            {
-                "row": name,
-                "jobs": len(group),
-                "s a step": costs["step_seconds"],
-                "training h": sums[name]["train"],
-                "s a case": sum(cases) / len(cases) if cases else "",
-                "evaluation h": sums[name]["evaluate"],
-                "memory MiB": costs["peak_memory_mib"],
-                "weights MB": len(group) * costs["weights_mb"],
-                "states MB": len(group) * costs["states_mb"],
-            }
-        )
-    for name, command in ((CONTROLS, "evaluate"), (DATA, "data")):
-        if name in sums:
-            hours = {"evaluation h" if command == "evaluate" else "training h": sums[name][command]}
-            nothing = {"memory MiB": 0.0, "weights MB": 0.0, "states MB": 0.0}
-            rows.append({"row": name, "jobs": int(sums[name]["jobs"])} | hours | nothing)
+        groups.setdefault(row_of(group[0]), []).append((group, costs))
+    rows = []
+    for name, hours in sums.items():
+        row = {"row": name, "jobs": int(hours["jobs"]), "memory MiB": 0.0, "weights MB": 0.0, "states MB": 0.0}
+        row["hours"] = hours["train"] + hours["evaluate"] + hours["data"]
+        if name in groups:
+            row |= {"training h": hours["train"], "evaluation h": hours["evaluate"]} | _network_columns(groups[name])
+        rows.append(row)
     return rows
+
+
+def _network_columns(groups: list[tuple[list[Job], dict[str, Any]]]) -> dict[str, Any]:
+    steps = [costs["step_seconds"] for group, costs in groups for _ in group]
+    cases = [task["predict_seconds"] for group, costs in groups for _ in group for task in costs["tasks"].values()]
+    return {
+        "s a step": fmean(steps),
+        "s a case": fmean(cases) if cases else "",
+        "memory MiB": max(costs["peak_memory_mib"] for _, costs in groups),
+        "weights MB": sum(len(group) * costs["weights_mb"] for group, costs in groups),
+        "states MB": max(costs["states_mb"] for _, costs in groups),
+    }
 
 
 def _compare(results: Path) -> int:

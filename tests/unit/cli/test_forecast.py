@@ -190,13 +190,25 @@ def test_the_whole_command_on_data_that_are_not_there(folder, monkeypatch, capsy
     options = ["--seconds", "2", "--processes", "2", "--cases", "2"]
     assert main(["forecast", "--config", str(RunPaths("small").config), *options]) == 0
     said = capsys.readouterr().out
-    assert "upstream uniseg joint" in said
+    assert "| upstream uniseg | " in said
     assert "with 2 at a time" in said
     assert f"measured on noise, without data jobs and evaluation: {small.SPLEEN}, {small.LIVER}" in said
     kept = json.loads((RunPaths("small").root / against.FORECAST).read_text())
     names = {job["name"] for job in kept["jobs"]}
     assert {f"{job.id}" for job in all_jobs(settings)} <= {name.partition(" ")[2] for name in names}
     assert [path.name for path in RunPaths("small").root.parent.iterdir()] == ["small"], "the small run is removed"
+
+
+def test_a_row_sums_over_the_groups_of_a_model(folder):
+    """Two groups of single-task networks: two jobs of 0.5 s a step, one of 2 s."""
+    settings = small.config()
+    group = group_of(settings, "single_task")
+    measured = forecast._Measured(DATA)
+    slow = NETWORK | {"step_seconds": 2.0, "peak_memory_mib": 400.0, "weights_mb": 3.0}
+    measured.networks = [(group[:1] * 2, NETWORK), (group[:1], slow)]
+    row = forecast._table(measured, {jobs.row_of(group[0]): {"jobs": 6, "train": 3.0, "evaluate": 1.0, "data": 0.0}})[0]
+    assert (row["jobs"], row["hours"], row["s a step"]) == (6, 4.0, 1.0)
+    assert (row["memory MiB"], row["weights MB"], row["states MB"]) == (400.0, 7.0, 8.0)
 
 
 def test_data_that_are_there_are_measured(folder):
