@@ -389,12 +389,14 @@ def test_what_is_stated_of_images_names_the_file_where_it_was_read():
 
 def test_windows_and_axes_are_those_of_the_released_code():
     """Defaults of the training scripts that the cards name."""
-    cards = format_cards()
-    abdomen = {"window_hu": [-175.0, 250.0], "scaled_to": [0.0, 1.0]}
-    for name in ("clip_driven_official", "suprem", "suprem_segresnet"):
-        assert (cards[name]["axes"], cards[name]["intensities"]) == ("xyz", abdomen)
-    for name in ("swin_unetr_ssl", "models_genesis"):
-        assert cards[name]["axes"] == "xyz"
-        assert cards[name]["intensities"] == {"window_hu": [-1000.0, 1000.0], "scaled_to": [0.0, 1.0]}
-    assert cards["desd"]["axes"] == "zyx"
-    assert cards["desd"]["intensities"] == {"window_hu": [-1024.0, 1024.0], "scaled_to": [-1.0, 1.0]}
+    lungs, abdomen = ((-1000.0, 1000.0), (0.0, 1.0)), ((-175.0, 250.0), (0.0, 1.0))
+    expected = {
+        **dict.fromkeys(("clip_driven_official", "suprem", "suprem_segresnet"), ("xyz", abdomen)),
+        **dict.fromkeys(("swin_unetr_ssl", "models_genesis"), ("xyz", lungs)),
+        "desd": ("zyx", ((-1024.0, 1024.0), (-1.0, 1.0))),
+    }
+    for name, (axes, (window, scaled)) in expected.items():
+        card = format_cards()[name]
+        stated = card["intensities"]
+        assert card["axes"] == axes, name
+        assert (tuple(stated["window_hu"]), tuple(stated["scaled_to"])) == (window, scaled), name
