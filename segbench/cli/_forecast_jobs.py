@@ -86,28 +86,35 @@ def counts_of(config: Config, task: str, fold: int, known: int) -> Counts:
 
 
 def data_jobs(config: Config, costs: Mapping[str, Any]) -> Iterator[ForecastJob]:
-    """Yield the jobs before the first training."""
+    """Yield the jobs before the first training.
+
+    Args:
+        config: config of the run.
+        costs: what `measured_data` found, with `starts`: command -> seconds of its start.
+    """
     from segbench.data.preprocessing_recipes import preprocessing_recipe
     from segbench.experiment.jobs import folds_to_split
 
-    start, tasks = costs["start_seconds"], [task for task in config.tasks if costs["tasks"][task.name]["there"]]
+    starts, tasks = costs["starts"], [task for task in config.tasks if costs["tasks"][task.name]["there"]]
     folds = len(folds_to_split(config.data))
     count = {task.name: counts_of(config, task.name, config.data.folds[0], _known(costs, task.name)) for task in tasks}
     world: tuple[str, ...] = ()
     if config.data.phantom is not None:
         world = ("phantom world",)
         cases = sum(count[task.name].total for task in tasks)
-        yield ForecastJob(world[0], DATA, start + cases * costs["phantom_seconds"])
+        yield ForecastJob(world[0], DATA, starts["preprocess"] + cases * costs["phantom_seconds"])
     for task in tasks:
-        seconds = start + count[task.name].total * costs["tasks"][task.name]["ingest_seconds"]
+        seconds = starts["ingest"] + count[task.name].total * costs["tasks"][task.name]["ingest_seconds"]
         yield ForecastJob(f"ingest {task.name}", DATA, seconds, world)
-    yield ForecastJob("split splits", DATA, start, tuple(f"ingest {task.name}" for task in tasks))
+    yield ForecastJob("split splits", DATA, starts["ingest"], tuple(f"ingest {task.name}" for task in tasks))
     seconds = sum(count[task.name].total * costs["tasks"][task.name]["audit_seconds"] for task in tasks)
-    yield ForecastJob("audit findings", DATA, start + seconds, ("split splits",))
+    yield ForecastJob("audit findings", DATA, starts["audit"] + seconds, ("split splits",))
     for task in tasks:
         recipe = preprocessing_recipe(task, config.preprocessing_recipes)
         times = folds if recipe.needs_training_cases(task) else 1
-        seconds = start + times * count[task.name].total * costs["tasks"][task.name]["preprocess_seconds"]
+        seconds = (
+            starts["preprocess"] + times * count[task.name].total * costs["tasks"][task.name]["preprocess_seconds"]
+        )
         yield ForecastJob(f"preprocess {task.name}", DATA, seconds, ("audit findings",))
 
 

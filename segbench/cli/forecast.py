@@ -7,6 +7,7 @@ predictions, the controls, and the start of each kind of job. As many measuremen
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import logging
 import os
@@ -33,6 +34,8 @@ HEAD = (
     *("memory MiB", "weights MB", "states MB"),
 )
 """memory and states are those of one job; the others are sums, and means of seconds."""
+IMPORTS = {"ingest": "segbench.data.checks", "preprocess": "segbench.data.preprocess"}
+"""Data command -> what its start imports; `split` starts as `ingest` does, the synthetic world as `preprocess`."""
 NOT_COUNTED = "not counted: waiting for a device or a disk, gathering the scores and rendering the report"
 
 
@@ -78,12 +81,15 @@ def _refuse(args: argparse.Namespace) -> None:
 
 
 def _measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:
-    """Measure one piece in this process: the data, the start of an evaluation, or a network."""
+    """Measure one piece in this process: the data, imports, the start of an evaluation, or a network."""
     from segbench.cli import _forecast_costs as costs
 
     what, _, job = args.measure.partition(" ")
     if what == "data":
         return costs.measured_data(config, cases=args.cases)
+    if what == "import":
+        importlib.import_module(job)
+        return {"measured_seconds": 0.0}
     if what == "start":
         costs.started_evaluation(config, job)
         return {"measured_seconds": 0.0}
@@ -115,6 +121,8 @@ class _Measured:
             write_json(paths.config, small.model_dump(mode="json"))
             measure = _Measure(args, paths.config, max(LEAST_SECONDS, args.seconds / max(1, len(groups))))
             found = cls(measure("data"))
+            starts = {name: measure(f"import {module}")["start_seconds"] for name, module in IMPORTS.items()}
+            found.data["starts"] = starts | {"audit": found.data["start_seconds"]}
             with ThreadPoolExecutor(args.processes) as pool:
                 networks = [pool.submit(measure, f"network {jobs[0].id}") for jobs in groups]
                 predicting = [jobs[0] for jobs in groups if not jobs[0].self_supervised]

@@ -80,7 +80,7 @@ class Drawn:
 def affine_matrix(angles: Scalars, scales: Scalars) -> np.ndarray:
     """Return the 3x3 matrix that scales, then rotates about the first, the second and the third axis (radians).
 
-    It is `create_affine_matrix_3d` of batchgeneratorsv2, whose module imports pandas: a fifth of a second of each job.
+    It is `create_affine_matrix_3d` of batchgeneratorsv2, whose module imports pandas in every job.
     """
     (cos_a, cos_b, cos_c), (sin_a, sin_b, sin_c) = np.cos(angles), np.sin(angles)
     first = np.array([[1, 0, 0], [0, cos_a, -sin_a], [0, sin_a, cos_a]])

@@ -39,7 +39,7 @@ TASK = {
 }
 DATA = {
     "phantom_seconds": 0.0,
-    "start_seconds": 1.0,
+    "starts": {"ingest": 0.5, "preprocess": 1.0, "audit": 2.0},
     "tasks": dict.fromkeys((small.SPLEEN, small.LIVER, small.SCHWANNOMA), TASK),
 }
 
@@ -114,8 +114,8 @@ def test_known_cases_count_by_their_windows(folder):
 
 def test_data_jobs_by_hand(folder):
     found = {job.name: job for job in jobs.data_jobs(small.config(), DATA)}
-    assert found[f"ingest {small.SPLEEN}"].seconds == 1.0 + 10 * 1.0
-    assert found["audit findings"].seconds == 1.0 + 30 * 2.0
+    assert found[f"ingest {small.SPLEEN}"].seconds == 0.5 + 10 * 1.0
+    assert found["audit findings"].seconds == 2.0 + 30 * 2.0
     assert found[f"preprocess {small.LIVER}"].after == ("audit findings",)
 
 

@@ -1,4 +1,4 @@
-"""What a training job does not import: libraries that it does not use and that take a quarter of its start."""
+"""What a training job does not import: libraries that it does not use."""
 
 import subprocess
 import sys
