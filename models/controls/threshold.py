@@ -20,14 +20,15 @@ def fit(cases, task) -> list[tuple[int, float, float]]:
     looked for.
     """
     samples = [_sampled(case) for case in cases]
+    images_CN, labels_N = _joined(samples)
     windows = []
     for value in range(1, task.num_classes):
         known = [own for own, case in zip(samples, cases, strict=True) if case.is_annotated(value)]
         if not known:
             windows.append(NOWHERE)
             continue
-        images_CN = np.concatenate([images for images, _ in known], axis=1)
-        windows.append(_best_window(images_CN, np.concatenate([labels == value for _, labels in known])))
+        own_CN, own_N = (images_CN, labels_N) if len(known) == len(samples) else _joined(known)
+        windows.append(_best_window(own_CN, own_N == value))
     return windows
 
 
@@ -44,6 +45,10 @@ def _sampled(case) -> tuple[np.ndarray, np.ndarray]:
     flat_N = np.asarray(case.labels[:]).ravel()
     stride = max(1, flat_N.size // VOXELS_PER_CASE)
     return np.asarray(case.images[:]).reshape(case.images.shape[0], -1)[:, ::stride], flat_N[::stride]
+
+
+def _joined(samples) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([images for images, _ in samples], axis=1), np.concatenate([labels for _, labels in samples])
 
 
 def _best_window(images_CN: np.ndarray, inside_N: np.ndarray) -> tuple[int, float, float]:

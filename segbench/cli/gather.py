@@ -25,7 +25,8 @@ def run(args: argparse.Namespace) -> int:
     from segbench.experiment.jobs import evaluation_jobs
     from segbench.experiment.splits import read_splits
     from segbench.reporting.case_pictures import draw_pictures
-    from segbench.reporting.run import Run
+    from segbench.reporting.run import ALPHA, Run
+    from segbench.stats.scores import read_scores
 
     config = load_config(args.config)
     paths = RunPaths(config.run)
@@ -41,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
     check_complete(config, splits, rows)
     write_rows(paths.scores, rows)
     record = run_record(config)
-    write_run_record(paths.run_record, record)
-    pictures, notices = draw_pictures(config, Run(paths.root))
+    scored = Run.of_table(read_scores(paths.scores), record, alpha=ALPHA, reference=None)
+    pictures, notices = draw_pictures(config, scored)
     changes = {"pictures": tuple(pictures), "notices": (*record.notices, *notices)}
     write_run_record(paths.run_record, record.model_copy(update=changes))
     return 0

@@ -131,21 +131,41 @@ def _all_devices() -> list[Device]:
     return [Device(int(number), uuid, name) for number, uuid, name in lines]
 
 
+class _LockFiles:
+    """The lock files of devices, open as long as a process waits, so that a look at one is a single call."""
+
+    def __init__(self, known: Sequence[Device]):
+        self._known, self._folder = known, _folder()
+        self._files: dict[Device, tuple[int, bool]] = {}
+
+    def lease(self) -> Lease | None:
+        """Return a lease of the first device that is free now, None when all are leased."""
+        for device in self._known:
+            if device not in self._files:
+                self._files[device] = _open_lock(self._folder / f"{device.uuid}.lock")
+            descriptor, is_own = self._files[device]
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if is_own:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            del self._files[device]
+            return Lease(device, descriptor)
+        return None
+
+    def close(self) -> None:
+        """Close the files of all devices that were not leased."""
+        for descriptor, _ in self._files.values():
+            os.close(descriptor)
+        self._files = {}
+
+
 def lease_of(known: Sequence[Device]) -> Lease | None:
     """Return a lease of the first device that is free now, None when all are leased."""
-    folder = _folder()
-    for device in known:
-        descriptor, is_own = _open_lock(folder / f"{device.uuid}.lock")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            continue
-        if is_own:
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()}\n".encode())
-        return Lease(device, descriptor)
-    return None
+    with contextlib.closing(_LockFiles(known)) as files:
+        return files.lease()
 
 
 def _open_lock(path: Path) -> tuple[int, bool]:
@@ -168,12 +188,11 @@ def wait_for_lease(known: Sequence[Device]) -> Lease:
     """Return a lease of one of the devices, of which there is at least one, as soon as one is free."""
     assert known, "nothing to wait for"
     began = time.monotonic()
-    while True:
-        lease = lease_of(known)
-        if lease is not None:
-            return lease
-        waited = time.monotonic() - began
-        time.sleep(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS + WAIT_FRACTION * waited))
+    with contextlib.closing(_LockFiles(known)) as files:
+        while (lease := files.lease()) is None:
+            waited = time.monotonic() - began
+            time.sleep(min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS + WAIT_FRACTION * waited))
+        return lease
 
 
 def take_device() -> Device | None:

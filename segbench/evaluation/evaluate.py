@@ -132,6 +132,30 @@ def _unscored(context: JobContext, task: Task, case: Case, *, status: str, reaso
     return rows + score_rows.not_annotated_rows(context, task=task, case=case)
 
 
+def scored_rows(context: JobContext, task: Task, case: Case, labels_XYZ: np.ndarray | None) -> list[score_rows.Row]:
+    """Return the rows of a label map, scored against the reference of its case: every structure and metric.
+
+    Args:
+        context: the job.
+        task: task of the case.
+        case: test case.
+        labels_XYZ: class values of the task's card on the native grid of the case; None where there is no mask.
+    """
+    if labels_XYZ is None:
+        return _unscored(context, task, case, status="prediction_missing", reason="no mask")
+    reference_XYZ = read_label(case, context.config.dataset_cards[task.name])
+    values = score_pair(
+        reference_XYZ,
+        without_ignored(labels_XYZ, reference_XYZ, (IGNORED,)),
+        case.spacing_mm_xyz,
+        score_rows.annotated_structures(task, case),
+        metrics=context.config.metrics,
+        spacing_is_nominal=task.spacing_is_nominal,
+    )
+    rows = score_rows.case_rows(context, task=task, case=case.case_id, patient=case.patient_id, values=values)
+    return rows + score_rows.not_annotated_rows(context, task=task, case=case)
+
+
 class _Work(NamedTuple):
     """One test case of one task, and the identities of its label map and of its scores."""
 
@@ -237,7 +261,7 @@ class _Evaluation:
         unscored = partial(_unscored, self.context, work.task, work.case)
         error = predicted.error
         if error is None and predicted.labels_XYZ is None:
-            return _Scored(unscored(status="prediction_missing", reason="no mask"))
+            return _Scored(scored_rows(self.context, work.task, work.case, None))
         if error is None:
             try:
                 return self._write_and_score(work, predicted)
@@ -255,19 +279,8 @@ class _Evaluation:
         if predicted.is_new:
             self._keep(work, labels_XYZ, predicted.seconds)
         began = time.monotonic()
-        reference_XYZ = read_label(case, self.context.config.dataset_cards[task.name])
-        labels_XYZ = without_ignored(labels_XYZ, reference_XYZ, (IGNORED,))
-        values = score_pair(
-            reference_XYZ,
-            labels_XYZ,
-            case.spacing_mm_xyz,
-            score_rows.annotated_structures(task, case),
-            metrics=self.context.config.metrics,
-            spacing_is_nominal=task.spacing_is_nominal,
-        )
+        rows = scored_rows(self.context, task, case, labels_XYZ)
         score_seconds = time.monotonic() - began
-        rows = score_rows.case_rows(self.context, task=task, case=case.case_id, patient=case.patient_id, values=values)
-        rows += score_rows.not_annotated_rows(self.context, task=task, case=case)
         seconds = {"predict_seconds": predicted.seconds, "score_seconds": score_seconds}
         write_json(work.cache, seconds | {"identity": work.scores.digest, "rows": rows})
         return _Scored(rows, predicted.seconds, score_seconds, is_predicted=predicted.is_new, is_new=True)

@@ -17,6 +17,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -38,6 +39,10 @@ from segbench.stats.scores import read_csv_text
 
 MANIFEST = "bundle.json"
 REPORT = "report"
+FINISHED = ("scores.csv", "run.json")
+"""What a report is rendered from, and holds a copy of."""
+JOINED = "joined"
+"""Key of config.json that holds the resolved configs of the sites that a bundle joins."""
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 MOST_BYTES = 500_000_000
 MOST_FILES = 10_000
@@ -49,6 +54,19 @@ class _Listed(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     bytes: int = Field(ge=0)
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+    folds: list[int]
+
+
+class _Config(BaseModel):
+    """What a resolved config must hold to be compared; its other keys are kept as they are."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    run: str
+    data: _Data
 
 
 class Manifest(BaseModel):
@@ -77,26 +95,34 @@ def write_bundle(run: str, out: Path, *, pseudonymise: bool = False) -> None:
     needed = (paths.scores, paths.run_record, paths.config, paths.splits, paths.audit)
     missing = [path for path in needed if not path.is_file()]
     raise_problems(Problem(str(path), "no file", "a finished run", "run the workflow first") for path in missing)
+    texts = {path.name: path.read_text(encoding="utf-8") for path in needed}
+    if pseudonymise:
+        texts = _pseudonymised(texts, paths)
+    pack(out, texts | {"lock.txt": LOCK.read_text(encoding="utf-8")}, run=run, pseudonymised=pseudonymise)
+
+
+def pack(out: Path, texts: Mapping[str, str], *, run: str, pseudonymised: bool) -> None:
+    """Render the report of score rows and record, and write it into a bundle with further files.
+
+    Args:
+        out: the zip file; written whole or not at all.
+        texts: name -> content of scores.csv, run.json, config.json, splits.json, audit.csv and the pinned environment.
+        run: name of the run, as run.json has it.
+        pseudonymised: whether ids of patients and cases were replaced.
+
+    Raises:
+        InputError: scores.csv and run.json do not describe a finished run.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        texts = {path.name: path.read_text(encoding="utf-8") for path in needed}
-        if pseudonymise:
-            texts = _pseudonymised(texts, paths)
-        for name in ("config.json", "splits.json", "audit.csv"):
-            (root / name).write_text(texts[name], encoding="utf-8")
-        (root / "lock.txt").write_bytes(LOCK.read_bytes())
-        finished = root / "finished"
-        finished.mkdir()
-        for name in ("scores.csv", "run.json"):
-            (finished / name).write_text(texts[name], encoding="utf-8")
+        finished, root = Path(folder) / "finished", Path(folder) / "bundle"
+        for name, text in texts.items():
+            path = (finished if name in FINISHED else root) / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
         render(finished, root / REPORT)
-        names = sorted(
-            path.relative_to(root).as_posix()
-            for path in root.rglob("*")
-            if path.is_file() and finished not in path.parents
-        )
+        names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
         listed = {name: _Listed(sha256=sha256_of(root / name), bytes=(root / name).stat().st_size) for name in names}
-        manifest = Manifest(format=1, segbench=__version__, run=run, pseudonymised=pseudonymise, files=listed)
+        manifest = Manifest(format=1, segbench=__version__, run=run, pseudonymised=pseudonymised, files=listed)
         with atomic_path(out) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
             _add(archive, MANIFEST, manifest.model_dump_json(indent=1).encode())
             for name in names:
@@ -132,7 +158,7 @@ def _pseudonymised(texts: Mapping[str, str], paths: RunPaths) -> dict[str, str]:
     found = dict(texts)
     rows["case"], rows["patient"] = rows["case"].map(cases), rows["patient"].map(patients)
     rows["reason"] = rows["reason"].map(text_of)
-    found["scores.csv"] = _csv_text(rows.sort_values(list(SCORE_COLUMNS[:12]), kind="stable"))
+    found["scores.csv"] = csv_text(rows.sort_values(list(SCORE_COLUMNS[:12]), kind="stable"))
     splits = json.loads(texts["splits.json"])
     for tasks in splits["folds"].values():
         for sides in tasks.values():
@@ -159,7 +185,8 @@ def _numbered(word: str, ids: set[str]) -> dict[str, str]:
     return {name: f"{word}_{number:05d}" for number, name in enumerate(ordered, start=1)}
 
 
-def _csv_text(rows: pd.DataFrame) -> str:
+def csv_text(rows: pd.DataFrame) -> str:
+    """Return the text of a score table."""
     return rows.to_csv(index=False, lineterminator="\n")
 
 
@@ -242,8 +269,37 @@ def _content(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size:
     return content
 
 
+@dataclass(frozen=True)
+class Checked:
+    """An unpacked bundle: its folder, manifest and resolved configs, and what contradicts its scores and record.
+
+    configs: one, or that of each site that the bundle joins.
+    """
+
+    folder: Path
+    manifest: Manifest
+    configs: tuple[dict[str, Any], ...]
+    differences: tuple[str, ...]
+
+    @property
+    def report(self) -> Path:
+        """The folder of the rendered report."""
+        return self.folder / REPORT
+
+
 def differences(path: Path) -> list[str]:
     """Return what in a bundle does not follow from its scores and record, or contradicts them; empty when all agrees.
+
+    Raises:
+        InputError: as `opened`, or a table of the bundle cannot be read.
+    """
+    with checked(path) as found:
+        return list(found.differences)
+
+
+@contextmanager
+def checked(path: Path) -> Iterator[Checked]:
+    """Unpack a bundle into a temporary folder, compare its parts, and yield what was found.
 
     Raises:
         InputError: as `opened`, or a table of the bundle cannot be read.
@@ -251,15 +307,22 @@ def differences(path: Path) -> list[str]:
     with opened(path) as (folder, manifest):
         report = folder / REPORT
         record = read_run_record(report / "run.json")
+        config = _json(folder / "config.json")
+        configs = _configs(config)
         found = [f"{REPORT}/{line}" for line in differing_files(report)]
         if record.run != manifest.run:
             found.append(f"{MANIFEST} names the run {manifest.run}, run.json {record.run}")
-        if content_hash(_json(folder / "config.json")) != record.config_sha256:
+        if content_hash(config) != record.config_sha256:
             found.append("config.json is not the config that run.json names")
         rows = read_csv_text(report / "scores.csv")
+        folds = {fold for item in configs for fold in item["data"]["folds"]}
         splits = read_splits(folder / "splits.json")
         tested = {
-            (fold, task, case) for fold, tasks in splits.folds.items() for task in tasks for case in tasks[task].test
+            (fold, task, case)
+            for fold, tasks in splits.folds.items()
+            for task in tasks
+            for case in tasks[task].test
+            if fold in folds  # a splits file holds all folds of its protocol, a run may ask for some
         }
         scored = set(zip(rows["fold"].astype(int), rows["task"], rows["case"], strict=True))
         if scored != tested:
@@ -269,7 +332,19 @@ def differences(path: Path) -> list[str]:
         findings = list(csv.reader(io.StringIO((folder / "audit.csv").read_text(encoding="utf-8"))))
         if len(findings) - 1 != len(record.audit.findings):
             found.append("audit.csv has another number of findings than run.json")
-        return found
+        yield Checked(folder, manifest, configs, tuple(found))
+
+
+def _configs(content: Any) -> tuple[dict[str, Any], ...]:
+    """Return the resolved configs that config.json holds: that of the run, or those of the sites under `joined`."""
+    items = content.get(JOINED, [content]) if isinstance(content, dict) else None
+    try:
+        form = [_Config.model_validate(item) for item in items or ()]
+    except (ValidationError, TypeError):
+        form = []
+    if not form:
+        raise _refused("config.json", "another form", "a resolved config, or those of the joined sites")
+    return tuple(item.model_dump() for item in form)
 
 
 def _json(path: Path) -> Any:

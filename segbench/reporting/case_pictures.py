@@ -1,7 +1,7 @@
 """Pictures of test cases: reference and predictions of all methods on the same three planes through the largest error.
 
 `gather` draws them from the kept label maps; a report embeds those that its data set's card permits. Nothing is
-predicted for them. A picture is an input of the report: run.json holds its SHA-256, and so does index.json beside it.
+predicted for them. A picture is an input of the report: run.json holds its SHA-256.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 
 from segbench.core.case import Case, read_manifest
 from segbench.core.errors import InputError
-from segbench.core.files import sha256_of, write_bytes, write_json
+from segbench.core.files import sha256_of, write_bytes
 from segbench.core.paths import RunPaths
 from segbench.core.provenance import portable
 from segbench.core.run_record import JobRecord, Method, Picture, ScoredTask
@@ -58,7 +58,7 @@ class _Chosen:
 
 
 def draw_pictures(config: Config, run: Run) -> tuple[list[Picture], list[str]]:
-    """Draw the chosen cases of every task into results/RUN/pictures, with an index.json; other pictures are removed.
+    """Draw the chosen cases of every task into results/RUN/pictures; other pictures are removed.
 
     Per task the worst, the median and the best case by the mean over trained methods of the run's first metric, and the
     case whose methods differ most; the first seed of each method. A method without kept label maps, such as an external
@@ -115,13 +115,12 @@ def draw_pictures(config: Config, run: Run) -> tuple[list[Picture], list[str]]:
         notices.insert(0, f"No pictures of {named}: no predicted label map is kept (inference.keep_predictions).")
     for notice in notices:
         log.warning("%s", notice)
-    _write_index(paths.root / FOLDER, pictures)
+    _remove_others(paths.root / FOLDER, pictures)
     return pictures, notices
 
 
-def _write_index(folder: Path, pictures: Sequence[Picture]) -> None:
-    """Write index.json and remove pictures that it does not name, such as those of cases chosen before."""
-    write_json(folder / "index.json", [picture.model_dump(mode="json") for picture in pictures])
+def _remove_others(folder: Path, pictures: Sequence[Picture]) -> None:
+    """Remove pictures of cases that were chosen before."""
     named = {picture.file for picture in pictures}
     for path in sorted(folder.glob("*.png")):
         if path.name not in named:

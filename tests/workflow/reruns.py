@@ -150,8 +150,11 @@ def measured(place: Place) -> Done:
     )
 
 
-def build(folder: Path) -> Path:
-    """Copy the checkout, generate raw volumes and run the workflow once; return the folder to copy from."""
+def build(folder: Path, *, profile: str = "default") -> Path:
+    """Copy the checkout, generate raw volumes and run the workflow once; return the folder to copy from.
+
+    The profile is that of the edits: its threads are part of what gives a job that is made again the same bytes.
+    """
     base = folder / "base"
     ignored = shutil.ignore_patterns("__pycache__", "results", "raw", "preprocessed")
     for name in PARTS:
@@ -163,7 +166,7 @@ def build(folder: Path) -> Path:
         capture_output=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
-    Place(base).run()
+    Place(base, profile=profile).run()
     return base
 
 
@@ -487,7 +490,7 @@ def main() -> None:
     parser.add_argument("--profile", choices=PROFILES, default="default")
     profile = parser.parse_args().profile
     with tempfile.TemporaryDirectory() as name:
-        base = build(Path(name))
+        base = build(Path(name), profile=profile)
         lines = []
         for number, edit in enumerate(EDITS):
             place = copied(base, Path(name) / f"edit{number}", profile=profile)

@@ -11,10 +11,17 @@ from segbench.core.provenance import content_hash
 from tests.unit.reporting.synthetic_run import write_run
 
 
-def write_finished_run(root: Path, run: str) -> Path:
-    """Write the results of a small finished run below a folder; return results/RUN."""
-    folder = write_run(root / "results" / run, seeds=(0,), cases=3, upstream=2, methods=2, curves=False)
-    config = {"run": run}
+def write_finished_run(root: Path, run: str, *, seed: int = 0, rng_seed: int = 7) -> Path:
+    """Write the results of a small finished run with one seed below a folder; return results/RUN."""
+    folder = root / "results" / run
+    write_run(folder, seeds=(seed,), cases=3, upstream=2, methods=2, curves=False, rng_seed=rng_seed)
+    config = {
+        "run": run,
+        "seeds": [seed],
+        "data": {"folds": [0]},
+        "training": {"iterations_per_task": 150},
+        "upstream": {"models": [{"name": "uniseg", "recipe": "equal"}, {"name": "dodnet", "recipe": "equal"}]},
+    }
     record = json.loads((folder / "run.json").read_text())
     record |= {"run": run, "config_sha256": content_hash(config)}
     (folder / "run.json").write_text(json.dumps(record))
