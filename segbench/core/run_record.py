@@ -105,6 +105,22 @@ class Curve(_Part):
         return self
 
 
+class PromptSimilarity(_Part):
+    """Cosine (-1 to 1) between the prompt channels of every two tasks, a matrix tasks x tasks for each of the steps."""
+
+    tasks: tuple[str, ...]
+    steps: tuple[int, ...]
+    cosine: tuple[tuple[tuple[float, ...], ...], ...]
+
+    @model_validator(mode="after")
+    def _one_matrix_per_step(self) -> Self:
+        size = len(self.tasks)
+        square = all(len(matrix) == size and all(len(row) == size for row in matrix) for matrix in self.cosine)
+        if len(self.cosine) != len(self.steps) or not square:
+            raise ValueError(f"{len(self.steps)} matrices of {size} x {size} numbers")
+        return self
+
+
 class WeightsMatch(_Part):
     """What the network took from pre-trained weights: names of tensors by outcome, fraction of parameters (0..1).
 
@@ -158,6 +174,7 @@ class JobRecord(_Part):
     started: float
     finished: float
     curve: Curve | None
+    prompt_similarity: PromptSimilarity | None = None
 
 
 class SkippedCell(_Part):

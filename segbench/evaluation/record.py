@@ -26,6 +26,7 @@ from segbench.core.run_record import (
     InferenceSettings,
     JobRecord,
     Method,
+    PromptSimilarity,
     Provenance,
     RunRecord,
     ScoredStructure,
@@ -128,7 +129,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
     outcomes = [record for record in (trained, evaluated) if record]
     failed = next((record for record in outcomes if record.get("status", "ok") != "ok"), None)
     train_seconds = trained.get("train_seconds", 0.0)
-    match = trained.get("match")
+    match, similarity = trained.get("match"), trained.get("prompt_similarity")
     return JobRecord(
         job=job.id,
         experiment=job.experiment,
@@ -155,6 +156,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
         started=min(record["started"] for record in outcomes),
         finished=max(record["finished"] for record in outcomes),
         curve=_curve(paths.train(job.id) / "log.csv") if trained.get("status") == "ok" else None,
+        prompt_similarity=PromptSimilarity.model_validate_json(json.dumps(similarity)) if similarity else None,
     )
 
 
