@@ -7,7 +7,7 @@ STAMP := $(VENV)/.complete
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-all test-slurm test-conda audit docs docs-serve clean
+.PHONY: run test test-all test-browser test-slurm test-conda audit docs docs-serve clean
 run: $(STAMP)
 	$(BIN)/python -m segbench recover --config $(CONFIG)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores all --workflow-profile workflow/profiles/default --configfile $(CONFIG)
@@ -18,6 +18,11 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/run_checks.py --all
+
+# The committed report pages in a headless Chromium; says so and ends well where there is none. Pictures of a page:
+# .venv/bin/python -m tests.browser.screenshots reports/demo/index.html FOLDER
+test-browser: $(STAMP)
+	$(BIN)/python -m pytest -rs tests/browser
 
 # The small workflow on a SLURM that is started for it; says so and ends well where SLURM is not installed.
 test-slurm: $(STAMP)

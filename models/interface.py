@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +121,16 @@ class SegmentationModel(nn.Module):
     def targets(self, labels_BZYX: Tensor, task: Task) -> Tensor:
         """Return `targets_BKZYX` (float32, 0 or 1) for the loss; by default the one-hot of the exclusive classes."""
         return nn.functional.one_hot(labels_BZYX.long(), task.num_classes).movedim(-1, 1).to(torch.float32)
+
+    def diagnostics(self) -> dict[str, dict[str, Any]]:
+        """Return what a training records of the weights from time to time; nothing by default.
+
+        Returns:
+            Name -> quantity -> numbers in nested lists whose axes are the tasks in order, such as
+            `{"prompt_similarity": {"cosine": cosine_TT}}`. The outcome of the training holds each name with its tasks,
+            the steps, and one entry per step of each quantity.
+        """
+        return {}
 
 
 def stem_key(channels: int) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 from models.backbone import DeepSupervisionHeads, SharedEncoder, initialise_weights
 from models.interface import NetworkSpec, SegmentationModel
 from models.uniseg.decoder import SkipSharingDecoder
-from models.uniseg.prompt import PROMPTS
+from models.uniseg.prompt import PROMPTS, UniversalPrompt, cosine_similarity
 from models.weights.official import task_numbers
 from segbench.core.errors import input_error, suggestion
 from segbench.core.task import Task, TaskSet
@@ -87,6 +88,12 @@ class UniSeg(SegmentationModel):
             expected = f"multiples of {steps_zyx}, more than once in all"  # one position cannot be normalised
             raise input_error("image size", found=size_zyx, expected=expected, fix="pad the image")
         return self.decode_index((self.encoder(images_BCZYX), None), numbers.pop())
+
+    def diagnostics(self) -> dict[str, dict[str, Any]]:
+        """Return how alike the tasks' channels of the learned universal prompt are, where there are two or more."""
+        if not isinstance(self.prompt, UniversalPrompt) or not 1 < self.task_count == len(self.tasks):
+            return {}
+        return {"prompt_similarity": {"cosine": cosine_similarity(self.prompt.prompt)}}
 
     def official_outputs(self, images_BCZYX: Tensor, task_id: int) -> list[Tensor]:
         """Return what the released network returns for a task number."""

@@ -75,6 +75,13 @@ class FixedOneHotPrompt(nn.Module):
         return code
 
 
+def cosine_similarity(prompt_1TZYX: Tensor) -> list[list[float]]:
+    """Return the cosine (-1 to 1) between the prompt channels of every two tasks; 0 for a channel of zeros."""
+    channels_TN = functional.normalize(prompt_1TZYX.detach()[0].flatten(1).double(), dim=1)
+    cosine: list[list[float]] = (channels_TN @ channels_TN.T).tolist()
+    return cosine
+
+
 def on_grid(prompt: Tensor, features_BCZYX: Tensor) -> Tensor:
     """Return the prompt repeated over the batch; another grid is reached by trilinear interpolation."""
     if prompt.shape[2:] != features_BCZYX.shape[2:]:

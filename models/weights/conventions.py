@@ -93,6 +93,10 @@ class InConvention(SegmentationModel):
         """Return the network's targets, which look at single voxels."""
         return self.network.targets(labels_BZYX, task)
 
+    def diagnostics(self) -> dict[str, dict[str, Any]]:
+        """Return those of the network."""
+        return self.network.diagnostics()
+
     def _converted(self, images_BCZYX: Tensor) -> Tensor:
         scales = self.convention.scales
         if any(scales):

@@ -95,15 +95,35 @@ class ScoredTask(_Part):
 
 
 class Curve(_Part):
-    """Iterations and losses of one training job, at most a few hundred means of consecutive log lines."""
+    """Iterations and losses of one training job, at most a few hundred means of consecutive log lines.
+
+    `validation_dice` holds (iteration, Dice in per cent) of held-out training cases where it was measured.
+    """
 
     iteration: tuple[float, ...]
     loss: tuple[float, ...]
+    validation_dice: tuple[tuple[float, float], ...] = ()
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
         if len(self.iteration) != len(self.loss):
             raise ValueError(f"as many losses as iterations ({len(self.iteration)}), not {len(self.loss)}")
+        return self
+
+
+class PromptSimilarity(_Part):
+    """Cosine (-1 to 1) between the prompt channels of every two tasks, a matrix tasks x tasks for each of the steps."""
+
+    tasks: tuple[str, ...]
+    steps: tuple[int, ...]
+    cosine: tuple[tuple[tuple[float, ...], ...], ...]
+
+    @model_validator(mode="after")
+    def _one_matrix_per_step(self) -> Self:
+        size = len(self.tasks)
+        square = all(len(matrix) == size and all(len(row) == size for row in matrix) for matrix in self.cosine)
+        if len(self.cosine) != len(self.steps) or not square:
+            raise ValueError(f"{len(self.steps)} matrices of {size} x {size} numbers")
         return self
 
 
@@ -160,6 +180,7 @@ class JobRecord(_Part):
     started: float
     finished: float
     curve: Curve | None
+    prompt_similarity: PromptSimilarity | None = None
 
 
 class SkippedCell(_Part):

@@ -26,6 +26,7 @@ from segbench.core.run_record import (
     InferenceSettings,
     JobRecord,
     Method,
+    PromptSimilarity,
     Provenance,
     RunRecord,
     ScoredStructure,
@@ -130,7 +131,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
     outcomes = [record for record in (trained, evaluated) if record]
     failed = next((record for record in outcomes if record.get("status", "ok") != "ok"), None)
     train_seconds = trained.get("train_seconds", 0.0)
-    match = trained.get("match")
+    match, similarity = trained.get("match"), trained.get("prompt_similarity")
     return JobRecord(
         job=job.id,
         experiment=job.experiment,
@@ -157,6 +158,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
         started=min(record["started"] for record in outcomes),
         finished=max(record["finished"] for record in outcomes),
         curve=_curve(paths.train(job.id) / "log.csv") if trained.get("status") == "ok" else None,
+        prompt_similarity=PromptSimilarity.model_validate_json(json.dumps(similarity)) if similarity else None,
     )
 
 
@@ -172,15 +174,22 @@ def _seconds(outcome: Mapping[str, Any], *, at_least: float = 0.0) -> float:
 
 
 def _curve(path: Path) -> Curve | None:
-    """Return iteration and loss of a training log as at most CURVE_POINTS means of consecutive lines, None without."""
+    """Return a training log, None without one: iteration and loss as at most CURVE_POINTS means of consecutive lines.
+
+    The validation Dice is that of the optional column `validation_dice`, empty where it was not measured.
+    """
     if not path.exists():  # an external model trains without one
         return None
     with open(path, newline="", encoding="utf-8") as stream:
-        lines = [(float(row["iteration"]), float(row["loss"])) for row in csv.DictReader(stream)]
+        rows = list(csv.DictReader(stream))
+    lines = [(float(row["iteration"]), float(row["loss"])) for row in rows]
+    validation = [
+        (float(row["iteration"]), float(row["validation_dice"])) for row in rows if row.get("validation_dice")
+    ]
     together = max(1, math.ceil(len(lines) / CURVE_POINTS))
     blocks = [lines[first : first + together] for first in range(0, len(lines), together)]
     iteration, loss = (tuple(round(statistics.fmean(line[i] for line in block), 6) for block in blocks) for i in (0, 1))
-    return Curve(iteration=iteration, loss=loss)
+    return Curve(iteration=iteration, loss=loss, validation_dice=tuple(validation))
 
 
 def _outcome(folder: Path) -> dict[str, Any]:

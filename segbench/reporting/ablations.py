@@ -8,7 +8,7 @@ from segbench.reporting.frames import groups_of
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.sections import SmallTable
-from segbench.reporting.sentences import DECISION_WORDS, difference_text, p_text, points
+from segbench.reporting.sentences import decision_word, difference_text, p_text, points
 from segbench.reporting.statistics import MEAN_COLUMN, against, label_of
 from segbench.reporting.tables import DASH, Table, direction, interval_text, shown
 from segbench.stats.decision import RULE_TEXT, oriented
@@ -65,7 +65,7 @@ def ablation_text(frame: pd.DataFrame, metric: str) -> str:
     """Return one sentence per variant: gain of the default options over tasks, interval and decision."""
     means = frame[frame["column"] == MEAN_COLUMN]
     return " ".join(
-        f"Against {row['variant']} {difference_text(metric, row)}: {_word(row['decision'])}."
+        f"Against {row['variant']} {difference_text(metric, row)}: {decision_word(row['decision'])}."
         for _, row in means.iterrows()
     )
 
@@ -82,7 +82,7 @@ def ablation_table(run: Run, table: Table, frame: pd.DataFrame, csv: str) -> Sma
                 shown(metric, mean["difference"], sign=True),
                 interval_text(metric, mean["low"], mean["high"], sign=True),
                 p_text(mean["p_holm"]),
-                _word(mean["decision"]),
+                decision_word(mean["decision"]),
                 *(_task_text(metric, own.loc[task.title]) if task.title in own.index else DASH for task in table.tasks),
             ]
         )
@@ -102,9 +102,4 @@ def ablation_table(run: Run, table: Table, frame: pd.DataFrame, csv: str) -> Sma
 
 def _task_text(metric: str, row: pd.Series) -> str:
     limits = interval_text(metric, row["low"], row["high"], sign=True)
-    return f"{shown(metric, row['difference'], sign=True)} ({limits}), {_word(row['decision'])}"
-
-
-def _word(decision: str) -> str:
-    """Return the decision on the default options in words."""
-    return DECISION_WORDS.get(str(decision), "not distinguishable" if decision else "not tested")
+    return f"{shown(metric, row['difference'], sign=True)} ({limits}), {decision_word(row['decision'])}"

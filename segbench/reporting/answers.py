@@ -14,7 +14,7 @@ from segbench.reporting.metrics import about
 from segbench.reporting.pictures import anchor, picture_of
 from segbench.reporting.run import Run
 from segbench.reporting.sentences import (
-    DECISION_WORDS,
+    decision_word,
     leader_text,
     not_above_baselines,
     points,
@@ -94,9 +94,8 @@ def _gain(challengers: pd.DataFrame, metric: str) -> str:
     """Return the largest mean gain over the reference with the decision on it, and how many are decided."""
     means = challengers[challengers["column"] == MEAN_COLUMN]
     best = means.sort_values("difference", ascending=False, kind="stable").iloc[0]
-    word = DECISION_WORDS.get(str(best["transfer"]), "not distinguishable" if best["transfer"] else "not tested")
     gain = f"{shown(metric, best['difference'], sign=True)} {points(metric)}"
-    return f"{best['title']} {gain} against the reference: {word}."
+    return f"{best['title']} {gain} against the reference: {decision_word(best['transfer'])}."
 
 
 def trust_card(run: Run) -> Card:

@@ -10,6 +10,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,9 +23,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from segbench.reporting.csv_text import file_stem
-from segbench.reporting.frames import named_rows
+from segbench.reporting.frames import groups_of, named_rows
 from segbench.reporting.metrics import about
-from segbench.reporting.run import Method, Run
+from segbench.reporting.run import Method, MethodKey, Run
 from segbench.reporting.style import (
     DIVERGING,
     GREY,
@@ -33,6 +34,7 @@ from segbench.reporting.style import (
     SMALLEST_PT,
     VERMILLION,
     Plot,
+    Style,
     finish,
     fixed_jitter,
     method_styles,
@@ -47,6 +49,16 @@ CASE_PANELS, CURVE_PANELS = 3, 4
 SMOOTH = 9
 WIDE_CELLS = 4
 """Most methods whose difference and interval fit on one line of a column-wide map."""
+COST_COLUMNS = [
+    "key",
+    "title",
+    "train_seconds",
+    "iterations",
+    "parameters",
+    "networks",
+    "complete",
+    "predict_seconds",
+]
 DECIDED = ("positive", "negative")
 """Words of the column `transfer`: the decision rule named a better method."""
 
@@ -266,33 +278,75 @@ def _loss_plot(
             if i >= len(methods):
                 axis.set_axis_off()
                 continue
-            for fraction, loss in curves[methods[i].key]:
-                axis.plot(100 * fraction, loss, color=styles[experiment, *methods[i].key]["color"], lw=0.9, alpha=0.75)
+            style = styles[experiment, *methods[i].key]
+            for curve in curves[methods[i].key]:
+                axis.plot(curve.progress, curve.loss, color=style["color"], lw=0.9, alpha=0.75)
+            _validation(axis, curves[methods[i].key], style)
             axis.set_title(_wrapped(methods[i].title, 24))
         _panel_edges(axes, len(methods), "iterations of the job (%)")
         for axis in axes[:, 0]:
             axis.set_ylabel("training loss")
         headline(figure, run, experiment, f"{experiment} {title}")
+        if any(len(curve.validation_dice) for found in curves.values() for curve in found):
+            caption += (
+                " Points and dashed lines, right axis: Dice (%) on held-out training cases; it is never used to choose "
+                "anything."
+            )
         return finish(figure, name, caption)
 
 
-def _curves(run: Run, experiment: str, method: Method) -> list[tuple[np.ndarray, np.ndarray]]:
+class _Curve(NamedTuple):
+    """Loss of a job by its progress, and its validation Dice (%) where it was measured; progress is in per cent."""
+
+    progress: np.ndarray
+    loss: np.ndarray
+    validation_progress: np.ndarray
+    validation_dice: np.ndarray
+
+
+def _curves(run: Run, experiment: str, method: Method) -> list[_Curve]:
     curves = []
     for job in run.jobs(experiment, method.key):
         if job.curve and job.curve.loss:
+            validation = np.array(job.curve.validation_dice, float).reshape(-1, 2)
             iteration = np.asarray(job.curve.iteration)
-            loss = pd.Series(job.curve.loss).rolling(SMOOTH, min_periods=1, center=True).mean()
-            curves.append((iteration / iteration[-1], loss.to_numpy()))
+            last = max(iteration[-1], *validation[:, 0])
+            loss = pd.Series(job.curve.loss).rolling(SMOOTH, min_periods=1, center=True).mean().to_numpy()
+            curves.append(_Curve(100 * iteration / last, loss, 100 * validation[:, 0] / last, validation[:, 1]))
     return curves
 
 
-def method_costs(run: Run, experiment: str) -> pd.DataFrame:
-    """Return train_seconds, iterations, parameters and complete of each trained method and objective, means over seeds.
+def _validation(axis: Axes, curves: Sequence[_Curve], style: Style) -> None:
+    """Draw the validation Dice of a panel on an axis of its own, where any was measured."""
+    measured = [curve for curve in curves if len(curve.validation_dice)]
+    if not measured:
+        return
+    right = axis.twinx()
+    for curve in measured:
+        right.plot(
+            curve.validation_progress,
+            curve.validation_dice,
+            color=style["color"],
+            marker=style["marker"],
+            ms=3,
+            ls="--",
+            lw=0.8,
+        )
+    right.set_ylim(-2, 102)
+    right.set_ylabel("validation Dice (%)")
+    right.spines["right"].set_visible(True)
+    right.grid(visible=False)
 
-    Values are sums over the method's jobs of one seed: a single-task method pays for one network per task, a
-    transferred one without its pre-training. `complete` is False when a job failed, whose cost is not known.
+
+def method_costs(run: Run, experiment: str) -> pd.DataFrame:
+    """Return what each trained method and objective cost: means over seeds.
+
+    Columns: key, title; train_seconds, iterations, parameters and networks are sums over the method's jobs of one seed:
+    a single-task method pays for one network per task, a transferred one without its pre-training. predict_seconds is
+    the time of a test case, NaN where none was predicted. `complete` is False when a job failed, whose cost is not
+    known.
     """
-    records = []
+    records, cases = [], _predicted_cases(run, experiment)
     for method in [*run.methods_of(experiment), *run.self_supervised_of(experiment)]:
         jobs = [job for job in run.jobs(experiment, method.key) if method.trained]
         if jobs:
@@ -302,12 +356,19 @@ def method_costs(run: Run, experiment: str) -> pd.DataFrame:
                 for name in ("train_seconds", "iterations", "parameters")
             }
             complete = all(job.status == "ok" for job in jobs)
+            predicted = sum(job.predict_seconds for job in jobs)
+            sums["predict_seconds"] = predicted / cases[method.key] if method.key in cases and predicted else math.nan
             records.append(
                 {"key": method.key, "title": method.title, **sums, "networks": len(jobs) / seeds, "complete": complete}
             )
-    return pd.DataFrame.from_records(
-        records, columns=["key", "title", "train_seconds", "iterations", "parameters", "networks", "complete"]
-    )
+    return pd.DataFrame.from_records(records, columns=COST_COLUMNS)
+
+
+def _predicted_cases(run: Run, experiment: str) -> dict[MethodKey, int]:
+    """Return the number of predictions of each method: a case counts once per seed; failed and skipped ones do not."""
+    rows = run.rows[(run.rows["experiment"] == experiment) & ~run.rows["status"].isin(("failed", "skipped"))]
+    rows = rows.drop_duplicates(["model", "initialisation", "task", "case", "seed"])
+    return {key: len(part) for key, part in groups_of(rows, ["model", "initialisation"])}
 
 
 def cost_plot(run: Run, table: Table) -> Plot | None:

@@ -23,16 +23,19 @@ from segbench.reporting import (
     failures,
     figures,
     gains,
+    pair_figures,
+    prompt_figures,
     rank_figures,
     sections,
     sentences,
+    task_leaders,
     transfers,
 )
 from segbench.reporting.csv_text import table_text
 from segbench.reporting.latex import table_tex
 from segbench.reporting.marks import marked
 from segbench.reporting.metrics import about
-from segbench.reporting.pictures import DESCRIPTION, anchor, permitted_pictures
+from segbench.reporting.pictures import DESCRIPTION, anchor, permitted_pictures, picture_of
 from segbench.reporting.pictures import FOLDER as FOLDER_OF_PICTURES
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import (
@@ -184,7 +187,8 @@ def experiment_part(run: Run, experiment: str, out: _Output, pictures: Collectio
         out.text(f"tables/{main.name}_{name}.csv", _csv(frame, main.data))
     log.info("%s: figures", experiment)
     plots = _plots(run, experiment, tables, statistics, challengers)
-    for plot in plots.values():
+    pairs = pair_figures.reference_pairs(run, main, decisions.get(main.metric))
+    for plot in (*plots.values(), *(pair.plot for pair in pairs)):
         out.plot(plot)
     return {
         "experiment": experiment,
@@ -192,11 +196,13 @@ def experiment_part(run: Run, experiment: str, out: _Output, pictures: Collectio
         "further": [table for table in tables if table.metric not in MAIN_METRICS and table is not main],
         "latex": latex,
         "plots": plots,
+        "pairs": pairs,
         "cards": answers.experiment_cards(
             run, main, decisions.get(main.metric), challengers, ablated, every_case, pictures
         ),
         "findings": failures.empty_sentences(run, experiment)
         + (failures.seen_sentences(run) if experiment.startswith("downstream") else []),
+        "by_task": task_leaders.task_leaders(run, main, decisions.get(main.metric), checks[main.metric]),
         "leaders": {table.metric: sentences.leading_sentence(table, decisions.get(table.metric)) for table in tables},
         "cases": every_case,
         "conclusions": _conclusions(main, statistics, decisions, challengers, checks),
@@ -261,6 +267,7 @@ def _plots(
         )
     made["cost"] = figures.cost_plot(run, main)
     made["training"] = figures.training_plot(run, experiment)
+    made["prompt_similarity"] = prompt_figures.prompt_similarity_plot(run, experiment)
     made["self_supervised"] = figures.self_supervised_plot(run, experiment)
     if statistics is not None:
         made["critical_difference"] = rank_figures.critical_difference_plot(run, statistics)
@@ -368,6 +375,7 @@ def page_html(
         unit_of=unit_of,
         about=about,
         kinds=KINDS,
+        picture_of=picture_of,
         rule_text=f"{RULE_TEXT[run.record.statistics.decision_rule]}, Holm per family, level {100 * run.alpha:g} %",
         seconds_text=sentences.seconds_text,
     )

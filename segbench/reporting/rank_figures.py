@@ -43,7 +43,7 @@ def critical_difference_plot(run: Run, statistics: Statistics) -> Plot | None:
         headline(figure, run, experiment, title)
         caption = (
             f"{run.data_word(experiment)}Mean rank over {first.n_blocks} {experiment} tasks, 1 is best. A bar joins "
-            "methods that Nemenyi's test does not distinguish at {100 * run.alpha:g} % (critical difference "
+            f"methods that Nemenyi's test does not distinguish at {100 * run.alpha:g} % (critical difference "
             f"{first.critical_difference:.2f} ranks; Friedman p = {first.p_value:.2g}). Tasks are the blocks; methods "
             "without a value on every task are left out. A mean rank names no better method: the decision rule does."
         )

@@ -313,6 +313,7 @@ def cost_table(run: Run, experiment: str, csv: str) -> SmallTable:
             row.title,
             f"{row.networks:g}",
             seconds_text(row.train_seconds),
+            seconds_text(row.predict_seconds) if np.isfinite(row.predict_seconds) else DASH,
             f"{row.iterations:,.0f}",
             f"{row.parameters / 1e6:.2f} M",
             "all jobs finished" if row.complete else "a job failed: lower bound",
@@ -321,8 +322,9 @@ def cost_table(run: Run, experiment: str, csv: str) -> SmallTable:
     ]
     return SmallTable(
         f"{experiment.capitalize()} methods",
-        f"{run.data_word(experiment)}Training cost summed over a method's jobs, mean over seeds.",
-        ["Method", "Networks", "Training", "Iterations", "Parameters", "Complete"],
+        f"{run.data_word(experiment)}Training cost summed over a method's jobs, mean over seeds; prediction: "
+        "reading, preprocessing and predicting a test case.",
+        ["Method", "Networks", "Training", "Prediction per case", "Iterations", "Parameters", "Complete"],
         rows,
         csv,
     )

@@ -165,6 +165,11 @@ def ranking_variants_sentence(statistics: Statistics | None) -> str | None:
 DECISION_WORDS = {"positive": "better", "negative": "worse", CONFLICTING: "mean and ranks disagree"}
 
 
+def decision_word(decision: object) -> str:
+    """Return a value of the column `transfer` in words; an empty one says that nothing was tested."""
+    return DECISION_WORDS.get(str(decision), "not distinguishable" if decision else "not tested")
+
+
 def difference_sentences(table: pd.DataFrame, reference: str, metric: str) -> list[str]:
     """Say for each challenger on how many tasks the decision rule finds it better or worse than the reference."""
     sentences = []
@@ -174,10 +179,9 @@ def difference_sentences(table: pd.DataFrame, reference: str, metric: str) -> li
         parts = [f"{DECISION_WORDS[word]} on {count}" for word, count in counts.items() if count]
         rest = len(tasks) - sum(counts.values())
         parts += [f"not distinguishable on {rest}"] if rest else []
-        decided = DECISION_WORDS.get(str(mean["transfer"]), "not distinguishable" if mean["transfer"] else "not tested")
         sentences.append(
             f"{title} against {reference}: {', '.join(parts)} of {len(tasks)} tasks; mean over tasks "
-            f"{difference_text(metric, mean)}, {decided}."
+            f"{difference_text(metric, mean)}, {decision_word(mean['transfer'])}."
         )
     return sentences
 

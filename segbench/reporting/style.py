@@ -105,15 +105,28 @@ def method_styles(methods: Iterable[Method]) -> dict[StyleKey, Style]:
         taken = [styles[key] for key in styles if key[0] == method.experiment]
         if subject not in known or known[subject] in taken:
             if method.trained:
-                colour = COLOURS[trained % len(COLOURS)]
-                marker = MARKERS[(trained + trained // len(COLOURS)) % len(MARKERS)]
+                known[subject] = _style(trained)
                 trained += 1
             else:
-                colour, marker = GREY, CONTROL_MARKERS[controls % len(CONTROL_MARKERS)]
+                known[subject] = {"color": GREY, "marker": CONTROL_MARKERS[controls % len(CONTROL_MARKERS)]}
                 controls += 1
-            known[subject] = {"color": colour, "marker": marker}
         styles[method.experiment, *method.key] = known[subject]
     return styles
+
+
+def task_styles(names: Iterable[str]) -> dict[str, Style]:
+    """Return colour and marker of every task by its name: the same in all figures of a run.
+
+    Args:
+        names: names of all tasks of the run, in the order of run.json; a name may come again.
+    """
+    return {name: _style(i) for i, name in enumerate(dict.fromkeys(names))}
+
+
+def _style(number: int) -> Style:
+    """Return colour and marker number 0, 1, ...; the first 49 differ."""
+    marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+    return {"color": COLOURS[number % len(COLOURS)], "marker": marker}
 
 
 def _subject(method: Method) -> str:

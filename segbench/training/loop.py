@@ -37,6 +37,7 @@ from segbench.experiment.result_record import forget_result
 from segbench.training import checkpoint
 from segbench.training.conventions import convention_of
 from segbench.training.data import BatchStream
+from segbench.training.diagnostics import diagnostic_steps, record_diagnostics
 from segbench.training.distributed import ALONE, Ranks
 from segbench.training.guards import DeadOutput, Diverged
 from segbench.training.initialise import initialise
@@ -61,7 +62,8 @@ class Progression:
 
     seconds: of training; waiting_seconds: those of them in which the next batch was not ready yet. rows, window: of the
     log. rate_factor: multiplies the learning rate. dead: see `DeadOutput`. retries: each divergence with its cases.
-    attempts: device, precision, threads and versions of each process that trained, with its first step.
+    attempts: device, precision, threads and versions of each process that trained, with its first step. diagnostics:
+    see `record_diagnostics`.
     """
 
     step: int = 0
@@ -73,6 +75,7 @@ class Progression:
     dead: dict[str, int] = field(default_factory=dict)
     retries: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[dict[str, Any]] = field(default_factory=list)
+    diagnostics: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def network_spec(network: Network) -> NetworkSpec:
@@ -163,6 +166,7 @@ class TrainingRun:
         ranks.share_statistics(self.model, device)
         self.model.to(device=device, memory_format=self.arithmetic.memory_format).train()  # type: ignore[call-overload]
         self.stream = BatchStream(context, ranks.samples(self.settings.batch_size))
+        self.diagnostic_steps = diagnostic_steps(len(self.stream))
         self.optimisation = Optimisation(self.model, self.settings, len(self.stream))
         self.stepper = Stepper(
             self.model, self.optimisation, self.arithmetic, self.settings, seed=context.job.seed, ranks=ranks
@@ -224,10 +228,11 @@ class TrainingRun:
             "retries": progression.retries,
             "dead_output": self.dead.report(),
             "attempts": progression.attempts,
-        }
+        } | progression.diagnostics
 
     def _run_to_end(self, workers: int, progress: Progress, signals: SaveSignals) -> None:
         total, tasks = len(self.stream), list(self.model.tasks)
+        self._observe()
         last_time = last_save = time.monotonic()
         for waited, (position, images_BCZYX, labels_BZYX, case_ids) in _timed(
             self.stream.loader(self.progression.step, workers)
@@ -253,6 +258,7 @@ class TrainingRun:
             self.progression.waiting_seconds += waited
             last_time = now
             self._count(result, task.name, total)
+            self._observe()
             progress.advance(f"loss {result.loss:.3f}")
             late, ended = self.ranks.agreed(self._over_time(), signals.ended_by is not None)
             if late or ended or signals.asked_to_save or now - last_save > self.settings.save_every_seconds:
@@ -281,6 +287,12 @@ class TrainingRun:
             progression.window.clear()
             if self.watch is not None:
                 self.watch(progression.step, task, mean, rate)
+
+    def _observe(self) -> None:
+        """Record what is due after the steps so far; what was recorded before stays as it is."""
+        model, progression = self.optimisation.scored_model, self.progression
+        if isinstance(model, SegmentationModel) and progression.step in self.diagnostic_steps:
+            record_diagnostics(progression.diagnostics, model, progression.step)
 
     def _over_time(self) -> bool:
         limit = self.settings.time_limit_hours

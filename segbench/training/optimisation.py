@@ -53,9 +53,14 @@ class Optimisation:
         """Set the learning rate of the next step; called once per step, whether or not the weights moved."""
         self.schedule.step()
 
+    @property
+    def scored_model(self) -> nn.Module:
+        """The network that is scored: the one with averaged weights when the recipe asks for them."""
+        return self.model if self.average is None else self.average.module
+
     def scored_weights(self) -> dict[str, Tensor]:
-        """Return the state dict that is scored: the averaged weights when the recipe asks for them."""
-        return (self.model if self.average is None else self.average.module).state_dict()
+        """Return the state dict of the network that is scored."""
+        return self.scored_model.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of optimiser, schedule and average."""

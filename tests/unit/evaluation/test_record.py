@@ -6,10 +6,11 @@ import pytest
 
 from segbench.core.errors import InputError, RunFailed
 from segbench.core.paths import RunPaths
-from segbench.core.run_record import JobRecord
+from segbench.core.run_record import JobRecord, PromptSimilarity
 from segbench.evaluation.record import (
     CURVE_POINTS,
     _curve,
+    _job_record,
     _methods,
     _objective,
     _outcome,
@@ -193,3 +194,29 @@ def test_a_whole_outcome_is_returned(tmp_path):
     outcome = {"status": "ok", "reason": "", "started": 1.0, "finished": 2.0}
     (tmp_path / "outcome.json").write_text(json.dumps(outcome))
     assert _outcome(tmp_path) == outcome
+
+
+def outcomes(job_id, **trained):
+    """Write the outcomes of the training and the evaluation of a job of the small run."""
+    times = {"status": "ok", "reason": "", "started": 1.0, "finished": 2.0}
+    paths = RunPaths("small")
+    for folder, facts in ((paths.train(job_id), times | trained), (paths.evaluate(job_id), times)):
+        folder.mkdir(parents=True)
+        (folder / "outcome.json").write_text(json.dumps(facts))
+
+
+def job_record(job_id) -> JobRecord:
+    (job,) = (job for job in all_jobs(config()) if job.id == job_id)
+    return _job_record(config(), RunPaths("small"), job)
+
+
+def test_the_prompt_similarity_of_a_training_reaches_the_record(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    similarity = {"tasks": ["a", "b"], "steps": [0, 8], "cosine": [[[1, 0.5], [0.5, 1]], [[1, 0], [0, 1]]]}
+    outcomes("upstream.uniseg.random.joint.f0.s0", prompt_similarity=similarity)
+    outcomes("upstream.cond_decoder.random.joint.f0.s0")
+    found = job_record("upstream.uniseg.random.joint.f0.s0").model_dump(mode="json")["prompt_similarity"]
+    assert found == similarity
+    assert job_record("upstream.cond_decoder.random.joint.f0.s0").prompt_similarity is None
+    with pytest.raises(ValueError, match="2 matrices of 2 x 2 numbers"):
+        PromptSimilarity(tasks=("a", "b"), steps=(0, 8), cosine=(((1.0, 0.5), (0.5, 1.0)),))

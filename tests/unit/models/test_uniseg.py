@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.loader import build_model
-from models.uniseg.prompt import UniversalPrompt
+from models.uniseg.prompt import UniversalPrompt, cosine_similarity
 from segbench.core.errors import InputError
 from segbench.core.task import TaskSet
 from tests.paths import ROOT
@@ -116,3 +116,17 @@ def test_the_page_s_example_serves_another_network():
 def test_one_task_is_enough():
     model = build_model("uniseg", TaskSet([LIVER]), SPEC).eval()
     assert model(images(), LIVER)[0].shape == (1, 3, *SPEC.patch_size_zyx)
+
+
+def test_prompts_are_compared_channel_by_channel():
+    prompt = torch.zeros(1, 4, 2, 1, 1)
+    prompt[0, :3, :, 0, 0] = torch.tensor([[3.0, 4.0], [-3.0, -4.0], [4.0, 3.0]])  # lengths of 5; 3*4 + 4*3 = 24
+    expected = [[1, -1, 0.96, 0], [-1, 1, -0.96, 0], [0.96, -0.96, 1, 0], [0, 0, 0, 0]]
+    assert cosine_similarity(prompt) == [pytest.approx(row) for row in expected]
+
+
+def test_only_a_learned_universal_prompt_of_several_tasks_has_diagnostics():
+    assert [len(row) for row in built().diagnostics()["prompt_similarity"]["cosine"]] == [3, 3, 3]
+    for prompt in ("none", "multiple", "fixed_one_hot"):
+        assert built(prompt=prompt).diagnostics() == {}
+    assert build_model("uniseg", TaskSet([SPLEEN]), SPEC).diagnostics() == {}
