@@ -310,7 +310,7 @@ def _curves(run: Run, experiment: str, method: Method) -> list[_Curve]:
         if job.curve and job.curve.loss:
             validation = np.array(job.curve.validation_dice, float).reshape(-1, 2)
             iteration = np.asarray(job.curve.iteration)
-            last = max(iteration[-1], *validation[:, 0])
+            last = max([iteration[-1], *validation[:, 0]])
             loss = pd.Series(job.curve.loss).rolling(SMOOTH, min_periods=1, center=True).mean().to_numpy()
             curves.append(_Curve(100 * iteration / last, loss, 100 * validation[:, 0] / last, validation[:, 1]))
     return curves
