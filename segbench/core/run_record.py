@@ -95,14 +95,10 @@ class ScoredTask(_Part):
 
 
 class Curve(_Part):
-    """Iterations and losses of one training job, at most a few hundred means of consecutive log lines.
-
-    `validation_dice` holds (iteration, Dice in per cent) of held-out training cases where it was measured.
-    """
+    """Iterations and losses of one training job, at most a few hundred means of consecutive log lines."""
 
     iteration: tuple[float, ...]
     loss: tuple[float, ...]
-    validation_dice: tuple[tuple[float, float], ...] = ()
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:

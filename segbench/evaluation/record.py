@@ -174,22 +174,15 @@ def _seconds(outcome: Mapping[str, Any], *, at_least: float = 0.0) -> float:
 
 
 def _curve(path: Path) -> Curve | None:
-    """Return a training log, None without one: iteration and loss as at most CURVE_POINTS means of consecutive lines.
-
-    The validation Dice is that of the optional column `validation_dice`, empty where it was not measured.
-    """
+    """Return iteration and loss of a training log as at most CURVE_POINTS means of consecutive lines, None without."""
     if not path.exists():  # an external model trains without one
         return None
     with open(path, newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    lines = [(float(row["iteration"]), float(row["loss"])) for row in rows]
-    validation = [
-        (float(row["iteration"]), float(row["validation_dice"])) for row in rows if row.get("validation_dice")
-    ]
+        lines = [(float(row["iteration"]), float(row["loss"])) for row in csv.DictReader(stream)]
     together = max(1, math.ceil(len(lines) / CURVE_POINTS))
     blocks = [lines[first : first + together] for first in range(0, len(lines), together)]
     iteration, loss = (tuple(round(statistics.fmean(line[i] for line in block), 6) for block in blocks) for i in (0, 1))
-    return Curve(iteration=iteration, loss=loss, validation_dice=tuple(validation))
+    return Curve(iteration=iteration, loss=loss)
 
 
 def _outcome(folder: Path) -> dict[str, Any]:

@@ -34,7 +34,6 @@ from segbench.reporting.style import (
     SMALLEST_PT,
     VERMILLION,
     Plot,
-    Style,
     finish,
     fixed_jitter,
     method_styles,
@@ -281,61 +280,29 @@ def _loss_plot(
             style = styles[experiment, *methods[i].key]
             for curve in curves[methods[i].key]:
                 axis.plot(curve.progress, curve.loss, color=style["color"], lw=0.9, alpha=0.75)
-            _validation(axis, curves[methods[i].key], style)
             axis.set_title(_wrapped(methods[i].title, 24))
         _panel_edges(axes, len(methods), "iterations of the job (%)")
         for axis in axes[:, 0]:
             axis.set_ylabel("training loss")
         headline(figure, run, experiment, f"{experiment} {title}")
-        if any(len(curve.validation_dice) for found in curves.values() for curve in found):
-            caption += (
-                " Points and dashed lines, right axis: Dice (%) on held-out training cases; it is never used to choose "
-                "anything."
-            )
         return finish(figure, name, caption)
 
 
 class _Curve(NamedTuple):
-    """Loss of a job by its progress, and its validation Dice (%) where it was measured; progress is in per cent."""
+    """Loss of a job by its progress in per cent."""
 
     progress: np.ndarray
     loss: np.ndarray
-    validation_progress: np.ndarray
-    validation_dice: np.ndarray
 
 
 def _curves(run: Run, experiment: str, method: Method) -> list[_Curve]:
     curves = []
     for job in run.jobs(experiment, method.key):
         if job.curve and job.curve.loss:
-            validation = np.array(job.curve.validation_dice, float).reshape(-1, 2)
             iteration = np.asarray(job.curve.iteration)
-            last = max([iteration[-1], *validation[:, 0]])
             loss = pd.Series(job.curve.loss).rolling(SMOOTH, min_periods=1, center=True).mean().to_numpy()
-            curves.append(_Curve(100 * iteration / last, loss, 100 * validation[:, 0] / last, validation[:, 1]))
+            curves.append(_Curve(100 * iteration / iteration[-1], loss))
     return curves
-
-
-def _validation(axis: Axes, curves: Sequence[_Curve], style: Style) -> None:
-    """Draw the validation Dice of a panel on an axis of its own, where any was measured."""
-    measured = [curve for curve in curves if len(curve.validation_dice)]
-    if not measured:
-        return
-    right = axis.twinx()
-    for curve in measured:
-        right.plot(
-            curve.validation_progress,
-            curve.validation_dice,
-            color=style["color"],
-            marker=style["marker"],
-            ms=3,
-            ls="--",
-            lw=0.8,
-        )
-    right.set_ylim(-2, 102)
-    right.set_ylabel("validation Dice (%)")
-    right.spines["right"].set_visible(True)
-    right.grid(visible=False)
 
 
 def method_costs(run: Run, experiment: str) -> pd.DataFrame:
