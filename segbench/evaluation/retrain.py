@@ -58,7 +58,7 @@ def named_job(config: Config, cell: str) -> Job:
     Args:
         config: config of the run.
         cell: the id of a job, with or without the command before it as `status` prints it; or
-            METHOD/TASK/SEED, where METHOD is a row's permalink on the page, such as `upstream_dice/uniseg/random`, or
+            METHOD/TASK/SEED, where METHOD is a row's permalink on the page, such as `upstream/dice/uniseg/random`, or
             MODEL/INITIALISATION, or MODEL.
 
     Raises:
@@ -77,14 +77,15 @@ def named_job(config: Config, cell: str) -> Job:
 
 
 def _fits(config: Config, job: Job, parts: Sequence[str]) -> bool:
+    if parts[0] == job.experiment:  # experiment and metric of a permalink
+        parts = parts[2:]
     if len(parts) < 3:
         return False
-    *method, task, seed = parts
-    if len(method) > 1 and method[0].startswith(job.experiment):  # the table of a permalink
-        method = method[1:]
+    *named, seed = parts
     tasks = {job.scope, *(item.name for item in job.tasks(config))}
+    method = [part for part in named if part not in tasks]
     is_method = method in ([job.model], [job.model, job.initialisation])
-    return is_method and task in tasks and seed.removeprefix("s") == str(job.seed)
+    return is_method and len(method) < len(named) and seed.removeprefix("s") == str(job.seed)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ NEEDS = {
     "needs a cluster",
     "needs a finished run",
     "needs a network connection",
+    "needs Chromium",
     "takes minutes",
 }
 ELSEWHERE = {

@@ -184,7 +184,8 @@ def test_differences_of_rows(new, exact, rounded):
         f"evaluate {SINGLE}",
         f"single_task/{SPLEEN}/0",
         f"single_task/random/{SPLEEN}/s0",
-        f"#upstream_dice/single_task/random/{SPLEEN}/0",
+        f"#upstream/dice/single_task/random/{SPLEEN}/0",
+        f"upstream/dice/{SPLEEN}/single_task/random/0",
     ],
 )
 def test_a_cell_is_named_by_a_job_or_a_permalink(cell):
