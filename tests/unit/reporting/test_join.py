@@ -182,6 +182,7 @@ def test_a_bundle_that_does_not_verify_and_a_single_one_are_refused(bundles, tmp
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_same_bundle_adds_nothing(world, bundles, tmp_path):
     copy = tmp_path / "copy.zip"
     shutil.copy(bundles["first"], copy)
@@ -190,6 +191,7 @@ def test_a_copy_of_the_same_bundle_adds_nothing(world, bundles, tmp_path):
     assert differences(tmp_path / "joined.zip") == []
 
 
+@pytest.mark.slow
 def test_the_same_bundles_give_the_same_bytes_in_another_folder(bundles, tmp_path):
     for name in ("one.zip", "two.zip"):
         assert join_bundles([bundles["first"], bundles["second"]], tmp_path / name) == []
