@@ -43,8 +43,8 @@ def measured_data(config: Config, *, cases: int) -> dict[str, Any]:
     Returns:
         `phantom_seconds`, of one case of the synthetic world, 0 without; `tasks`: task -> `there` (whether its data
         are), `count` (its cases), seconds per case of ingest (`ingest_seconds`), the leak audit (`audit_seconds`),
-        preprocessing (`preprocess_seconds`) and scoring (`score_seconds`), and `stored_mb` of a preprocessed case;
-        `measured_seconds`.
+        preprocessing (`preprocess_seconds`, mean over the recipes that networks use) and scoring (`score_seconds`), and
+        `stored_mb` of a case preprocessed by all of them; `measured_seconds`.
     """
     import numpy as np
 
@@ -58,6 +58,7 @@ def measured_data(config: Config, *, cases: int) -> dict[str, Any]:
     from segbench.data.preprocessing_recipes import preprocessing_recipe
     from segbench.data.readers import read_label
     from segbench.evaluation.rows import annotated_structures
+    from segbench.experiment.jobs import preprocessed_by_entries
     from segbench.metrics import score_pair
 
     began, paths, found = time.monotonic(), RunPaths(config.run), {}
@@ -67,6 +68,7 @@ def measured_data(config: Config, *, cases: int) -> dict[str, Any]:
         write_world(config.data_root, seed=phantom.seed, cases_per_task=cases, tasks=names)
     phantom_seconds = (time.monotonic() - began) / (cases * len(config.tasks)) if phantom else 0.0
     sides: dict[str, dict[str, list[str]]] = {}
+    by_entries = preprocessed_by_entries(config)
     for task in config.tasks:
         card = config.dataset_cards[task.name]
         files, count = _sample(config, task, cases)
@@ -81,12 +83,13 @@ def measured_data(config: Config, *, cases: int) -> dict[str, Any]:
         train = [row.case_id for row in rows[:-1]] or [rows[0].case_id]
         sides[task.name] = {"train": train, "test": [rows[-1].case_id]}
         store, folds, stored_mb = store_of(config), dict.fromkeys(config.data.folds, train), 0.0
-        for seen in _as_seen(config, task):
+        recipes = [task, *(other for other in by_entries if other.name == task.name)]
+        for seen in recipes:
             recipe = preprocessing_recipe(seen, config.preprocessing_recipes)
             index = preprocess_folds(rows, seen, card, recipe, sides=folds, store_root=store)
-            index.write(paths.preprocessed(task.name, config.own_preprocessing(seen)))
             stored_mb += sum(_folder_mb(folder) for folder in index.folders.values())
-        preprocess_seconds = clock.seconds()
+            index.write(paths.preprocessed(task.name, config.own_preprocessing(seen)))
+        preprocess_seconds = clock.seconds() / len(recipes)
         write_manifest(paths.manifest(task.name), rows)
         clock = _Clock()
         reference_XYZ = read_label(rows[-1], card)
@@ -112,13 +115,6 @@ def measured_data(config: Config, *, cases: int) -> dict[str, Any]:
         }
     write_json(paths.splits, _splits_file({str(fold): sides for fold in config.data.folds}))
     return {"phantom_seconds": phantom_seconds, "tasks": found, "measured_seconds": time.monotonic() - began}
-
-
-def _as_seen(config: Config, task: Task) -> list[Task]:
-    """Return a task once for each preprocessing recipe that its networks use, its own first."""
-    entries = config.downstream.models if config.downstream and task.name in config.downstream.tasks else ()
-    seen = [task, *(config.task_of(entry, task) for entry in entries)]
-    return list({item.preprocessing: item for item in seen}.values())
 
 
 class _Clock:

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from segbench.cli._forecast_costs import job_windows
+from segbench.core.paths import preprocessed_name
 from segbench.core.vocabulary import EQUAL
 
 if TYPE_CHECKING:
     from segbench.core.case import Case
+    from segbench.core.task import Task
     from segbench.experiment.config import Config
     from segbench.experiment.jobs import Job
 
@@ -93,7 +95,7 @@ def data_jobs(config: Config, costs: Mapping[str, Any]) -> Iterator[ForecastJob]
         costs: what `measured_data` found, with `starts`: command -> seconds of its start.
     """
     from segbench.data.preprocessing_recipes import preprocessing_recipe
-    from segbench.experiment.jobs import folds_to_split
+    from segbench.experiment.jobs import folds_to_split, preprocessed_by_entries
 
     starts, tasks = costs["starts"], [task for task in config.tasks if costs["tasks"][task.name]["there"]]
     folds = len(folds_to_split(config.data))
@@ -109,13 +111,16 @@ def data_jobs(config: Config, costs: Mapping[str, Any]) -> Iterator[ForecastJob]
     yield ForecastJob("split splits", DATA, starts["ingest"], tuple(f"ingest {task.name}" for task in tasks))
     seconds = sum(count[task.name].total * costs["tasks"][task.name]["audit_seconds"] for task in tasks)
     yield ForecastJob("audit findings", DATA, starts["audit"] + seconds, ("split splits",))
-    for task in tasks:
+    for task in (*tasks, *(task for task in preprocessed_by_entries(config) if task.name in count)):
         recipe = preprocessing_recipe(task, config.preprocessing_recipes)
         times = folds if recipe.needs_training_cases(task) else 1
-        seconds = (
-            starts["preprocess"] + times * count[task.name].total * costs["tasks"][task.name]["preprocess_seconds"]
-        )
-        yield ForecastJob(f"preprocess {task.name}", DATA, seconds, ("audit findings",))
+        cost = costs["tasks"][task.name]["preprocess_seconds"]
+        seconds = starts["preprocess"] + times * count[task.name].total * cost
+        yield ForecastJob(f"preprocess {_preprocessed(config, task)}", DATA, seconds, ("audit findings",))
+
+
+def _preprocessed(config: Config, task: Task) -> str:
+    return preprocessed_name(task.name, config.own_preprocessing(task))
 
 
 def _known(costs: Mapping[str, Any], task: str) -> int:
@@ -137,7 +142,9 @@ def network_jobs(
     for job in group:
         tasks, row = job.tasks(config), row_of(job)
         source = job.source(config)
-        after = tuple(f"preprocess {task.name}" for task in tasks) + ((f"train {source.id}",) if source else ())
+        after = tuple(f"preprocess {_preprocessed(config, task)}" for task in tasks) + (
+            (f"train {source.id}",) if source else ()
+        )
         seconds = steps_of(config, job) * costs["step_seconds"]
         saves = seconds / config.training_of(job.experiment, job.entry(config), job.initialisation).save_every_seconds
         train = costs["start_seconds"] + seconds + int(saves) * costs["save_seconds"]

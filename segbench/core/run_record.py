@@ -18,7 +18,7 @@ from segbench.core.files import write_json
 from segbench.core.metric_facts import Rule
 
 FORMAT: Final = 4
-"""Version of run.json; it grows when a key is added, removed or means something else."""
+"""Version of run.json; it grows when a key that a reader needs is added, or one is removed or means something else."""
 MOST_PROBLEMS = 8
 FIX = "run `segbench gather` again with this version of segbench, or restore the file"
 SHA256 = r"^[0-9a-f]{64}$"

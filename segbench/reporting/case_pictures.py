@@ -34,7 +34,6 @@ from segbench.reporting.pictures import FOLDER
 from segbench.reporting.run import Run
 from segbench.reporting.style import INK, SMALLEST_PT, WIDTH_MM, method_styles
 from segbench.reporting.tables import direction, shown, unit_of
-from segbench.stats.aggregate import apply_handling
 
 CHOICES = ("worst", "median", "best", "most disagreement")
 MOST_METHODS = 8
@@ -129,11 +128,9 @@ def _remove_others(folder: Path, pictures: Sequence[Picture]) -> None:
 
 def _chosen(run: Run, experiment: str, task: ScoredTask, trained: Sequence[Method]) -> list[_Chosen]:
     metric = run.metrics[0]
-    rows = run.rows
-    rows = rows[(rows["experiment"] == experiment) & (rows["task"] == task.name) & (rows["metric"] == metric)]
-    rows = apply_handling(rows, run.record.missing_masks)
+    rows = run.counted_rows(experiment, metric)
     keys = [method.key for method in trained]
-    rows = rows[rows["counted"] & pd.MultiIndex.from_frame(rows[["model", "initialisation"]]).isin(keys)]
+    rows = rows[(rows["task"] == task.name) & pd.MultiIndex.from_frame(rows[["model", "initialisation"]]).isin(keys)]
     if rows.empty:
         return []
     rows = rows[rows["seed"] == rows["seed"].min()]

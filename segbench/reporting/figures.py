@@ -10,7 +10,6 @@ import math
 import textwrap
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,7 +39,6 @@ from segbench.reporting.style import (
     new_figure,
 )
 from segbench.reporting.tables import STATE_WORDS, Table, coverage_text, shown, unit_of
-from segbench.stats.aggregate import apply_handling
 
 BOX_FROM = 8
 """Fewer cases than this are shown as points only: quartiles of them say little."""
@@ -96,16 +94,15 @@ def case_plot(run: Run, table: Table) -> Plot:
 
 def case_values(run: Run, table: Table) -> pd.DataFrame:
     """Return one row per (model, initialisation, task, case): mean over structures and seeds in the table's unit."""
-    rows = run.rows[(run.rows["experiment"] == table.experiment) & (run.rows["metric"] == table.metric)]
-    rows = apply_handling(rows, run.record.missing_masks)
     keys = ["model", "initialisation", "task", "case"]
-    values = rows[rows["counted"]].groupby(keys, sort=True)["scored"].mean().reset_index()
-    return values.assign(scored=values["scored"] * _factor(table.metric))
+    rows = run.counted_rows(table.experiment, table.metric)
+    values = rows.groupby(keys, sort=True)["scored"].mean().reset_index()
+    return values.assign(scored=values["scored"] * factor_of(table.metric))
 
 
 def _case_panel(axis: Axes, table: Table, position: int, values: pd.DataFrame, colours: Sequence[str]) -> None:
     task, order = table.tasks[position], [f"row {i}" for i in range(len(table.rows))]
-    factor = _factor(table.metric)
+    factor = factor_of(table.metric)
     numbers = {row.method.key: f"row {i}" for i, row in enumerate(table.rows) if row.cells[position].state == "ok"}
     here = values[values["task"] == task.name]
     rows = [numbers.get(key, "") for key in zip(here["model"], here["initialisation"], strict=True)]
@@ -142,7 +139,7 @@ def _value_axis(axis: Axes, table: Table, values: pd.DataFrame) -> None:
     if about(table.metric).unit == "1":
         axis.set_xlim(-2, 102)
         return
-    highs = [cell.high * _factor(table.metric) for row in table.rows for cell in row.cells]
+    highs = [cell.high * factor_of(table.metric) for row in table.rows for cell in row.cells]
     largest = max([1.0, *values["scored"], *(high for high in highs if np.isfinite(high))])
     if about(table.metric).unit == "mm":
         axis.set_xscale("symlog", linthresh=1, linscale=0.5)
@@ -166,7 +163,7 @@ def difference_plot(
         reference: title of the method that the others are compared with.
         metric: name of the metric.
     """
-    factor = _factor(metric)
+    factor = factor_of(metric)
     titles, names = list(dict.fromkeys(differences["title"])), list(dict.fromkeys(differences["column"]))
     found = {(row.title, row.column): row for row in named_rows(differences)}
     grid = np.array([[getattr(found.get((t, c)), "difference", np.nan) * factor for t in titles] for c in names], float)
@@ -277,9 +274,8 @@ def _loss_plot(
             if i >= len(methods):
                 axis.set_axis_off()
                 continue
-            style = styles[experiment, *methods[i].key]
-            for curve in curves[methods[i].key]:
-                axis.plot(curve.progress, curve.loss, color=style["color"], lw=0.9, alpha=0.75)
+            for fraction, loss in curves[methods[i].key]:
+                axis.plot(100 * fraction, loss, color=styles[experiment, *methods[i].key]["color"], lw=0.9, alpha=0.75)
             axis.set_title(_wrapped(methods[i].title, 24))
         _panel_edges(axes, len(methods), "iterations of the job (%)")
         for axis in axes[:, 0]:
@@ -288,20 +284,13 @@ def _loss_plot(
         return finish(figure, name, caption)
 
 
-class _Curve(NamedTuple):
-    """Loss of a job by its progress in per cent."""
-
-    progress: np.ndarray
-    loss: np.ndarray
-
-
-def _curves(run: Run, experiment: str, method: Method) -> list[_Curve]:
+def _curves(run: Run, experiment: str, method: Method) -> list[tuple[np.ndarray, np.ndarray]]:
     curves = []
     for job in run.jobs(experiment, method.key):
         if job.curve and job.curve.loss:
             iteration = np.asarray(job.curve.iteration)
-            loss = pd.Series(job.curve.loss).rolling(SMOOTH, min_periods=1, center=True).mean().to_numpy()
-            curves.append(_Curve(100 * iteration / iteration[-1], loss))
+            loss = pd.Series(job.curve.loss).rolling(SMOOTH, min_periods=1, center=True).mean()
+            curves.append((iteration / iteration[-1], loss.to_numpy()))
     return curves
 
 
@@ -346,7 +335,7 @@ def cost_plot(run: Run, table: Table) -> Plot | None:
     if costs.empty:
         return None
     styles = method_styles(run.methods + run.self_supervised)
-    factor = _factor(table.metric)
+    factor = factor_of(table.metric)
     axes_of = {
         "train_seconds": "training time, all its jobs (s)",
         "iterations": "training iterations, all its jobs",
@@ -430,7 +419,8 @@ def headline(figure: Figure, run: Run, experiment: str, text: str) -> None:
     figure.suptitle(f"{word}{text[0].upper()}{text[1:]}", x=0.005, ha="left", fontsize=SMALLEST_PT + 1, color=INK)
 
 
-def _factor(metric: str) -> float:
+def factor_of(metric: str) -> float:
+    """Return what a value is multiplied by in tables and figures: 100 for fractions, which are shown in per cent."""
     return 100.0 if about(metric).unit == "1" else 1.0
 
 

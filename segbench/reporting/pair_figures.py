@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from segbench.reporting.csv_text import file_stem
-from segbench.reporting.figures import headline
+from segbench.reporting.figures import DECIDED, factor_of, headline
 from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
@@ -19,11 +19,8 @@ from segbench.reporting.sentences import decision_word, difference_text, p_text,
 from segbench.reporting.statistics import against, label_of, reference_method
 from segbench.reporting.style import INK, RC, WIDTH_MM, Plot, finish, new_figure, task_styles
 from segbench.reporting.tables import DASH, MISSED, Table, direction, interval_text, shown, unit_of
-from segbench.stats.aggregate import apply_handling
 from segbench.stats.decision import oriented
 
-DECIDED = ("positive", "negative")
-"""Words of the column `transfer` for a method that the decision rule names better."""
 KEYS = ["task", "case", "structure"]
 STRIP = 0.14
 """Width of the margin of missed structures, as a fraction of the axis of values."""
@@ -57,9 +54,10 @@ def reference_pairs(run: Run, table: Table, paired: pd.DataFrame | None) -> list
     tasks = {task.name: task.title for task in table.tasks}
     found = []
     for method in run.methods_of(table.experiment):
-        pair = oriented(paired, label_of(method), label_of(reference))
+        if method == reference or oriented(paired, label_of(method), label_of(reference)).empty:
+            continue
         values = pair_values(run, table, method, reference)
-        if method == reference or pair.empty or values.empty:
+        if values.empty:
             continue
         differences = against(paired, method, reference, tasks, sign=-direction(table.metric))
         mean = differences.iloc[0]
@@ -82,11 +80,9 @@ def pair_values(run: Run, table: Table, method: Method, reference: Method) -> pd
         Columns task, case, structure; method and reference: means over seeds in the unit of the table, empty and
         missing masks as in the table; method_missed and reference_missed: the structure was missed with every seed.
     """
-    rows = run.rows[(run.rows["experiment"] == table.experiment) & (run.rows["metric"] == table.metric)]
-    rows = apply_handling(rows, run.record.missing_masks)
-    rows = rows[rows["counted"]].assign(not_found=rows["status"].isin(MISSED))
-    factor = 100.0 if about(table.metric).unit == "1" else 1.0
-    sides = []
+    rows = run.counted_rows(table.experiment, table.metric)
+    rows = rows.assign(not_found=rows["status"].isin(MISSED))
+    factor, sides = factor_of(table.metric), []
     for name, chosen in (("method", method), ("reference", reference)):
         own = rows[(rows["model"] == chosen.model) & (rows["initialisation"] == chosen.initialisation)]
         groups = own.groupby(KEYS, sort=True)
@@ -191,8 +187,7 @@ def _range(metric: str, values: pd.DataFrame) -> tuple[float, float]:
 def _difference_points(axis: Axes, run: Run, table: Table, differences: pd.DataFrame) -> None:
     """Draw one row per task and the mean over tasks; a filled marker is a decision."""
     styles = task_styles(task.name for task in run.record.tasks)
-    factor = 100.0 if about(table.metric).unit == "1" else 1.0
-    names = []
+    factor, names = factor_of(table.metric), []
     for y, row in enumerate(named_rows(differences)):
         style = styles.get(row.task, {"color": INK, "marker": "d"})
         if np.isfinite(row.low) and np.isfinite(row.high):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from segbench.core.run_record import JobRecord, Method, RunRecord
@@ -55,45 +55,44 @@ def split_record(record: RunRecord) -> RunRecord:
     return record.model_copy(update=changes)
 
 
-def _texts(methods: Iterable[Method]) -> dict[str, list[str]]:
-    """Return the text of each recipe with the titles of the methods that follow it; a foreign table has none."""
-    texts: dict[str, list[str]] = {}
+def _titles(methods: Iterable[Method], fact: str) -> dict[str, list[str]]:
+    """Return each value of a fact of methods with the titles of those that have it; where it is empty, none."""
+    titles: dict[str, list[str]] = {}
     for method in methods:
-        if method.recipe_text:
-            texts.setdefault(method.recipe_text, []).append(method.title)
-    return texts
+        if value := getattr(method, fact):
+            titles.setdefault(value, []).append(method.title)
+    return titles
+
+
+def _listed(titles: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{' and '.join(names)}: {value}" for value, names in titles.items())
 
 
 def recipe_words(methods: Sequence[Method]) -> str:
     """Return by which recipe the methods of a comparison were trained; empty where it is not known, or none is."""
     recipe = next((method.recipe for method in methods if method.recipe != NO_RECIPE), NO_RECIPE)
-    if recipe == NO_RECIPE or (recipe == EQUAL and not _texts(methods)):
+    if recipe == NO_RECIPE or (recipe == EQUAL and not _titles(methods, "recipe_text")):
         return ""
     return f"{WORDS[recipe]}."
 
 
 def recipes_of_methods(methods: Sequence[Method]) -> str:
     """Return the recipe of the methods, each where they differ, and preprocessing of their own; '' if not known."""
-    texts = _texts(methods)
-    if not texts:
+    recipes = _titles(methods, "recipe_text")
+    if not recipes:
         return ""
-    if len(texts) == 1:
-        return f" Recipe of all: {next(iter(texts))}.{_own_preprocessing(methods)}"
-    listed = [f"{' and '.join(titles)}: {text}" for text, titles in texts.items()]
-    return f" Recipes: {'; '.join(listed)}.{_own_preprocessing(methods)}"
+    if len(recipes) == 1:
+        return f" Recipe of all: {next(iter(recipes))}.{_own_preprocessing(methods)}"
+    return f" Recipes: {_listed(recipes)}.{_own_preprocessing(methods)}"
 
 
 def _own_preprocessing(methods: Iterable[Method]) -> str:
     """Return how methods were preprocessed that do not follow the tasks' own recipes; empty where all do."""
-    texts: dict[str, list[str]] = {}
-    for method in methods:
-        if method.preprocessing:
-            texts.setdefault(method.preprocessing, []).append(method.title)
-    if not texts:
+    own = _titles(methods, "preprocessing")
+    if not own:
         return ""
-    listed = [f"{' and '.join(titles)}: {text}" for text, titles in texts.items()]
     return (
-        f" Preprocessing other than the tasks' own: {'; '.join(listed)}. All are scored on the native grid; the oracle "
+        f" Preprocessing other than the tasks' own: {_listed(own)}. All are scored on the native grid; the oracle "
         "is that of the tasks' own preprocessing."
     )
 

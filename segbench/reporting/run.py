@@ -12,7 +12,7 @@ from segbench.core.errors import Problem, input_error, raise_problems
 from segbench.core.files import sha256_of
 from segbench.core.run_record import JobRecord, Method, RunRecord, ScoredTask, read_run_record
 from segbench.reporting.recipes import belongs, split_record
-from segbench.stats.aggregate import cells, read_scores
+from segbench.stats.aggregate import apply_handling, cells, read_scores
 from segbench.stats.methods import check_complete
 from segbench.stats.recipes import split_rows
 
@@ -23,7 +23,7 @@ MethodKey = tuple[str, str]
 
 
 class Run:
-    """Score rows and record of one run; `cells` are computed once per metric.
+    """Score rows and record of one run; `cells` and `counted_rows` are computed once for their arguments.
 
     `alpha` is the level of tests and one minus that of intervals. `reference` is the label of the method that the
     others are held against; None leaves the choice to `statistics.reference_method`.
@@ -59,9 +59,16 @@ class Run:
         self.methods = _with_distinct_titles(self.record.methods)
         self.self_supervised = _with_distinct_titles(self.record.self_supervised)
         self.cells = functools.cache(self._cells)
+        self.counted_rows = functools.cache(self._counted_rows)
 
     def _cells(self, metric: str) -> pd.DataFrame:
         return cells(self.rows, metric=metric, missing_masks=self.record.missing_masks, confidence=1 - self.alpha)
+
+    def _counted_rows(self, experiment: str, metric: str) -> pd.DataFrame:
+        """Return the rows of an experiment and a metric that enter its means, `scored` as in the tables."""
+        rows = self.rows[(self.rows["experiment"] == experiment) & (self.rows["metric"] == metric)]
+        rows = apply_handling(rows, self.record.missing_masks)
+        return rows[rows["counted"]]
 
     @property
     def level(self) -> str:

@@ -12,8 +12,9 @@ from segbench.core.run_record import Method
 from segbench.reporting import figures, rank_figures
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import differences, reference_method, statistics_of
-from segbench.reporting.style import GREY, SMALLEST_PT, WIDTH_MM, finish, fixed_jitter, method_styles
+from segbench.reporting.style import GREY, SMALLEST_PT, WIDTH_MM, fixed_jitter, method_styles
 from segbench.reporting.tables import build_table
+from tests.unit.reporting.drawn import kept_figures
 from tests.unit.reporting.synthetic_run import write_run
 
 
@@ -25,16 +26,7 @@ def run(tmp_path_factory) -> Run:
 @pytest.fixture
 def drawn(monkeypatch):
     """Every figure as it is about to be written, after its layout is settled."""
-    kept = []
-
-    def keep(figure, name, caption, *, width="double"):
-        figure.draw_without_rendering()
-        kept.append((figure, width))
-        return finish(figure, name, caption, width=width)
-
-    monkeypatch.setattr(figures, "finish", keep)
-    monkeypatch.setattr(rank_figures, "finish", keep)
-    return kept
+    return kept_figures(monkeypatch, figures, rank_figures)
 
 
 @pytest.fixture(scope="module")

@@ -53,23 +53,17 @@ def site(world: Path, run: str, folder: Path, change=None) -> Site:
 
 
 def of_record(change):
-    def apply(report: Path) -> None:
-        path = report / "run.json"
-        record = json.loads(path.read_text())
-        change(record)
-        path.write_text(json.dumps(record))
-
-    return apply
+    return lambda report: edit(report / "run.json", change)
 
 
 def of_config(change):
-    def apply(report: Path) -> None:
-        path = report.parent / "config.json"
-        config = json.loads(path.read_text())
-        change(config)
-        path.write_text(json.dumps(config))
+    return lambda report: edit(report.parent / "config.json", change)
 
-    return apply
+
+def edit(path: Path, change) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
 def other_split(report: Path) -> None:

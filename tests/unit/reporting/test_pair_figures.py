@@ -14,8 +14,9 @@ from matplotlib.text import Text
 from segbench.reporting import pair_figures, statistics
 from segbench.reporting.page import render
 from segbench.reporting.run import Run
-from segbench.reporting.style import SMALLEST_PT, WIDTH_MM, finish, task_styles
+from segbench.reporting.style import SMALLEST_PT, WIDTH_MM, task_styles
 from segbench.reporting.tables import MISSED, build_table
+from tests.unit.reporting.drawn import kept_figures
 from tests.unit.reporting.synthetic_run import write_run
 
 
@@ -31,15 +32,7 @@ def run(results) -> Run:
 
 @pytest.fixture
 def drawn(monkeypatch):
-    kept = []
-
-    def keep(figure, name, caption, *, width="double"):
-        figure.draw_without_rendering()
-        kept.append((figure, width))
-        return finish(figure, name, caption, width=width)
-
-    monkeypatch.setattr(pair_figures, "finish", keep)
-    return kept
+    return kept_figures(monkeypatch, pair_figures)
 
 
 def methods(run, *names):

@@ -11,7 +11,8 @@ from matplotlib.text import Text
 from segbench.core.run_record import PromptSimilarity
 from segbench.reporting import prompt_figures
 from segbench.reporting.run import Run
-from segbench.reporting.style import SMALLEST_PT, WIDTH_MM, finish
+from segbench.reporting.style import SMALLEST_PT, WIDTH_MM
+from tests.unit.reporting.drawn import kept_figures
 from tests.unit.reporting.synthetic_run import write_run
 
 TASKS = ("toy_liver", "toy_kidney", "toy_vessel")
@@ -46,16 +47,9 @@ def test_the_mean_is_over_pairs_of_different_tasks_and_without_sign():
 
 
 def test_the_maps_and_the_line_show_what_was_recorded(run, monkeypatch):
-    figures = []
-
-    def keep(figure, name, caption, **options):
-        figure.draw_without_rendering()
-        figures.append(figure)
-        return finish(figure, name, caption, **options)
-
-    monkeypatch.setattr(prompt_figures, "finish", keep)
+    figures = kept_figures(monkeypatch, prompt_figures)
     plot = prompt_figures.prompt_similarity_plot(run, "upstream")
-    (figure,) = figures
+    ((figure, _),) = figures
     first, last, line = figure.axes[:3]
     for axis, expected in ((first, SIMILARITY["cosine"][0]), (last, SIMILARITY["cosine"][-1])):
         np.testing.assert_allclose(axis.collections[0].get_array().reshape(3, 3), expected)

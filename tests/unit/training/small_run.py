@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,14 @@ def write_data(folder: Path, *, label: int = 1) -> None:
         PreprocessedIndex(task, "small", places).write(folder / paths.preprocessed(task))
     sides = {"train": ["a", "b"], "test": ["c"]}
     write_json(folder / paths.splits, splits_content({"0": dict.fromkeys(CHANNELS, sides)}))
+
+
+def killed(monkeypatch: pytest.MonkeyPatch, count: int, train: Callable[[], object]) -> None:
+    """Begin a training that dies when it has saved its state so many times."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, count)
+        with pytest.raises(KeyboardInterrupt):
+            train()
 
 
 def stop_after(patch: pytest.MonkeyPatch, count: int) -> None:

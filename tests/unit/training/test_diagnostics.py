@@ -9,7 +9,7 @@ from segbench.training import loop
 from segbench.training.diagnostics import POINTS, diagnostic_steps
 from segbench.training.guards import Diverged
 from segbench.training.step import Stepper
-from tests.unit.training.small_run import config, stop_after
+from tests.unit.training.small_run import config, killed
 from tests.unit.training.test_loop import CPU, JOB
 from tests.unit.written_run import job
 
@@ -62,10 +62,7 @@ def test_a_killed_training_ends_with_the_same_diagnostics(folder, monkeypatch, k
     straight = loop.train(context, device=CPU)["prompt_similarity"]
     for path in context.paths.state("train", JOB).iterdir():
         path.unlink()
-    with monkeypatch.context() as patch:
-        stop_after(patch, kill)
-        with pytest.raises(KeyboardInterrupt):
-            loop.train(context, device=CPU)
+    killed(monkeypatch, kill, lambda: loop.train(context, device=CPU))
     assert loop.train(context, device=CPU)["prompt_similarity"] == straight
 
 

@@ -15,7 +15,7 @@ from segbench.training.guards import Diverged
 from segbench.training.initialise import initialise
 from segbench.training.precision import chosen_arithmetic
 from segbench.training.step import Stepper, StepResult
-from tests.unit.training.small_run import CONTENT, config, stop_after
+from tests.unit.training.small_run import CONTENT, config, killed
 from tests.unit.written_run import job
 
 CPU = torch.device("cpu")
@@ -83,10 +83,7 @@ def test_a_training_that_went_back_and_was_killed_ends_with_the_same_weights(fol
     for kill in (2, 4, 6):
         for path in context.paths.state("train", JOB).iterdir():
             path.unlink()
-        with monkeypatch.context() as patch:
-            stop_after(patch, kill)
-            with pytest.raises(KeyboardInterrupt):
-                loop.train(context, device=CPU)
+        killed(monkeypatch, kill, lambda: loop.train(context, device=CPU))
         assert len(loop.train(context, device=CPU)["retries"]) == 1
         assert weights(context) == straight
 
@@ -112,10 +109,7 @@ def test_a_killed_training_ends_with_the_same_weights_and_log(folder, monkeypatc
     state = context.paths.state("train", JOB) / "state.pt"
     for path in state.parent.iterdir():
         path.unlink()
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(KeyboardInterrupt):
-            loop.train(context, device=CPU)
+    killed(monkeypatch, 3, lambda: loop.train(context, device=CPU))
     assert checkpoint.read_state(state)["progression"]["step"] == 3
     again = loop.train(context, device=CPU, workers=workers)
     assert weights(context) == straight
@@ -126,10 +120,7 @@ def test_a_killed_training_ends_with_the_same_weights_and_log(folder, monkeypatc
 
 
 def test_a_state_of_other_settings_is_not_continued(folder, monkeypatch):
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(KeyboardInterrupt):
-            loop.train(job(config(training={"initial_learning_rate": 0.5}), JOB), device=CPU)
+    killed(monkeypatch, 3, lambda: loop.train(job(config(training={"initial_learning_rate": 0.5}), JOB), device=CPU))
     context = job(config(), JOB)
     loop.train(context, device=CPU)
     fresh = weights(context)
@@ -309,10 +300,7 @@ def test_a_time_limit_ends_a_job_with_a_state_that_a_longer_one_continues(folder
 def test_other_threads_are_named_when_a_training_continues(folder, monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
     context = job(config(), JOB)
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(KeyboardInterrupt):
-            loop.train(context, device=CPU)
+    killed(monkeypatch, 3, lambda: loop.train(context, device=CPU))
     threads = torch.get_num_threads()
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 7)
     attempts = loop.train(context, device=CPU)["attempts"]

@@ -15,7 +15,7 @@ from segbench.experiment.result_record import ResultRecord
 from segbench.training import loop
 from segbench.training.data import BatchStream
 from segbench.training.initialise import initialise
-from tests.unit.training.small_run import OBJECTIVES, config, stop_after, write_data
+from tests.unit.training.small_run import OBJECTIVES, config, killed, write_data
 from tests.unit.written_run import job, splits_of
 
 CPU = torch.device("cpu")
@@ -52,10 +52,7 @@ def test_a_killed_objective_ends_with_the_same_bytes_and_starts_a_downstream_net
     settings = config()
     facts, straight = train(settings, upstream(name))
     assert facts["iterations"] == 8
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3)
-        with pytest.raises(KeyboardInterrupt):
-            train(settings, upstream(name))
+    killed(monkeypatch, 3, lambda: train(settings, upstream(name)))
     assert (PATHS.state("train", upstream(name)) / "state.pt").exists()
     (PATHS.train(upstream(name)) / "weights.pt").unlink()
     assert train(settings, upstream(name))[1] == straight
