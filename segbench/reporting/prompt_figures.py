@@ -35,11 +35,11 @@ def prompt_similarity_plot(run: Run, experiment: str) -> Plot | None:
     titles = {task.name: task.title for task in run.record.tasks}
     names = [titles.get(name, name) for name in first.tasks]
     with plt.rc_context(RC | {"axes.grid": False}):
-        height = 1.1 + 0.17 * max(6, len(names))
+        height = 1.3 + 0.11 * max(6, len(names))
         figure, axes = new_figure("double", height, ncols=3, width_ratios=(1, 1, 1.05))
         for axis, position, word in ((axes[0], 0, "before training"), (axes[1], -1, "after training")):
             _map(axis, first, position, bar=position == -1)
-            axis.set_title(f"{word}, step {first.steps[position]}")
+            axis.set_title(f"{word}\nstep {first.steps[position]}")
         axes[0].set_yticks(np.arange(len(names)) + 0.5, [f"{name}  {i + 1}" for i, name in enumerate(names)])
         for other, _, similarity in found:
             style = styles[experiment, *other.key]
@@ -52,7 +52,7 @@ def prompt_similarity_plot(run: Run, experiment: str) -> Plot | None:
                 lw=1,
                 label=other.title,
             )
-        axes[2].set(ylim=(0, 1.02), xlabel="step of training", ylabel="mean absolute cosine of two tasks")
+        axes[2].set(ylim=(0, 1.02), xlabel="step of training", ylabel="mean absolute cosine")
         axes[2].set_box_aspect(1)
         lines = {line.get_label(): line for line in axes[2].lines}
         if len(lines) > 1:
@@ -87,7 +87,7 @@ def _map(axis: Axes, similarity: PromptSimilarity, position: int, *, bar: bool) 
         fmt=".2f",
         annot_kws={"fontsize": SMALLEST_PT},
         cbar=bar,
-        cbar_kws={"label": "cosine", "shrink": 0.7, "pad": 0.03} if bar else None,
+        cbar_kws={"label": "cosine", "fraction": 0.046, "pad": 0.04} if bar else None,
         xticklabels=False,
         yticklabels=False,
     )
