@@ -130,12 +130,12 @@ class Run:
     @cached_property
     def training_ids(self) -> list[str]:
         """Ids of all training jobs."""
-        return [job.id for job in jobs.training_jobs(self.config)]
+        return [name for name, job in self.job_of.items() if jobs.is_trained(self.config, job)]
 
     @cached_property
     def evaluation_ids(self) -> list[str]:
         """Ids of all evaluations."""
-        return [job.id for job in jobs.evaluation_jobs(self.config)]
+        return [name for name, job in self.job_of.items() if not job.self_supervised]
 
     def write_config(self) -> None:
         """Write the resolved config that every job reads, before the first job starts.
@@ -215,6 +215,11 @@ class Run:
         A training needs the preprocessed cases of the same tasks, so its outcome stands for them.
         """
         return self.trained_of(job_id) or self.preprocessed_of(job_id)
+
+    def outcomes(self) -> list[Path]:
+        """Outcomes of all trainings and evaluations, which the score table and the record of the run are made from."""
+        trained = [self.paths.train(job) / "outcome.json" for job in self.training_ids]
+        return trained + [self.paths.evaluate(job) / "outcome.json" for job in self.evaluation_ids]
 
     def devices_of(self, job_id: str) -> int:
         """Number of GPUs that a job asks for: none for a control and for masks that are given."""

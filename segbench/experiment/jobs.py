@@ -27,7 +27,7 @@ RANDOM = "random"
 NOT_TRAINED = "none"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
     """One (experiment, model, initialisation, recipe, scope, fold, seed).
 

@@ -4,9 +4,9 @@
 rule evaluate:
     """Predict and score one checkpoint, or one control, over its test cases; scores.csv lies beside the outcome."""
     input:
-        request=lambda wildcards: run.request_evaluate(wildcards.job),
-        made_from=lambda wildcards: run.evaluated_from(wildcards.job),
-        splits=run.paths.splits,
+        lambda wildcards: run.request_evaluate(wildcards.job),
+        lambda wildcards: run.evaluated_from(wildcards.job),
+        run.paths.splits,
     output:
         run.paths.evaluate("{job}") / "outcome.json",
     log:
@@ -29,9 +29,8 @@ rule evaluate:
 rule gather:
     """Gather the rows, check that they are exactly those expected, and describe the run."""
     input:
+        lambda wildcards: run.outcomes(),
         request=lambda wildcards: run.request_gather(),
-        trained=[run.paths.train(job) / "outcome.json" for job in run.training_ids],
-        evaluated=[run.paths.evaluate(job) / "outcome.json" for job in run.evaluation_ids],
         audit=run.paths.audit,
     output:
         scores=run.paths.scores,

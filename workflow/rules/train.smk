@@ -3,11 +3,12 @@
 
 rule train:
     """Train to the end, or record the failure as data."""
-    input:
-        request=lambda wildcards: run.request_train(wildcards.job),
-        preprocessed=lambda wildcards: run.preprocessed_of(wildcards.job),
-        source=lambda wildcards: run.source_of(wildcards.job),
-        splits=run.paths.splits,
+    input:  # without names: a named list takes 1 kB in each of thousands of jobs
+        lambda wildcards: run.request_train(wildcards.job),
+        lambda wildcards: run.preprocessed_of(wildcards.job),
+        lambda wildcards: run.source_of(wildcards.job),
+        # Preprocessing waits for them too, but Snakemake takes an index made anew with the same content for unchanged.
+        run.paths.splits,
     output:
         run.paths.train("{job}") / "outcome.json",
     log:

@@ -10,7 +10,7 @@ import yaml
 from segbench.core import code
 from segbench.core.errors import InputError
 from segbench.core.files import write_json
-from segbench.experiment import graph
+from segbench.experiment import graph, jobs
 from segbench.experiment.config import parse_config
 from segbench.experiment.graph import Run
 from segbench.experiment.source_files import write_record
@@ -219,6 +219,19 @@ def test_what_an_evaluation_reads(here):
     assert run.source_of(TRANSFER) == [run.paths.train(UNISEG) / "outcome.json"]
     assert run.source_of(UNISEG) == []
     assert run.preprocessed_of(SINGLE) == [run.paths.preprocessed(SPLEEN)]
+
+
+def test_the_score_table_waits_for_every_job_once():
+    external = [{"name": "masks", "title": "Masks", "predictions": "masks/{task}/{fold}"}]
+    upstream = {"external": external, "self_supervised": ["restoration"]}
+    run = run_of(upstream=upstream, downstream={"initialisations": ["scratch", "restoration"]})
+    trained = [run.paths.train(job.id) / "outcome.json" for job in jobs.training_jobs(run.config)]
+    evaluated = [run.paths.evaluate(job.id) / "outcome.json" for job in jobs.evaluation_jobs(run.config)]
+    assert run.outcomes() == trained + evaluated
+    assert len(set(run.outcomes())) == len(run.outcomes())
+    of_training, of_evaluation = ({path.parent.name.split(".")[1] for path in paths} for paths in (trained, evaluated))
+    assert of_training - of_evaluation == {"restoration"}
+    assert {"masks", "threshold"} <= of_evaluation - of_training
 
 
 def test_controls_and_given_masks_ask_for_no_device():
