@@ -204,7 +204,7 @@ def flat_sentence(losses: pd.DataFrame) -> str:
         FLATTENED: "has flattened",
         FALLS: "still falls",
         RISES: "rises",
-        UNCLEAR: "may still fall or not (not clear)",
+        UNCLEAR: "may still fall",
         NO_FALL: "did not fall",
         TOO_FEW: "has too few points to tell",
     }
