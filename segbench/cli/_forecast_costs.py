@@ -249,10 +249,12 @@ def measured_network(config: Config, job_id: str, *, seconds: float, threads: in
 
 def _train(run: TrainingRun, positions: Sequence[int]) -> float:
     """Take a step with each of these tasks, in this order, and return the mean seconds of a step."""
+    from segbench.cli.train import loading_workers
+
     before = run.progression.seconds
     run.stream.order += positions
     run.stream.visit = list(range(len(run.stream.order)))
-    run.run(workers=0)
+    run.run(loading_workers(run.arithmetic.device.type))
     return (run.progression.seconds - before) / len(positions)
 
 

@@ -68,7 +68,8 @@ def computing_device(threads: int) -> str:
         threads: threads of the numerical libraries; with a leased GPU at least its equal part of the processors.
     """
     if devices.take_device() is not None:  # before CUDA starts
-        threads = max(threads, devices.threads_per_job(devices.cores(), devices.machine_devices()))
+        jobs = devices.machine_devices() * devices.jobs_per_device()
+        threads = max(threads, devices.threads_per_job(devices.cores(), jobs))
     import torch
 
     torch.set_num_threads(threads)

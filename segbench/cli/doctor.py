@@ -53,15 +53,18 @@ def _device_lines() -> list[str]:
     return [f"{device.number}: {device.name}, {device.uuid}, {_holder(holders[device.uuid])}" for device in found]
 
 
-def _holder(pid: int | None) -> str:
-    return "free" if pid is None else f"leased by process {pid}"
+def _holder(pids: list[int]) -> str:
+    return "leased by process " + " and ".join(map(str, pids)) if pids else "free"
 
 
 def _leases() -> str:
     variable = devices.scheduler()
     if variable:
         return f"none: the scheduler gives devices to jobs ({variable} is set)"
-    return "one device for one job" if devices.devices() else "none: there is no device"
+    if not devices.devices():
+        return "none: there is no device"
+    jobs = devices.jobs_per_device()
+    return "one device for one job" if jobs == 1 else f"one device for {jobs} jobs ({devices.PER_DEVICE})"
 
 
 def _precision() -> str:
@@ -80,5 +83,5 @@ def _workers() -> str:
     jobs = devices.jobs_at_a_time()
     if jobs is None:
         return "as many jobs at a time as --cores allows, each with the threads of its rule"
-    threads = devices.threads_per_job(devices.cores(), devices.machine_devices())
+    threads = devices.threads_per_job(devices.cores(), devices.machine_devices() * devices.jobs_per_device())
     return f"{jobs} jobs at a time on devices, {threads} threads each"

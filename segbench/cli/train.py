@@ -26,14 +26,18 @@ EXAMPLE = "python -m segbench train --config results/demo/config.json --job upst
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_job_arguments(parser)
-    parser.add_argument("--workers", type=int, default=0, help="processes that load and augment patches")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        help="processes that load and augment patches; default: beside a GPU the job's threads but one, else none",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and write outcome.json, record.json, weights.pt and log.csv; an external model trains by its command."""
     from segbench.experiment.context import JobContext
 
-    check_machine(threads=(args.threads, 1), workers=(args.workers, 0))
+    check_machine(threads=(args.threads, 1), workers=(args.workers or 0, 0))
     keep_freed_memory()  # before PyTorch allocates
     context = JobContext.of(args.config, args.job)
     launched = devices.launched()
@@ -109,6 +113,14 @@ def _train_here(
     with ranks.leasing():
         kind = computing_device(args.threads)
     ranks, device = ranks.with_device(kind)
-    facts = train(context, device=device, workers=args.workers, ranks=ranks, watch=watch)
+    workers = loading_workers(kind) if args.workers is None else args.workers
+    facts = train(context, device=device, workers=workers, ranks=ranks, watch=watch)
     ranks.leave()
     return facts
+
+
+def loading_workers(kind: str) -> int:
+    """Return how many processes load patches: beside a GPU the threads of this process but one, at least one."""
+    import torch
+
+    return max(1, torch.get_num_threads() - 1) if kind == "cuda" else 0

@@ -1,8 +1,8 @@
-"""One GPU for one job: a lease on the device, held by the process that computes on it.
+"""One GPU for one job, or for as many as are asked for: a lease, held by the process that computes on the device.
 
-A lease is an exclusive `flock` on a file that is named by the device's UUID. The kernel gives it back when the process
-ends, however it ends. `CUDA_VISIBLE_DEVICES` names the leased device before CUDA starts. Under a scheduler, which gives
-devices to jobs itself, there are no leases. PyTorch is not imported here.
+A lease is an exclusive `flock` on a file that is named by the device's UUID; a device for several jobs has several. The
+kernel gives it back when the process ends, however it ends. `CUDA_VISIBLE_DEVICES` names the leased device before CUDA
+starts. Under a scheduler, which gives devices to jobs itself, there are no leases. PyTorch is not imported here.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ FAKE = "SEGBENCH_FAKE_DEVICES"
 """For tests: UUIDs with commas between, of devices that are not asked for."""
 FOLDER = "SEGBENCH_LEASES"
 """Where the files of leases are; default: a folder for all users of this machine below the temporary one."""
+PER_DEVICE = "SEGBENCH_JOBS_PER_GPU"
+"""How many jobs may compute on one device at a time; default 1. Their memory has to fit together."""
 SCHEDULER_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 """Set in jobs of Slurm, PBS, LSF and Grid Engine."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.001, 0.5
@@ -135,15 +137,17 @@ class _LockFiles:
     """The lock files of devices, open as long as a process waits, so that a look at one is a single call."""
 
     def __init__(self, known: Sequence[Device]):
-        self._known, self._folder = known, _folder()
-        self._files: dict[Device, tuple[int, bool]] = {}
+        self._folder = _folder()
+        self._known = [(slot, device) for slot in range(jobs_per_device()) for device in known]  # other devices first
+        self._files: dict[tuple[int, Device], tuple[int, bool]] = {}
 
     def lease(self) -> Lease | None:
         """Return a lease of the first device that is free now, None when all are leased."""
-        for device in self._known:
-            if device not in self._files:
-                self._files[device] = _open_lock(self._folder / f"{device.uuid}.lock")
-            descriptor, is_own = self._files[device]
+        for key in self._known:
+            slot, device = key
+            if key not in self._files:
+                self._files[key] = _open_lock(_lock_path(self._folder, device, slot))
+            descriptor, is_own = self._files[key]
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -151,7 +155,7 @@ class _LockFiles:
             if is_own:
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            del self._files[device]
+            del self._files[key]
             return Lease(device, descriptor)
         return None
 
@@ -166,6 +170,10 @@ def lease_of(known: Sequence[Device]) -> Lease | None:
     """Return a lease of the first device that is free now, None when all are leased."""
     with contextlib.closing(_LockFiles(known)) as files:
         return files.lease()
+
+
+def _lock_path(folder: Path, device: Device, slot: int) -> Path:
+    return folder / (f"{device.uuid}.lock" if slot == 0 else f"{device.uuid}.{slot}.lock")
 
 
 def _open_lock(path: Path) -> tuple[int, bool]:
@@ -274,18 +282,19 @@ def energy_joules(uuid: str) -> float | None:
         return None
 
 
-def holders() -> dict[str, int | None]:
-    """Return UUID -> process that holds the lease of the device, None where it is free."""
-    found: dict[str, int | None] = {}
+def holders() -> dict[str, list[int]]:
+    """Return UUID -> processes that hold a lease of the device; 0 for one that could not write its number."""
+    found: dict[str, list[int]] = {}
     for device in devices():
-        path = _folder() / f"{device.uuid}.lock"
-        found[device.uuid] = None
-        with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                content = stream.read().strip()
-                found[device.uuid] = int(content) if content.isdigit() else 0
+        found[device.uuid] = []
+        for slot in range(jobs_per_device()):
+            path = _lock_path(_folder(), device, slot)
+            with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as stream:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    content = stream.read().strip()
+                    found[device.uuid].append(int(content) if content.isdigit() else 0)
     return found
 
 
@@ -294,14 +303,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def threads_per_job(core_count: int, device_count: int) -> int:
-    """Return the threads of a job that has a device: an equal part of the processors, at least one."""
-    return max(1, core_count // max(1, device_count))
+def jobs_per_device() -> int:
+    """Return how many jobs may compute on one device at a time."""
+    value = os.environ.get(PER_DEVICE) or "1"
+    if not value.isdigit() or int(value) < 1:
+        raise input_error(PER_DEVICE, found=repr(value), expected="a number of jobs, 1 or more", fix="unset it for 1")
+    return int(value)
+
+
+def threads_per_job(core_count: int, job_count: int) -> int:
+    """Return the threads of one of so many jobs with a device: an equal part of the processors, at least one."""
+    return max(1, core_count // max(1, job_count))
 
 
 def jobs_at_a_time() -> int | None:
     """Return how many jobs may compute on GPUs at a time, None where nothing bounds them: no GPU, or a scheduler."""
-    return None if scheduler() else len(devices()) or None
+    return None if scheduler() else len(devices()) * jobs_per_device() or None
 
 
 def _folder() -> Path:

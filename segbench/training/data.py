@@ -68,13 +68,14 @@ class BatchStream(Dataset):
         """Return per sample of a batch the class values that were looked for in its case, None for all of them."""
         return [self._annotated[position][case_id] for case_id in case_ids]
 
-    def loader(self, start: int, workers: int) -> DataLoader:
-        """Return batches from `start` to the end, in order."""
+    def loader(self, start: int, workers: int, *, pinned: bool = False) -> DataLoader:
+        """Return batches from `start` to the end, in order; pinned: in page-locked memory, for copies to a GPU."""
         return DataLoader(
             self,
             batch_size=None,
             sampler=range(start, len(self)),
             num_workers=workers,
+            pin_memory=pinned,
             persistent_workers=False,
             prefetch_factor=4 if workers else None,
         )

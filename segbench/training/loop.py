@@ -15,8 +15,9 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,11 +32,13 @@ from segbench.core.files import remove_abandoned_parts, sha256_of, write_text
 from segbench.core.progress import Progress
 from segbench.core.seeds import seed_for
 from segbench.core.signals import SaveSignals
+from segbench.core.task import IGNORED
 from segbench.experiment.config import Network
 from segbench.experiment.context import JobContext
 from segbench.experiment.identity import Identity
 from segbench.experiment.result_record import forget_result
 from segbench.training import checkpoint
+from segbench.training.compilation import compile_blocks, pays
 from segbench.training.conventions import convention_of
 from segbench.training.data import BatchStream
 from segbench.training.diagnostics import diagnostic_steps, record_diagnostics
@@ -175,6 +178,7 @@ class TrainingRun:
         self.stream = BatchStream(context, ranks.samples(self.settings.batch_size))
         self.diagnostic_steps = diagnostic_steps(len(self.stream))
         self.optimisation = Optimisation(self.model, self.settings, len(self.stream))
+        self._compile_if_it_pays()
         self.stepper = Stepper(
             self.model, self.optimisation, self.arithmetic, self.settings, seed=context.job.seed, ranks=ranks
         )
@@ -196,7 +200,13 @@ class TrainingRun:
             return None
         from segbench.training.validation import Validation  # and scipy with it, which a training does without
 
-        return Validation(self.context, len(self.stream), precision=self.arithmetic.precision)
+        arithmetic = self.arithmetic
+        return Validation(self.context, len(self.stream), precision=arithmetic.precision, compiled=arithmetic.compiled)
+
+    def _compile_if_it_pays(self) -> None:
+        voxels, steps = self.settings.batch_size * prod(self.context.network.patch_size_zyx), len(self.stream)
+        if pays(self.arithmetic.device, self.arithmetic.mode, voxels=voxels, steps=steps):
+            self.arithmetic = replace(self.arithmetic, compiled=compile_blocks(self.model) > 0)
 
     def _newest_state(self) -> dict[str, Any] | None:
         remove_abandoned_parts(self.state_path.parent)
@@ -255,11 +265,12 @@ class TrainingRun:
         self._observe()
         last_time = last_save = time.monotonic()
         for waited, (position, images_BCZYX, labels_BZYX, case_ids) in _timed(
-            self.stream.loader(self.progression.step, workers)
+            self.stream.loader(self.progression.step, workers, pinned=self.arithmetic.device.type == "cuda")
         ):
             step = self.progression.step
             if step % GOOD_EVERY == 0:
                 self.good = self._snapshot()
+            ignored = self.ranks.size > 1 or bool((labels_BZYX == IGNORED).any())  # asked before the device has them
             images_BCZYX = self.arithmetic.to_device(images_BCZYX, self.arithmetic.memory_format)
             labels_BZYX, task = self.arithmetic.to_device(labels_BZYX), tasks[position]
             try:
@@ -270,6 +281,7 @@ class TrainingRun:
                     number=step,
                     rate_factor=self.progression.rate_factor,
                     annotated=self.stream.annotated(position, case_ids),
+                    ignored=ignored,
                 )
             except Diverged as error:
                 raise self._retry_or_fail(error, step, case_ids) from error
@@ -372,6 +384,7 @@ class TrainingRun:
             "device": _device_name(self.arithmetic.device),
             "mode": self.arithmetic.mode,
             "precision": self.arithmetic.precision,
+            "compiled": self.arithmetic.compiled,
             "threads": torch.get_num_threads(),
             "torch": metadata.version("torch"),
             "processes": self.ranks.size,

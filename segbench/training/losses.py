@@ -11,7 +11,7 @@ weights of the scales.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -156,18 +156,20 @@ def training_loss(
     *,
     batch_dice: bool = False,
     annotated: Sequence[Sequence[int] | None] | None = None,
+    ignored: bool = True,
+    one_scale: Callable[..., Tensor] = scale_loss,
 ) -> Tensor:
     """Return the deep-supervision loss of one batch of one task.
 
     Coarser targets are taken by nearest neighbour from the full-resolution ones. batch_dice: Dice over the whole batch
     instead of per sample; the summed loss of MultiTalent always has it. annotated: per sample the class values that
-    were looked for in its case, None for all of them.
+    were looked for in its case, None for all of them. ignored: whether voxels may be `IGNORED`; where none is, known
+    before, the device is not waited for. one_scale: `scale_loss`, or the same compiled.
     """
     known_BK = known_channels(model, task, annotated or [])
     known_BK = None if known_BK is None else known_BK.to(labels_BZYX.device)
-    ignored_BZYX = labels_BZYX == IGNORED
     known_B1ZYX = None
-    if ignored_BZYX.any():
+    if ignored and (ignored_BZYX := labels_BZYX == IGNORED).any():
         known_B1ZYX = (~ignored_BZYX)[:, None].to(torch.float32)
         labels_BZYX = labels_BZYX.masked_fill(ignored_BZYX, 0)
     targets_BKZYX = model.targets(labels_BZYX, task)
@@ -184,7 +186,7 @@ def training_loss(
                 scaled_known_B1ZYX = every * known_BK[:, 1:, None, None, None].to(torch.float32)
             total = total + weight * summed_loss(logits_BKZYX, scaled_BKZYX, scaled_known_B1ZYX)
         else:
-            total = total + weight * scale_loss(
+            total = total + weight * one_scale(
                 logits_BKZYX, scaled_BKZYX, model.activation, scaled_known_B1ZYX, known_BK, batch_dice=batch_dice
             )
     return total

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,12 +28,14 @@ CUBLAS_VARIABLE, CUBLAS_REPRODUCIBLE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 class Arithmetic:
     """How a training computes on its device.
 
-    mode: 'exact' or 'fast'; precision: 'float32', 'bfloat16' or 'float16', of convolutions and matrix products.
+    mode: 'exact' or 'fast'; precision: 'float32', 'bfloat16' or 'float16', of convolutions and matrix products;
+    compiled: whether the repeated blocks of a network are compiled (`training.compilation`).
     """
 
     device: torch.device
     mode: str
     precision: str
+    compiled: bool = False
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -71,7 +73,7 @@ class Arithmetic:
 
     def in_float32(self) -> Arithmetic:
         """Return the same arithmetic in float32."""
-        return Arithmetic(self.device, self.mode, "float32")
+        return replace(self, precision="float32")
 
     def to_device(self, values: Tensor, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
         """Return values on the device; from page-locked memory to a GPU, so that the copy waits for nothing."""

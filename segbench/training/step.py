@@ -19,9 +19,10 @@ from models.interface import SegmentationModel
 from segbench.core.seeds import seed_for
 from segbench.core.task import Task
 from segbench.experiment.config import Training
+from segbench.training.compilation import compiled_scale_loss
 from segbench.training.distributed import ALONE, Ranks
 from segbench.training.guards import Diverged, foreground_counts
-from segbench.training.losses import training_loss
+from segbench.training.losses import scale_loss, training_loss
 from segbench.training.objective import Objective
 from segbench.training.optimisation import Optimisation
 from segbench.training.precision import Arithmetic
@@ -38,6 +39,7 @@ class _Batch(NamedTuple):
     labels_BZYX: Tensor
     task: Task
     annotated: Annotated
+    ignored: bool
     number: int
 
 
@@ -48,9 +50,12 @@ class _LossOfBatch(torch.nn.Module):
     has no part in it.
     """
 
-    def __init__(self, model: SegmentationModel | Objective, settings: Training, ranks: Ranks, *, seed: int):
+    def __init__(
+        self, model: SegmentationModel | Objective, settings: Training, ranks: Ranks, *, seed: int, compiled: bool
+    ):
         super().__init__()
         self.model, self.settings, self.ranks, self.seed = model, settings, ranks, seed
+        self.one_scale = compiled_scale_loss() if compiled else scale_loss
 
     def forward(self, arithmetic: Arithmetic, batch: _Batch) -> tuple[Tensor, Tensor]:
         if isinstance(self.model, Objective):
@@ -69,6 +74,8 @@ class _LossOfBatch(torch.nn.Module):
             batch.task,
             batch_dice=self.settings.batch_dice,
             annotated=batch.annotated,
+            ignored=batch.ignored,
+            one_scale=self.one_scale,
         )
         return loss, foreground_counts(outputs[0], labels_BZYX, activation=self.model.activation)
 
@@ -86,7 +93,7 @@ class Stepper:
     """Moves a model step by step; a step that is not finite in a lower precision is repeated in float32.
 
     Args:
-        model: the network, or the objective, on its device.
+        model: the network, or the objective, on its device, its blocks compiled where the arithmetic says so.
         optimisation: moves its weights.
         arithmetic: how it computes.
         settings: of the training.
@@ -104,7 +111,8 @@ class Stepper:
         seed: int,
         ranks: Ranks = ALONE,
     ):
-        self.ranks, self.loss = ranks, ranks.in_parallel(_LossOfBatch(model, settings, ranks, seed=seed))
+        loss = _LossOfBatch(model, settings, ranks, seed=seed, compiled=arithmetic.compiled)
+        self.ranks, self.loss = ranks, ranks.in_parallel(loss)
         self.model, self.optimisation, self.arithmetic = model, optimisation, arithmetic
         self.settings, self.seed = settings, seed
         self.scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.precision == "float16")
@@ -121,6 +129,7 @@ class Stepper:
         number: int,
         rate_factor: float = 1.0,
         annotated: Annotated = (),
+        ignored: bool = True,
     ) -> StepResult:
         """Move the weights by one batch.
 
@@ -132,6 +141,7 @@ class Stepper:
             rate_factor: multiplies the learning rate of this step.
             annotated: per sample of the whole batch the class values that were looked for in its case, None for all;
                 empty for all of all.
+            ignored: whether voxels of the labels may be `IGNORED`.
 
         Returns:
             What was found, always finite.
@@ -139,7 +149,7 @@ class Stepper:
         Raises:
             Diverged: loss or gradient is not finite in float32; no weight was moved.
         """
-        batch = _Batch(images_BCZYX, labels_BZYX, task, annotated, number)
+        batch = _Batch(images_BCZYX, labels_BZYX, task, annotated, ignored, number)
         result = self._attempt(self.arithmetic, batch)
         if not _finite(result) and self.arithmetic.precision != "float32":
             if self.scaler.is_enabled():

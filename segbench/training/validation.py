@@ -40,10 +40,12 @@ class Validation:
         context: the job.
         total: steps of the training.
         precision: of the forward pass, that of the training.
+        compiled: whether blocks of the network are compiled, which they are for training alone: a few windows would
+            pay for kernels of their own.
     """
 
-    def __init__(self, context: JobContext, total: int, *, precision: str):
-        self.tasks = context.tasks
+    def __init__(self, context: JobContext, total: int, *, precision: str, compiled: bool = False):
+        self.tasks, self.compiled = context.tasks, compiled
         self.steps = validation_steps(total, context.training.validation_points)
         self.cases = [
             [open_case(context.folder(task.name, case)) for case in context.validation_cases(task.name)]
@@ -58,7 +60,8 @@ class Validation:
         A structure counts in the cases in which it was looked for, and is in the reference or the prediction; None for
         a task without any.
         """
-        with _as_before(model):
+        eager = torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
+        with _as_before(model), eager:
             return [self._mean_dice(model, task, cases) for task, cases in zip(self.tasks, self.cases, strict=True)]
 
     def record(self, found: Mapping[int, Sequence[float | None]]) -> dict[str, Any]:

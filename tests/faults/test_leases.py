@@ -43,7 +43,7 @@ def least_busy_fraction(found: dict) -> float:
         intervals.sort()
         for (_, end), (begin, _) in itertools.pairwise(intervals):
             assert end <= begin, f"{device} was used twice at a time"
-    assert set(found["held"].values()) == {None}, "all leases are given back"
+    assert not any(found["held"].values()), "all leases are given back"
     first = max(intervals[0][0] for intervals in of_device.values())
     last = min(intervals[-1][1] for intervals in of_device.values())
     return min(

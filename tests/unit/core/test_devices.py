@@ -27,10 +27,10 @@ def test_each_lease_is_of_another_device_and_a_released_one_comes_again():
     first, second = devices.lease_of(known), devices.lease_of(known)
     assert [first.device.uuid, second.device.uuid] == ["GPU-a", "GPU-b"]
     assert devices.lease_of(known) is None
-    assert devices.holders() == {"GPU-a": os.getpid(), "GPU-b": os.getpid()}
+    assert devices.holders() == {"GPU-a": [os.getpid()], "GPU-b": [os.getpid()]}
     first.release()
     first.release()
-    assert devices.holders() == {"GPU-a": None, "GPU-b": os.getpid()}
+    assert devices.holders() == {"GPU-a": [], "GPU-b": [os.getpid()]}
     assert devices.wait_for_lease(known).device.uuid == "GPU-a"
 
 
@@ -66,6 +66,25 @@ def test_a_machine_without_a_driver_has_no_device(monkeypatch):
     assert devices.jobs_at_a_time() is None
 
 
+def test_several_jobs_share_a_device_when_asked_the_emptiest_first(monkeypatch):
+    monkeypatch.setenv(devices.PER_DEVICE, "2")
+    known = devices.devices()
+    leases = [devices.lease_of(known) for _ in range(4)]
+    assert [lease.device.uuid for lease in leases] == ["GPU-a", "GPU-b", "GPU-a", "GPU-b"]
+    assert devices.lease_of(known) is None
+    assert devices.holders() == dict.fromkeys(["GPU-a", "GPU-b"], [os.getpid()] * 2)
+    assert devices.jobs_at_a_time() == 4
+    for lease in leases:
+        lease.release()
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
+def test_a_number_of_jobs_that_cannot_be_is_refused(monkeypatch, value):
+    monkeypatch.setenv(devices.PER_DEVICE, value)
+    with pytest.raises(InputError, match=f"{devices.PER_DEVICE}: found '{value}'"):
+        devices.jobs_at_a_time()
+
+
 def test_threads_are_an_equal_part_of_the_processors():
     assert [devices.threads_per_job(*counts) for counts in [(16, 4), (16, 3), (2, 4), (8, 0)]] == [4, 5, 1, 8]
 
@@ -76,10 +95,10 @@ def test_a_dead_holder_gives_its_device_back():
     )
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline().strip() == "GPU-a"
-        assert devices.holders()["GPU-a"] == process.pid
+        assert devices.holders()["GPU-a"] == [process.pid]
         process.kill()
         process.wait()
-    assert devices.holders()["GPU-a"] is None
+    assert devices.holders()["GPU-a"] == []
 
 
 def test_a_link_in_the_place_of_a_lock_is_refused_and_its_target_stays(tmp_path):

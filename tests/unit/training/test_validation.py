@@ -14,6 +14,7 @@ from segbench.core.task import IGNORED
 from segbench.data.store import open_case, write_case
 from segbench.training import loop
 from segbench.training.checkpoint import load_weights
+from segbench.training.compilation import compile_blocks
 from segbench.training.validation import Validation, validation_steps
 from tests.unit.training.small_run import CHANNELS, config, killed, write_manifests
 from tests.unit.written_run import job, splits_content
@@ -201,6 +202,23 @@ def test_modes_and_generators_are_afterwards_as_before(run):
     assert model.training
     assert model.norm.training
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_blocks_that_are_compiled_for_training_are_not_compiled_for_a_few_windows(run):
+    context, compiled = held_out(), []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    model = loop.new_model(context)
+    expected = Validation(context, 8, precision="float32").measure(model)
+    assert compile_blocks(model, backend=backend) > 0
+    assert Validation(context, 8, precision="float32", compiled=True).measure(model) == expected
+    assert not compiled
+    with torch.no_grad():
+        model.train()(torch.zeros(1, 1, *context.network.patch_size_zyx), context.tasks["phantom_spleen"])
+    assert compiled, "training goes on compiled"
 
 
 def test_fewer_than_two_training_patients_are_refused(run):

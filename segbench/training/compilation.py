@@ -1,0 +1,59 @@
+"""Regional compilation: what a network repeats, and the loss of one scale, become kernels, one set per size of input.
+
+A whole network would be compiled once per task, since tasks differ in channels and classes; blocks do not. Memory
+traffic of norm, activation and loss is what is saved, so that it pays for large patches only (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
+from torch import nn
+
+from models.backbone import ConvBlock, StemBlock
+from segbench.training.losses import scale_loss
+
+BLOCKS = (ConvBlock, StemBlock, ConvDropoutNormReLU)
+"""Convolution, norm and activation in one module: norm and activation become one pass over memory."""
+SIZES = 64
+"""Sizes of inputs, in training and in evaluation, for which something is compiled before it is left as it is."""
+LEAST_VOXELS, LEAST_STEPS = 1_000_000, 1_000
+"""Voxels of a batch, below which the launches of kernels take longer than the kernels, and steps of a training, below
+which the compiler takes longer than it saves. Measured on one GPU: docs/performance.md."""
+
+
+def pays(device: torch.device, mode: str, *, voxels: int, steps: int) -> bool:
+    """Return whether a training on this device is compiled: on GPUs in mode 'fast', large batches, many steps.
+
+    Args:
+        device: of the training.
+        mode: 'exact' or 'fast'.
+        voxels: of a batch.
+        steps: of the training.
+    """
+    return device.type == "cuda" and mode == "fast" and voxels >= LEAST_VOXELS and steps >= LEAST_STEPS
+
+
+def compile_blocks(network: nn.Module, *, backend: str = "inductor") -> int:
+    """Compile the repeated blocks of a network in place at their first call, and return how many there are.
+
+    Parameters, their names and what is computed stay the same up to rounding. Blocks of other kinds, such as those of
+    transformers, stay as they are. The environment variable TORCH_COMPILE_DISABLE=1 switches PyTorch's compiler off.
+    """
+    _allow_many_sizes()
+    blocks = [module for module in network.modules() if isinstance(module, BLOCKS)]
+    for block in blocks:
+        block.compile(dynamic=False, backend=backend)
+    return len(blocks)
+
+
+def compiled_scale_loss() -> Any:
+    """Return `scale_loss`, compiled at its first call."""
+    _allow_many_sizes()
+    return torch.compile(scale_loss, dynamic=False)
+
+
+def _allow_many_sizes() -> None:
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, SIZES)
