@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from segbench.cli._forecast_costs import job_windows
+from segbench.cli._forecast_costs import job_windows, mirrored_predictions
 from segbench.core.paths import preprocessed_name
 from segbench.core.vocabulary import EQUAL
 
@@ -148,18 +148,35 @@ def network_jobs(
         seconds = steps_of(config, job) * costs["step_seconds"]
         saves = seconds / config.training_of(job.experiment, job.entry(config), job.initialisation).save_every_seconds
         train = costs["start_seconds"] + seconds + int(saves) * costs["save_seconds"]
-        yield ForecastJob(f"train {job.id}", row, train, after)
         if job.self_supervised:
+            yield ForecastJob(f"train {job.id}", row, train, after)
             continue
         seconds = start_evaluation
         for task in tasks:
             counts = counts_of(config, task.name, job.fold, _known(data, task.name))
             cost = costs["tasks"].get(task.name) or _of_equal_shape(config, job, task, group[0], costs)
+            train += validation_seconds(config, job, task, counts, cost["predict_seconds"])
             size = counts.test
             if counts.cases:
                 size = job_windows(config, job, task.name, counts.cases) / max(1, cost["windows"])
             seconds += size * cost["predict_seconds"] + counts.test * data["tasks"][task.name]["score_seconds"]
+        yield ForecastJob(f"train {job.id}", row, train, after)
         yield ForecastJob(f"evaluate {job.id}", row, seconds, (f"train {job.id}",))
+
+
+def validation_seconds(config: Config, job: Job, task: Task, counts: Counts, predict_seconds: float) -> float:
+    """Return what the Dice of the held-out cases of a task costs in a training, 0 where none are held out.
+
+    A held-out case is as large as a tested one, whose prediction takes `predict_seconds`; it is predicted without
+    mirroring, in windows that overlap by half, whose number grows with the third power of their density.
+    """
+    settings = config.training_of(job.experiment, job.entry(config), job.initialisation)
+    if not settings.validation_fraction or not counts.total:
+        return 0.0
+    cases = max(1, int(settings.validation_fraction * (counts.total - counts.test)))
+    mirrors = mirrored_predictions(config, task, mirror_sides=settings.mirror_sides)
+    points = min(settings.validation_points, steps_of(config, job))
+    return points * cases * predict_seconds / mirrors * (2 * config.inference.step) ** 3
 
 
 def _of_equal_shape(config: Config, job: Job, task: Any, measured: Job, costs: Mapping[str, Any]) -> Mapping[str, Any]:

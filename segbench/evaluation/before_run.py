@@ -15,6 +15,7 @@ from segbench.data.splitting.protocols import check_organs
 from segbench.evaluation.external_commands import mask_files, unexpected_masks
 from segbench.evaluation.predictors.masks import read_mask
 from segbench.experiment.config import Config
+from segbench.experiment.held_out import held_out_cases
 from segbench.experiment.jobs import Job, external_jobs, mask_folders
 from segbench.experiment.splits import Splits
 
@@ -31,7 +32,7 @@ def find_problems(config: Config) -> tuple[list[Problem], list[str]]:
         splits = _splits(config, cases)
     except InputError as error:
         return list(error.problems), []
-    problems = _empty_sides(splits)
+    problems = _empty_sides(splits) or _held_out_problems(config, splits, cases)
     notices: list[str] = []
     for job in external_jobs(config):
         if config.external(job.model).predictions is not None:
@@ -87,6 +88,18 @@ def _empty_sides(splits: Splits) -> list[Problem]:
         for side, names in (("training", sides.train), ("test", sides.test))
         if not names
     ]
+
+
+def _held_out_problems(config: Config, splits: Splits, cases: Mapping[str, Mapping[str, Case]]) -> list[Problem]:
+    """Return the tasks and folds in which no training patient, or every one, would be held out for validation."""
+    problems: list[Problem] = []
+    for experiment in ("upstream", "downstream"):
+        for fold in splits.folds if config.tasks_of(experiment) else ():
+            try:
+                held_out_cases(config, splits, experiment, fold, cases)
+            except InputError as error:
+                problems += error.problems
+    return problems
 
 
 def _mask_problems(

@@ -5,7 +5,7 @@ Everything is read when it is asked for, and only JSON and tables: no numerical 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from segbench.core.files import sha256_of
 from segbench.core.paths import RunPaths
 from segbench.core.task import Task, TaskSet
 from segbench.experiment.config import Config, Network, Training, load_config
+from segbench.experiment.held_out import held_out_cases
 from segbench.experiment.identity import (
     Identity,
     part,
@@ -114,6 +115,24 @@ class JobContext:
         """Return the case ids of both sides of a task in the job's fold."""
         return self.splits.of(self.job.fold, task)
 
+    @cached_property
+    def _held_out(self) -> dict[str, tuple[str, ...]]:
+        return held_out_cases(self.config, self.splits, self.job.experiment, self.job.fold)
+
+    def validation_cases(self, task: str) -> tuple[str, ...]:
+        """Return the training cases of a task that no method of the experiment learns from; () without validation."""
+        return self._held_out[task]
+
+    def training_cases(self, task: str) -> tuple[str, ...]:
+        """Return the cases of a task that every method of the experiment learns from, in order.
+
+        They are the training side of the split without `validation_cases`: what networks, self-supervised objectives,
+        controls and external models get, and what their identities hold. Preprocessing and the leak audit see the whole
+        training side: the store is shared by all runs of a split, and statistics of intensities choose no model.
+        """
+        held_out = set(self.validation_cases(task))
+        return tuple(case for case in self.sides(task).train if case not in held_out)
+
     def case(self, task: str, case: str) -> Case:
         """Return a row of a task's manifest; raises `InputError` when the split names a case that is not in it."""
         try:
@@ -145,12 +164,11 @@ class JobContext:
         """Identity of the job's training: config, code, training cases in order, and the weights it starts from."""
         parts = dict(training_settings_identity(self.config, self.job).parts)
         if self.job.external:
-            sides = {task.name: self.sides(task.name).train for task in self.tasks}
-            return Identity(parts | {"training cases": part(self._raw_cases(sides))})
-        addresses = {
-            task.name: [self._address(task, name) for name in self.sides(task.name).train] for task in self.tasks
-        }
-        parts["training cases"] = part(addresses)
+            cases = {task.name: self.training_cases(task.name) for task in self.tasks}
+            return Identity(parts | {"training cases": part(self._raw_cases(cases))})
+        parts["training cases"] = part(self._addresses(self.training_cases))
+        if self.training.validation_fraction:
+            parts["validation cases"] = part(self._addresses(self.validation_cases))
         weights = self._weights_part()
         return Identity(parts | ({"weights it starts from": weights} if weights else {}))
 
@@ -171,6 +189,9 @@ class JobContext:
     def test_case_part(self) -> str:
         """Return the digest of the test cases, in order: files, patients, spacing, how labels are read."""
         return part(self._raw_cases({task.name: self.sides(task.name).test for task in self.tasks}))
+
+    def _addresses(self, cases: Callable[[str], Sequence[str]]) -> dict[str, list[list[str]]]:
+        return {task.name: [self._address(task, name) for name in cases(task.name)] for task in self.tasks}
 
     def _address(self, task: Task, case: str) -> list[str]:
         return [case, self.preprocessed[task.name].address(case)]
@@ -227,7 +248,7 @@ class JobContext:
             return Identity(parts | {"case": part([case.image_sha256, case.label_sha256])})
         parts["case"] = part(self._address(task, case.case_id))
         if self.job.control:
-            parts["training cases"] = part([self._address(task, name) for name in self.sides(task.name).train])
+            parts["training cases"] = part([self._address(task, name) for name in self.training_cases(task.name)])
         return Identity(parts)
 
     def score_identity(self, task: Task, case: Case, prediction: str) -> Identity:

@@ -27,6 +27,8 @@ INITIALISE = "segbench/training/initialise.py"
 TRAINED = "segbench/evaluation/trained.py"
 OBJECTIVE = "segbench/training/objective.py"
 TRAINING = "segbench/training/loop.py"
+VALIDATION = "segbench/training/validation.py"
+"""Measures beside the training and moves no weight: no part of its code."""
 PREDICTION = {
     "network": "segbench/evaluation/predictors/network.py",
     "control": "segbench/evaluation/predictors/control.py",
@@ -117,7 +119,7 @@ def training_settings_identity(config: Config, job: Job) -> Identity:
         "model": part([entry.name, {name: _option(value) for name, value in options.items()}, facts]),
         "model code": code_digest(own, *([OBJECTIVE] if job.self_supervised else [])),
         "training": part(training),
-        "training code": code_digest(TRAINING, without=(INITIALISE, OBJECTIVE)),
+        "training code": code_digest(TRAINING, without=(INITIALISE, OBJECTIVE, VALIDATION)),
         "network": part(config.network_of(job.experiment, entry, job.scope).model_dump(mode="json")),
         "tasks": _task_parts(job.tasks(config), [own]),
         "fold and seed": f"{job.fold}, {job.seed}",

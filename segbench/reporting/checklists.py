@@ -174,8 +174,13 @@ def _missing(record: RunRecord) -> str:
 
 
 def _partitions(record: RunRecord) -> str:
-    counts = _joined(_named(task, f"{task.n_train} training, {task.n_test} test") for task in record.tasks)
+    counts = _joined(_named(task, _counts(task)) for task in record.tasks)
     return f"Protocol {record.protocol}. Cases: {counts}. No validation cases choose a model."
+
+
+def _counts(task: ScoredTask) -> str:
+    validation = f"{task.n_validation} validation, " if task.n_validation else ""
+    return f"{task.n_train} training, {validation}{task.n_test} test"
 
 
 def _level(record: RunRecord) -> str:

@@ -243,11 +243,24 @@ def _sides(config: Config) -> Iterator[Problem]:
         if card is None or protocol not in ("seeded", "kfold"):
             continue
         cases = data.phantom.cases if data.phantom else card["expected_cases"].get("total")
-        needed = data.fold_count if protocol == "kfold" else 2
+        needed, purpose = data.fold_count if protocol == "kfold" else 2, ""
+        if _holds_out(config, name):
+            two_training = 4 if protocol == "kfold" and data.fold_count == 2 else 3
+            needed, purpose = max(needed, two_training), " with training.validation_fraction"
         if cases is not None and cases < needed:
             fix = "add cases, lower data.fold_count, or leave the task out"
-            found, expected = f"{cases} case(s) of {name}", f"at least {needed} patients for the protocol {protocol}"
+            found = f"{cases} case(s) of {name}"
+            expected = f"at least {needed} patients for the protocol {protocol}{purpose}"
             yield Problem("data.protocol", found, expected, fix)
+
+
+def _holds_out(config: Config, task: str) -> bool:
+    """Tell whether training patients of a task are held out for validation."""
+    upstream, downstream = config.training.validation_fraction, 0.0
+    if config.downstream:
+        downstream = config.downstream.training.get("validation_fraction", upstream)
+    tasks = config.downstream.tasks if config.downstream else ()
+    return bool((task in config.upstream.tasks and upstream) or (task in tasks and downstream))
 
 
 SPLIT = ("data.protocol", "data.task_protocols", "data.folds", "data.fold_count")
@@ -261,5 +274,5 @@ CHECKS = (
     Check((*MODELS, "downstream.models", "downstream.initialisations"), _self_supervised),
     Check((*MODELS, "downstream.models", "training", "downstream.training", "upstream.tasks"), _trainings),
     Check((*TASKS, *SPLIT), _folds),
-    Check((*TASKS, *SPLIT, "data.phantom", "data.split_files"), _sides),
+    Check((*TASKS, *SPLIT, "data.phantom", "data.split_files", "training", "downstream.training"), _sides),
 )

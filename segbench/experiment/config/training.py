@@ -22,6 +22,8 @@ ONLY_WITH = {
     "poly_exponent": ("learning_rate_schedule", ("poly",)),
 }
 """Key -> the key that it belongs to, and the values of that key which know it."""
+VALIDATION = ("validation_fraction", "validation_points")
+"""Keys of `training` that act only where a fraction of the training patients is held out."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Steps = Annotated[int, Field(strict=True, ge=0)]
@@ -140,6 +142,21 @@ class Training(Recipe):
     time_limit_hours: float | None = Field(
         None, gt=0, description="A job that has trained for longer is saved and recorded as failed; null: no limit."
     )
+    validation_fraction: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Fraction of the training patients of each task, at least one, that no method of the experiment "
+        "learns from, so that learning curves show their Dice; never used to choose anything. 0: none.",
+    )
+    validation_points: int = Field(
+        10, ge=1, description="How often that Dice is measured, at evenly spaced steps of which the last is the end."
+    )
+
+    def effective(self) -> dict[str, Any]:
+        """Return all that acts in a training; without validation cases its keys are left out."""
+        values = super().effective()
+        return values if self.validation_fraction else {name: values[name] for name in values if name not in VALIDATION}
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:

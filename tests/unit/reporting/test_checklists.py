@@ -51,6 +51,15 @@ def test_the_texts_are_those_of_the_record(folder):
     assert f"{trained} trainings with 1 seed(s)" in next(text for item, text in claim.items() if item[:2] == "25")
 
 
+def test_held_out_training_cases_are_counted_as_validation(folder):
+    record = read_run_record(folder / "run.json")
+    tasks = tuple(task.model_copy(update={"n_validation": 3}) for task in record.tasks)
+    claim = lines(checklists(record.model_copy(update={"tasks": tasks})), "CLAIM (2020)")
+    split = next(text for item, text in claim.items() if item[:2] == "20")
+    assert f"{tasks[0].n_train} training, 3 validation, {tasks[0].n_test} test" in split
+    assert "No validation cases choose a model." in split
+
+
 def test_names_of_a_run_are_no_markup(folder, tmp_path):
     record = json.loads((folder / "run.json").read_text())
     for task in record["tasks"]:

@@ -20,7 +20,7 @@ from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.experiment import requests
 from tests.paths import ROOT
-from tests.unit.training.small_run import config, write_data
+from tests.unit.training.small_run import config, write_data, write_manifests
 
 JOB = "upstream.uniseg.random.joint.f0.s0"
 PATHS = RunPaths("small")
@@ -32,6 +32,7 @@ def write_run(root: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -
     """Write data and config of a run below `root`."""
     monkeypatch.chdir(root)
     write_data(root)
+    write_manifests()
     write_json(PATHS.config, config(training=SETTINGS | settings).model_dump(mode="json"))
 
 
@@ -71,16 +72,24 @@ def assert_same_training(one: Path, other: Path) -> None:
         torch.testing.assert_close(weights(other)[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("batch_dice", [False, True])
-def test_two_processes_train_as_one_does(tmp_path, monkeypatch, batch_dice):
+HELD_OUT = {"batch_dice": True, "validation_fraction": 0.5, "validation_points": 3}
+
+
+@pytest.mark.parametrize("settings", [{}, HELD_OUT], ids=["", "batch Dice, held-out cases"])
+def test_two_processes_train_as_one_does(tmp_path, monkeypatch, settings):
     one, two = tmp_path / "one", tmp_path / "two"
     for root, launcher in ((one, ()), (two, TORCHRUN)):
         root.mkdir()
-        write_run(root, monkeypatch, batch_dice=batch_dice)
+        write_run(root, monkeypatch, **settings)
         finish(start(root, launcher))
     assert_same_training(one, two)
-    outcome = requests.read(two / PATHS.train(JOB) / "outcome.json")
+    alone, outcome = (requests.read(root / PATHS.train(JOB) / "outcome.json") for root in (one, two))
     assert [outcome["status"], outcome["attempts"][0]["processes"]] == ["ok", 2]
+    assert ("validation" in outcome) == (settings == HELD_OUT)
+    if "validation" in outcome:
+        assert outcome["validation"]["steps"] == [4, 8, 12]
+        for expected, found in zip(alone["validation"]["dice"], outcome["validation"]["dice"], strict=True):
+            assert found == pytest.approx(expected, abs=0.01), "but for voxels whose classes are nearly equal"
 
 
 def test_two_processes_that_are_ended_continue_as_one_does(tmp_path, monkeypatch):
