@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segbench.cli._forecast_costs import job_windows
 from segbench.core.paths import preprocessed_name
+from segbench.core.task import mirror_axes_of
 from segbench.core.vocabulary import EQUAL
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def network_jobs(
         after = tuple(f"preprocess {_preprocessed(config, task)}" for task in tasks) + (
             (f"train {source.id}",) if source else ()
         )
-        seconds = steps_of(config, job) * costs["step_seconds"]
+        seconds = steps_of(config, job) * costs["step_seconds"] + _scored_trials(config, job, group[0], costs, data)
         saves = seconds / config.training_of(job.experiment, job.entry(config), job.initialisation).save_every_seconds
         train = costs["start_seconds"] + seconds + int(saves) * costs["save_seconds"]
         yield ForecastJob(f"train {job.id}", row, train, after)
@@ -170,9 +171,27 @@ def _of_equal_shape(config: Config, job: Job, task: Any, measured: Job, costs: M
 
 
 def steps_of(config: Config, job: Job) -> int:
-    """Return the steps of a training job."""
+    """Return the steps of a training job, those of its trials included."""
     settings = config.training_of(job.experiment, job.entry(config), job.initialisation)
-    return len(job.tasks(config)) * settings.iterations_per_task
+    steps, tuning = settings.iterations_per_task, settings.tuning
+    if tuning is not None:
+        steps += len(tuning.learning_rates) * tuning.iterations_per_task
+    return len(job.tasks(config)) * steps
+
+
+def _scored_trials(config: Config, job: Job, measured: Job, costs: Mapping[str, Any], data: Mapping[str, Any]) -> float:
+    """Return the seconds in which a tuned job scores its trials, without mirroring; 0 for any other job."""
+    settings = config.training_of(job.experiment, job.entry(config), job.initialisation)
+    if settings.tuning is None:
+        return 0.0
+    seconds = 0.0
+    for task in job.tasks(config):
+        counts = counts_of(config, task.name, job.fold, _known(data, task.name))
+        held = max(1, round(settings.tuning.validation_fraction * (counts.total - counts.test)))
+        axes = mirror_axes_of([task], config.inference.mirror_axes, mirror_sides=settings.mirror_sides)
+        cost = costs["tasks"].get(task.name) or _of_equal_shape(config, job, task, measured, costs)
+        seconds += held * cost["predict_seconds"] / 2 ** len(axes)
+    return len(settings.tuning.learning_rates) * seconds
 
 
 def control_jobs(

@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 
 from segbench.core.case import Case, CaseFiles
 from segbench.core.errors import InputError, Problem
+from segbench.core.vocabulary import TUNED
 from segbench.data.ingest import discover
 from segbench.data.splitting.folds import make_splits
 from segbench.data.splitting.protocols import check_organs
 from segbench.evaluation.external_commands import mask_files, unexpected_masks
 from segbench.evaluation.predictors.masks import read_mask
 from segbench.experiment.config import Config
-from segbench.experiment.jobs import Job, external_jobs, mask_folders
+from segbench.experiment.held_out import held_out_cases
+from segbench.experiment.jobs import Job, external_jobs, mask_folders, training_jobs
 from segbench.experiment.splits import Splits
 
 
@@ -31,7 +33,7 @@ def find_problems(config: Config) -> tuple[list[Problem], list[str]]:
         splits = _splits(config, cases)
     except InputError as error:
         return list(error.problems), []
-    problems = _empty_sides(splits)
+    problems = _empty_sides(splits) or _without_held_out(config, splits, cases)
     notices: list[str] = []
     for job in external_jobs(config):
         if config.external(job.model).predictions is not None:
@@ -87,6 +89,28 @@ def _empty_sides(splits: Splits) -> list[Problem]:
         for side, names in (("training", sides.train), ("test", sides.test))
         if not names
     ]
+
+
+def _without_held_out(config: Config, splits: Splits, cases: Mapping[str, Mapping[str, Case]]) -> list[Problem]:
+    """Return the tasks of tuned jobs that have no patient to train on beside those that score the trials."""
+    problems: dict[Problem, None] = {}
+    for job in training_jobs(config):
+        if job.recipe != TUNED:
+            continue
+        tuning = config.training_of(job.experiment, job.entry(config)).tuning
+        assert tuning is not None, "a config with a tuned entry and no tuning is refused"
+        patients = {
+            name: {
+                case: (config.dataset_cards[name]["patient_namespace"], cases[name][case].patient_id)
+                for case in splits.of(job.fold, name).train
+            }
+            for name in job.tasks(config).names
+        }
+        try:
+            held_out_cases(patients, fraction=tuning.validation_fraction, fold=job.fold)
+        except InputError as error:
+            problems |= dict.fromkeys(error.problems)
+    return list(problems)
 
 
 def _mask_problems(

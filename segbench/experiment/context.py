@@ -17,7 +17,9 @@ from segbench.core.errors import input_error, suggestion
 from segbench.core.files import sha256_of
 from segbench.core.paths import RunPaths
 from segbench.core.task import Task, TaskSet
+from segbench.core.vocabulary import TUNED
 from segbench.experiment.config import Config, Network, Training, load_config
+from segbench.experiment.held_out import held_out_cases
 from segbench.experiment.identity import (
     Identity,
     part,
@@ -114,6 +116,21 @@ class JobContext:
         """Return the case ids of both sides of a task in the job's fold."""
         return self.splits.of(self.job.fold, task)
 
+    def training_cases(self, task: str) -> tuple[str, ...]:
+        """Return the ids of the cases of a task that weights are learnt from, in the order of the split."""
+        return self.sides(task).train
+
+    @cached_property
+    def held_out(self) -> dict[str, tuple[str, ...]]:
+        """Task -> the training cases that score the trials of a tuned training, which trains on all in the end."""
+        assert self.training.tuning is not None, "only a tuned training has trials"
+        spaces = {task.name: self.config.dataset_cards[task.name]["patient_namespace"] for task in self.tasks}
+        patients = {
+            task: {name: (space, self.case(task, name).patient_id) for name in self.training_cases(task)}
+            for task, space in spaces.items()
+        }
+        return held_out_cases(patients, fraction=self.training.tuning.validation_fraction, fold=self.job.fold)
+
     def case(self, task: str, case: str) -> Case:
         """Return a row of a task's manifest; raises `InputError` when the split names a case that is not in it."""
         try:
@@ -129,6 +146,16 @@ class JobContext:
     def folder(self, task: str, case: str) -> Path:
         """Return the folder of a preprocessed case in the store."""
         return self.preprocessed[task].folder(case)
+
+    @property
+    def train_state(self) -> Path:
+        """Folder of the resumable state of the job's training."""
+        return self.paths.state("train", self.job.id)
+
+    @property
+    def charged_seconds(self) -> float:
+        """Seconds of training before this one that count for its time limit: those of the trials of a tuned one."""
+        return 0.0
 
     @property
     def train_folder(self) -> Path:
@@ -147,10 +174,9 @@ class JobContext:
         if self.job.external:
             sides = {task.name: self.sides(task.name).train for task in self.tasks}
             return Identity(parts | {"training cases": part(self._raw_cases(sides))})
-        addresses = {
-            task.name: [self._address(task, name) for name in self.sides(task.name).train] for task in self.tasks
-        }
-        parts["training cases"] = part(addresses)
+        parts["training cases"] = self.address_part({name: self.training_cases(name) for name in self.tasks.names})
+        if self.job.recipe == TUNED:
+            parts["held-out cases"] = part(self.held_out)
         weights = self._weights_part()
         return Identity(parts | ({"weights it starts from": weights} if weights else {}))
 
@@ -171,6 +197,10 @@ class JobContext:
     def test_case_part(self) -> str:
         """Return the digest of the test cases, in order: files, patients, spacing, how labels are read."""
         return part(self._raw_cases({task.name: self.sides(task.name).test for task in self.tasks}))
+
+    def address_part(self, cases: Mapping[str, Sequence[str]]) -> str:
+        """Return the digest of preprocessed cases: task -> case ids, in order."""
+        return part({task.name: [self._address(task, name) for name in cases[task.name]] for task in self.tasks})
 
     def _address(self, task: Task, case: str) -> list[str]:
         return [case, self.preprocessed[task.name].address(case)]

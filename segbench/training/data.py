@@ -36,7 +36,7 @@ class BatchStream(Dataset):
         patch_size_zyx = context.network.patch_size_zyx
         self.samplers, sizes = [], []
         for task in self.tasks:
-            cases = context.sides(task.name).train
+            cases = context.training_cases(task.name)
             sizes.append((task.name, len(cases)))
             axes = mirror_axes_of([task], self.settings.mirror_axes, mirror_sides=self.settings.mirror_sides)
             augmentation = Augmentation(patch_size_zyx, level=self.settings.augmentation, mirror_axes=axes)
