@@ -94,6 +94,19 @@ def test_a_training_and_an_evaluation_by_hand(folder):
     assert evaluate.seconds == 5.0 + 2 * (2.0 + 0.5) + 2 * (4.0 + 0.5), "two of ten cases of two tasks"
 
 
+def test_a_tuned_training_is_forecast_with_its_trials(folder):
+    grid = {"learning_rates": [0.1, 0.01, 0.001], "iterations_per_task": 3, "validation_fraction": 0.25}
+    models = [{"name": "uniseg", "recipe": "tuned"}]
+    inference = {"mirror_axes": [0]}
+    settings = small.config(
+        training={"tuning": grid}, upstream={"models": models}, inference=inference, downstream=None
+    )
+    train = next(jobs.network_jobs(settings, group_of(settings, "uniseg"), NETWORK, DATA, 5.0))
+    steps, scores = 2 * (4 + 3 * 3) * 0.5, 3 * 2 * (2.0 + 4.0) / 2
+    assert (train.name, train.row) == (f"train {small.UNISEG}.tuned", "upstream uniseg (tuned)")
+    assert train.seconds == 3.0 + steps + scores, "2 of 8 training cases of two tasks score 3 trials, without mirroring"
+
+
 def test_states_are_counted_where_a_training_lasts_long_enough(folder):
     settings = small.config(training={"save_every_seconds": 1.5})
     slow = NETWORK | {"save_seconds": 10.0}
