@@ -180,14 +180,14 @@ def steps_of(config: Config, job: Job) -> int:
 
 
 def _scored_trials(config: Config, job: Job, measured: Job, costs: Mapping[str, Any], data: Mapping[str, Any]) -> float:
-    """Return the seconds in which a tuned job scores its trials, without mirroring; 0 for any other job."""
+    """Return about the seconds in which a tuned job scores its trials, without mirroring; 0 for any other job."""
     settings = config.training_of(job.experiment, job.entry(config), job.initialisation)
     if settings.tuning is None:
         return 0.0
     seconds = 0.0
     for task in job.tasks(config):
         counts = counts_of(config, task.name, job.fold, _known(data, task.name))
-        held = max(1, round(settings.tuning.validation_fraction * (counts.total - counts.test)))
+        held = max(1, int(settings.tuning.validation_fraction * (counts.total - counts.test)))
         axes = mirror_axes_of([task], config.inference.mirror_axes, mirror_sides=settings.mirror_sides)
         cost = costs["tasks"].get(task.name) or _of_equal_shape(config, job, task, measured, costs)
         seconds += held * cost["predict_seconds"] / 2 ** len(axes)

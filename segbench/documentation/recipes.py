@@ -59,19 +59,21 @@ training:
   tuning: {learning_rates: [0.003, 0.01, 0.03], iterations_per_task: 500, validation_fraction: 0.2}
 ```
 
-Each job makes one short trial for each rate. Trials learn from the training cases without the held-out patients: the
-patients of each task are ranked by a seed of fold and patient, and the first `validation_fraction` of them, at least
-one, are held out; a patient that one task of a joint network holds out is held out in all. All trials of a job start
-from the same weights and see the same draws. A trial is scored by the mean Dice over the structures, cases and tasks of
-the held-out patients, on the preprocessed grid, with the windows of `inference` and without mirroring. The rate of the
-largest mean Dice is chosen, of equal ones the smallest; a trial that diverges loses to any other. The training that
-follows sees **all** training cases. **Test cases are on neither side.** Intensities of a preprocessing recipe are those
-of all training cases, in trials too.
+Each job makes one short trial for each rate. A part of the training patients is held out of the trials and scores
+them: the patients of each task are ranked by a seed of fold and patient, and the first `validation_fraction` of them,
+rounded down and at least one, are held out; a patient that one task holds out is held out in all tasks of its
+namespace. They are the same in all tuned jobs of an experiment, and never those that `training.validation_fraction` of
+the experiment keeps for learning curves. All trials of a job start from the same weights and see the same draws. At its
+end a trial is scored by the mean Dice over the structures and held-out cases of each task, then over tasks, on the
+preprocessed grid, with windows that overlap by half and without mirroring. The rate of the largest mean Dice is chosen,
+of equal ones the smallest; a trial that diverges loses to any other. The training that follows sees **all** training
+cases. **Test cases are on neither side.** Intensities of a preprocessing recipe are those of all training cases, in
+trials too.
 
 **Charged.** Training time and steps of a tuned job, and the patches and FLOPs that follow from them, hold its trials;
 the time limit counts them, and `forecast` expects them. The forward passes that score trials are in the time alone.
-`outcome.json` of the training lists each trial (rate, Dice of each task, seconds, steps), the chosen rate and the
-held-out cases; the legend of the table states the grid and the rates that were chosen. A killed job goes on with the
+`outcome.json` of the training lists each trial (rate, Dice of each task, seconds, steps), the chosen rate and the cases
+that scored the trials; the legend of the table states the grid and the rates that were chosen. A killed job goes on with the
 trial that it was in.
 
 **Refused**: an entry with `recipe: tuned` without `training.tuning`; a grid of fewer than two rates, or one that is

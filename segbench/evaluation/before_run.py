@@ -16,8 +16,8 @@ from segbench.data.splitting.protocols import check_organs
 from segbench.evaluation.external_commands import mask_files, unexpected_masks
 from segbench.evaluation.predictors.masks import read_mask
 from segbench.experiment.config import Config
-from segbench.experiment.held_out import held_out_cases
-from segbench.experiment.jobs import Job, external_jobs, mask_folders, training_jobs
+from segbench.experiment.held_out import held_out_cases, tuning_cases
+from segbench.experiment.jobs import Job, external_jobs, mask_folders
 from segbench.experiment.splits import Splits
 
 
@@ -33,7 +33,7 @@ def find_problems(config: Config) -> tuple[list[Problem], list[str]]:
         splits = _splits(config, cases)
     except InputError as error:
         return list(error.problems), []
-    problems = _empty_sides(splits) or _without_held_out(config, splits, cases)
+    problems = _empty_sides(splits) or _held_out_problems(config, splits, cases)
     notices: list[str] = []
     for job in external_jobs(config):
         if config.external(job.model).predictions is not None:
@@ -91,26 +91,18 @@ def _empty_sides(splits: Splits) -> list[Problem]:
     ]
 
 
-def _without_held_out(config: Config, splits: Splits, cases: Mapping[str, Mapping[str, Case]]) -> list[Problem]:
-    """Return the tasks of tuned jobs that have no patient to train on beside those that score the trials."""
-    problems: dict[Problem, None] = {}
-    for job in training_jobs(config):
-        if job.recipe != TUNED:
-            continue
-        tuning = config.training_of(job.experiment, job.entry(config)).tuning
-        assert tuning is not None, "a config with a tuned entry and no tuning is refused"
-        patients = {
-            name: {
-                case: (config.dataset_cards[name]["patient_namespace"], cases[name][case].patient_id)
-                for case in splits.of(job.fold, name).train
-            }
-            for name in job.tasks(config).names
-        }
-        try:
-            held_out_cases(patients, fraction=tuning.validation_fraction, fold=job.fold)
-        except InputError as error:
-            problems |= dict.fromkeys(error.problems)
-    return list(problems)
+def _held_out_problems(config: Config, splits: Splits, cases: Mapping[str, Mapping[str, Case]]) -> list[Problem]:
+    """Return the tasks and folds in which no training patient, or every one, would be held out, also for tuning."""
+    problems: list[Problem] = []
+    for experiment in ("upstream", "downstream"):
+        tuned = any(entry.recipe == TUNED for entry in config.entries_of(experiment))
+        find = tuning_cases if tuned else held_out_cases
+        for fold in splits.folds if config.tasks_of(experiment) else ():
+            try:
+                find(config, splits, experiment, fold, cases)
+            except InputError as error:
+                problems += error.problems
+    return problems
 
 
 def _mask_problems(

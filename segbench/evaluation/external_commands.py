@@ -138,7 +138,7 @@ def mask_files(folder: Path) -> dict[str, Path]:
 
 
 def write_job_file(context: JobContext) -> Path:
-    """Write what the commands may know: cases of both sides, labels of the training side only, where to write."""
+    """Write what the commands may know: training and test cases, labels of the former only, and where to write."""
     work = _work(context)
     content = {
         "model": context.job.model,
@@ -155,7 +155,7 @@ def write_job_file(context: JobContext) -> Path:
 def _task(context: JobContext, task: Task) -> dict:
     sides, card = context.sides(task.name), context.config.dataset_cards[task.name]
     labels = _work(context) / "labels" / task.name
-    training = [context.case(task.name, name) for name in sides.train]
+    training = [context.case(task.name, name) for name in context.training_cases(task.name)]
     return {
         "name": task.name,
         "channels": [{"name": item.name, "modality": item.modality} for item in task.channels],

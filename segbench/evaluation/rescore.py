@@ -223,8 +223,8 @@ def _source(item: Drawn) -> str:
     if job.external:
         return GIVEN
     try:
-        sides = context.sides(item.task.name)
-        for name in (item.case.case_id, *(sides.train if job.control else ())):
+        fitted = context.training_cases(item.task.name) if job.control else ()
+        for name in (item.case.case_id, *fitted):
             context.folder(item.task.name, name)
         if job.control:
             return FITTED

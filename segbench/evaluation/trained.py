@@ -68,11 +68,11 @@ def evaluation_identity(context: JobContext, trained: Mapping[str, Any] | None) 
         if "masks" in parts:
             parts["masks"] = part(_mask_digests(context))
         return Identity(parts)
-    addresses = {
-        task.name: [index.address(name) for name in (*sides.test, *(sides.train if context.job.control else ()))]
-        for task in context.tasks
-        for sides, index in [(context.sides(task.name), context.preprocessed[task.name])]
-    }
+    addresses = {}
+    for task in context.tasks:
+        fitted = context.training_cases(task.name) if context.job.control else ()
+        index = context.preprocessed[task.name]
+        addresses[task.name] = [index.address(name) for name in context.sides(task.name).test + fitted]
     return Identity(parts | {"preprocessed cases": part(addresses)})
 
 

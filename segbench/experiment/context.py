@@ -5,7 +5,7 @@ Everything is read when it is asked for, and only JSON and tables: no numerical 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,8 @@ from segbench.core.errors import input_error, suggestion
 from segbench.core.files import sha256_of
 from segbench.core.paths import RunPaths
 from segbench.core.task import Task, TaskSet
-from segbench.core.vocabulary import TUNED
 from segbench.experiment.config import Config, Network, Training, load_config
-from segbench.experiment.held_out import held_out_cases
+from segbench.experiment.held_out import held_out_cases, tuning_cases
 from segbench.experiment.identity import (
     Identity,
     part,
@@ -116,20 +115,31 @@ class JobContext:
         """Return the case ids of both sides of a task in the job's fold."""
         return self.splits.of(self.job.fold, task)
 
-    def training_cases(self, task: str) -> tuple[str, ...]:
-        """Return the ids of the cases of a task that weights are learnt from, in the order of the split."""
-        return self.sides(task).train
+    @cached_property
+    def _held_out(self) -> dict[str, tuple[str, ...]]:
+        return held_out_cases(self.config, self.splits, self.job.experiment, self.job.fold)
 
     @cached_property
-    def held_out(self) -> dict[str, tuple[str, ...]]:
-        """Task -> the training cases that score the trials of a tuned training, which trains on all in the end."""
-        assert self.training.tuning is not None, "only a tuned training has trials"
-        spaces = {task.name: self.config.dataset_cards[task.name]["patient_namespace"] for task in self.tasks}
-        patients = {
-            task: {name: (space, self.case(task, name).patient_id) for name in self.training_cases(task)}
-            for task, space in spaces.items()
-        }
-        return held_out_cases(patients, fraction=self.training.tuning.validation_fraction, fold=self.job.fold)
+    def _tuning_cases(self) -> dict[str, tuple[str, ...]]:
+        return tuning_cases(self.config, self.splits, self.job.experiment, self.job.fold)
+
+    def validation_cases(self, task: str) -> tuple[str, ...]:
+        """Return the training cases of a task that no method of the experiment learns from; () without validation."""
+        return self._held_out[task]
+
+    def training_cases(self, task: str) -> tuple[str, ...]:
+        """Return the cases of a task that every method of the experiment learns from, in order.
+
+        They are the training side of the split without `validation_cases`: what networks, self-supervised objectives,
+        controls and external models get, and what their identities hold. Preprocessing and the leak audit see the whole
+        training side: the store is shared by all runs of a split, and statistics of intensities choose no model.
+        """
+        held_out = set(self.validation_cases(task))
+        return tuple(case for case in self.sides(task).train if case not in held_out)
+
+    def tuning_cases(self, task: str) -> tuple[str, ...]:
+        """Return those of the `training_cases` that score the trials of a tuned training; in the end it sees all."""
+        return self._tuning_cases[task]
 
     def case(self, task: str, case: str) -> Case:
         """Return a row of a task's manifest; raises `InputError` when the split names a case that is not in it."""
@@ -172,11 +182,13 @@ class JobContext:
         """Identity of the job's training: config, code, training cases in order, and the weights it starts from."""
         parts = dict(training_settings_identity(self.config, self.job).parts)
         if self.job.external:
-            sides = {task.name: self.sides(task.name).train for task in self.tasks}
-            return Identity(parts | {"training cases": part(self._raw_cases(sides))})
-        parts["training cases"] = self.address_part({name: self.training_cases(name) for name in self.tasks.names})
-        if self.job.recipe == TUNED:
-            parts["held-out cases"] = part(self.held_out)
+            cases = {task.name: self.training_cases(task.name) for task in self.tasks}
+            return Identity(parts | {"training cases": part(self._raw_cases(cases))})
+        parts["training cases"] = part(self._addresses(self.training_cases))
+        if self.training.validation_fraction:
+            parts["validation cases"] = part(self._addresses(self.validation_cases))
+        if self.training.tuning is not None:
+            parts["tuning cases"] = part(self._addresses(self.tuning_cases))
         weights = self._weights_part()
         return Identity(parts | ({"weights it starts from": weights} if weights else {}))
 
@@ -198,9 +210,8 @@ class JobContext:
         """Return the digest of the test cases, in order: files, patients, spacing, how labels are read."""
         return part(self._raw_cases({task.name: self.sides(task.name).test for task in self.tasks}))
 
-    def address_part(self, cases: Mapping[str, Sequence[str]]) -> str:
-        """Return the digest of preprocessed cases: task -> case ids, in order."""
-        return part({task.name: [self._address(task, name) for name in cases[task.name]] for task in self.tasks})
+    def _addresses(self, cases: Callable[[str], Sequence[str]]) -> dict[str, list[list[str]]]:
+        return {task.name: [self._address(task, name) for name in cases(task.name)] for task in self.tasks}
 
     def _address(self, task: Task, case: str) -> list[str]:
         return [case, self.preprocessed[task.name].address(case)]
@@ -257,7 +268,7 @@ class JobContext:
             return Identity(parts | {"case": part([case.image_sha256, case.label_sha256])})
         parts["case"] = part(self._address(task, case.case_id))
         if self.job.control:
-            parts["training cases"] = part([self._address(task, name) for name in self.sides(task.name).train])
+            parts["training cases"] = part([self._address(task, name) for name in self.training_cases(task.name)])
         return Identity(parts)
 
     def score_identity(self, task: Task, case: Case, prediction: str) -> Identity:

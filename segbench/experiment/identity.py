@@ -28,6 +28,8 @@ TRAINED = "segbench/evaluation/trained.py"
 OBJECTIVE = "segbench/training/objective.py"
 TRAINING = "segbench/training/loop.py"
 TUNING = "segbench/training/tuning.py"
+VALIDATION = "segbench/training/validation.py"
+"""Measures beside the training and moves no weight: no part of its code, but of that of tuning."""
 PREDICTION = {
     "network": "segbench/evaluation/predictors/network.py",
     "control": "segbench/evaluation/predictors/control.py",
@@ -117,13 +119,13 @@ def training_settings_identity(config: Config, job: Job) -> Identity:
         "model": part([entry.name, {name: _option(value) for name, value in options.items()}, facts]),
         "model code": code_digest(own, *([OBJECTIVE] if job.self_supervised else [])),
         "training": training_part(training),
-        "training code": code_digest(TRAINING, without=(INITIALISE, OBJECTIVE)),
+        "training code": code_digest(TRAINING, without=(INITIALISE, OBJECTIVE, VALIDATION)),
         "network": part(config.network_of(job.experiment, entry, job.scope).model_dump(mode="json")),
         "tasks": _task_parts(job.tasks(config), [own]),
         "fold and seed": f"{job.fold}, {job.seed}",
     }
     if training.tuning is not None:
-        parts["tuning code"] = code_digest(TUNING, without=(TRAINING, INITIALISE, OBJECTIVE))
+        parts["tuning code"] = code_digest(TUNING, VALIDATION, without=(TRAINING, INITIALISE, OBJECTIVE))
     return Identity(parts | _initialisation_parts(config, job))
 
 

@@ -1,8 +1,9 @@
 """The training loop: one job, one model, one device; the final weights are what is scored.
 
-The recipe says how the weights move (`training.optimisation`). Test cases never select anything: there is no validation
-and no early stopping. A state is kept beside the declared outputs, so that a killed job continues and ends with the
-same weights. Self-supervised objectives go through the same loop, without labels and with losses of their own.
+The recipe says how the weights move (`training.optimisation`). No case selects anything: there is no early stopping,
+and the Dice of held-out training cases, where it is measured (`training.validation`), is only reported. A state is kept
+beside the declared outputs, so that a killed job continues and ends with the same weights. Self-supervised objectives
+go through the same loop, without labels and with losses of their own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -46,6 +47,9 @@ from segbench.training.optimisation import Optimisation
 from segbench.training.precision import chosen_arithmetic
 from segbench.training.step import Stepper, StepResult
 
+if TYPE_CHECKING:
+    from segbench.training.validation import Validation
+
 LOG_ROWS = 200
 GOOD_EVERY = 50
 """Steps between the states to which a training that diverges goes back. They do not depend on when a state is saved."""
@@ -63,7 +67,8 @@ class Progression:
     seconds: of training; waiting_seconds: those of them in which the next batch was not ready yet. rows, window: of the
     log. rate_factor: multiplies the learning rate. dead: see `DeadOutput`. retries: each divergence with its cases.
     attempts: device, precision, threads and versions of each process that trained, with its first step. diagnostics:
-    see `record_diagnostics`.
+    see `record_diagnostics`. validation: step -> mean Dice of each task; validation_seconds: what it took, beside
+    `seconds`.
     """
 
     step: int = 0
@@ -76,6 +81,8 @@ class Progression:
     retries: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[dict[str, Any]] = field(default_factory=list)
     diagnostics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    validation: dict[int, list[float | None]] = field(default_factory=dict)
+    validation_seconds: float = 0.0
 
 
 def network_spec(network: Network) -> NetworkSpec:
@@ -171,6 +178,7 @@ class TrainingRun:
         self.stepper = Stepper(
             self.model, self.optimisation, self.arithmetic, self.settings, seed=context.job.seed, ranks=ranks
         )
+        self.validation = self._validation()
         self.state_path = context.train_state / "state.pt"
         self.progression = Progression()
         self.good: dict[str, Any] = {}
@@ -181,6 +189,14 @@ class TrainingRun:
             log.info("continue at step %d", self.progression.step)
         self._note_attempt()
         self.dead = DeadOutput(self.progression.dead)
+
+    def _validation(self) -> Validation | None:
+        """Return what measures Dice on held-out cases, None for a job without any."""
+        if self.context.job.self_supervised or not self.settings.validation_fraction:
+            return None
+        from segbench.training.validation import Validation  # and scipy with it, which a training does without
+
+        return Validation(self.context, len(self.stream), precision=self.arithmetic.precision)
 
     def _newest_state(self) -> dict[str, Any] | None:
         remove_abandoned_parts(self.state_path.parent)
@@ -211,6 +227,10 @@ class TrainingRun:
         progression, identity = self.progression, self.context.identity
         trained = (value.numel() for value in self.model.parameters() if value.requires_grad)
         patches = progression.step * self.settings.batch_size
+        validation = {}
+        if self.validation is not None:
+            measured = self.validation.record(progression.validation)
+            validation = {"validation": measured | {"seconds": round(progression.validation_seconds, 3)}}
         return {
             "train_seconds": round(progression.seconds, 3),
             "waiting_fraction": round(progression.waiting_seconds / max(progression.seconds, 1e-9), 4),
@@ -228,7 +248,7 @@ class TrainingRun:
             "retries": progression.retries,
             "dead_output": self.dead.report(),
             "attempts": progression.attempts,
-        } | progression.diagnostics
+        } | {**progression.diagnostics, **validation}
 
     def _run_to_end(self, workers: int, progress: Progress, signals: SaveSignals) -> None:
         total, tasks = len(self.stream), list(self.model.tasks)
@@ -259,6 +279,8 @@ class TrainingRun:
             last_time = now
             self._count(result, task.name, total)
             self._observe()
+            if self._validate():
+                last_time = time.monotonic()
             progress.advance(f"loss {result.loss:.3f}")
             late, ended = self.ranks.agreed(self._over_time(), signals.ended_by is not None)
             if late or ended or signals.asked_to_save or now - last_save > self.settings.save_every_seconds:
@@ -294,6 +316,17 @@ class TrainingRun:
         if isinstance(model, SegmentationModel) and progression.step in self.diagnostic_steps:
             record_diagnostics(progression.diagnostics, model, progression.step)
 
+    def _validate(self) -> bool:
+        """Measure the Dice of held-out cases where it is due after the steps so far; return whether it was."""
+        progression, model = self.progression, self.optimisation.scored_model
+        if self.validation is None or progression.step not in self.validation.steps:
+            return False
+        assert isinstance(model, SegmentationModel), "an objective measures no Dice"
+        began = time.monotonic()
+        progression.validation[progression.step] = self.validation.measure(model)
+        progression.validation_seconds += time.monotonic() - began
+        return True
+
     def _over_time(self) -> bool:
         limit = self.settings.time_limit_hours
         return limit is not None and self._counted_seconds() > 3600 * limit
@@ -311,7 +344,7 @@ class TrainingRun:
         """Continue from the last good state with a lower rate; time and history of this process stay counted."""
         now = self.progression
         self._restore(self.good)
-        for name in ("seconds", "waiting_seconds", "attempts"):
+        for name in ("seconds", "waiting_seconds", "validation_seconds", "attempts"):
             setattr(self.progression, name, getattr(now, name))
         self.progression.retries = [*now.retries, retry.facts]
         self.progression.rate_factor = now.rate_factor * LOWER_RATE

@@ -1,9 +1,9 @@
 """The recipe `tuned`: one short trial for each learning rate of a grid, then the training at the rate that does best.
 
-A trial is a training of the same loop with the steps of `training.tuning`, on the training cases without the held-out
-ones, which score it. The training that follows sees all training cases. Test cases are on neither side. What trials
-cost is part of what the job costs. A finished trial is kept beside the resumable state, so that a killed job goes on
-with the next one.
+A trial is a training of the same loop with the steps of `training.tuning`, without those training cases that score it
+at its end as validation cases. The training that follows sees all training cases. Test cases are on neither side. What
+trials cost is part of what the job costs. A finished trial is kept beside the resumable state, so that a killed job
+goes on with the next one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import logging
 import math
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -21,21 +20,18 @@ from typing import Any
 
 import torch
 
-from models.interface import SegmentationModel
 from segbench.core.errors import RunFailed, short
 from segbench.core.files import write_json
 from segbench.core.provenance import content_hash
 from segbench.experiment.config import Training
 from segbench.experiment.context import JobContext
-from segbench.experiment.identity import Identity, training_part
+from segbench.experiment.identity import Identity, part, training_part
 from segbench.training.distributed import ALONE, Ranks
 from segbench.training.guards import DivergedAgain
-from segbench.training.held_out import dice_by_task
 from segbench.training.loop import TrainingRun, Watch, train
 
 FOLDER = "tuning"
 """Folder of the trials within the job's resumable state."""
-DIGITS = 6
 log = logging.getLogger(__name__)
 
 
@@ -43,9 +39,9 @@ log = logging.getLogger(__name__)
 class Trial:
     """What one learning rate of the grid reached.
 
-    dice: task -> mean Dice (0 to 1) on the held-out cases, None where no structure counts; empty when it diverged.
-    seconds, iterations: what it cost, its scores included. retries: how often it went on with half the rate. reason:
-    why it diverged.
+    dice: task -> mean Dice (0 to 1) as `Validation` measures it, None where no structure counts; empty when it
+    diverged. seconds, iterations: what it cost, its scores included. retries: how often it went on with half the rate.
+    reason: why it diverged.
     """
 
     learning_rate: float
@@ -104,20 +100,23 @@ class AsTrial(AtRate):
         return self.job_context.training.trial(self.learning_rate)
 
     def training_cases(self, task: str) -> tuple[str, ...]:
-        """Return the training cases of the job that are not held out."""
-        held = set(self.job_context.held_out[task])
-        return tuple(case for case in self.job_context.training_cases(task) if case not in held)
+        """Return the training cases of the job that do not score the trial."""
+        scoring = set(self.validation_cases(task))
+        return tuple(case for case in self.job_context.training_cases(task) if case not in scoring)
+
+    def validation_cases(self, task: str) -> tuple[str, ...]:
+        """Return the training cases of the job that score the trial."""
+        return self.job_context.tuning_cases(task)
 
     @cached_property
     def identity(self) -> Identity:
         """Identity of the trial: other rates of the grid are not part of it."""
-        cases = {name: self.training_cases(name) for name in self.tasks.names}
         return Identity(
             {
                 **self.job_context.identity.parts,
                 "training": training_part(self.training),
-                "training cases": self.address_part(cases),
-                "held-out cases": self.address_part(self.job_context.held_out),
+                "training cases": part(self._addresses(self.training_cases)),
+                "validation cases": part(self._addresses(self.validation_cases)),
             }
         )
 
@@ -145,13 +144,13 @@ def train_tuned(
         watch: called with each row of the log of the training, not of the trials.
 
     Returns:
-        Facts for the outcome as `train` gives them, with `tuning`: trials, chosen rate and held-out cases. Seconds and
-        iterations are those of the trials and of the training together; speed and what was waited for are those of the
-        training.
+        Facts for the outcome as `train` gives them, with `tuning`: trials, chosen rate and the cases that scored them.
+        Seconds and iterations are those of the trials and of the training together; speed and what was waited for are
+        those of the training.
 
     Raises:
         MemoryError: a process that loads patches died.
-        RunFailed: every trial diverged; no held-out case has a structure that counts; or as in `train`.
+        RunFailed: every trial diverged; no structure counts in the cases that score them; or as in `train`.
     """
     trials = run_trials(context, device=device, workers=workers, ranks=ranks)
     rate = best_rate(context, trials)
@@ -164,7 +163,7 @@ def train_tuned(
         "tuning": {
             "learning_rate": rate,
             "trials": [asdict(trial) for trial in trials],
-            "held_out": {task: list(cases) for task, cases in context.held_out.items()},
+            "cases": {task: list(context.tuning_cases(task)) for task in context.tasks.names},
         },
     }
 
@@ -198,31 +197,20 @@ def _run_trial(context: AsTrial, device: torch.device, workers: int, ranks: Rank
     training, reason = TrainingRun(context, device, ranks=ranks), ""
     try:
         training.run(workers)
-        training.save()  # a job that is killed while it is scored does not repeat the steps
     except DivergedAgain as error:
         reason = str(error)
     return ranks.first_then_others(lambda: read_trial(context) or _finished(context, training, reason))
 
 
 def _finished(context: AsTrial, training: TrainingRun, reason: str) -> Trial:
-    """Score a trial, keep its result and remove its resumable state."""
-    began, dice = time.monotonic(), {}
+    """Keep the result of a trial and remove its resumable state."""
+    progression, dice = training.progression, {}
     if not reason:
-        model = training.optimisation.scored_model.eval()
-        assert isinstance(model, SegmentationModel), "a config with a tuned objective is refused"
-        with training.arithmetic.switched_on():
-            dice = dice_by_task(model, context, context.job_context.held_out)
+        dice = dict(zip(context.tasks.names, progression.validation[progression.step], strict=True))
         if all(value is None for value in dice.values()):
-            raise RunFailed(f"{context.job.id}: no held-out case has a structure to choose the learning rate by")
-    progression = training.progression
-    trial = Trial(
-        context.learning_rate,
-        {task: None if value is None else round(value, DIGITS) for task, value in dice.items()},
-        round(progression.seconds + time.monotonic() - began, 3),
-        progression.step,
-        len(progression.retries),
-        reason,
-    )
+            raise RunFailed(f"{context.job.id}: no case has a structure to choose the learning rate by")
+    seconds = round(progression.seconds + progression.validation_seconds, 3)
+    trial = Trial(context.learning_rate, dice, seconds, progression.step, len(progression.retries), reason)
     content = {"identity": context.identity.digest, "trial": asdict(trial)}
     write_json(context.result, content | {"sha256": content_hash(content)})
     shutil.rmtree(context.train_state, ignore_errors=True)

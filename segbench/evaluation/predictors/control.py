@@ -33,7 +33,7 @@ class ControlPredictor:
     def predict(self, task: Task, case: Case, inputs: PreprocessedCase) -> np.ndarray:
         """Return the control's label map."""
         if task.name not in self._fitted:
-            training = [self.context.folder(task.name, name) for name in self.context.sides(task.name).train]
+            training = [self.context.folder(task.name, name) for name in self.context.training_cases(task.name)]
             self._fitted[task.name] = self._control.fit([open_case(folder) for folder in training], task)
         labels_ZYX = self._control.predict(self._fitted[task.name], inputs, task)
         return inputs.geometry.labels_to_native(labels_ZYX)

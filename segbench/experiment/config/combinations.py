@@ -263,23 +263,27 @@ def _sides(config: Config) -> Iterator[Problem]:
         if card is None or protocol not in ("seeded", "kfold"):
             continue
         cases = data.phantom.cases if data.phantom else card["expected_cases"].get("total")
-        needed = data.fold_count if protocol == "kfold" else 2
+        needed, purpose = data.fold_count if protocol == "kfold" else 2, ""
+        if _holds_out(config, name):
+            two_training = 4 if protocol == "kfold" and data.fold_count == 2 else 3
+            needed, purpose = max(needed, two_training), " with training.validation_fraction"
         if cases is not None and cases < needed:
             fix = "add cases, lower data.fold_count, or leave the task out"
-            found, expected = f"{cases} case(s) of {name}", f"at least {needed} patients for the protocol {protocol}"
+            found = f"{cases} case(s) of {name}"
+            expected = f"at least {needed} patients for the protocol {protocol}{purpose}"
             yield Problem("data.protocol", found, expected, fix)
 
 
 def _tuned_patients(config: Config) -> Iterator[Problem]:
-    """Two training patients of each task that a tuned entry may train on, as far as cards and the config say."""
+    """Training patients that learn and that score the trials of a tuned entry, as far as cards and the config say."""
     for experiment in ("upstream", "downstream"):
         tuned = [entry.key for entry in config.entries_of(experiment) if entry.recipe == TUNED]
         section = config.upstream if experiment == "upstream" else config.downstream
         for name in section.tasks if section and tuned else ():
-            cases = _most_training_cases(config, name)
-            if cases is not None and cases < 2:
+            cases, needed = _most_training_cases(config, name), 3 if _holds_out(config, name) else 2
+            if cases is not None and cases < needed:
                 found = f"{cases} training case(s) of {name} for {', '.join(tuned)} with the recipe tuned"
-                expected = "at least 2 training patients: one to train on and one to score the trials"
+                expected = f"at least {needed} training patients, one of which scores the trials"
                 yield Problem("data.protocol", found, expected, "add cases, test fewer, or use another recipe")
 
 
@@ -295,6 +299,16 @@ def _most_training_cases(config: Config, task: str) -> int | None:
     return int(cases - min(max(1, round(data.test_fraction * cases)), cases - 1))
 
 
+def _holds_out(config: Config, task: str) -> bool:
+    """Tell whether training patients of a task are held out for validation."""
+    upstream, downstream = config.training.validation_fraction, 0.0
+    if config.downstream:
+        downstream = config.downstream.training.get("validation_fraction", upstream)
+    tasks = config.downstream.tasks if config.downstream else ()
+    return bool((task in config.upstream.tasks and upstream) or (task in tasks and downstream))
+
+
+PATIENTS = ("data.phantom", "data.test_fraction")
 SPLIT = ("data.protocol", "data.task_protocols", "data.folds", "data.fold_count")
 CHECKS = (
     Check(TASKS, _task_names),
@@ -306,6 +320,8 @@ CHECKS = (
     Check((*MODELS, "downstream.models", "downstream.initialisations"), _self_supervised),
     Check((*MODELS, "downstream.models", "training", "downstream.training", "upstream.tasks"), _trainings),
     Check((*TASKS, *SPLIT), _folds),
-    Check((*TASKS, *SPLIT, "data.phantom", "data.split_files"), _sides),
-    Check((*TASKS, *MODELS, *SPLIT, "downstream.models", "data.phantom", "data.test_fraction"), _tuned_patients),
+    Check((*TASKS, *SPLIT, "data.phantom", "data.split_files", "training", "downstream.training"), _sides),
+    Check(
+        (*TASKS, *MODELS, *SPLIT, *PATIENTS, "downstream.models", "training", "downstream.training"), _tuned_patients
+    ),
 )

@@ -23,6 +23,8 @@ ONLY_WITH = {
     "poly_exponent": ("learning_rate_schedule", ("poly",)),
 }
 """Key -> the key that it belongs to, and the values of that key which know it."""
+VALIDATION = ("validation_fraction", "validation_points")
+"""Keys of `training` that act only where a fraction of the training patients is held out."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rates = Annotated[tuple[Annotated[float, Field(gt=0)], ...], *Distinct]
@@ -157,22 +159,41 @@ class Training(Recipe):
     time_limit_hours: float | None = Field(
         None, gt=0, description="A job that has trained for longer is saved and recorded as failed; null: no limit."
     )
+    validation_fraction: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Fraction of the training patients of each task, at least one, that no method of the experiment "
+        "learns from, so that learning curves show their Dice; never used to choose anything. 0: none.",
+    )
+    validation_points: int = Field(
+        10, ge=1, description="How often that Dice is measured, at evenly spaced steps of which the last is the end."
+    )
     tuning: Tuning | None = Field(None, description=Tuning.__doc__)
 
     def effective(self) -> dict[str, Any]:
-        """Return all that acts in a training; with tuning its grid acts, and not the learning rate."""
-        without_effect = "tuning" if self.tuning is None else "initial_learning_rate"
-        return {name: value for name, value in super().effective().items() if name != without_effect}
+        """Return all that acts in a training: no keys of validation without its cases, no rate beside a grid."""
+        without_effect = {"tuning" if self.tuning is None else "initial_learning_rate"}
+        if not self.validation_fraction:
+            without_effect.update(VALIDATION)
+        return {name: value for name, value in super().effective().items() if name not in without_effect}
 
     def at_rate(self, learning_rate: float) -> Training:
         """Return these settings with a learning rate that is not looked for any more."""
         return self.model_copy(update={"initial_learning_rate": learning_rate, "tuning": None})
 
     def trial(self, learning_rate: float) -> Training:
-        """Return the settings of a trial: one learning rate of the grid, for the steps of a trial."""
+        """Return the settings of a trial: one rate of the grid, fewer steps, and the Dice of held-out cases at the end.
+
+        What the trial holds out is more than what the training does.
+        """
         assert self.tuning is not None, "only a tuned training has trials"
-        steps = {"iterations_per_task": self.tuning.iterations_per_task}
-        return self.at_rate(learning_rate).model_copy(update=steps)
+        changes = {
+            "iterations_per_task": self.tuning.iterations_per_task,
+            "validation_fraction": self.tuning.validation_fraction,
+            "validation_points": 1,
+        }
+        return self.at_rate(learning_rate).model_copy(update=changes)
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,14 @@ def problems(content) -> str:
     return "\n".join(problem.line() for problem in found)
 
 
+def test_a_task_with_one_training_patient_has_none_to_hold_out(content, tmp_path):
+    content["training"] = {"validation_fraction": 0.1}
+    assert problems(content) == ""
+    lists = {TASK: {"train": ["spleen_003"], "test": ["spleen_001", "spleen_002"]}}
+    (tmp_path / "data" / "lists.json").write_text(json.dumps(lists))
+    assert f"training patients of {TASK}, fold 0: found 1; expected at least 2" in problems(content)
+
+
 def test_a_run_that_can_start_has_no_problem(content, tmp_path, capsys):
     assert find_problems(parse_config(content, where="x")) == ([], [])
     (tmp_path / "config.json").write_text(json.dumps(content))
@@ -89,7 +97,7 @@ def test_a_tuned_entry_with_one_training_patient_is_found(content, tmp_path):
     assert problems(content) == ""
     lists = {TASK: {"train": ["spleen_003"], "test": ["spleen_001", "spleen_002"]}}
     (tmp_path / "data" / "lists.json").write_text(json.dumps(lists))
-    assert problems(content).startswith(f"training patients of {TASK} in fold 0: found 1, none of them left to train")
+    assert problems(content).startswith(f"training patients of {TASK}, fold 0: found 1; expected at least 2, one of")
     content["upstream"]["models"].pop()
     assert problems(content) == ""
 

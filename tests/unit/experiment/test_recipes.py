@@ -371,3 +371,6 @@ def test_a_tuned_entry_needs_two_training_patients(protocol):
     assert "data.protocol: found 1 training case(s) of phantom_liver for unetr with the recipe tuned" in first
     content["data"]["phantom"]["train_cases"] = 3
     parsed(content)
+    content["training"]["validation_fraction"] = 0.1
+    assert "found 2 training case(s)" in lines(content)[0]
+    assert "expected at least 3 training patients, one of which scores the trials" in lines(content)[0]

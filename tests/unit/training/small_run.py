@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segbench.core.case import Case, write_manifest
 from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.data.store import write_case
@@ -34,6 +35,7 @@ CONTENT = {
         "initialisations": ["scratch", "cond_decoder", "dodnet_original", *OBJECTIVES],
     },
 }
+SPACING = (1.0, 1.0, 1.0)
 CHANNELS = {"phantom_spleen": 1, "phantom_petct": 2, "phantom_schwannoma": 1}
 
 
@@ -58,6 +60,27 @@ def write_data(folder: Path, *, label: int = 1) -> None:
         PreprocessedIndex(task, "small", places).write(folder / paths.preprocessed(task))
     sides = {"train": ["a", "b"], "test": ["c"]}
     write_json(folder / paths.splits, splits_content({"0": dict.fromkeys(CHANNELS, sides)}))
+
+
+def write_manifests() -> None:
+    """Write the manifests of the run below the working directory; each case is a patient of its own."""
+    for task in CHANNELS:
+        rows = [
+            Case(
+                task,
+                name,
+                f"patient {name}",
+                (f"{name}.nii.gz",),
+                f"{name}.nii.gz",
+                "0",
+                "0",
+                (16, 18, 20),
+                SPACING,
+                "RAS",
+            )
+            for name in ("a", "b", "c")
+        ]
+        write_manifest(RunPaths("small").manifest(task), rows)
 
 
 def killed(monkeypatch: pytest.MonkeyPatch, count: int, train: Callable[[], object]) -> None:

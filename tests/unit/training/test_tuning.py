@@ -12,14 +12,13 @@ from segbench.core.case import Case, write_manifest
 from segbench.core.errors import RunFailed
 from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
-from segbench.core.task import IGNORED
 from segbench.data.store import write_case
 from segbench.experiment.preprocessed_index import PreprocessedIndex
 from segbench.training import loop, tuning
 from segbench.training.guards import Diverged
-from segbench.training.held_out import dice_by_task
 from segbench.training.step import Stepper
 from segbench.training.tuning import AsTrial, Trial, best_rate, read_trial, train_tuned
+from segbench.training.validation import Validation
 from tests.unit.training.small_run import CHANNELS, CONTENT, config, killed
 from tests.unit.written_run import job, splits_content
 
@@ -52,6 +51,18 @@ def folder(tmp_path, monkeypatch):
 def context_of(grid=GRID, **training):
     models = [*CONTENT["upstream"]["models"], "cond_none", {"name": "cond_none", "recipe": "tuned"}]
     return job(config(training={"tuning": grid} | training, upstream={"models": models}), JOB)
+
+
+def scores(monkeypatch, dice_of) -> None:
+    """Let each trial have the Dice that a function of its settings gives, for both tasks."""
+    made = Validation.__init__
+
+    def noting(self, context, *arguments, **options):
+        made(self, context, *arguments, **options)
+        self.settings = context.training
+
+    monkeypatch.setattr(Validation, "__init__", noting)
+    monkeypatch.setattr(Validation, "measure", lambda self, model: [dice_of(self.settings)] * 2)
 
 
 def train(context) -> dict:
@@ -90,35 +101,45 @@ def test_a_job_whose_trials_all_diverge_fails():
 
 def test_trials_learn_from_other_cases_than_those_that_score_them_and_the_training_from_all(folder, monkeypatch):
     context, seen, scored = context_of(), {}, []
-    measure = tuning.dice_by_task
+    made, measure = loop.BatchStream.__init__, Validation.measure
 
-    def noting(stream_of):
-        def stream(own, *arguments, **options):
-            stream_of(own, *arguments, **options)
-            rate, steps = own.settings.initial_learning_rate, own.settings.iterations_per_task
-            cases = [[case.case_id for case in sampler.cases] for sampler in own.samplers]
-            seen.setdefault((rate, steps), []).append(cases)
+    def noting(self, *arguments, **options):
+        made(self, *arguments, **options)
+        key = self.settings.initial_learning_rate, self.settings.iterations_per_task
+        seen.setdefault(key, []).append([[case.case_id for case in sampler.cases] for sampler in self.samplers])
 
-        return stream
+    def measured(self, model):
+        scored.append([[case.case_id for case in cases] for cases in self.cases])
+        return measure(self, model)
 
-    def measured(model, trial, cases):
-        assert not model.training
-        scored.append({task: list(names) for task, names in cases.items()})
-        return measure(model, trial, cases)
-
-    monkeypatch.setattr(loop.BatchStream, "__init__", noting(loop.BatchStream.__init__))
-    monkeypatch.setattr(tuning, "dice_by_task", measured)
+    monkeypatch.setattr(loop.BatchStream, "__init__", noting)
+    monkeypatch.setattr(Validation, "measure", measured)
     facts = train(context)
-    held = facts["tuning"]["held_out"]
-    assert scored == [held, held]
-    assert all(len(held[task]) == 2 for task in TASKS)
-    without = [[case for case in "abcd" if case not in held[task]] for task in TASKS]
+    cases = facts["tuning"]["cases"]
+    assert scored == [[cases[task] for task in TASKS]] * 2, "once for each rate, at the end"
+    assert all(len(cases[task]) == 2 for task in TASKS)
+    without = [[case for case in "abcd" if case not in cases[task]] for task in TASKS]
     rate = facts["tuning"]["learning_rate"]
     assert seen == {(0.02, 2): [without], (0.005, 2): [without], (rate, 4): [[list("abcd")] * 2]}
+    assert "validation" not in facts, "the training itself holds nobody out"
+
+
+def test_validation_cases_are_on_neither_side_of_a_trial(folder):
+    context = context_of(validation_fraction=0.25, validation_points=2)
+    facts = train(context)
+    trial = AsTrial.of(context, 0.02)
+    for task in TASKS:
+        (validation,) = context.validation_cases(task)
+        scoring = tuple(facts["tuning"]["cases"][task])
+        assert scoring == trial.validation_cases(task) == context.tuning_cases(task)
+        assert {*scoring, *trial.training_cases(task)} == set("abcd") - {validation}
+        assert set(context.training_cases(task)) == set("abcd") - {validation}
+    assert facts["validation"]["steps"] == [4, 8]
+    assert all(set(trial["dice"]) == set(TASKS) for trial in facts["tuning"]["trials"])
 
 
 def test_the_training_is_that_of_the_equal_recipe_at_the_chosen_rate(folder, monkeypatch):
-    monkeypatch.setattr(tuning, "dice_by_task", lambda model, trial, cases: {"x": trial.learning_rate})
+    scores(monkeypatch, lambda settings: settings.initial_learning_rate)
     context = context_of()
     facts = train(context)
     assert facts["tuning"]["learning_rate"] == 0.02
@@ -129,23 +150,19 @@ def test_the_training_is_that_of_the_equal_recipe_at_the_chosen_rate(folder, mon
 
 def test_trials_are_charged(folder, monkeypatch):
     spent = []
-    measure = tuning.dice_by_task
+    measure, real = Validation.measure, loop.TrainingRun.facts
 
-    def slow(*arguments):
+    def slow(self, model):
         time.sleep(0.2)
-        return measure(*arguments)
-
-    real = loop.TrainingRun.facts
+        return measure(self, model)
 
     def noting(run):
-        found = real(run)
-        spent.append(found["train_seconds"])
-        return found
+        spent.append(real(run)["train_seconds"])
+        return real(run)
 
-    monkeypatch.setattr(tuning, "dice_by_task", slow)
+    monkeypatch.setattr(Validation, "measure", slow)
     monkeypatch.setattr(loop.TrainingRun, "facts", noting)
-    context = context_of()
-    facts = train(context)
+    facts = train(context_of())
     trials = facts["tuning"]["trials"]
     assert [trial["learning_rate"] for trial in trials] == [0.02, 0.005]
     assert [trial["iterations"] for trial in trials] == [4, 4]
@@ -156,7 +173,7 @@ def test_trials_are_charged(folder, monkeypatch):
     assert json.loads(json.dumps(facts)) == facts
 
 
-@pytest.mark.parametrize("kill", [2, 4, 5, 7, 9, 13])
+@pytest.mark.parametrize("kill", [2, 4, 5, 8, 9, 11])
 def test_a_killed_job_repeats_no_finished_trial_and_ends_with_the_same_bytes(folder, monkeypatch, kill):
     context = context_of()
     straight = train(context)
@@ -164,7 +181,7 @@ def test_a_killed_job_repeats_no_finished_trial_and_ends_with_the_same_bytes(fol
     forget(context)
     killed(monkeypatch, kill, lambda: train(context_of()))
     results = sorted(path.name for path in (context.train_state / "tuning").glob("*.json"))
-    assert len(results) == (kill - 1) // 5, "a trial saves after each of its four steps, and at its end"
+    assert len(results) == min(2, (kill - 1) // 4), "a trial saves after each of its four steps"
     steps = []
     made = Stepper.step
 
@@ -174,8 +191,7 @@ def test_a_killed_job_repeats_no_finished_trial_and_ends_with_the_same_bytes(fol
 
     monkeypatch.setattr(Stepper, "step", counting)
     again = train(context_of())
-    finished = min(kill, 4) + min(max(kill - 5, 0), 4) + max(kill - 10, 0)
-    assert len(steps) == 4 + 4 + 8 - finished
+    assert len(steps) == 4 + 4 + 8 - kill
     assert weights(context) == expected
     for facts in (again["tuning"], straight["tuning"]):
         for trial in facts["trials"]:
@@ -235,7 +251,7 @@ def test_a_trial_that_diverges_loses_and_is_charged(folder, monkeypatch):
 def test_the_time_limit_counts_the_trials(folder, monkeypatch):
     context = context_of(time_limit_hours=1.0)
 
-    monkeypatch.setattr(tuning, "dice_by_task", lambda *_: {"x": 0.5})
+    scores(monkeypatch, lambda settings: 0.5)
     finished = tuning.run_trials(context, device=CPU, workers=0, ranks=loop.ALONE)
     assert len(finished) == 2
     for trial in finished:
@@ -248,21 +264,21 @@ def test_the_time_limit_counts_the_trials(folder, monkeypatch):
 
 def test_a_state_of_another_chosen_rate_is_not_continued(folder, monkeypatch, caplog):
     context = context_of()
-    monkeypatch.setattr(tuning, "dice_by_task", lambda model, trial, cases: {"x": trial.learning_rate})
-    killed(monkeypatch, 12, lambda: train(context_of()))
+    scores(monkeypatch, lambda settings: settings.initial_learning_rate)
+    killed(monkeypatch, 10, lambda: train(context_of()))
     shutil.rmtree(context.train_state / "tuning")
-    monkeypatch.setattr(tuning, "dice_by_task", lambda model, trial, cases: {"x": -trial.learning_rate})
+    scores(monkeypatch, lambda settings: 1 - settings.initial_learning_rate)
     assert train(context_of())["tuning"]["learning_rate"] == 0.005
     assert "not used, made from other inputs (learning rate)" in caplog.text
 
 
 def test_no_structure_to_score_is_a_failure(folder, monkeypatch):
-    monkeypatch.setattr(tuning, "dice_by_task", lambda *_: {"phantom_spleen": None})
-    with pytest.raises(RunFailed, match="no held-out case has a structure to choose the learning rate by"):
+    scores(monkeypatch, lambda settings: None)
+    with pytest.raises(RunFailed, match="no case has a structure to choose the learning rate by"):
         train(context_of())
 
 
-def test_the_identity_holds_who_is_held_out(folder):
+def test_the_identity_holds_which_cases_score_trials(folder):
     before = context_of().identity
     rows = [
         Case("phantom_spleen", n, patient, ("i",), "l", n, n, (16, 17, 18), (1.0, 1.0, 1.0), "RAS")
@@ -270,48 +286,6 @@ def test_the_identity_holds_who_is_held_out(folder):
     ]
     write_manifest(RunPaths("small").manifest("phantom_spleen"), rows)
     after = context_of().identity
-    assert before.differences(after) == ["held-out cases"]
+    assert before.differences(after) == ["tuning cases"]
     equal = job(context_of().config, JOB.removesuffix(".tuned")).identity
-    assert not {"held-out cases", "tuning code"} & equal.parts.keys()
-
-
-def test_dice_is_the_mean_over_structures_then_cases_by_hand(folder, monkeypatch):
-    context = context_of()
-    task = context.tasks["phantom_spleen"]
-    answers = {}
-
-    def slabs(model, images_CZYX, tasks, windows):
-        assert windows.mirror_axes == ()
-        assert tasks == [task]
-        labels_ZYX = answers[round(float(images_CZYX[0, 0, 0, 0]))]
-        probabilities = torch.nn.functional.one_hot(torch.from_numpy(labels_ZYX).long(), 2).movedim(-1, 0).float()
-        for start in range(0, 4, 2):
-            yield start, [probabilities[:, start : start + 2]]
-
-    monkeypatch.setattr("segbench.training.held_out.slabs", slabs)
-    places = {}
-
-    def add(name, reference, predicted, **meta):
-        number = len(places)
-        reference, predicted = (np.array(values, np.uint8).reshape(4, 1, 1) for values in (reference, predicted))
-        places[name] = folder / "own" / name
-        write_case(places[name], np.full((1, 4, 1, 1), number, np.float32), reference, {"case_id": name, **meta})
-        answers[number] = predicted
-
-    add("half", [1, 1, 0, 0], [1, 0, 1, 0])
-    add("right", [0, 1, 0, 0], [0, 1, 0, 0])
-    add("missed", [0, 1, 0, 0], [0, 0, 0, 0])
-    add("empty", [0, 0, 0, 0], [0, 0, 0, 0])
-    add("not looked for", [0, 0, 0, 0], [1, 0, 0, 0], annotated=[])
-    add("partly", [1, IGNORED, 0, 0], [1, 1, 0, 0])
-    monkeypatch.setattr(type(context), "folder", lambda self, task, case: places[case])
-    context.__dict__["tasks"] = type(context.tasks)([task])
-
-    def dice(*names):
-        return dice_by_task(None, context, {"phantom_spleen": names})["phantom_spleen"]
-
-    assert dice("half") == 0.5
-    assert (dice("right"), dice("missed"), dice("partly")) == (1.0, 0.0, 1.0)
-    assert dice("half", "right", "missed", "empty", "not looked for") == 0.5
-    assert dice("empty", "not looked for") is None
-    assert dice() is None
+    assert before.differences(equal) == ["training", "tuning cases", "tuning code"]
