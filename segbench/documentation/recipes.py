@@ -73,8 +73,8 @@ trials too.
 **Charged.** Training time and steps of a tuned job, and the patches and FLOPs that follow from them, hold its trials;
 the time limit counts them, and `forecast` expects them. The forward passes that score trials are in the time alone.
 `outcome.json` of the training lists each trial (rate, Dice of each task, seconds, steps), the chosen rate and the cases
-that scored the trials; the legend of the table states the grid and the rates that were chosen. A killed job goes on with the
-trial that it was in.
+that scored the trials; the legend of the table states the grid and the rates that were chosen. A killed job goes on
+with the trial that it was in.
 
 **Refused**: an entry with `recipe: tuned` without `training.tuning`; a grid of fewer than two rates, or one that is
 named twice, or one that is not above 0; a fraction that is not above 0 or is above 0.5; a self-supervised objective; a
