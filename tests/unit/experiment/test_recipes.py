@@ -1,8 +1,10 @@
 """Recipes: which source wins, what is refused before the graph is built, jobs and identities of several recipes."""
 
 import json
+import re
 
 import pytest
+import yaml
 
 from segbench.core.cards import model_cards, objective_cards
 from segbench.core.vocabulary import EQUAL
@@ -11,6 +13,7 @@ from segbench.experiment.config.training import Recipe, merged, recipe_problems,
 from segbench.experiment.identity import training_settings_identity
 from segbench.experiment.jobs import all_jobs, expected_keys, training_jobs
 from segbench.experiment.splits import Splits
+from tests.paths import ROOT
 from tests.unit.experiment.configs import changed, demo, lines, only
 from tests.unit.written_run import splits_content
 
@@ -374,3 +377,16 @@ def test_a_tuned_entry_needs_two_training_patients(protocol):
     content["training"]["validation_fraction"] = 0.1
     assert "found 2 training case(s)" in lines(content)[0]
     assert "expected at least 3 training patients, one of which scores the trials" in lines(content)[0]
+
+
+def test_the_tuned_entries_that_paper_yaml_offers_as_comments_can_be_used():
+    text = (ROOT / "config" / "paper.yaml").read_text()
+    plain, offered = (
+        yaml.safe_load(text),
+        yaml.safe_load(re.sub(r"(?m)^( +)# (tuning:|- .*recipe: tuned)", r"\1\2", text)),
+    )
+    assert offered["training"].keys() - plain["training"].keys() == {"tuning"}
+    config = parsed(offered | {"data": offered["data"] | {"root": "x"}})
+    tuned = {job.model for job in training_jobs(config) if job.recipe == "tuned"}
+    assert tuned == {"uniseg", "dodnet", "unetr", "swin_unetr"}
+    assert not [entry for entry in plain["upstream"]["models"] if "tuned" in str(entry)]
