@@ -297,17 +297,24 @@ def _predicted(context: JobContext, device: str, *, seconds: float) -> dict[str,
 
 def job_windows(config: Config, job: Any, task_name: str, cases: Sequence[Case]) -> int:
     """Return the windows of these cases of a task in a job, mirrored ones included."""
-    from segbench.core.task import mirror_axes_of
     from segbench.data.preprocessing_recipes import preprocessing_recipe
 
     entry = job.entry(config)
     task = config.task_of(entry, config.task(task_name))
     patch_zyx = config.network_of(job.experiment, entry, job.scope).patch_size_zyx
     sides = config.training_of(job.experiment, entry, job.initialisation).mirror_sides
-    mirrors = 2 ** len(mirror_axes_of([task], config.inference.mirror_axes, mirror_sides=sides))
+    mirrors = mirrored_predictions(config, task, mirror_sides=sides)
     spacing = preprocessing_recipe(task, config.preprocessing_recipes).spacing_mm_zyx
     step = config.inference.step
     return mirrors * sum(windows_of_case(case, spacing, patch_zyx=patch_zyx, step=step) for case in cases)
+
+
+def mirrored_predictions(config: Config, task: Task, *, mirror_sides: bool) -> int:
+    """Return how often a window of a test case is predicted, mirrored or not."""
+    from segbench.core.task import mirror_axes_of
+
+    axes: int = len(mirror_axes_of([task], config.inference.mirror_axes, mirror_sides=mirror_sides))
+    return 1 << axes
 
 
 def windows_of_case(

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from segbench.cli._forecast_costs import job_windows
+from segbench.cli._forecast_costs import job_windows, mirrored_predictions
 from segbench.core.paths import preprocessed_name
-from segbench.core.task import mirror_axes_of
 from segbench.core.vocabulary import EQUAL
 
 if TYPE_CHECKING:
@@ -146,21 +145,41 @@ def network_jobs(
         after = tuple(f"preprocess {_preprocessed(config, task)}" for task in tasks) + (
             (f"train {source.id}",) if source else ()
         )
-        seconds = steps_of(config, job) * costs["step_seconds"] + _scored_trials(config, job, group[0], costs, data)
+        seconds = steps_of(config, job) * costs["step_seconds"]
         saves = seconds / config.training_of(job.experiment, job.entry(config), job.initialisation).save_every_seconds
         train = costs["start_seconds"] + seconds + int(saves) * costs["save_seconds"]
-        yield ForecastJob(f"train {job.id}", row, train, after)
         if job.self_supervised:
+            yield ForecastJob(f"train {job.id}", row, train, after)
             continue
         seconds = start_evaluation
         for task in tasks:
             counts = counts_of(config, task.name, job.fold, _known(data, task.name))
             cost = costs["tasks"].get(task.name) or _of_equal_shape(config, job, task, group[0], costs)
+            train += validation_seconds(config, job, task, counts, cost["predict_seconds"])
             size = counts.test
             if counts.cases:
                 size = job_windows(config, job, task.name, counts.cases) / max(1, cost["windows"])
             seconds += size * cost["predict_seconds"] + counts.test * data["tasks"][task.name]["score_seconds"]
+        yield ForecastJob(f"train {job.id}", row, train, after)
         yield ForecastJob(f"evaluate {job.id}", row, seconds, (f"train {job.id}",))
+
+
+def validation_seconds(config: Config, job: Job, task: Task, counts: Counts, predict_seconds: float) -> float:
+    """Return what the Dice of held-out cases of a task costs in a training and its trials, 0 where none are held out.
+
+    A held-out case is as large as a tested one, whose prediction takes `predict_seconds`; it is predicted without
+    mirroring, in windows that overlap by half, whose number grows with the third power of their density.
+    """
+    settings = config.training_of(job.experiment, job.entry(config), job.initialisation)
+    measured = []
+    if settings.validation_fraction:
+        measured.append((settings.validation_fraction, min(settings.validation_points, steps_of(config, job))))
+    if settings.tuning is not None:
+        measured.append((settings.tuning.validation_fraction, len(settings.tuning.learning_rates)))
+    training = counts.total - counts.test
+    cases = sum(times * max(1, int(fraction * training)) for fraction, times in measured) if counts.total else 0
+    mirrors = mirrored_predictions(config, task, mirror_sides=settings.mirror_sides)
+    return cases * predict_seconds / mirrors * (2 * config.inference.step) ** 3
 
 
 def _of_equal_shape(config: Config, job: Job, task: Any, measured: Job, costs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -177,21 +196,6 @@ def steps_of(config: Config, job: Job) -> int:
     if tuning is not None:
         steps += len(tuning.learning_rates) * tuning.iterations_per_task
     return len(job.tasks(config)) * steps
-
-
-def _scored_trials(config: Config, job: Job, measured: Job, costs: Mapping[str, Any], data: Mapping[str, Any]) -> float:
-    """Return about the seconds in which a tuned job scores its trials, without mirroring; 0 for any other job."""
-    settings = config.training_of(job.experiment, job.entry(config), job.initialisation)
-    if settings.tuning is None:
-        return 0.0
-    seconds = 0.0
-    for task in job.tasks(config):
-        counts = counts_of(config, task.name, job.fold, _known(data, task.name))
-        held = max(1, int(settings.tuning.validation_fraction * (counts.total - counts.test)))
-        axes = mirror_axes_of([task], config.inference.mirror_axes, mirror_sides=settings.mirror_sides)
-        cost = costs["tasks"].get(task.name) or _of_equal_shape(config, job, task, measured, costs)
-        seconds += held * cost["predict_seconds"] / 2 ** len(axes)
-    return len(settings.tuning.learning_rates) * seconds
 
 
 def control_jobs(

@@ -79,7 +79,10 @@ class ScoredStructure(_Part):
 
 
 class ScoredTask(_Part):
-    """One column of a table; n_test and n_train count cases, n_test over all folds."""
+    """One column of a table; n_test, n_train and n_validation count cases, n_test over all folds.
+
+    `n_validation` are training cases that no method learnt from; they are not counted in `n_train`.
+    """
 
     name: str
     title: str
@@ -88,6 +91,7 @@ class ScoredTask(_Part):
     structures: tuple[ScoredStructure, ...]
     n_test: int
     n_train: int
+    n_validation: int = 0
     spacing_is_nominal: bool
     synthetic: bool
     licence: str
@@ -104,6 +108,27 @@ class Curve(_Part):
     def _same_length(self) -> Self:
         if len(self.iteration) != len(self.loss):
             raise ValueError(f"as many losses as iterations ({len(self.iteration)}), not {len(self.loss)}")
+        return self
+
+
+class ValidationDice(_Part):
+    """Dice (0 to 1) of each task on training cases that were held out of the training, after some of its steps.
+
+    `cases` counts those of each task. `dice` has a row per step with a value per task, None where nothing was to be
+    compared. `seconds` is what measuring took; it is no part of the training's.
+    """
+
+    tasks: tuple[str, ...]
+    cases: tuple[int, ...]
+    steps: tuple[int, ...]
+    dice: tuple[tuple[float | None, ...], ...]
+    seconds: float
+
+    @model_validator(mode="after")
+    def _one_row_per_step(self) -> Self:
+        size = len(self.tasks)
+        if len(self.dice) != len(self.steps) or {size} != {len(self.cases), *map(len, self.dice)}:
+            raise ValueError(f"{len(self.steps)} rows of {size} values, and {size} counts of cases")
         return self
 
 
@@ -179,6 +204,7 @@ class JobRecord(_Part):
     curve: Curve | None
     prompt_similarity: PromptSimilarity | None = None
     tuned_learning_rate: float | None = None
+    validation: ValidationDice | None = None
 
 
 class SkippedCell(_Part):

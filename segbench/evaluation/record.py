@@ -33,6 +33,7 @@ from segbench.core.run_record import (
     ScoredTask,
     SkippedCell,
     StatisticsSettings,
+    ValidationDice,
     WeightsMatch,
 )
 from segbench.core.task import Task
@@ -43,6 +44,7 @@ from segbench.data.presence import expected_count
 from segbench.experiment import jobs, requests
 from segbench.experiment.config import Config, External, ModelEntry
 from segbench.experiment.config.training import recipe_text
+from segbench.experiment.held_out import held_out_cases
 from segbench.experiment.splits import Splits, read_splits
 from segbench.experiment.weights import unknown_data
 from segbench.stats.missing_masks import handling_of
@@ -131,7 +133,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
     outcomes = [record for record in (trained, evaluated) if record]
     failed = next((record for record in outcomes if record.get("status", "ok") != "ok"), None)
     train_seconds = trained.get("train_seconds", 0.0)
-    match, similarity = trained.get("match"), trained.get("prompt_similarity")
+    match, similarity, validation = (trained.get(name) for name in ("match", "prompt_similarity", "validation"))
     return JobRecord(
         job=job.id,
         experiment=job.experiment,
@@ -160,6 +162,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
         curve=_curve(paths.train(job.id) / "log.csv") if trained.get("status") == "ok" else None,
         prompt_similarity=PromptSimilarity.model_validate_json(json.dumps(similarity)) if similarity else None,
         tuned_learning_rate=trained.get("tuning", {}).get("learning_rate"),
+        validation=ValidationDice.model_validate_json(json.dumps(validation)) if validation else None,
     )
 
 
@@ -346,12 +349,16 @@ def _transfer_title(config: Config, name: str) -> str:
 
 
 def _tasks(config: Config, splits: Splits) -> list[ScoredTask]:
+    first = config.data.folds[0]
     return [
-        _task(config, splits, experiment, task) for experiment in EXPERIMENTS for task in config.tasks_of(experiment)
+        _task(config, splits, experiment, task, held_out=len(held_out[task.name]))
+        for experiment in EXPERIMENTS
+        for held_out in [held_out_cases(config, splits, experiment, first)]
+        for task in config.tasks_of(experiment)
     ]
 
 
-def _task(config: Config, splits: Splits, experiment: str, task: Task) -> ScoredTask:
+def _task(config: Config, splits: Splits, experiment: str, task: Task, *, held_out: int) -> ScoredTask:
     card = config.dataset_cards[task.name]
     return ScoredTask(
         name=task.name,
@@ -363,7 +370,8 @@ def _task(config: Config, splits: Splits, experiment: str, task: Task) -> Scored
             for structure in task.structures
         ),
         n_test=sum(len(splits.of(fold, task.name).test) for fold in config.data.folds),
-        n_train=len(splits.of(config.data.folds[0], task.name).train),
+        n_train=len(splits.of(config.data.folds[0], task.name).train) - held_out,
+        n_validation=held_out,
         spacing_is_nominal=task.spacing_is_nominal,
         synthetic=task.synthetic,
         licence=card["licence"],
@@ -400,13 +408,19 @@ def _phases(config: Config, paths: RunPaths, records: Iterable[JobRecord]) -> di
     holds what a training or evaluation process does beside training, inference and scoring.
     """
     records = list(records)
+    validation = {record.job: record.validation.seconds for record in records if record.validation}
     phases = {
         "training": sum(record.train_seconds for record in records),
         "inference": sum(record.predict_seconds for record in records),
         "scoring": sum(record.score_seconds for record in records),
     }
     start_up = sum(
-        max(0.0, _benchmark_seconds(paths.benchmark("train", record.job)) - record.train_seconds)
+        max(
+            0.0,
+            _benchmark_seconds(paths.benchmark("train", record.job))
+            - record.train_seconds
+            - validation.get(record.job, 0.0),
+        )
         + max(
             0.0,
             _benchmark_seconds(paths.benchmark("evaluate", record.job)) - record.predict_seconds - record.score_seconds,
@@ -423,6 +437,8 @@ def _phases(config: Config, paths: RunPaths, records: Iterable[JobRecord]) -> di
     for rule, names in once.items():
         phases[rule] = sum(_benchmark_seconds(paths.benchmark(rule, name)) for name in names)
     phases["start-up of training and evaluation"] = start_up
+    if validation:
+        phases["validation"] = sum(validation.values())
     return {name: round(seconds, 1) for name, seconds in phases.items()}
 
 

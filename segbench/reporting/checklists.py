@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from segbench.core.run_record import RunRecord, ScoredTask
+from segbench.core.vocabulary import TUNED
 
 BLANK = "**TO FILL IN**"
 MARKUP = re.compile(r"([\\`*_\[\]#|~])")
@@ -174,8 +175,16 @@ def _missing(record: RunRecord) -> str:
 
 
 def _partitions(record: RunRecord) -> str:
-    counts = _joined(_named(task, f"{task.n_train} training, {task.n_test} test") for task in record.tasks)
-    return f"Protocol {record.protocol}. Cases: {counts}. No validation cases choose a model."
+    counts = _joined(_named(task, _counts(task)) for task in record.tasks)
+    chosen = "No validation cases choose a model."
+    if any(item.recipe == TUNED for item in record.methods):
+        chosen += " A part of the training cases chooses the learning rate of tuned models (docs/recipes.md)."
+    return f"Protocol {record.protocol}. Cases: {counts}. {chosen}"
+
+
+def _counts(task: ScoredTask) -> str:
+    validation = f"{task.n_validation} validation, " if task.n_validation else ""
+    return f"{task.n_train} training, {validation}{task.n_test} test"
 
 
 def _level(record: RunRecord) -> str:

@@ -1,7 +1,7 @@
-"""Figures of the scores: cases per task, differences to the reference, training curves, Dice against cost.
+"""Figures of the scores: cases per task, differences to the reference, Dice against cost.
 
-Drawn by seaborn where it has the figure (boxes, points, maps). Curves and points with intervals of their own are
-Matplotlib's lines and error bars.
+Drawn by seaborn where it has the figure (boxes, points, maps). Points with intervals of their own are Matplotlib's
+error bars.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from segbench.reporting.csv_text import file_stem
 from segbench.reporting.frames import groups_of, named_rows
 from segbench.reporting.metrics import about
-from segbench.reporting.run import Method, MethodKey, Run
+from segbench.reporting.run import MethodKey, Run
 from segbench.reporting.style import (
     DIVERGING,
     GREY,
@@ -42,8 +42,7 @@ from segbench.reporting.tables import STATE_WORDS, Table, coverage_text, shown, 
 
 BOX_FROM = 8
 """Fewer cases than this are shown as points only: quartiles of them say little."""
-CASE_PANELS, CURVE_PANELS = 3, 4
-SMOOTH = 9
+CASE_PANELS = 3
 WIDE_CELLS = 4
 """Most methods whose difference and interval fit on one line of a column-wide map."""
 COST_COLUMNS = [
@@ -66,7 +65,7 @@ def case_plot(run: Run, table: Table) -> Plot:
     values = case_values(run, table)
     facts = about(table.metric)
     scale = "Logarithmic above 1 mm. " if facts.unit == "mm" else ""
-    rows, columns = _grid(len(table.tasks), CASE_PANELS)
+    rows, columns = panel_grid(len(table.tasks), CASE_PANELS)
     styles = method_styles(run.methods + run.self_supervised)
     colours = [styles[table.experiment, *method.key]["color"] for method in methods]
     with plt.rc_context(RC), fixed_jitter():
@@ -78,7 +77,7 @@ def case_plot(run: Run, table: Table) -> Plot:
                 continue
             _case_panel(axis, table, i, values, colours)
         _value_axis(axes[0, 0], table, values)
-        _panel_edges(axes, len(table.tasks), f"{facts.title} ({unit_of(table.metric)})")
+        panel_edges(axes, len(table.tasks), f"{facts.title} ({unit_of(table.metric)})")
         axes[0, 0].set_yticks(range(len(methods)), [method.title for method in methods])
         axes[0, 0].set_ylim(len(methods) - 0.4, -0.6)
         headline(
@@ -129,7 +128,7 @@ def _case_panel(axis: Axes, table: Table, position: int, values: pd.DataFrame, c
         if np.isfinite(cell.low) and np.isfinite(cell.high):
             axis.plot([cell.low * factor, cell.high * factor], [y, y], color=colours[y], lw=1.2, alpha=0.9)
         axis.plot(cell.mean * factor, y, marker="D", ms=3.6, mfc=colours[y], mec="white", mew=0.5, zorder=4)
-    axis.set_title(_wrapped(f"{task.title}, n\u00a0=\u00a0{task.n_test}", 30))
+    axis.set_title(wrapped(f"{task.title}, n\u00a0=\u00a0{task.n_test}", 30))
     axis.set(xlabel="", ylabel="")
     axis.grid(visible=False, axis="y")
 
@@ -196,7 +195,7 @@ def difference_plot(
                     color="white" if dark else INK,
                     fontweight="bold" if bold else "normal",
                 )
-        axis.set_xticks(np.arange(len(titles)) + 0.5, [_wrapped(title, max(12, 80 // len(titles))) for title in titles])
+        axis.set_xticks(np.arange(len(titles)) + 0.5, [wrapped(title, max(12, 80 // len(titles))) for title in titles])
         axis.set_yticks(np.arange(len(names)) + 0.5, [_with_patients(differences, name) for name in names])
         axis.xaxis.tick_top()
         axis.tick_params(length=0)
@@ -224,74 +223,6 @@ def _difference_words(found, metric: str, *, one_line: bool) -> str:
         return value
     limits = f"({shown(metric, found.low, sign=True)} to {shown(metric, found.high, sign=True)})"
     return f"{value} {limits}" if one_line else f"{value}\n{limits}"
-
-
-def training_plot(run: Run, experiment: str) -> Plot | None:
-    """Return the loss over each job's own training, one panel per method; None when no log was written."""
-    caption = (
-        f"{run.data_word(experiment)}Training loss (Dice and cross-entropy, deep supervision included) of every "
-        f"finished job, one line per job and seed, running mean over {SMOOTH} points; methods with one job "
-        "per task have one line per task."
-    )
-    methods = [method for method in run.methods_of(experiment) if method.trained]
-    return _loss_plot(run, methods, name=f"{experiment}_training", title="training curves", caption=caption)
-
-
-def self_supervised_plot(run: Run, experiment: str) -> Plot | None:
-    """Return the loss of the self-supervised objectives, one panel each; None when no log was written."""
-    caption = (
-        f"{run.data_word(experiment)}Loss of every finished self-supervised objective, one line per seed, running mean "
-        f"over {SMOOTH} points. Each objective has a loss of its own, so that levels are not compared."
-    )
-    title = "self-supervised training curves"
-    methods = run.self_supervised_of(experiment)
-    return _loss_plot(
-        run, methods, name=f"{experiment}_self_supervised", title=title, caption=caption, same_levels=False
-    )
-
-
-def _loss_plot(
-    run: Run, methods: Sequence[Method], *, name: str, title: str, caption: str, same_levels: bool = True
-) -> Plot | None:
-    curves = {method.key: _curves(run, method.experiment, method) for method in methods}
-    styles = method_styles(run.methods + run.self_supervised)
-    methods = [method for method in methods if curves[method.key]]
-    if not methods:
-        return None
-    experiment = methods[0].experiment
-    rows, columns = _grid(len(methods), CURVE_PANELS)
-    with plt.rc_context(RC):
-        figure, axes = new_figure(
-            "double",
-            0.45 + 1.35 * rows,
-            nrows=rows,
-            ncols=columns,
-            sharex=True,
-            sharey=same_levels,
-            squeeze=False,
-        )
-        for i, axis in enumerate(axes.flat):
-            if i >= len(methods):
-                axis.set_axis_off()
-                continue
-            for fraction, loss in curves[methods[i].key]:
-                axis.plot(100 * fraction, loss, color=styles[experiment, *methods[i].key]["color"], lw=0.9, alpha=0.75)
-            axis.set_title(_wrapped(methods[i].title, 24))
-        _panel_edges(axes, len(methods), "iterations of the job (%)")
-        for axis in axes[:, 0]:
-            axis.set_ylabel("training loss")
-        headline(figure, run, experiment, f"{experiment} {title}")
-        return finish(figure, name, caption)
-
-
-def _curves(run: Run, experiment: str, method: Method) -> list[tuple[np.ndarray, np.ndarray]]:
-    curves = []
-    for job in run.jobs(experiment, method.key):
-        if job.curve and job.curve.loss:
-            iteration = np.asarray(job.curve.iteration)
-            loss = pd.Series(job.curve.loss).rolling(SMOOTH, min_periods=1, center=True).mean()
-            curves.append((iteration / iteration[-1], loss.to_numpy()))
-    return curves
 
 
 def method_costs(run: Run, experiment: str) -> pd.DataFrame:
@@ -399,12 +330,13 @@ def _count_axis(axis: Axes) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _grid(panels: int, most: int) -> tuple[int, int]:
+def panel_grid(panels: int, most: int) -> tuple[int, int]:
+    """Return rows and columns of a figure with so many panels, at most `most` beside each other."""
     columns = min(most, panels)
     return math.ceil(panels / columns), columns
 
 
-def _panel_edges(axes: np.ndarray, panels: int, label: str) -> None:
+def panel_edges(axes: np.ndarray, panels: int, label: str) -> None:
     """Label the x axis below the last panel of every column, where an unused panel may lie beneath."""
     columns = axes.shape[1]
     for i in range(max(0, panels - columns), panels):
@@ -428,5 +360,6 @@ def _points(metric: str) -> str:
     return "points" if about(metric).unit == "1" else unit_of(metric) or "units of the metric"
 
 
-def _wrapped(text: str, width: int) -> str:
+def wrapped(text: str, width: int) -> str:
+    """Return a title on several lines of at most so many letters."""
     return "\n".join(textwrap.wrap(text, width)) or text

@@ -23,6 +23,7 @@ from segbench.reporting import (
     failures,
     figures,
     gains,
+    learning_curves,
     pair_figures,
     prompt_figures,
     rank_figures,
@@ -215,6 +216,7 @@ def experiment_part(run: Run, experiment: str, out: _Output, pictures: Collectio
         "small": _small_tables(run, tables, statistics, checks),
         "failed": failures.failure_table(run, experiment, failed, main.metric, f"tables/{main.name}_failures.csv"),
         "cost": sections.cost_table(run, experiment, f"tables/{main.name}_cost.csv"),
+        "learning": learning_curves.learning_table(run, experiment, main.name),
     }
 
 
@@ -229,6 +231,8 @@ def _frames(
     frames = {
         "structures": structures,
         "cost": costs.drop(columns="key"),
+        "loss": learning_curves.loss_frame(run, main.experiment),
+        "validation": learning_curves.validation_frame(run, main.experiment),
         "differences": challengers,
         "failures": failed,
     }
@@ -266,9 +270,9 @@ def _plots(
             run, experiment, challengers, reference=reference.title, metric=main.metric
         )
     made["cost"] = figures.cost_plot(run, main)
-    made["training"] = figures.training_plot(run, experiment)
+    made["training"] = learning_curves.training_plot(run, experiment)
     made["prompt_similarity"] = prompt_figures.prompt_similarity_plot(run, experiment)
-    made["self_supervised"] = figures.self_supervised_plot(run, experiment)
+    made["self_supervised"] = learning_curves.self_supervised_plot(run, experiment)
     if statistics is not None:
         made["critical_difference"] = rank_figures.critical_difference_plot(run, statistics)
     if statistics is not None and not few_patients(statistics.paired):

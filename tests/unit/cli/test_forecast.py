@@ -102,9 +102,22 @@ def test_a_tuned_training_is_forecast_with_its_trials(folder):
         training={"tuning": grid}, upstream={"models": models}, inference=inference, downstream=None
     )
     train = next(jobs.network_jobs(settings, group_of(settings, "uniseg"), NETWORK, DATA, 5.0))
-    steps, scores = 2 * (4 + 3 * 3) * 0.5, 3 * 2 * (2.0 + 4.0) / 2
+    steps, scores = 2 * (4 + 3 * 3) * 0.5, 3 * 2 * (2.0 + 4.0) / 2 * 8
     assert (train.name, train.row) == (f"train {small.UNISEG}.tuned", "upstream uniseg (tuned)")
-    assert train.seconds == 3.0 + steps + scores, "2 of 8 training cases of two tasks score 3 trials, without mirroring"
+    assert train.seconds == 3.0 + steps + scores, "2 of 8 training cases of each task score 3 trials"
+
+
+def test_the_small_run_that_is_measured_has_no_trials():
+    grid = {"learning_rates": [0.1, 0.01], "iterations_per_task": 2}
+    settings = small.config(
+        training={"tuning": grid, "validation_fraction": 0.2},
+        upstream={"models": ["single_task", {"name": "single_task", "recipe": "tuned"}]},
+        downstream={"training": {"tuning": grid, "batch_size": 3}, "initialisations": ["scratch"]},
+    )
+    mini = forecast._small_run(settings)
+    entry = mini.entry_of("upstream", "single_task", "tuned")
+    assert (mini.training_of("upstream", entry).tuning, mini.training.validation_fraction) == (None, 0.0)
+    assert mini.downstream.training == {"batch_size": 3}
 
 
 def test_states_are_counted_where_a_training_lasts_long_enough(folder):

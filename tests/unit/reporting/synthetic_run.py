@@ -106,8 +106,13 @@ MISSING_MASKS = {
 }
 
 
-def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, curves=True, rng_seed=7) -> Path:
-    """Write scores.csv, run.json below `folder` and return it; same arguments, same bytes."""
+def write_run(
+    folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, curves=True, validation=0, rng_seed=7
+) -> Path:
+    """Write scores.csv, run.json below `folder` and return it; same arguments, same bytes.
+
+    `validation` is the number of points at which the Dice of held-out cases was measured.
+    """
     rng = np.random.default_rng(rng_seed)
     folder.mkdir(parents=True, exist_ok=True)
     experiments = [
@@ -120,7 +125,11 @@ def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, c
             for task in tasks:
                 for seed in seeds if method[3] != "control" else seeds[:1]:
                     rows += _rows(experiment, method, task, seed, cases, rng)
-            jobs += _jobs(experiment, method, tasks, seeds, rng)
+            own = list(_jobs(experiment, method, tasks, seeds, rng))
+            if validation:
+                for job in own:
+                    job["validation"] = _validation(job, [task[0] for task in tasks], validation)
+            jobs += own
     jobs.append(dict(OBJECTIVE_JOB))
     for job in jobs:
         seconds = job["train_seconds"] + job["predict_seconds"]
@@ -133,7 +142,9 @@ def write_run(folder: Path, *, seeds=(0, 1), cases=6, upstream=11, methods=12, c
         writer = csv.DictWriter(stream, SCORE_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    record = _record(experiments, jobs, cases) | {"scores_sha256": sha256_of(folder / "scores.csv")}
+    record = _record(experiments, jobs, cases, n_validation=2 if validation else 0) | {
+        "scores_sha256": sha256_of(folder / "scores.csv")
+    }
     write_run_record(folder / "run.json", RunRecord.model_validate(record, strict=False))
     return folder
 
@@ -268,7 +279,17 @@ def _curve(rng, iterations, *, known):
     return {"iteration": steps.tolist(), "loss": [round(float(loss), 5) for loss in losses]} if known else None
 
 
-def _record(experiments, jobs, cases):
+def _validation(job, tasks, points):
+    """Dice of held-out cases of a finished training: the same rise for every task, the first task 10 points above."""
+    if not job["iterations"]:
+        return None
+    own = tasks if job["scope"] == "joint" else [job["scope"]]
+    steps = [job["iterations"] * number // points for number in range(1, points + 1)]
+    dice = [[0.5 * number / points + 0.1 * (task == tasks[0]) for task in own] for number in range(1, points + 1)]
+    return {"tasks": own, "cases": [2] * len(own), "steps": steps, "dice": dice, "seconds": 1.0}
+
+
+def _record(experiments, jobs, cases, *, n_validation):
     return {
         "format": FORMAT,
         "run": "toy",
@@ -309,6 +330,7 @@ def _record(experiments, jobs, cases):
                 "structures": [{"name": s, "lesion": lesion, "tolerance_mm": 2.0} for s, lesion in structures],
                 "n_test": cases,
                 "n_train": 10,
+                "n_validation": n_validation,
                 "spacing_is_nominal": nominal,
                 "synthetic": True,
                 "licence": "CC0",

@@ -47,7 +47,6 @@ def draw_all(run, experiment, statistics):
             reference=reference_method(run, experiment).title,
         ),
         figures.cost_plot(run, table),
-        figures.training_plot(run, experiment),
         rank_figures.critical_difference_plot(run, statistics),
         rank_figures.rank_stability_plot(run, statistics),
     ]
@@ -56,7 +55,7 @@ def draw_all(run, experiment, statistics):
 @pytest.mark.slow
 def test_figures_have_the_width_of_a_column_and_no_text_below_seven_points(run, drawn, statistics):
     draw_all(run, "upstream", statistics["upstream"])
-    assert len(drawn) == 7
+    assert len(drawn) == 6
     for figure, width in drawn:
         assert figure.get_size_inches()[0] * 25.4 == pytest.approx(WIDTH_MM[width])
         texts = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]

@@ -1,0 +1,260 @@
+"""Learning curves: training loss and Dice of held-out training cases, and whether the loss has flattened at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from segbench.core.run_record import Curve
+from segbench.reporting.figures import headline, panel_edges, panel_grid, wrapped
+from segbench.reporting.frames import groups_of, named_rows
+from segbench.reporting.run import Method, Run
+from segbench.reporting.sections import SmallTable
+from segbench.reporting.style import RC, Plot, Style, finish, method_styles, new_figure
+from segbench.reporting.tables import DASH, shown
+
+PANELS = 4
+SMOOTH = 9
+FLAT = 0.02
+"""A loss has flattened when the last tenth of the steps brings less than this fraction of its whole fall.
+
+A loss that falls along a straight line brings 0.11: a ninth of what lies between the first tenth and the last.
+"""
+FLATTENED, FALLS, RISES, NO_FALL, UNKNOWN = "flattened", "still falls", "rises", "does not fall", "not known"
+VALIDATION_COLUMNS = ["model", "initialisation", "title", "task", "cases", "fold", "seed", "step", "progress", "dice"]
+LOSS_COLUMNS = ["model", "initialisation", "title", "jobs", "before", "last", "fraction_of_fall", "state"]
+
+
+def training_plot(run: Run, experiment: str) -> Plot | None:
+    """Return loss and validation Dice over each job's own training, a panel per method; None without any log."""
+    caption = (
+        f"{run.data_word(experiment)}Training loss (Dice and cross-entropy, deep supervision included) of every "
+        f"finished job, one line per job and seed, running mean over {SMOOTH} points; methods with one job "
+        "per task have one line per task."
+    )
+    validation = validation_frame(run, experiment)
+    if len(validation):
+        caption += (
+            " Dashed, right axis: Dice of training cases that no method learnt from, mean over tasks, one line per "
+            f"fold and seed ({held_out_text(run, experiment)}). It is never used to choose anything."
+        )
+    methods = [method for method in run.methods_of(experiment) if method.trained]
+    name, title = f"{experiment}_training", "training curves"
+    return _loss_plot(run, methods, name=name, title=title, caption=caption, validation=validation)
+
+
+def self_supervised_plot(run: Run, experiment: str) -> Plot | None:
+    """Return the loss of the self-supervised objectives, one panel each; None when no log was written."""
+    caption = (
+        f"{run.data_word(experiment)}Loss of every finished self-supervised objective, one line per seed, running mean "
+        f"over {SMOOTH} points. Each objective has a loss of its own, so that levels are not compared."
+    )
+    title = "self-supervised training curves"
+    methods = run.self_supervised_of(experiment)
+    return _loss_plot(
+        run, methods, name=f"{experiment}_self_supervised", title=title, caption=caption, same_levels=False
+    )
+
+
+def validation_frame(run: Run, experiment: str) -> pd.DataFrame:
+    """Return the Dice of held-out training cases: a row per method, job, task and step; empty where none was measured.
+
+    Columns: model, initialisation, title, task (its title), cases, fold, seed, step, progress (per cent of the steps of
+    the job), dice (0 to 1, NaN where nothing was to be compared).
+    """
+    titles = {task.name: task.title for task in run.tasks(experiment)}
+    records = [
+        (*method.key, method.title, titles.get(task, task), cases, job.fold, job.seed, step, progress, dice)
+        for method in run.methods_of(experiment)
+        for job in run.jobs(experiment, method.key)
+        if job.validation is not None and job.status == "ok"
+        for step, row in zip(job.validation.steps, job.validation.dice, strict=True)
+        for progress in [100 * step / job.validation.steps[-1]]  # iterations count the trials of tuning as well
+        for task, cases, dice in zip(job.validation.tasks, job.validation.cases, row, strict=True)
+    ]
+    frame = pd.DataFrame.from_records(records, columns=VALIDATION_COLUMNS)
+    return frame.astype({"dice": float})
+
+
+def loss_frame(run: Run, experiment: str) -> pd.DataFrame:
+    """Return how the loss of each method, objectives included, ends: a row per method with a log.
+
+    Columns: model, initialisation, title, jobs; before, last: mean loss in the last tenth but one and in the last tenth
+    of the steps, mean over jobs; fraction_of_fall: their difference as a fraction of the fall from the first tenth to
+    the last; state: in words. Numbers are NaN where a curve has too few points.
+    """
+    records = []
+    for method in [*run.methods_of(experiment), *run.self_supervised_of(experiment)]:
+        curves = [job.curve for job in run.jobs(experiment, method.key) if job.curve and job.curve.loss]
+        if curves:
+            first, before, last = np.mean([_tenths(curve) for curve in curves], axis=0)
+            fraction = (before - last) / (first - last) if first > last else np.nan
+            state = _state(first, last, fraction)
+            records.append((*method.key, method.title, len(curves), before, last, fraction, state))
+    return pd.DataFrame.from_records(records, columns=LOSS_COLUMNS)
+
+
+def _tenths(curve: Curve) -> tuple[float, float, float]:
+    """Return the mean loss in the first, the last but one and the last tenth of the steps; NaN without a point."""
+    progress, loss = np.asarray(curve.iteration) / curve.iteration[-1], np.asarray(curve.loss)
+    parts = [loss[(progress > low) & (progress <= high)] for low, high in ((0, 0.1), (0.8, 0.9), (0.9, 1))]
+    first, before, last = (float(part.mean()) if len(part) else np.nan for part in parts)
+    return first, before, last
+
+
+def _state(first: float, last: float, fraction: float) -> str:
+    if not np.isfinite(first - last):
+        return UNKNOWN
+    if not first > last:
+        return NO_FALL
+    if not np.isfinite(fraction):
+        return UNKNOWN
+    return RISES if fraction < -FLAT else FALLS if fraction > FLAT else FLATTENED
+
+
+def learning_table(run: Run, experiment: str, name: str) -> SmallTable | None:
+    """Return one row per method with a log: loss and validation Dice before the end and at the end; None without one.
+
+    `name` begins the name of the full tables.
+    """
+    losses, validation = loss_frame(run, experiment), validation_frame(run, experiment)
+    if losses.empty:
+        return None
+    ends = _validation_ends(validation)
+    rows = []
+    for row in named_rows(losses):
+        fraction = f"{100 * row.fraction_of_fall:.1f} %" if np.isfinite(row.fraction_of_fall) else DASH
+        numbers = [f"{value:.3f}" if np.isfinite(value) else DASH for value in (row.before, row.last)]
+        cells = [row.title, *numbers, fraction, row.state]
+        if len(validation):
+            before, last = ends.get((row.model, row.initialisation), (np.nan, np.nan))
+            cells += [shown("dice", before), shown("dice", last), shown("dice", last - before, sign=True)]
+        rows.append(cells)
+    head = ["Method", "Loss before", "Loss at the end", "Fraction of the fall", "Loss"]
+    caption = (
+        f"{run.data_word(experiment)}Mean training loss in the last tenth of the steps and in the tenth before, mean "
+        "over jobs, and the difference as a fraction of the fall of the loss from the first tenth to the last. "
+        f"Flattened: at most {100 * FLAT:g} %; a straight line has 11 %."
+    )
+    if len(validation):
+        head += ["Dice before", "Dice at the end", "Gain"]
+        caption += (
+            " Dice in % of the held-out training cases at the last two points at which it was measured, mean over "
+            f"tasks, folds and seeds; no choice was made by it. Every point: tables/{name}_validation.csv."
+        )
+    csv = f"tables/{name}_loss.csv"
+    return SmallTable("End of the learning curves", caption, head, rows, csv, conclusion=flat_sentence(losses))
+
+
+def _validation_ends(validation: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return method -> mean Dice at the last point but one, NaN without one, and at the last."""
+    found = {}
+    for (model, initialisation), part in groups_of(validation, ["model", "initialisation"]):
+        ends = []
+        for _, curve in groups_of(part, ["task", "fold", "seed"]):
+            values = curve.sort_values("step")["dice"].tolist()
+            ends.append((values[-2] if len(values) > 1 else np.nan, values[-1]))
+        before, last = pd.DataFrame(ends).mean()
+        found[model, initialisation] = (float(before), float(last))
+    return found
+
+
+def flat_sentence(losses: pd.DataFrame) -> str:
+    """Say of which methods the loss has flattened at the end, and of which it has not; '' without any loss."""
+    words = {
+        FLATTENED: "has flattened",
+        FALLS: "still falls",
+        RISES: "rises",
+        NO_FALL: "did not fall",
+        UNKNOWN: "has too few points to tell",
+    }
+    groups = {state: losses.loc[losses["state"] == state, "title"].tolist() for state in words}
+    named = {state: titles for state, titles in groups.items() if titles}
+    if not named:
+        return ""
+    if len(named) == 1:
+        (state,) = named
+        return f"At the end the loss of every method {words[state]}."
+    texts = [f"{words[state]} for {', '.join(titles)}" for state, titles in named.items()]
+    return f"At the end the loss {'; '.join(texts)}."
+
+
+def held_out_text(run: Run, experiment: str) -> str:
+    """Return how many training cases of each task are held out in the first fold, such as 'Spleen: 2, Liver: 3'."""
+    return ", ".join(f"{task.title}: {task.n_validation}" for task in run.tasks(experiment) if task.n_validation)
+
+
+def _loss_plot(
+    run: Run,
+    methods: Sequence[Method],
+    *,
+    name: str,
+    title: str,
+    caption: str,
+    same_levels: bool = True,
+    validation: pd.DataFrame | None = None,
+) -> Plot | None:
+    curves = {method.key: _curves(run, method) for method in methods}
+    styles = method_styles(run.methods + run.self_supervised)
+    methods = [method for method in methods if curves[method.key]]
+    if not methods:
+        return None
+    experiment = methods[0].experiment
+    rows, columns = panel_grid(len(methods), PANELS)
+    with plt.rc_context(RC):
+        height = 0.45 + 1.35 * rows
+        figure, axes = new_figure(
+            "double", height, nrows=rows, ncols=columns, sharex=True, sharey=same_levels, squeeze=False
+        )
+        for i, axis in enumerate(axes.flat):
+            if i >= len(methods):
+                axis.set_axis_off()
+                continue
+            style = styles[experiment, *methods[i].key]
+            for fraction, loss in curves[methods[i].key]:
+                axis.plot(100 * fraction, loss, color=style["color"], lw=0.9, alpha=0.75)
+            axis.set_title(wrapped(methods[i].title, 24))
+            if validation is not None and len(validation):
+                last = i % columns == columns - 1 or i == len(methods) - 1
+                _draw_validation(axis, _of_method(validation, methods[i]), style, labelled=last)
+        panel_edges(axes, len(methods), "iterations of the job (%)")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("training loss")
+        headline(figure, run, experiment, f"{experiment} {title}")
+        return finish(figure, name, caption)
+
+
+def _curves(run: Run, method: Method) -> list[tuple[np.ndarray, np.ndarray]]:
+    curves = []
+    for job in run.jobs(method.experiment, method.key):
+        if job.curve and job.curve.loss:
+            iteration = np.asarray(job.curve.iteration)
+            loss = pd.Series(job.curve.loss).rolling(SMOOTH, min_periods=1, center=True).mean()
+            curves.append((iteration / iteration[-1], loss.to_numpy()))
+    return curves
+
+
+def _of_method(validation: pd.DataFrame, method: Method) -> pd.DataFrame:
+    model, initialisation = method.key
+    return validation[(validation["model"] == model) & (validation["initialisation"] == initialisation)]
+
+
+def _draw_validation(axis: Axes, own: pd.DataFrame, style: Style, *, labelled: bool) -> None:
+    """Draw the mean Dice over tasks of each fold and seed on a right axis that is the same in every panel."""
+    right = axis.twinx()
+    for _, part in groups_of(own, ["fold", "seed"]):
+        points = part.groupby("progress")["dice"].agg(["mean", "size"])
+        whole = points[points["size"] == points["size"].max()]  # points at which every task was measured
+        right.plot(
+            whole.index, 100 * whole["mean"], color=style["color"], marker=style["marker"], ms=2.5, ls="--", lw=0.7
+        )
+    right.set_ylim(-2, 102)
+    right.grid(visible=False)
+    right.spines["right"].set_visible(True)
+    right.tick_params(labelright=labelled)
+    if labelled:
+        right.set_ylabel("held-out Dice (%)")
