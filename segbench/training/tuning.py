@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -70,7 +70,7 @@ class AtRate(JobContext):
     charged: float = 0.0
 
     @classmethod
-    def of(cls, context: JobContext, learning_rate: float, charged: float = 0.0) -> AtRate:
+    def of_job(cls, context: JobContext, learning_rate: float, charged: float = 0.0) -> Self:
         """Return a job at a learning rate."""
         return cls(context.config, context.job, context, learning_rate, charged)
 
@@ -156,7 +156,7 @@ def train_tuned(
     rate = best_rate(context, trials)
     log.info("%s: learning rate %s chosen", context.job.id, rate)
     charged = sum(trial.seconds for trial in trials)
-    facts = train(AtRate.of(context, rate, charged), device=device, workers=workers, ranks=ranks, watch=watch)
+    facts = train(AtRate.of_job(context, rate, charged), device=device, workers=workers, ranks=ranks, watch=watch)
     return facts | {
         "train_seconds": round(facts["train_seconds"] + charged, 3),
         "iterations": facts["iterations"] + sum(trial.iterations for trial in trials),
@@ -184,7 +184,7 @@ def run_trials(context: JobContext, *, device: torch.device, workers: int, ranks
     assert context.training.tuning is not None, "only a tuned training has trials"
     trials: list[Trial] = []
     for rate in context.training.tuning.learning_rates:
-        trial = AsTrial.of(context, rate, sum(trial.seconds for trial in trials))
+        trial = AsTrial.of_job(context, rate, sum(trial.seconds for trial in trials))
         found = read_trial(trial)
         if found is None:
             log.info("%s: trial of the learning rate %s", context.job.id, rate)

@@ -127,7 +127,7 @@ def test_trials_learn_from_other_cases_than_those_that_score_them_and_the_traini
 def test_validation_cases_are_on_neither_side_of_a_trial(folder):
     context = context_of(validation_fraction=0.25, validation_points=2)
     facts = train(context)
-    trial = AsTrial.of(context, 0.02)
+    trial = AsTrial.of_job(context, 0.02)
     for task in TASKS:
         (validation,) = context.validation_cases(task)
         scoring = tuple(facts["tuning"]["cases"][task])
@@ -205,7 +205,7 @@ def test_a_finished_trial_leaves_its_result_and_no_state(folder):
     facts = train(context)
     names = sorted(path.name for path in (context.train_state / "tuning").iterdir())
     assert names == ["rate_0.005.json", "rate_0.02.json"]
-    kept = [read_trial(AsTrial.of(context, rate)) for rate in (0.02, 0.005)]
+    kept = [read_trial(AsTrial.of_job(context, rate)) for rate in (0.02, 0.005)]
     assert [vars(trial) for trial in kept] == facts["tuning"]["trials"]
 
 
@@ -213,7 +213,7 @@ def test_a_finished_trial_leaves_its_result_and_no_state(folder):
 def test_a_result_that_is_not_that_of_the_trial_is_not_used(folder, caplog, damage):
     context = context_of()
     train(context)
-    trial = AsTrial.of(context, 0.02)
+    trial = AsTrial.of_job(context, 0.02)
     text = trial.result.read_text()
     if damage == "edited":
         content = json.loads(text)
@@ -224,10 +224,10 @@ def test_a_result_that_is_not_that_of_the_trial_is_not_used(folder, caplog, dama
     elif damage == "absent":
         trial.result.unlink()
     else:
-        trial = AsTrial.of(context_of(weight_decay=0.5), 0.02)
+        trial = AsTrial.of_job(context_of(weight_decay=0.5), 0.02)
     assert read_trial(trial) is None
     assert ("not used" in caplog.text) == (damage != "absent")
-    wider = AsTrial.of(context_of(GRID | {"learning_rates": [0.02, 0.005, 1.0]}), 0.005)
+    wider = AsTrial.of_job(context_of(GRID | {"learning_rates": [0.02, 0.005, 1.0]}), 0.005)
     assert read_trial(wider) is not None, "other rates of the grid do not matter"
 
 
@@ -255,7 +255,7 @@ def test_the_time_limit_counts_the_trials(folder, monkeypatch):
     finished = tuning.run_trials(context, device=CPU, workers=0, ranks=loop.ALONE)
     assert len(finished) == 2
     for trial in finished:
-        place = AsTrial.of(context, trial.learning_rate)
+        place = AsTrial.of_job(context, trial.learning_rate)
         content = {"identity": place.identity.digest, "trial": vars(trial) | {"seconds": 1800.0}}
         write_json(place.result, content | {"sha256": tuning.content_hash(content)})
     with pytest.raises(RunFailed, match=r"has trained for 1\.00 hours, more than training\.time_limit_hours"):
