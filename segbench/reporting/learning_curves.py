@@ -219,8 +219,8 @@ def _loss_plot(
                 axis.plot(100 * fraction, loss, color=style["color"], lw=0.9, alpha=0.75)
             axis.set_title(wrapped(methods[i].title, 24))
             if validation is not None and len(validation):
-                last = i % columns == columns - 1 or i == len(methods) - 1
-                _draw_validation(axis, _of_method(validation, methods[i]), style, labelled=last)
+                last_column = i % columns == columns - 1
+                _draw_validation(axis, _of_method(validation, methods[i]), style, labelled=last_column)
         panel_edges(axes, len(methods), "iterations of the job (%)")
         for axis in axes[:, 0]:
             axis.set_ylabel("training loss")

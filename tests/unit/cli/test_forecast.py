@@ -120,6 +120,27 @@ def test_the_small_run_that_is_measured_has_no_trials():
     assert mini.downstream.training == {"batch_size": 3}
 
 
+def test_held_out_cases_are_predicted_at_every_point_without_mirroring(folder):
+    mirrored = {"inference": {"step": 0.5, "mirror_axes": [0, 1]}}
+    plain = small.config(**mirrored)
+    held_out = small.config(training={"validation_fraction": 0.25, "validation_points": 3}, **mirrored)
+    without, found = (
+        next(jobs.network_jobs(settings, group_of(settings, "uniseg"), NETWORK, DATA, 5.0)).seconds
+        for settings in (plain, held_out)
+    )
+    points, cases = 3, 2  # a quarter of the eight training cases of each of two tasks
+    assert found - without == pytest.approx(points * cases * (2.0 + 4.0) / 4)
+    denser = small.config(training={"validation_fraction": 0.25, "validation_points": 3}, inference={"step": 1.0})
+    train = next(jobs.network_jobs(denser, group_of(denser, "uniseg"), NETWORK, DATA, 5.0))
+    assert train.seconds - without == pytest.approx(points * cases * (2.0 + 4.0) * 8)
+
+
+def test_the_small_run_trains_on_all_its_cases():
+    training = {"validation_fraction": 0.1}
+    settings = forecast._small_run(small.config(training=training, downstream={"training": training}))
+    assert {settings.training_of(name).validation_fraction for name in ("upstream", "downstream")} == {0.0}
+
+
 def test_states_are_counted_where_a_training_lasts_long_enough(folder):
     settings = small.config(training={"save_every_seconds": 1.5})
     slow = NETWORK | {"save_seconds": 10.0}

@@ -6,7 +6,7 @@ import pytest
 
 from segbench.core.errors import InputError, RunFailed
 from segbench.core.paths import RunPaths
-from segbench.core.run_record import JobRecord, PromptSimilarity
+from segbench.core.run_record import JobRecord, PromptSimilarity, ValidationDice
 from segbench.evaluation.record import (
     CURVE_POINTS,
     _curve,
@@ -17,9 +17,11 @@ from segbench.evaluation.record import (
     _phases,
     _refuse_mixed_code,
     _seconds,
+    _tasks,
     _wall_seconds,
 )
 from segbench.experiment.jobs import all_jobs
+from segbench.experiment.splits import read_splits
 from tests.unit import written_run
 from tests.unit.training.small_run import config
 
@@ -241,3 +243,39 @@ def test_the_prompt_similarity_of_a_training_reaches_the_record(tmp_path, monkey
     assert job_record("upstream.cond_decoder.random.joint.f0.s0").prompt_similarity is None
     with pytest.raises(ValueError, match="2 matrices of 2 x 2 numbers"):
         PromptSimilarity(tasks=("a", "b"), steps=(0, 8), cosine=(((1.0, 0.5), (0.5, 1.0)),))
+
+
+VALIDATION = {"tasks": ["a", "b"], "cases": [1, 2], "steps": [4, 8], "dice": [[0.1, None], [0.5, 0.25]], "seconds": 3.0}
+
+
+def test_the_dice_of_held_out_cases_reaches_the_record(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcomes("upstream.uniseg.random.joint.f0.s0", validation=VALIDATION)
+    outcomes("upstream.cond_decoder.random.joint.f0.s0")
+    found = job_record("upstream.uniseg.random.joint.f0.s0")
+    assert found.model_dump(mode="json")["validation"] == VALIDATION
+    assert job_record("upstream.cond_decoder.random.joint.f0.s0").validation is None
+    with pytest.raises(ValueError, match="2 rows of 2 values, and 2 counts of cases"):
+        ValidationDice(tasks=("a", "b"), cases=(1, 2), steps=(4, 8), dice=((0.1, 0.2), (0.5,)), seconds=3.0)
+
+
+def test_validation_is_a_phase_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = config()
+    paths, job = RunPaths(settings.run), next(iter(all_jobs(settings))).id
+    validation = ValidationDice.model_validate_json(json.dumps(VALIDATION))
+    own = record(job=job, train_seconds=50.0, validation=validation)
+    benchmark(paths.benchmark("train", job), 58.0)
+    phases = _phases(settings, paths, [own])
+    assert (phases["validation"], phases["start-up of training and evaluation"]) == (3.0, 5.0)
+
+
+def test_held_out_cases_are_no_training_cases_of_a_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = written_run.config(downstream={"training": {"validation_fraction": 0.5}})
+    written_run.write_run(settings)
+    counts = [
+        (task.experiment, task.n_train, task.n_validation, task.n_test)
+        for task in _tasks(settings, read_splits(RunPaths("small").splits))
+    ]
+    assert counts == [("upstream", 2, 0, 2)] * 2 + [("downstream", 1, 1, 2)]

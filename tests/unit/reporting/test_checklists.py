@@ -62,6 +62,15 @@ def test_the_partitions_say_whether_training_cases_chose_a_learning_rate(folder,
     assert words not in checklists(read_run_record(folder / "run.json"))
 
 
+def test_held_out_training_cases_are_counted_as_validation(folder):
+    record = read_run_record(folder / "run.json")
+    tasks = tuple(task.model_copy(update={"n_validation": 3}) for task in record.tasks)
+    claim = lines(checklists(record.model_copy(update={"tasks": tasks})), "CLAIM (2020)")
+    split = next(text for item, text in claim.items() if item[:2] == "20")
+    assert f"{tasks[0].n_train} training, 3 validation, {tasks[0].n_test} test" in split
+    assert "No validation cases choose a model." in split
+
+
 def test_names_of_a_run_are_no_markup(folder, tmp_path):
     record = json.loads((folder / "run.json").read_text())
     for task in record["tasks"]:
