@@ -12,7 +12,8 @@ from segbench.stats.recipes import comparisons, comparisons_of, experiment_of
 WORDS = {
     EQUAL: "Recipe: equal, one for all models",
     PUBLISHED: "Recipe: published, each model by that of its card",
-    TUNED: "Recipe: tuned, equal but for the learning rate, which each job chose on held-out training patients",
+    TUNED: "Recipe: tuned, equal but for the learning rate that each job chose by trials on a part of its training "
+    "patients; the budget includes the trials",
     OWN: "Recipe: own, stated for each model",
 }
 

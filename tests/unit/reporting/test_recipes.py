@@ -121,7 +121,7 @@ def test_tuned_is_a_table_of_its_own_with_the_chosen_rates(tmp_path):
     assert keys == {("uniseg", "random"), ("single_task", "random")}
     assert set(pairs["experiment"]) == {"upstream_tuned"}
     equal, table = (build_table(run, name, "dice") for name in ("upstream", "upstream_tuned"))
-    assert "Recipe: tuned, equal but for the learning rate, which each job chose on held-out" in table.caption
+    assert "Recipe: tuned, equal but for the learning rate that each job chose by trials on" in table.caption
     assert "per task 450 steps, 900 patches," in table.caption, "the trials are charged"
     assert f" Recipe of all: {text}. Chosen learning rates: " in table.legend
     title = next(method.title for method in run.methods if method.key == ("single_task", "random"))
