@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,19 +15,37 @@ from segbench.reporting.figures import headline, panel_edges, panel_grid, wrappe
 from segbench.reporting.frames import groups_of, named_rows
 from segbench.reporting.run import Method, Run
 from segbench.reporting.sections import SmallTable
+from segbench.reporting.sentences import number
 from segbench.reporting.style import RC, Plot, Style, finish, method_styles, new_figure
 from segbench.reporting.tables import DASH, shown
 
 PANELS = 4
 SMOOTH = 9
-FLAT = 0.02
-"""A loss has flattened when the last tenth of the steps brings less than this fraction of its whole fall.
+FLAT = 0.05
+"""A loss has flattened when the last fifth of the steps brings less than this fraction of its fall, interval included.
 
-A loss that falls along a straight line brings 0.11: a ninth of what lies between the first tenth and the last.
+A loss that falls along a straight line brings 0.25: a quarter of what lies between the first fifth and the last.
 """
-FLATTENED, FALLS, RISES, NO_FALL, UNKNOWN = "flattened", "still falls", "rises", "does not fall", "not known"
+FIFTHS = ((0.0, 0.2), (0.6, 0.8), (0.8, 1.0))
+"""First, last but one and last fifth of the steps. Of tenths the noise of a batch would hide a change of this size."""
+LEAST_POINTS = 5
+"""Fewest points of a curve in a fifth from which its noise is estimated."""
+NORMAL, MINUS = 1.96, "\u2212"
+FLATTENED, FALLS, RISES, UNCLEAR = "flattened", "still falls", "rises", "not clear"
+NO_FALL, TOO_FEW = "does not fall", "too few points"
 VALIDATION_COLUMNS = ["model", "initialisation", "title", "task", "cases", "fold", "seed", "step", "progress", "dice"]
-LOSS_COLUMNS = ["model", "initialisation", "title", "jobs", "before", "last", "fraction_of_fall", "state"]
+LOSS_COLUMNS = [
+    "model",
+    "initialisation",
+    "title",
+    "jobs",
+    "before",
+    "last",
+    "fraction_of_fall",
+    "low",
+    "high",
+    "state",
+]
 
 
 def training_plot(run: Run, experiment: str) -> Plot | None:
@@ -83,37 +102,46 @@ def validation_frame(run: Run, experiment: str) -> pd.DataFrame:
 def loss_frame(run: Run, experiment: str) -> pd.DataFrame:
     """Return how the loss of each method, objectives included, ends: a row per method with a log.
 
-    Columns: model, initialisation, title, jobs; before, last: mean loss in the last tenth but one and in the last tenth
-    of the steps, mean over jobs; fraction_of_fall: their difference as a fraction of the fall from the first tenth to
-    the last; state: in words. Numbers are NaN where a curve has too few points.
+    Columns: model, initialisation, title, jobs; before, last: mean loss in the last fifth but one and in the last fifth
+    of the steps, mean over jobs; fraction_of_fall: their difference as a fraction of the fall from the first fifth to
+    the last; low, high: its 95 % interval from the scatter of the points of a fifth; state: in words. Numbers are NaN
+    where a curve has too few points, or the loss does not fall.
     """
     records = []
     for method in [*run.methods_of(experiment), *run.self_supervised_of(experiment)]:
         curves = [job.curve for job in run.jobs(experiment, method.key) if job.curve and job.curve.loss]
         if curves:
-            first, before, last = np.mean([_tenths(curve) for curve in curves], axis=0)
-            fraction = (before - last) / (first - last) if first > last else np.nan
-            state = _state(first, last, fraction)
-            records.append((*method.key, method.title, len(curves), before, last, fraction, state))
+            fifths = [_fifths(curve) for curve in curves]
+            first, before, last = np.mean([means for means, _ in fifths], axis=0)
+            error = np.sqrt(sum(variance for _, variance in fifths)) / len(fifths)
+            fall = first - last if first > last else np.nan
+            fraction, error = (before - last) / fall, error / fall
+            low, high = fraction - NORMAL * error, fraction + NORMAL * error
+            state = _state(fall, low, high) if np.isfinite(first - last) else TOO_FEW
+            records.append((*method.key, method.title, len(curves), before, last, fraction, low, high, state))
     return pd.DataFrame.from_records(records, columns=LOSS_COLUMNS)
 
 
-def _tenths(curve: Curve) -> tuple[float, float, float]:
-    """Return the mean loss in the first, the last but one and the last tenth of the steps; NaN without a point."""
+def _fifths(curve: Curve) -> tuple[list[float], float]:
+    """Return the mean loss in the `FIFTHS`, and the variance of the difference of the last two means.
+
+    NaN with fewer than `LEAST_POINTS` in one of them.
+    """
     progress, loss = np.asarray(curve.iteration) / curve.iteration[-1], np.asarray(curve.loss)
-    parts = [loss[(progress > low) & (progress <= high)] for low, high in ((0, 0.1), (0.8, 0.9), (0.9, 1))]
-    first, before, last = (float(part.mean()) if len(part) else np.nan for part in parts)
-    return first, before, last
+    parts = [loss[(progress > low) & (progress <= high)] for low, high in FIFTHS]
+    if min(map(len, parts)) < LEAST_POINTS:
+        return [np.nan] * len(parts), np.nan
+    return [float(part.mean()) for part in parts], float(sum(part.var(ddof=1) / len(part) for part in parts[1:]))
 
 
-def _state(first: float, last: float, fraction: float) -> str:
-    if not np.isfinite(first - last):
-        return UNKNOWN
-    if not first > last:
+def _state(fall: float, low: float, high: float) -> str:
+    if not np.isfinite(fall):
         return NO_FALL
-    if not np.isfinite(fraction):
-        return UNKNOWN
-    return RISES if fraction < -FLAT else FALLS if fraction > FLAT else FLATTENED
+    if low > FLAT:
+        return FALLS
+    if high < -FLAT:
+        return RISES
+    return FLATTENED if low >= -FLAT and high <= FLAT else UNCLEAR
 
 
 def learning_table(run: Run, experiment: str, name: str) -> SmallTable | None:
@@ -127,18 +155,17 @@ def learning_table(run: Run, experiment: str, name: str) -> SmallTable | None:
     ends = _validation_ends(validation)
     rows = []
     for row in named_rows(losses):
-        fraction = f"{100 * row.fraction_of_fall:.1f} %" if np.isfinite(row.fraction_of_fall) else DASH
-        numbers = [f"{value:.3f}" if np.isfinite(value) else DASH for value in (row.before, row.last)]
-        cells = [row.title, *numbers, fraction, row.state]
+        cells = [row.title, number(row.before, 3), number(row.last, 3), _fall_text(row), row.state]
         if len(validation):
             before, last = ends.get((row.model, row.initialisation), (np.nan, np.nan))
             cells += [shown("dice", before), shown("dice", last), shown("dice", last - before, sign=True)]
         rows.append(cells)
     head = ["Method", "Loss before", "Loss at the end", "Fraction of the fall", "Loss"]
     caption = (
-        f"{run.data_word(experiment)}Mean training loss in the last tenth of the steps and in the tenth before, mean "
-        "over jobs, and the difference as a fraction of the fall of the loss from the first tenth to the last. "
-        f"Flattened: at most {100 * FLAT:g} %; a straight line has 11 %."
+        f"{run.data_word(experiment)}Mean training loss in the last fifth of the steps and in the fifth before, mean "
+        "over jobs, and the difference as a fraction of the fall of the loss from the first fifth to the last, with "
+        f"95 % interval from the scatter along the curves. Flattened: within {100 * FLAT:g} %, interval included; a "
+        "straight line has 25 %. A learning rate that decays to zero flattens a loss as well."
     )
     if len(validation):
         head += ["Dice before", "Dice at the end", "Gain"]
@@ -148,6 +175,14 @@ def learning_table(run: Run, experiment: str, name: str) -> SmallTable | None:
         )
     csv = f"tables/{name}_loss.csv"
     return SmallTable("End of the learning curves", caption, head, rows, csv, conclusion=flat_sentence(losses))
+
+
+def _fall_text(row: Any) -> str:
+    """Return '9 % (7 to 11)', a dash where it is not known."""
+    if not np.isfinite(row.fraction_of_fall):
+        return DASH
+    value, low, high = (f"{100 * part:.0f}".replace("-", MINUS) for part in (row.fraction_of_fall, row.low, row.high))
+    return f"{value} % ({low} to {high})"
 
 
 def _validation_ends(validation: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
@@ -169,8 +204,9 @@ def flat_sentence(losses: pd.DataFrame) -> str:
         FLATTENED: "has flattened",
         FALLS: "still falls",
         RISES: "rises",
+        UNCLEAR: "may still fall",
         NO_FALL: "did not fall",
-        UNKNOWN: "has too few points to tell",
+        TOO_FEW: "has too few points to tell",
     }
     groups = {state: losses.loc[losses["state"] == state, "title"].tolist() for state in words}
     named = {state: titles for state, titles in groups.items() if titles}

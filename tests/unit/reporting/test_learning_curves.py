@@ -1,5 +1,7 @@
 """Learning curves: loss and Dice of held-out cases as they are in the record, and whether the loss has flattened."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -123,30 +125,42 @@ def curve(losses):
     return Curve(iteration=tuple(range(1, len(losses) + 1)), loss=tuple(losses))
 
 
+def levels(*fifths):
+    """Return the losses of 100 steps, 20 at each level."""
+    return np.repeat(fifths, 20)
+
+
+NOISE = np.tile([0.2, -0.2], 50)
+
+
 @pytest.mark.parametrize(
-    ("losses", "fraction", "state"),
+    ("losses", "fraction", "half_width", "state"),
     [
-        (np.linspace(1, 0, 100), 1 / 9, "still falls"),
-        ([1.0] * 10 + [0.0] * 90, 0.0, "flattened"),
-        ([1.0] * 10 + [0.5] * 80 + [0.49] * 10, 0.01 / 0.51, "flattened"),
-        ([1.0] * 10 + [0.5] * 80 + [0.48] * 10, 0.02 / 0.52, "still falls"),
-        ([1.0] * 10 + [0.5] * 80 + [0.6] * 10, -0.1 / 0.4, "rises"),
-        ([0.5] * 100, np.nan, "does not fall"),
-        ([1.0, 0.5, 0.1], np.nan, "not known"),
+        (np.linspace(1, 0, 100), 0.25, None, "still falls"),
+        (levels(1, 0.5, 0.5, 0.5, 0.5), 0.0, 0.0, "flattened"),
+        (levels(1, 0.5, 0.5, 0.5, 0.48), 0.02 / 0.52, 0.0, "flattened"),
+        (levels(1, 0.5, 0.5, 0.5, 0.45), 0.05 / 0.55, 0.0, "still falls"),
+        (levels(1, 0.5, 0.5, 0.5, 0.55), -0.05 / 0.45, 0.0, "rises"),
+        (levels(1, 0, 0, 0, 0) + NOISE, 0.0, 1.96 * np.sqrt(2 * 0.04 * 20 / 19 / 20 / 2), "not clear"),
+        (levels(1, 1, 1, 1, 1), np.nan, None, "does not fall"),
+        ([1.0, 0.5, 0.1], np.nan, None, "too few points"),
     ],
 )
-def test_the_end_of_a_loss_by_hand(run, monkeypatch, losses, fraction, state):
+def test_the_end_of_a_loss_by_hand(run, monkeypatch, losses, fraction, half_width, state):
     jobs = [job.model_copy(update={"curve": curve(losses)}) for job in run.record.jobs if job.curve]
     monkeypatch.setattr(run, "record", run.record.model_copy(update={"jobs": tuple(jobs)}))
     row = loss_frame(run, "upstream").iloc[0]
-    assert row["fraction_of_fall"] == pytest.approx(fraction, nan_ok=True)
+    assert row["fraction_of_fall"] == pytest.approx(fraction, nan_ok=True, abs=1e-12)
     assert (row["state"], row["jobs"]) == (state, 2)
+    if half_width is not None:
+        assert (row["high"] - row["low"]) / 2 == pytest.approx(half_width, abs=1e-12), "of two seeds"
 
 
 def test_every_trained_method_and_objective_has_a_row(run):
     table = learning_table(run, "upstream", "upstream_dice")
     trained = [method.title for method in run.methods_of("upstream") if method.trained]
     assert [row[0] for row in table.rows] == [*trained, "Self-supervised: Restoration"]
+    assert re.fullmatch(r"\u2212?\d+ % \(\u2212?\d+ to \u2212?\d+\)", table.rows[0][3])
     before, last, gain = table.rows[0][-3:]
     assert (before, last, gain) == ("43.3", "53.3", "+10.0"), "0.4 and 0.5, and a third of 0.1"
     assert table.rows[-1][-3:] == ["\u2013"] * 3, "an objective has no Dice"
