@@ -30,6 +30,8 @@ def same_padding(kernel_zyx: Triple) -> Triple:
 class ConvBlock(nn.Module):
     """Convolution with bias, instance norm (affine) and LeakyReLU 0.01."""
 
+    is_repeated_block = True
+
     def __init__(self, inputs: int, outputs: int, *, kernel_zyx: Triple = (3, 3, 3), stride_zyx: Triple = (1, 1, 1)):
         super().__init__()
         self.conv = nn.Conv3d(inputs, outputs, kernel_zyx, stride_zyx, same_padding(kernel_zyx))
@@ -43,6 +45,8 @@ class ConvBlock(nn.Module):
 
 class StemBlock(nn.Module):
     """The first block: one convolution per supported channel count, norm and activation shared."""
+
+    is_repeated_block = True
 
     def __init__(self, channel_counts: Sequence[int], outputs: int, *, kernel_zyx: Triple):
         super().__init__()

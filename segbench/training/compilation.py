@@ -12,11 +12,8 @@ import torch
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
 from torch import nn
 
-from models.backbone import ConvBlock, StemBlock
 from segbench.training.losses import scale_loss
 
-BLOCKS = (ConvBlock, StemBlock, ConvDropoutNormReLU)
-"""Convolution, norm and activation in one module: norm and activation become one pass over memory."""
 SIZES = 64
 """Sizes of inputs, in training and in evaluation, for which something is compiled before it is left as it is."""
 LEAST_VOXELS, LEAST_STEPS = 1_000_000, 1_000
@@ -39,11 +36,13 @@ def pays(device: torch.device, mode: str, *, voxels: int, steps: int) -> bool:
 def compile_blocks(network: nn.Module, *, backend: str = "inductor") -> int:
     """Compile the repeated blocks of a network in place at their first call, and return how many there are.
 
-    Parameters, their names and what is computed stay the same up to rounding. Blocks of other kinds, such as those of
-    transformers, stay as they are. The environment variable TORCH_COMPILE_DISABLE=1 switches PyTorch's compiler off.
+    They are those of nnU-Net's library and those of ours that say `is_repeated_block`: convolution, norm and activation
+    in one module, of which norm and activation become one pass over memory. Parameters, their names and what is
+    computed stay the same up to rounding. Other blocks, such as those of transformers, stay as they are. The
+    environment variable TORCH_COMPILE_DISABLE=1 switches PyTorch's compiler off.
     """
     _allow_many_sizes()
-    blocks = [module for module in network.modules() if isinstance(module, BLOCKS)]
+    blocks = [module for module in network.modules() if _is_repeated(module)]
     for block in blocks:
         block.compile(dynamic=False, backend=backend)
     return len(blocks)
@@ -53,6 +52,10 @@ def compiled_scale_loss() -> Any:
     """Return `scale_loss`, compiled at its first call."""
     _allow_many_sizes()
     return torch.compile(scale_loss, dynamic=False)
+
+
+def _is_repeated(module: nn.Module) -> bool:
+    return isinstance(module, ConvDropoutNormReLU) or getattr(module, "is_repeated_block", False)
 
 
 def _allow_many_sizes() -> None:

@@ -157,13 +157,16 @@ class Config(Section):
         return Training(**values)
 
     def recipe_of(self, entry: ModelEntry) -> dict[str, Any]:
-        """Return which keys the recipe of an entry states: none, those of its card's published recipe, or its own."""
+        """Return which keys the recipe of an entry states: none, those of its card's published recipe, or its own.
+
+        A published recipe that states no warm-up has none, whatever the experiment says.
+        """
         if isinstance(entry.recipe, dict):
             return entry.recipe
         if entry.recipe != PUBLISHED:
             return {}
         card = self.model_cards.get(entry.name) or self.objective_cards.get(entry.name) or {}
-        return (card.get("published_recipe") or {}).get("keys", {})
+        return {"warmup": 0} | (card.get("published_recipe") or {}).get("keys", {})
 
     def network_of(self, experiment: str, entry: ModelEntry, scope: str) -> Network:
         """Return the size of a network: that of the config, with what its downstream entry changes.
