@@ -49,6 +49,11 @@ def test_a_published_recipe_wins_over_the_experiment_but_not_over_its_budget():
     assert "momentum" not in found.effective(), "the momentum of the experiment's SGD went with SGD"
 
 
+def test_a_published_recipe_without_warm_up_has_none():
+    config = parsed(with_models({"name": "dodnet", "recipe": "published"}, training={"warmup": 0.1}))
+    assert [training(config, "dodnet", recipe).warmup for recipe in ("equal", "published")] == [0.1, 0]
+
+
 def test_an_entry_wins_over_downstream_training_which_wins_over_training():
     content = with_models(training={"initial_learning_rate": 1.0, "weight_decay": 0.1, "gradient_clip": 3})
     content["downstream"] |= {
