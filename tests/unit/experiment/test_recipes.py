@@ -50,8 +50,9 @@ def test_a_published_recipe_wins_over_the_experiment_but_not_over_its_budget():
 
 
 def test_a_published_recipe_without_warm_up_has_none():
-    config = parsed(with_models({"name": "dodnet", "recipe": "published"}, training={"warmup": 0.1}))
-    assert [training(config, "dodnet", recipe).warmup for recipe in ("equal", "published")] == [0.1, 0]
+    config = parsed(with_models({"name": "nnunet_plain", "recipe": "published"}, training={"warmup": 0.1}))
+    assert training(config, "nnunet_plain", "published").warmup == 0
+    assert training(config, "uniseg", "equal").warmup == 0.1
 
 
 def test_an_entry_wins_over_downstream_training_which_wins_over_training():
