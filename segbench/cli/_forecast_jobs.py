@@ -165,18 +165,21 @@ def network_jobs(
 
 
 def validation_seconds(config: Config, job: Job, task: Task, counts: Counts, predict_seconds: float) -> float:
-    """Return what the Dice of the held-out cases of a task costs in a training, 0 where none are held out.
+    """Return what the Dice of held-out cases of a task costs in a training and its trials, 0 where none are held out.
 
     A held-out case is as large as a tested one, whose prediction takes `predict_seconds`; it is predicted without
     mirroring, in windows that overlap by half, whose number grows with the third power of their density.
     """
     settings = config.training_of(job.experiment, job.entry(config), job.initialisation)
-    if not settings.validation_fraction or not counts.total:
-        return 0.0
-    cases = max(1, int(settings.validation_fraction * (counts.total - counts.test)))
+    measured = []
+    if settings.validation_fraction:
+        measured.append((settings.validation_fraction, min(settings.validation_points, steps_of(config, job))))
+    if settings.tuning is not None:
+        measured.append((settings.tuning.validation_fraction, len(settings.tuning.learning_rates)))
+    training = counts.total - counts.test
+    cases = sum(times * max(1, int(fraction * training)) for fraction, times in measured) if counts.total else 0
     mirrors = mirrored_predictions(config, task, mirror_sides=settings.mirror_sides)
-    points = min(settings.validation_points, steps_of(config, job))
-    return points * cases * predict_seconds / mirrors * (2 * config.inference.step) ** 3
+    return cases * predict_seconds / mirrors * (2 * config.inference.step) ** 3
 
 
 def _of_equal_shape(config: Config, job: Job, task: Any, measured: Job, costs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -187,9 +190,12 @@ def _of_equal_shape(config: Config, job: Job, task: Any, measured: Job, costs: M
 
 
 def steps_of(config: Config, job: Job) -> int:
-    """Return the steps of a training job."""
+    """Return the steps of a training job, those of its trials included."""
     settings = config.training_of(job.experiment, job.entry(config), job.initialisation)
-    return len(job.tasks(config)) * settings.iterations_per_task
+    steps, tuning = settings.iterations_per_task, settings.tuning
+    if tuning is not None:
+        steps += len(tuning.learning_rates) * tuning.iterations_per_task
+    return len(job.tasks(config)) * steps
 
 
 def control_jobs(

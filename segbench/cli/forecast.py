@@ -178,10 +178,11 @@ def _small_run(config: Config) -> Config:
     data = config.data
     if data.phantom is not None:
         data = data.model_copy(update={"root": str(RunPaths(name).root.absolute() / "raw")})
-    training = config.training.model_copy(update={"validation_fraction": 0.0})  # its few cases are all trained on
+    without = {"validation_fraction": 0.0, "tuning": None}  # its few cases are all trained on, at any learning rate
+    training = config.training.model_copy(update=without)
     downstream = config.downstream
     if downstream is not None:
-        changes = {key: value for key, value in downstream.training.items() if key != "validation_fraction"}
+        changes = {key: value for key, value in downstream.training.items() if key not in without}
         downstream = downstream.model_copy(update={"training": changes})
     changed = {"run": name, "data": data, "training": training, "downstream": downstream}
     return config.model_copy(update=changed)

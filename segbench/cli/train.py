@@ -19,7 +19,7 @@ from segbench.core.memory import keep_freed_memory
 if TYPE_CHECKING:
     from segbench.experiment.context import JobContext
 
-STATES = ("state.pt", "state.previous.pt")
+STATES = ("state.pt", "state.previous.pt", "tuning")
 EXAMPLE = "python -m segbench train --config results/demo/config.json --job upstream.uniseg.random.joint.f0.s0"
 
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         context.train_folder,
         context.identity,
         products=products,
-        resumable=[context.paths.state("train", context.job.id) / name for name in STATES],
+        resumable=[context.train_state / name for name in STATES],
         work=work,
     )
 
@@ -108,13 +108,15 @@ def _train_here(
 ) -> dict[str, Any]:
     from segbench.training.distributed import Ranks
     from segbench.training.loop import train
+    from segbench.training.tuning import train_tuned
 
     ranks = Ranks.joined()
     with ranks.leasing():
         kind = computing_device(args.threads)
     ranks, device = ranks.with_device(kind)
     workers = loading_workers(kind) if args.workers is None else args.workers
-    facts = train(context, device=device, workers=workers, ranks=ranks, watch=watch)
+    work = train if context.training.tuning is None else train_tuned
+    facts = work(context, device=device, workers=workers, ranks=ranks, watch=watch)
     ranks.leave()
     return facts
 

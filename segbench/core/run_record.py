@@ -173,7 +173,8 @@ class JobRecord(_Part):
     Durations are in seconds, `started` and `finished` in seconds since 1970.
     `train_seconds` holds all attempts of a resumed job; `process_seconds` is at least that much. `batch_size` is that
     of training, 0 where nothing is trained here. `forward_flops` are those of a forward pass of one patch, 0 where they
-    were not counted.
+    were not counted. `tuned_learning_rate` is what a job with the recipe tuned chose; its seconds and iterations are
+    those of its trials as well.
     """
 
     job: str
@@ -202,6 +203,7 @@ class JobRecord(_Part):
     finished: float
     curve: Curve | None
     prompt_similarity: PromptSimilarity | None = None
+    tuned_learning_rate: float | None = None
     validation: ValidationDice | None = None
 
 

@@ -6,8 +6,10 @@ from typing import Final
 
 EQUAL: Final = "equal"
 PUBLISHED: Final = "published"
+TUNED: Final = "tuned"
 OWN: Final = "own"
-"""Values of the column `recipe`: the experiment's training recipe, that of the model's card, the entry's own values."""
+"""Values of the column `recipe`: the experiment's training recipe, that of the model's card, the experiment's with a
+learning rate that was chosen on held-out training patients, the entry's own values."""
 NO_RECIPE: Final = "none"
 """Value of the column `recipe` of what is not trained here: controls, external models, masks that were given."""
 SCRATCH: Final = "scratch"

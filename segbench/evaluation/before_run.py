@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 
 from segbench.core.case import Case, CaseFiles
 from segbench.core.errors import InputError, Problem
+from segbench.core.vocabulary import TUNED
 from segbench.data.ingest import discover
 from segbench.data.splitting.folds import make_splits
 from segbench.data.splitting.protocols import check_organs
 from segbench.evaluation.external_commands import mask_files, unexpected_masks
 from segbench.evaluation.predictors.masks import read_mask
 from segbench.experiment.config import Config
-from segbench.experiment.held_out import held_out_cases
+from segbench.experiment.held_out import held_out_cases, tuning_cases
 from segbench.experiment.jobs import Job, external_jobs, mask_folders
 from segbench.experiment.splits import Splits
 
@@ -91,12 +92,14 @@ def _empty_sides(splits: Splits) -> list[Problem]:
 
 
 def _held_out_problems(config: Config, splits: Splits, cases: Mapping[str, Mapping[str, Case]]) -> list[Problem]:
-    """Return the tasks and folds in which no training patient, or every one, would be held out for validation."""
+    """Return the tasks and folds in which no training patient, or every one, would be held out, also for tuning."""
     problems: list[Problem] = []
     for experiment in ("upstream", "downstream"):
+        tuned = any(entry.recipe == TUNED for entry in config.entries_of(experiment))
+        find = tuning_cases if tuned else held_out_cases
         for fold in splits.folds if config.tasks_of(experiment) else ():
             try:
-                held_out_cases(config, splits, experiment, fold, cases)
+                find(config, splits, experiment, fold, cases)
             except InputError as error:
                 problems += error.problems
     return problems

@@ -161,6 +161,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
         finished=max(record["finished"] for record in outcomes),
         curve=_curve(paths.train(job.id) / "log.csv") if trained.get("status") == "ok" else None,
         prompt_similarity=PromptSimilarity.model_validate_json(json.dumps(similarity)) if similarity else None,
+        tuned_learning_rate=trained.get("tuning", {}).get("learning_rate"),
         validation=ValidationDice.model_validate_json(json.dumps(validation)) if validation else None,
     )
 

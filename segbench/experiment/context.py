@@ -18,7 +18,7 @@ from segbench.core.files import sha256_of
 from segbench.core.paths import RunPaths
 from segbench.core.task import Task, TaskSet
 from segbench.experiment.config import Config, Network, Training, load_config
-from segbench.experiment.held_out import held_out_cases
+from segbench.experiment.held_out import held_out_cases, tuning_cases
 from segbench.experiment.identity import (
     Identity,
     part,
@@ -119,6 +119,10 @@ class JobContext:
     def _held_out(self) -> dict[str, tuple[str, ...]]:
         return held_out_cases(self.config, self.splits, self.job.experiment, self.job.fold)
 
+    @cached_property
+    def _tuning_cases(self) -> dict[str, tuple[str, ...]]:
+        return tuning_cases(self.config, self.splits, self.job.experiment, self.job.fold)
+
     def validation_cases(self, task: str) -> tuple[str, ...]:
         """Return the training cases of a task that no method of the experiment learns from; () without validation."""
         return self._held_out[task]
@@ -132,6 +136,10 @@ class JobContext:
         """
         held_out = set(self.validation_cases(task))
         return tuple(case for case in self.sides(task).train if case not in held_out)
+
+    def tuning_cases(self, task: str) -> tuple[str, ...]:
+        """Return those of the `training_cases` that score the trials of a tuned training; in the end it sees all."""
+        return self._tuning_cases[task]
 
     def case(self, task: str, case: str) -> Case:
         """Return a row of a task's manifest; raises `InputError` when the split names a case that is not in it."""
@@ -148,6 +156,16 @@ class JobContext:
     def folder(self, task: str, case: str) -> Path:
         """Return the folder of a preprocessed case in the store."""
         return self.preprocessed[task].folder(case)
+
+    @property
+    def train_state(self) -> Path:
+        """Folder of the resumable state of the job's training."""
+        return self.paths.state("train", self.job.id)
+
+    @property
+    def charged_seconds(self) -> float:
+        """Seconds of training before this one that count for its time limit: those of the trials of a tuned one."""
+        return 0.0
 
     @property
     def train_folder(self) -> Path:
@@ -169,6 +187,8 @@ class JobContext:
         parts["training cases"] = part(self._addresses(self.training_cases))
         if self.training.validation_fraction:
             parts["validation cases"] = part(self._addresses(self.validation_cases))
+        if self.training.tuning is not None:
+            parts["tuning cases"] = part(self._addresses(self.tuning_cases))
         weights = self._weights_part()
         return Identity(parts | ({"weights it starts from": weights} if weights else {}))
 

@@ -20,15 +20,16 @@ from segbench.core.provenance import content_hash
 from segbench.core.task import Task
 from segbench.core.vocabulary import FROM_SCRATCH
 from segbench.experiment import weights
-from segbench.experiment.config import Config
+from segbench.experiment.config import Config, Training
 from segbench.experiment.jobs import Job, mask_folders
 
 INITIALISE = "segbench/training/initialise.py"
 TRAINED = "segbench/evaluation/trained.py"
 OBJECTIVE = "segbench/training/objective.py"
 TRAINING = "segbench/training/loop.py"
+TUNING = "segbench/training/tuning.py"
 VALIDATION = "segbench/training/validation.py"
-"""Measures beside the training and moves no weight: no part of its code."""
+"""Measures beside the training and moves no weight: no part of its code, but of that of tuning."""
 PREDICTION = {
     "network": "segbench/evaluation/predictors/network.py",
     "control": "segbench/evaluation/predictors/control.py",
@@ -41,7 +42,7 @@ SCORING = (
     "segbench/evaluation/rows.py",
     "segbench/data/readers.py",
 )
-TRAINING_CODE_PARTS = ("training code", "model code", "initialisation code")
+TRAINING_CODE_PARTS = ("training code", "tuning code", "model code", "initialisation code")
 """What `allow_mixed_training_code` leaves out of comparisons; code that predicts and scores always counts."""
 NETWORK_KEYS = ("patch_multiple",)
 """Keys of a card that the network is built from."""
@@ -113,18 +114,24 @@ def training_settings_identity(config: Config, job: Job) -> Identity:
     entry, card = job.entry(config), config.card(job.model)
     options = {name: item["default"] for name, item in card["options"].items()} | entry.options
     facts = {key: card[key] for key in NETWORK_KEYS if key in card}
-    training = config.training_of(job.experiment, entry, job.initialisation).effective()
-    training = {name: value for name, value in training.items() if name not in WITHOUT_EFFECT}
+    training = config.training_of(job.experiment, entry, job.initialisation)
     parts = {
         "model": part([entry.name, {name: _option(value) for name, value in options.items()}, facts]),
         "model code": code_digest(own, *([OBJECTIVE] if job.self_supervised else [])),
-        "training": part(training),
+        "training": training_part(training),
         "training code": code_digest(TRAINING, without=(INITIALISE, OBJECTIVE, VALIDATION)),
         "network": part(config.network_of(job.experiment, entry, job.scope).model_dump(mode="json")),
         "tasks": _task_parts(job.tasks(config), [own]),
         "fold and seed": f"{job.fold}, {job.seed}",
     }
+    if training.tuning is not None:
+        parts["tuning code"] = code_digest(TUNING, VALIDATION, without=(TRAINING, INITIALISE, OBJECTIVE))
     return Identity(parts | _initialisation_parts(config, job))
+
+
+def training_part(training: Training) -> str:
+    """Return the digest of all settings that change weights."""
+    return part({name: value for name, value in training.effective().items() if name not in WITHOUT_EFFECT})
 
 
 def _option(value: Any) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from segbench.core.run_record import RunRecord, ScoredTask
+from segbench.core.vocabulary import TUNED
 
 BLANK = "**TO FILL IN**"
 MARKUP = re.compile(r"([\\`*_\[\]#|~])")
@@ -175,7 +176,10 @@ def _missing(record: RunRecord) -> str:
 
 def _partitions(record: RunRecord) -> str:
     counts = _joined(_named(task, _counts(task)) for task in record.tasks)
-    return f"Protocol {record.protocol}. Cases: {counts}. No validation cases choose a model."
+    chosen = "No validation cases choose a model."
+    if any(item.recipe == TUNED for item in record.methods):
+        chosen += " A part of the training cases chooses the learning rate of tuned models (docs/recipes.md)."
+    return f"Protocol {record.protocol}. Cases: {counts}. {chosen}"
 
 
 def _counts(task: ScoredTask) -> str:

@@ -92,7 +92,7 @@ def validation_frame(run: Run, experiment: str) -> pd.DataFrame:
         for job in run.jobs(experiment, method.key)
         if job.validation is not None and job.status == "ok"
         for step, row in zip(job.validation.steps, job.validation.dice, strict=True)
-        for progress in [100 * step / job.iterations]
+        for progress in [100 * step / job.validation.steps[-1]]  # iterations count the trials of tuning as well
         for task, cases, dice in zip(job.validation.tasks, job.validation.cases, row, strict=True)
     ]
     frame = pd.DataFrame.from_records(records, columns=VALIDATION_COLUMNS)

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from segbench.core.run_record import JobRecord, Method, RunRecord
-from segbench.core.vocabulary import EQUAL, NO_RECIPE, OWN, PUBLISHED
+from segbench.core.vocabulary import EQUAL, NO_RECIPE, OWN, PUBLISHED, TUNED
 from segbench.stats.recipes import comparisons, comparisons_of, experiment_of
 
 WORDS = {
     EQUAL: "Recipe: equal, one for all models",
     PUBLISHED: "Recipe: published, each model by that of its card",
+    TUNED: "Recipe: tuned, equal but for the learning rate that each job chose by trials on a part of its training "
+    "patients; the budget includes the trials",
     OWN: "Recipe: own, stated for each model",
 }
 
@@ -84,6 +86,20 @@ def recipes_of_methods(methods: Sequence[Method]) -> str:
     if len(recipes) == 1:
         return f" Recipe of all: {next(iter(recipes))}.{_own_preprocessing(methods)}"
     return f" Recipes: {_listed(recipes)}.{_own_preprocessing(methods)}"
+
+
+def chosen_rates(jobs: Mapping[str, Iterable[JobRecord]]) -> str:
+    """Return which learning rates the jobs of methods chose, with the range where they differ; empty without tuning.
+
+    Args:
+        jobs: title of a method -> its jobs.
+    """
+    words = []
+    for title, own in jobs.items():
+        rates = [job.tuned_learning_rate for job in own if job.tuned_learning_rate is not None]
+        if rates:
+            words.append(f"{title} {_range(rates, 'g')}")
+    return f" Chosen learning rates: {', '.join(words)}." if words else ""
 
 
 def _own_preprocessing(methods: Iterable[Method]) -> str:

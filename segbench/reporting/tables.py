@@ -18,7 +18,7 @@ from segbench.core.run_record import ScoredTask
 from segbench.reporting.csv_text import file_stem, table_text
 from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
-from segbench.reporting.recipes import budget_sentence, recipe_words, recipes_of_methods
+from segbench.reporting.recipes import budget_sentence, chosen_rates, recipe_words, recipes_of_methods
 from segbench.reporting.run import Method, Run
 from segbench.stats.aggregate import handling_text, mean_over_tasks
 from segbench.stats.recipes import experiment_of
@@ -339,6 +339,7 @@ def _legend(run: Run, experiment: str, metric: str, table: pd.DataFrame) -> str:
         f"its {run.level} interval. {_interval_sentence(table, run.seeds(experiment))}{folds_text(table)} Empty and "
         f"missing masks: {handling_text(metric, run.record.missing_masks)}; not defined and skipped ones are left out."
         f"{_ceiling_sentence(run, experiment)}{recipes_of_methods(run.methods_of(experiment))}"
+        f"{chosen_rates({item.title: run.jobs(experiment, item.key) for item in run.methods_of(experiment)})}"
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segbench.core.errors import RunFailed
 from segbench.core.task import IGNORED
 
 DEAD_AFTER_STEPS = 100
@@ -20,6 +21,10 @@ class Diverged(Exception):
 
     def __init__(self, what: str, value: float):
         super().__init__(f"the {what} is {value}")
+
+
+class DivergedAgain(RunFailed):
+    """A training diverged and could not go back any more."""
 
 
 @dataclass

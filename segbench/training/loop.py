@@ -43,7 +43,7 @@ from segbench.training.conventions import convention_of
 from segbench.training.data import BatchStream
 from segbench.training.diagnostics import diagnostic_steps, record_diagnostics
 from segbench.training.distributed import ALONE, Ranks
-from segbench.training.guards import DeadOutput, Diverged
+from segbench.training.guards import DeadOutput, Diverged, DivergedAgain
 from segbench.training.initialise import initialise
 from segbench.training.objective import Objective, build_objective
 from segbench.training.optimisation import Optimisation
@@ -183,7 +183,7 @@ class TrainingRun:
             self.model, self.optimisation, self.arithmetic, self.settings, seed=context.job.seed, ranks=ranks
         )
         self.validation = self._validation()
-        self.state_path = context.paths.state("train", context.job.id) / "state.pt"
+        self.state_path = context.train_state / "state.pt"
         self.progression = Progression()
         self.good: dict[str, Any] = {}
         state = ranks.first_then_others(self._newest_state)
@@ -304,7 +304,7 @@ class TrainingRun:
                 raise SystemExit(128 + signal.SIGTERM)  # another process of this job got it
             if late and self.progression.step < total:
                 raise RunFailed(
-                    f"{self.context.job.id} has trained for {self.progression.seconds / 3600:.2f} hours, more than "
+                    f"{self.context.job.id} has trained for {self._counted_seconds() / 3600:.2f} hours, more than "
                     f"training.time_limit_hours; its state is kept at step {self.progression.step} of {total}"
                 )
 
@@ -341,12 +341,15 @@ class TrainingRun:
 
     def _over_time(self) -> bool:
         limit = self.settings.time_limit_hours
-        return limit is not None and self.progression.seconds > 3600 * limit
+        return limit is not None and self._counted_seconds() > 3600 * limit
+
+    def _counted_seconds(self) -> float:
+        return self.context.charged_seconds + self.progression.seconds
 
     def _retry_or_fail(self, error: Diverged, step: int, case_ids: Sequence[str]) -> Exception:
         text = f"{error} at step {step} of {self.context.job.id}, cases {', '.join(case_ids)}"
         if len(self.progression.retries) >= RETRIES:
-            return RunFailed(text)
+            return DivergedAgain(text)
         return _Retry({"step": step, "reason": str(error), "cases": list(case_ids)}, text)
 
     def _go_back(self, retry: _Retry) -> None:

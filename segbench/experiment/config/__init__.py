@@ -14,7 +14,7 @@ from segbench.experiment.config.network import Network
 from segbench.experiment.config.problems import section_of
 from segbench.experiment.config.section import ModelEntry
 from segbench.experiment.config.statistics import Statistics
-from segbench.experiment.config.training import Recipe, Training
+from segbench.experiment.config.training import Recipe, Training, Tuning
 from segbench.experiment.config.upstream import Upstream
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Recipe",
     "Statistics",
     "Training",
+    "Tuning",
     "Upstream",
     "load_config",
     "parse_config",

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from segbench.core.errors import InputError, Problem, suggestion
 from segbench.core.paths import NAME_PATTERN
-from segbench.core.vocabulary import EQUAL, FROM_SCRATCH, NO_RECIPE, PUBLISHED
+from segbench.core.vocabulary import EQUAL, FROM_SCRATCH, NO_RECIPE, PUBLISHED, TUNED
 from segbench.experiment.config.data import WITH_LISTS
 from segbench.experiment.config.experiment import Config
 from segbench.experiment.config.problems import as_problem
@@ -194,6 +194,11 @@ def _entry_recipe(config: Config, experiment: str, entry: ModelEntry) -> Iterato
         found, fix = f"published, and the card of {entry.name} states none ({why})", "use equal, or state its values"
         yield Problem(key, found, "a published recipe", fix)
         return
+    if entry.recipe == TUNED:
+        unusable = list(_unusable_tuning(config, experiment, entry, key, objective=objective))
+        yield from unusable
+        if unusable:
+            return
     changes = config.downstream.training if experiment == "downstream" and config.downstream else {}
     recipe = config.recipe_of(entry)
     problems = list(_key_problems(key, recipe, Recipe))
@@ -219,6 +224,21 @@ def _entry_recipe(config: Config, experiment: str, entry: ModelEntry) -> Iterato
     if experiment == "upstream" and (objective or card["kind"] == "universal"):
         tasks = max(1, len(config.upstream.tasks))
     yield from warmup_problems(origin("warmup"), training, tasks * training.iterations_per_task)
+    if training.tuning is not None:
+        trial = tasks * training.tuning.iterations_per_task
+        yield from warmup_problems(origin("warmup"), training, trial, what="trial of training.tuning")
+
+
+def _unusable_tuning(
+    config: Config, experiment: str, entry: ModelEntry, key: str, *, objective: bool
+) -> Iterator[Problem]:
+    """Yield why an entry cannot choose its learning rate: it has no Dice, or nothing says which rates are tried."""
+    if objective:
+        expected = "a model that segments: an objective has no Dice to choose by"
+        yield Problem(key, f"tuned for {entry.key}", expected, "use equal, published, or state its values")
+    elif config.training_of(experiment, entry).tuning is None:
+        found, expected = "tuned, and no training.tuning", "learning_rates and iterations_per_task in training.tuning"
+        yield Problem(key, found, expected, "add them, or use another recipe")
 
 
 def _folds(config: Config) -> Iterator[Problem]:
@@ -254,6 +274,31 @@ def _sides(config: Config) -> Iterator[Problem]:
             yield Problem("data.protocol", found, expected, fix)
 
 
+def _tuned_patients(config: Config) -> Iterator[Problem]:
+    """Training patients that learn and that score the trials of a tuned entry, as far as cards and the config say."""
+    for experiment in ("upstream", "downstream"):
+        tuned = [entry.key for entry in config.entries_of(experiment) if entry.recipe == TUNED]
+        section = config.upstream if experiment == "upstream" else config.downstream
+        for name in section.tasks if section and tuned else ():
+            cases, needed = _most_training_cases(config, name), 3 if _holds_out(config, name) else 2
+            if cases is not None and cases < needed:
+                found = f"{cases} training case(s) of {name} for {', '.join(tuned)} with the recipe tuned"
+                expected = f"at least {needed} training patients, one of which scores the trials"
+                yield Problem("data.protocol", found, expected, "add cases, test fewer, or use another recipe")
+
+
+def _most_training_cases(config: Config, task: str) -> int | None:
+    """Return how many training cases a task has in its smallest fold if each patient has one; None if not known."""
+    data, card = config.data, config.known_dataset_cards.get(task)
+    expected = card["expected_cases"].get("total") if card else None
+    cases = data.phantom.cases if data.phantom else expected
+    if cases is None or data.protocol_of(task) not in ("seeded", "kfold"):
+        return None
+    if data.protocol_of(task) == "kfold":
+        return int(cases - -(-cases // data.fold_count))
+    return int(cases - min(max(1, round(data.test_fraction * cases)), cases - 1))
+
+
 def _holds_out(config: Config, task: str) -> bool:
     """Tell whether training patients of a task are held out for validation."""
     upstream, downstream = config.training.validation_fraction, 0.0
@@ -263,6 +308,7 @@ def _holds_out(config: Config, task: str) -> bool:
     return bool((task in config.upstream.tasks and upstream) or (task in tasks and downstream))
 
 
+PATIENTS = ("data.phantom", "data.test_fraction")
 SPLIT = ("data.protocol", "data.task_protocols", "data.folds", "data.fold_count")
 CHECKS = (
     Check(TASKS, _task_names),
@@ -275,4 +321,7 @@ CHECKS = (
     Check((*MODELS, "downstream.models", "training", "downstream.training", "upstream.tasks"), _trainings),
     Check((*TASKS, *SPLIT), _folds),
     Check((*TASKS, *SPLIT, "data.phantom", "data.split_files", "training", "downstream.training"), _sides),
+    Check(
+        (*TASKS, *MODELS, *SPLIT, *PATIENTS, "downstream.models", "training", "downstream.training"), _tuned_patients
+    ),
 )

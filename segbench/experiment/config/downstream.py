@@ -56,7 +56,7 @@ class Initialisation(Section):
         description="The job stops when a smaller fraction is matched of the parameters that the source hands over; "
         "default: by format.",
     )
-    upstream_recipe: Literal["equal", "published", "own"] | None = Field(
+    upstream_recipe: Literal["equal", "published", "tuned", "own"] | None = Field(
         None, description="Which training of the upstream model, where it is trained by several recipes."
     )
     probe: tuple[float, float, float, float] | None = Field(

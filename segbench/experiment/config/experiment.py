@@ -10,7 +10,7 @@ from pydantic import Field
 
 from segbench.core import cards
 from segbench.core.task import Task, TaskSet
-from segbench.core.vocabulary import PUBLISHED, SCRATCH_COMBINED
+from segbench.core.vocabulary import PUBLISHED, SCRATCH_COMBINED, TUNED
 from segbench.experiment.config.data import Data
 from segbench.experiment.config.downstream import Downstream, DownstreamModel
 from segbench.experiment.config.external import External
@@ -146,16 +146,18 @@ class Config(Section):
         """Return the effective training settings of an experiment, or of one of its models.
 
         Defaults < `training` < `downstream.training` < the recipe of the entry. From scratch at the combined budget,
-        the steps of a joint upstream training are added.
+        the steps of a joint upstream training are added. `tuning` stays for the entries that it acts on.
         """
         changes = self.downstream.training if experiment == "downstream" and self.downstream else {}
         values = merged(self.training.model_dump(), changes, self.recipe_of(entry) if entry else {})
         if initialisation == SCRATCH_COMBINED:
             values["iterations_per_task"] += len(self.upstream.tasks) * self.training.iterations_per_task
+        if entry is not None and entry.recipe != TUNED:
+            values["tuning"] = None
         return Training(**values)
 
     def recipe_of(self, entry: ModelEntry) -> dict[str, Any]:
-        """Return what the recipe of an entry changes: nothing, its card's published recipe, or its own values."""
+        """Return which keys the recipe of an entry states: none, those of its card's published recipe, or its own."""
         if isinstance(entry.recipe, dict):
             return entry.recipe
         if entry.recipe != PUBLISHED:

@@ -113,7 +113,8 @@ Numbers = Annotated[tuple[Number, ...], *Distinct]
 PREPROCESSING_RECIPE = "a named preprocessing recipe, or one of preprocessing_recipes"
 """What a key that names a preprocessing recipe may say."""
 RecipeChoice = Annotated[
-    Literal["equal", "published"] | dict[str, Any], one_problem("equal, published, or a mapping of recipe keys")
+    Literal["equal", "published", "tuned"] | dict[str, Any],
+    one_problem("equal, published, tuned, or a mapping of recipe keys"),
 ]
 
 
@@ -126,7 +127,8 @@ class ModelEntry(Section):
     recipe: RecipeChoice = Field(
         EQUAL,
         description="Training recipe (docs/recipes.md): `equal` for that of the experiment, `published` for that of "
-        "the model's card, or own values of recipe keys of `training`. Each recipe has tables of its own.",
+        "the model's card, `tuned` for that of the experiment with a learning rate chosen as `training.tuning` says, "
+        "or own values of recipe keys of `training`. Each recipe has tables of its own.",
     )
 
     @property

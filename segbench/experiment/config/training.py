@@ -2,7 +2,8 @@
 
 One rule decides between several sources: defaults < `training` < `downstream.training` < the recipe of the entry,
 which is its card's published recipe (`published`) or the entry's own values. A recipe changes the keys of `Recipe`
-alone; the budget and the arithmetic are the experiment's.
+alone; the budget and the arithmetic are the experiment's. An entry with the recipe `tuned` chooses its learning rate by
+the section `tuning`, which is the same for all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from segbench.core.errors import Problem
-from segbench.experiment.config.section import Axes, Section, one_problem
+from segbench.experiment.config.section import Axes, Distinct, Section, one_problem
 
 ONLY_WITH = {
     "momentum": ("optimiser", ("sgd",)),
@@ -26,6 +27,7 @@ VALIDATION = ("validation_fraction", "validation_points")
 """Keys of `training` that act only where a fraction of the training patients is held out."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Rates = Annotated[tuple[Annotated[float, Field(gt=0)], ...], *Distinct]
 Steps = Annotated[int, Field(strict=True, ge=0)]
 Warmup = Annotated[Steps | Fraction, one_problem("a whole number of steps, or a fraction between 0 and 1")]
 
@@ -124,6 +126,21 @@ class Recipe(Section):
         }
 
 
+class Tuning(Section):
+    """How entries with the recipe `tuned` choose their learning rate: a short trial each, scored on training patients.
+
+    The patients of the validation fraction are held out in the trials alone; the training that follows sees all.
+    """
+
+    learning_rates: Rates = Field(
+        min_length=2, description="Values of `initial_learning_rate` that are tried; of equally good ones the smallest."
+    )
+    iterations_per_task: int = Field(ge=1, description="Optimiser steps per task of a trial.")
+    validation_fraction: float = Field(
+        0.2, gt=0, le=0.5, description="Fraction of each task's training patients that score the trials; at least one."
+    )
+
+
 class Training(Recipe):
     """The training recipe of all models that name no other one, and the budget of every model."""
 
@@ -152,11 +169,31 @@ class Training(Recipe):
     validation_points: int = Field(
         10, ge=1, description="How often that Dice is measured, at evenly spaced steps of which the last is the end."
     )
+    tuning: Tuning | None = Field(None, description=Tuning.__doc__)
 
     def effective(self) -> dict[str, Any]:
-        """Return all that acts in a training; without validation cases its keys are left out."""
-        values = super().effective()
-        return values if self.validation_fraction else {name: values[name] for name in values if name not in VALIDATION}
+        """Return all that acts in a training: no keys of validation without its cases, no rate beside a grid."""
+        without_effect = {"tuning" if self.tuning is None else "initial_learning_rate"}
+        if not self.validation_fraction:
+            without_effect.update(VALIDATION)
+        return {name: value for name, value in super().effective().items() if name not in without_effect}
+
+    def at_rate(self, learning_rate: float) -> Training:
+        """Return these settings with a learning rate that is not looked for any more."""
+        return self.model_copy(update={"initial_learning_rate": learning_rate, "tuning": None})
+
+    def trial(self, learning_rate: float) -> Training:
+        """Return the settings of a trial: one rate of the grid, fewer steps, and the Dice of held-out cases at the end.
+
+        What the trial holds out is more than what the training does.
+        """
+        assert self.tuning is not None, "only a tuned training has trials"
+        changes = {
+            "iterations_per_task": self.tuning.iterations_per_task,
+            "validation_fraction": self.tuning.validation_fraction,
+            "validation_points": 1,
+        }
+        return self.at_rate(learning_rate).model_copy(update=changes)
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +219,18 @@ def recipe_text(recipe: Recipe) -> str:
         *("gradient_clip", "drop_path", "ema_decay", "batch_size"),
     )
     words = [acting["optimiser"], acting["learning_rate_schedule"]]
+    if isinstance(recipe, Training) and recipe.tuning is not None:
+        words.append(_tuning_text(recipe.tuning))
     return ", ".join(words + [f"{name} {acting[name]}" for name in named if acting.get(name) not in (None, 0)])
+
+
+def _tuning_text(tuning: Tuning) -> str:
+    rates = ", ".join(map(str, tuning.learning_rates))
+    return (
+        f"initial_learning_rate tuned over {len(tuning.learning_rates)} values ({rates}; trials of "
+        f"{tuning.iterations_per_task:,} steps per task, scored on {100 * tuning.validation_fraction:g} % of the "
+        "training patients and charged)"
+    )
 
 
 def recipe_problems(key: str, recipe: Recipe) -> Iterator[Problem]:
@@ -195,12 +243,12 @@ def recipe_problems(key: str, recipe: Recipe) -> Iterator[Problem]:
             yield Problem(f"{key}.{name}", found, f"{name} only with {' or '.join(known_to)}", fix)
 
 
-def warmup_problems(key: str, recipe: Recipe, total: int) -> Iterator[Problem]:
-    """Yield a warm-up that leaves no step of a run of `total` steps."""
+def warmup_problems(key: str, recipe: Recipe, total: int, *, what: str = "run") -> Iterator[Problem]:
+    """Yield a warm-up that leaves no step of a run, or of what else is named, of `total` steps."""
     steps = recipe.warmup_steps(total)
     if steps >= total:
-        found = f"{steps} steps of warm-up in a run of {total}"
-        yield Problem(f"{key}.warmup", found, "a warm-up shorter than the run", "shorten it, or train for longer")
+        found = f"{steps} steps of warm-up in a {what} of {total}"
+        yield Problem(f"{key}.warmup", found, f"a warm-up shorter than the {what}", "shorten it, or train for longer")
 
 
 def _shown(value: Any) -> str:

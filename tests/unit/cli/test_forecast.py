@@ -94,6 +94,32 @@ def test_a_training_and_an_evaluation_by_hand(folder):
     assert evaluate.seconds == 5.0 + 2 * (2.0 + 0.5) + 2 * (4.0 + 0.5), "two of ten cases of two tasks"
 
 
+def test_a_tuned_training_is_forecast_with_its_trials(folder):
+    grid = {"learning_rates": [0.1, 0.01, 0.001], "iterations_per_task": 3, "validation_fraction": 0.25}
+    models = [{"name": "uniseg", "recipe": "tuned"}]
+    inference = {"mirror_axes": [0]}
+    settings = small.config(
+        training={"tuning": grid}, upstream={"models": models}, inference=inference, downstream=None
+    )
+    train = next(jobs.network_jobs(settings, group_of(settings, "uniseg"), NETWORK, DATA, 5.0))
+    steps, scores = 2 * (4 + 3 * 3) * 0.5, 3 * 2 * (2.0 + 4.0) / 2 * 8
+    assert (train.name, train.row) == (f"train {small.UNISEG}.tuned", "upstream uniseg (tuned)")
+    assert train.seconds == 3.0 + steps + scores, "2 of 8 training cases of each task score 3 trials"
+
+
+def test_the_small_run_that_is_measured_has_no_trials():
+    grid = {"learning_rates": [0.1, 0.01], "iterations_per_task": 2}
+    settings = small.config(
+        training={"tuning": grid, "validation_fraction": 0.2},
+        upstream={"models": ["single_task", {"name": "single_task", "recipe": "tuned"}]},
+        downstream={"training": {"tuning": grid, "batch_size": 3}, "initialisations": ["scratch"]},
+    )
+    mini = forecast._small_run(settings)
+    entry = mini.entry_of("upstream", "single_task", "tuned")
+    assert (mini.training_of("upstream", entry).tuning, mini.training.validation_fraction) == (None, 0.0)
+    assert mini.downstream.training == {"batch_size": 3}
+
+
 def test_held_out_cases_are_predicted_at_every_point_without_mirroring(folder):
     mirrored = {"inference": {"step": 0.5, "mirror_axes": [0, 1]}}
     plain = small.config(**mirrored)

@@ -91,6 +91,17 @@ def test_a_split_without_a_side_is_found(content, tmp_path, lists, message):
     assert message in problems(content)
 
 
+def test_a_tuned_entry_with_one_training_patient_is_found(content, tmp_path):
+    content["upstream"] = {"tasks": [TASK], "models": ["multi_head", {"name": "multi_head", "recipe": "tuned"}]}
+    content["training"] = {"tuning": {"learning_rates": [0.1, 0.01], "iterations_per_task": 5}}
+    assert problems(content) == ""
+    lists = {TASK: {"train": ["spleen_003"], "test": ["spleen_001", "spleen_002"]}}
+    (tmp_path / "data" / "lists.json").write_text(json.dumps(lists))
+    assert problems(content).startswith(f"training patients of {TASK}, fold 0: found 1; expected at least 2, one of")
+    content["upstream"]["models"].pop()
+    assert problems(content) == ""
+
+
 def test_more_folds_than_patients_are_found(content):
     content["data"] = {"root": "data", "protocol": "kfold", "fold_count": 6, "folds": [5], "accept_partial": [TASK]}
     content["upstream"].pop("external")

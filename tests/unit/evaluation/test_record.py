@@ -78,6 +78,27 @@ def test_cells_of_two_versions_are_refused(found, message):
     _refuse_mixed_code(allowed, records(*found))
 
 
+def test_the_record_of_a_tuned_job_holds_the_chosen_rate_and_the_charged_cost(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = {"learning_rates": [0.1, 0.01], "iterations_per_task": 2}
+    models = ["uniseg", {"name": "uniseg", "recipe": "tuned"}]
+    settings = written_run.config(training={"tuning": grid}, upstream={"models": models}, downstream=None)
+    paths = RunPaths(settings.run)
+    own = [job for job in all_jobs(settings) if job.model == "uniseg"]
+    plain = {"status": "ok", "reason": "", "started": 1.0, "finished": 2.0}
+    for job, facts in zip(own, ({}, {"tuning": {"learning_rate": 0.01, "trials": []}}), strict=True):
+        paths.train(job.id).mkdir(parents=True)
+        paths.evaluate(job.id).mkdir(parents=True)
+        trained = plain | {"iterations": 16, "train_seconds": 9.0} | facts
+        (paths.train(job.id) / "outcome.json").write_text(json.dumps(trained))
+        (paths.evaluate(job.id) / "outcome.json").write_text(json.dumps(plain))
+    equal, tuned = (_job_record(settings, paths, job) for job in own)
+    assert (equal.tuned_learning_rate, tuned.tuned_learning_rate) == (None, 0.01)
+    assert (tuned.recipe, tuned.iterations, tuned.train_seconds) == ("tuned", 16, 9.0)
+    method = next(method for method in _methods(settings) if method.recipe == "tuned")
+    assert "tuned over 2 values (0.1, 0.01; trials of 2 steps per task" in method.recipe_text
+
+
 def test_other_methods_and_untrained_jobs_are_not_mixed():
     _refuse_mixed_code(config(), records(("uniseg", "a", "x"), ("cond_decoder", "a", "y"), ("empty", None, None)))
 

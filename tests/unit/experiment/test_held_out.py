@@ -10,7 +10,7 @@ from segbench.core.paths import RunPaths
 from segbench.evaluation.external_commands import write_job_file
 from segbench.evaluation.predictors.control import ControlPredictor
 from segbench.evaluation.trained import evaluation_identity
-from segbench.experiment.held_out import choose
+from segbench.experiment.held_out import choose, tuning_cases
 from segbench.experiment.jobs import all_jobs
 from tests.unit import written_run as small
 
@@ -150,3 +150,48 @@ def test_downstream_may_hold_out_alone(run):
     config = small.config(downstream={"training": {"validation_fraction": 0.5}})
     assert small.job(config, small.SCRATCH).validation_cases(small.SCHWANNOMA)
     assert small.job(config, small.UNISEG).validation_cases(small.SPLEEN) == ()
+
+
+TUNING = {"learning_rates": [0.1, 0.01], "iterations_per_task": 2, "validation_fraction": 0.5}
+TUNED = {"name": "uniseg", "recipe": "tuned"}
+
+
+def test_tuning_draws_its_own_patients_and_says_how_to_avoid_it():
+    patients = {"one": {f"case {number}": f"patient {number}" for number in range(40)}}
+    spaces = {"one": "space"}
+    found = [choose(patients, spaces, fraction=0.3, fold=0, purpose=name)["one"] for name in ("validation", "tuning")]
+    assert found[0] != found[1]
+    assert len(found[0]) == len(found[1]) == 12
+    with pytest.raises(InputError, match="or use another recipe than tuned"):
+        choose({"one": {"a": "p"}}, spaces, fraction=0.3, fold=0, purpose="tuning")
+
+
+def test_trials_are_scored_by_the_same_cases_in_every_tuned_job_and_never_by_validation_cases(run):
+    models = ["uniseg", TUNED, {"name": "single_task", "recipe": "tuned"}]
+    sides = {task.name: {"train": ["a", "b", "c"], "test": ["d"]} for task in small.config().tasks}
+    write_json(RunPaths("small").splits, small.splits_content({"0": sides}))
+    config = small.config(
+        training={"tuning": TUNING, "validation_fraction": 0.1}, upstream={"models": models}, downstream=None
+    )
+    for task in (small.SPLEEN, small.LIVER):
+        jobs = [item for item in all_jobs(config) if item.recipe == "tuned" and item.scope in ("joint", task)]
+        assert len(jobs) == 2
+        contexts = [small.job(config, item.id) for item in jobs]
+        ((scoring,),) = {context.tuning_cases(task) for context in contexts}
+        for context in contexts:
+            ((validation,), training) = context.validation_cases(task), context.training_cases(task)
+            assert scoring in training
+            assert sorted((validation, *training)) == ["a", "b", "c"]
+
+
+def test_two_training_patients_do_not_do_for_validation_and_tuning(run):
+    config = small.config(
+        training={"tuning": TUNING, "validation_fraction": 0.1}, upstream={"models": [TUNED]}, downstream=None
+    )
+    context = small.job(config, f"{small.UNISEG}.tuned")
+    with pytest.raises(InputError) as raised:
+        context.identity  # noqa: B018
+    assert len(raised.value.problems) == 2
+    assert "found 1; expected at least 2, one of them held out; add patients" in raised.value.problems[0].line()
+    with pytest.raises(InputError):
+        tuning_cases(config, context.splits, "upstream", 0)

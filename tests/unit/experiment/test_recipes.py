@@ -1,22 +1,27 @@
 """Recipes: which source wins, what is refused before the graph is built, jobs and identities of several recipes."""
 
 import json
+import re
 
 import pytest
+import yaml
 
 from segbench.core.cards import model_cards, objective_cards
 from segbench.core.vocabulary import EQUAL
 from segbench.experiment.config import Config, Training, parse_config
-from segbench.experiment.config.training import Recipe, merged, recipe_problems
+from segbench.experiment.config.training import Recipe, merged, recipe_problems, recipe_text
 from segbench.experiment.identity import training_settings_identity
 from segbench.experiment.jobs import all_jobs, expected_keys, training_jobs
 from segbench.experiment.splits import Splits
+from tests.paths import ROOT
 from tests.unit.experiment.configs import changed, demo, lines, only
 from tests.unit.written_run import splits_content
 
 CARDS = {name: card for name, card in (model_cards() | objective_cards()).items() if card.get("published_recipe")}
 UNETR = {"name": "unetr", "recipe": "published"}
 ADAMW = {"optimiser": "adamw", "initial_learning_rate": 1e-3}
+TUNED = {"name": "unetr", "recipe": "tuned"}
+TUNING = {"learning_rates": [0.1, 0.01], "iterations_per_task": 10}
 
 
 def with_models(*entries, **sections) -> dict:
@@ -275,3 +280,113 @@ def test_scratch_at_the_combined_budget_adds_the_steps_of_pre_training_and_needs
     parts = [training_settings_identity(config, jobs[name]).parts for name in ("scratch", "scratch_combined")]
     assert {name for name in parts[0] if parts[0][name] != parts[1][name]} == {"training"}
     assert parts[0].keys() == parts[1].keys()
+
+
+def test_a_tuned_entry_has_the_equal_recipe_and_a_grid_in_the_place_of_the_rate():
+    config = parsed(with_models("unetr", TUNED, training={"tuning": TUNING}))
+    equal, tuned = training(config, "unetr", "equal"), training(config, "unetr", "tuned")
+    assert equal.tuning is None
+    assert tuned.tuning.validation_fraction == 0.2
+    assert tuned.at_rate(equal.initial_learning_rate) == equal
+    acting = tuned.effective()
+    assert acting["tuning"] == {"learning_rates": [0.1, 0.01], "iterations_per_task": 10, "validation_fraction": 0.2}
+    assert "initial_learning_rate" not in acting
+    assert {name for name in acting if name not in equal.effective()} == {"tuning"}
+    assert "initial_learning_rate tuned over 2 values (0.1, 0.01; trials of 10 steps per task" in recipe_text(tuned)
+    assert "tuned" not in recipe_text(equal)
+    trial = tuned.trial(0.1)
+    assert (trial.initial_learning_rate, trial.iterations_per_task, trial.tuning) == (0.1, 10, None)
+    names = [job.id for job in training_jobs(config) if job.recipe == "tuned" and job.scope == "phantom_liver"]
+    assert names == ["upstream.unetr.random.phantom_liver.f0.s0.tuned"]
+
+
+def test_tuning_changes_the_identity_of_tuned_jobs_alone():
+    plain = parsed(with_models("unetr", UNETR, {"name": "unetr", "recipe": {"warmup": 5}}))
+    several = ("unetr", UNETR, {"name": "unetr", "recipe": {"warmup": 5}}, TUNED)
+    first = parsed(with_models(*several, training={"tuning": TUNING}))
+    second = parsed(with_models(*several, training={"tuning": TUNING | {"iterations_per_task": 11}}))
+    rate = first.training.initial_learning_rate
+    other_rate = parsed(with_models(*several, training={"tuning": TUNING, "initial_learning_rate": 2 * rate}))
+
+    def parts(config):
+        return {job.id: training_settings_identity(config, job).parts for job in training_jobs(config)}
+
+    before, found, longer = parts(plain), parts(first), parts(second)
+    tuned = {name for name in found if name.endswith(".tuned")}
+    assert found.keys() - before.keys() == tuned != set()
+    assert {name: found[name] for name in before} == before
+    assert {name for name in found if longer[name] != found[name]} == tuned
+    assert not tuned & {name for name, own in parts(other_rate).items() if own != found[name]}, "the rate has no effect"
+    for name in tuned:
+        equal = found[name.removesuffix(".tuned")]
+        assert {part for part in found[name] if found[name].get(part) != equal.get(part)} == {"training", "tuning code"}
+
+
+@pytest.mark.parametrize(
+    ("tuning", "words"),
+    [
+        (TUNING | {"learning_rates": [0.1]}, "training.tuning.learning_rates: found [0.1]"),
+        (TUNING | {"learning_rates": []}, "training.tuning.learning_rates: found []"),
+        (TUNING | {"learning_rates": [0.1, 0.1]}, "training.tuning.learning_rates: found 0.1 twice"),
+        (TUNING | {"learning_rates": [0.1, 0.0]}, "training.tuning.learning_rates.1: found 0.0; expected greater than"),
+        (TUNING | {"learning_rates": [0.1, -1]}, "training.tuning.learning_rates.1: found -1"),
+        (TUNING | {"iterations_per_task": 0}, "training.tuning.iterations_per_task: found 0"),
+        (TUNING | {"validation_fraction": 0}, "training.tuning.validation_fraction: found 0"),
+        (TUNING | {"validation_fraction": 0.51}, "training.tuning.validation_fraction: found 0.51"),
+        (TUNING | {"rates": [1]}, "training.tuning.rates"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(tuning, words):
+    assert words in only(with_models(TUNED, training={"tuning": tuning}))
+
+
+def test_a_tuned_entry_needs_a_grid_and_a_warmup_shorter_than_a_trial():
+    assert "unetr.recipe: found tuned, and no training.tuning; expected learning_rates" in only(with_models(TUNED))
+    content = with_models(TUNED, training={"tuning": TUNING, "warmup": 10})
+    assert "training.warmup: found 10 steps of warm-up in a trial of training.tuning of 10" in only(content)
+    joint = {"name": "cond_none", "recipe": "tuned"}
+    parsed(with_models(joint, training={"tuning": TUNING, "warmup": 10}))
+    assert parsed(with_models("unetr", training={"tuning": TUNING, "warmup": 10})), "no entry uses the grid"
+
+
+def test_an_objective_is_not_tuned():
+    content = with_models(training={"tuning": TUNING})
+    content["upstream"]["self_supervised"] = [{"name": "restoration", "recipe": "tuned"}]
+    content["downstream"]["initialisations"] = ["scratch", "restoration"]
+    assert "self_supervised.restoration.recipe: found tuned for restoration; expected a model that" in only(content)
+
+
+def test_downstream_may_have_a_grid_of_its_own():
+    content = with_models()
+    content["downstream"] |= {"models": [{"name": "single_task", "recipe": "tuned"}], "training": {"tuning": TUNING}}
+    assert training(parsed(content), "single_task", "tuned", "downstream").tuning.learning_rates == (0.1, 0.01)
+    content["downstream"]["training"]["tuning"] = TUNING | {"validation_fraction": 2}
+    assert "downstream.training.tuning.validation_fraction: found 2" in only(content)
+
+
+@pytest.mark.parametrize(
+    "protocol", [{"protocol": "seeded", "test_fraction": 0.5}, {"protocol": "kfold", "fold_count": 2}]
+)
+def test_a_tuned_entry_needs_two_training_patients(protocol):
+    content = with_models(TUNED, training={"tuning": TUNING})
+    content["data"] |= {"phantom": {"seed": 1, "train_cases": 1, "test_cases": 1}, **protocol}
+    first = lines(content)[0]
+    assert "data.protocol: found 1 training case(s) of phantom_liver for unetr with the recipe tuned" in first
+    content["data"]["phantom"]["train_cases"] = 3
+    parsed(content)
+    content["training"]["validation_fraction"] = 0.1
+    assert "found 2 training case(s)" in lines(content)[0]
+    assert "expected at least 3 training patients, one of which scores the trials" in lines(content)[0]
+
+
+def test_the_tuned_entries_that_paper_yaml_offers_as_comments_can_be_used():
+    text = (ROOT / "config" / "paper.yaml").read_text()
+    plain, offered = (
+        yaml.safe_load(text),
+        yaml.safe_load(re.sub(r"(?m)^( +)# (tuning:|- .*recipe: tuned)", r"\1\2", text)),
+    )
+    assert offered["training"].keys() - plain["training"].keys() == {"tuning"}
+    config = parsed(offered | {"data": offered["data"] | {"root": "x"}})
+    tuned = {job.model for job in training_jobs(config) if job.recipe == "tuned"}
+    assert tuned == {"uniseg", "dodnet", "unetr", "swin_unetr"}
+    assert not [entry for entry in plain["upstream"]["models"] if "tuned" in str(entry)]

@@ -51,6 +51,17 @@ def test_the_texts_are_those_of_the_record(folder):
     assert f"{trained} trainings with 1 seed(s)" in next(text for item, text in claim.items() if item[:2] == "25")
 
 
+def test_the_partitions_say_whether_training_cases_chose_a_learning_rate(folder, tmp_path):
+    record = json.loads((folder / "run.json").read_text())
+    for part in ("methods", "self_supervised", "jobs", "skipped"):
+        for item in record[part]:
+            item["recipe"] = item["recipe"].replace("equal", "tuned")
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    words = "A part of the training cases chooses the learning rate of tuned models"
+    assert words in checklists(read_run_record(tmp_path / "run.json"))
+    assert words not in checklists(read_run_record(folder / "run.json"))
+
+
 def test_held_out_training_cases_are_counted_as_validation(folder):
     record = read_run_record(folder / "run.json")
     tasks = tuple(task.model_copy(update={"n_validation": 3}) for task in record.tasks)

@@ -8,7 +8,7 @@ import pytest
 from segbench.core.files import sha256_of
 from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
 from segbench.reporting.gains import gains_table
-from segbench.reporting.recipes import budget_sentence, recipes_of_methods
+from segbench.reporting.recipes import budget_sentence, chosen_rates, recipes_of_methods
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import compared, statistics_of, trained_rows
 from segbench.reporting.tables import build_table
@@ -101,6 +101,36 @@ def test_captions_state_recipe_and_budget_in_both_readings(run):
     total = f"joint {150 * tasks:,} steps, {300 * tasks:,} patches (150 and 300 per task),"
     assert total in equal.caption
     assert "per task 150 steps, 150 patches," in published.caption
+
+
+def test_tuned_is_a_table_of_its_own_with_the_chosen_rates(tmp_path):
+    folder = write_run(tmp_path, **SMALL)
+    text = "sgd, poly, initial_learning_rate tuned over 2 values"
+    again(folder, "upstream", ["dodnet", "multi_head"], recipe="published", recipe_text=ADAMW)
+    again(folder, "upstream", ["uniseg", "single_task"], recipe="tuned", recipe_text=text)
+    record = json.loads((folder / "run.json").read_text())
+    tuned = [job for job in record["jobs"] if job["recipe"] == "tuned"]
+    for number, job in enumerate(tuned):
+        job |= {"tuned_learning_rate": 0.01 if number % 2 else 0.1, "iterations": 3 * job["iterations"]}
+    (folder / "run.json").write_text(json.dumps(record))
+    run = Run(folder)
+    assert run.experiments == ["upstream", "upstream_published", "upstream_tuned", "downstream"]
+    pairs = compared(run, "upstream_tuned", "dice")
+    keys = {method.key for method in run.methods_of("upstream_tuned") if method.trained}
+    assert {*pairs["method_a"], *pairs["method_b"]} == {"uniseg", "single_task"}
+    assert keys == {("uniseg", "random"), ("single_task", "random")}
+    assert set(pairs["experiment"]) == {"upstream_tuned"}
+    equal, table = (build_table(run, name, "dice") for name in ("upstream", "upstream_tuned"))
+    assert "Recipe: tuned, equal but for the learning rate that each job chose by trials on" in table.caption
+    assert "per task 450 steps, 900 patches," in table.caption, "the trials are charged"
+    assert f" Recipe of all: {text}. Chosen learning rates: " in table.legend
+    title = next(method.title for method in run.methods if method.key == ("single_task", "random"))
+    assert f"{title} 0.01 to 0.1" in table.legend
+    assert "Chosen" not in equal.legend
+
+
+def test_without_tuning_no_rate_was_chosen(run):
+    assert chosen_rates({"UniSeg": run.jobs("upstream", ("uniseg", "random"))}) == ""
 
 
 def test_a_budget_without_a_trained_job_has_no_sentence(run):

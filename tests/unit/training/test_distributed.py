@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.experiment import requests
 from tests.paths import ROOT
-from tests.unit.training.small_run import config, write_data, write_manifests
+from tests.unit.training.small_run import CONTENT, config, write_data, write_manifests
 
 JOB = "upstream.uniseg.random.joint.f0.s0"
 PATHS = RunPaths("small")
@@ -36,9 +37,9 @@ def write_run(root: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -
     write_json(PATHS.config, config(training=SETTINGS | settings).model_dump(mode="json"))
 
 
-def start(root: Path, launcher: tuple[str, ...]) -> subprocess.Popen[str]:
-    """Start the training with one process, or with the launcher of several."""
-    command = ["-m", "segbench", "train", "--config", str(PATHS.config), "--job", JOB]
+def start(root: Path, launcher: tuple[str, ...], job: str = JOB) -> subprocess.Popen[str]:
+    """Start a training with one process, or with the launcher of several."""
+    command = ["-m", "segbench", "train", "--config", str(PATHS.config), "--job", job]
     return subprocess.Popen(
         [sys.executable, *launcher, *command],
         cwd=root,
@@ -70,6 +71,32 @@ def assert_same_training(one: Path, other: Path) -> None:
     assert losses(other) == pytest.approx(losses(one), rel=1e-4)
     for name, value in weights(one).items():
         torch.testing.assert_close(weights(other)[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_two_processes_choose_the_learning_rate_that_one_chooses(tmp_path, monkeypatch):
+    one, two = tmp_path / "one", tmp_path / "two"
+    grid = {"learning_rates": [0.02, 0.005], "iterations_per_task": 2}
+    models = [*CONTENT["upstream"]["models"], "multi_head", {"name": "multi_head", "recipe": "tuned"}]
+    settings = config(training=SETTINGS | {"tuning": grid}, upstream={"models": models})
+    job, found = "upstream.multi_head.random.joint.f0.s0.tuned", []
+    for root, launcher in ((one, ()), (two, TORCHRUN)):
+        root.mkdir()
+        monkeypatch.chdir(root)
+        write_data(root)
+        write_manifests()
+        write_json(PATHS.config, settings.model_dump(mode="json"))
+        finish(start(root, launcher, job))
+        outcome = json.loads((PATHS.train(job) / "outcome.json").read_text())
+        assert (outcome["status"], outcome["iterations"]) == ("ok", 2 * 4 + 12)
+        assert not (PATHS.state("train", job) / "tuning").exists(), "trials go with the state"
+        found.append((outcome["tuning"], read_state_dict(root / PATHS.train(job) / "weights.pt")))
+    (alone, own), (together, other) = found
+    assert [trial["learning_rate"] for trial in alone["trials"]] == grid["learning_rates"]
+    assert together["learning_rate"] == alone["learning_rate"]
+    for trial, same in zip(alone["trials"], together["trials"], strict=True):
+        assert same["dice"] == pytest.approx(trial["dice"], abs=0.02)
+    for name, value in own.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
 HELD_OUT = {"batch_dice": True, "validation_fraction": 0.5, "validation_points": 3}
