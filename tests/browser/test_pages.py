@@ -34,7 +34,7 @@ def browser():
         yield running
 
 
-@pytest.fixture(scope="module", params=["demo", "real_small"])
+@pytest.fixture(scope="module", params=["demo", "real_small", "real"])
 def report(request) -> Path:
     return REPORTS / request.param
 
