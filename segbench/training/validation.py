@@ -1,4 +1,7 @@
-"""Dice on held-out training cases in the course of a training: for learning curves, never used to choose anything.
+"""Dice on held-out training cases in the course of a training.
+
+For learning curves it chooses nothing. The trials of tuned trainings are scored by it too, on other cases
+(`training.tuning`).
 
 Axis legend: C channel, K class, Z Y X space.
 """
