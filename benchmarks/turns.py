@@ -86,4 +86,5 @@ def measured_in_turn(sides: Mapping[str, tuple[Sequence[str], Mapping[str, Any]]
             print(f"{name} failed:\n{(own / 'stderr').read_text(errors='replace')[-2000:]}", file=sys.stderr)
             continue
         found[name] = json.loads(output.decode().strip().splitlines()[-1])
+        print(f"measured {name}: {found[name]['seconds']:.4f} s a step", file=sys.stderr, flush=True)
     return found
