@@ -79,14 +79,17 @@ def predict(job: dict) -> dict:
     model = build_model("nnunet_plain", TaskSet([task]), NetworkSpec(patch, WIDTHS[0], WIDTHS[-1], *kernels)).eval()
     state = torch.load(job["weights"], weights_only=True)
     model.network.load_state_dict(state)
-    config = SimpleNamespace(
+    recipe = {"spacing_mm_zyx": tuple(job["spacing_mm_zyx"]), "crop_to_nonzero": True}
+    inference = SimpleNamespace(step=0.5, mirror_axes=(0, 1, 2), precision=job["precision"])
+    context = SimpleNamespace(  # what prediction asks of a job
+        config=SimpleNamespace(inference=inference, preprocessing_recipes={"bench": recipe}),
         network=SimpleNamespace(patch_size_zyx=patch),
-        inference=SimpleNamespace(step=0.5, mirror_axes=(0, 1, 2), precision=job["precision"]),
-        preprocessing_recipes={"bench": {"spacing_mm_zyx": tuple(job["spacing_mm_zyx"]), "crop_to_nonzero": True}},
+        training=SimpleNamespace(mirror_sides=False),
+        preprocessed={"bench": SimpleNamespace(intensities={"foreground": [None], "masked": False})},
     )
     images = {Path(name).name: [Path(name)] for name in job["images"]}
     began, cpu = time.perf_counter(), time.process_time()
-    list(predict_files(model, config, [task], images, Path(job["output"])))
+    list(predict_files(model, context, [task], images, Path(job["output"])))
     return {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
 
 

@@ -249,19 +249,24 @@ def main() -> int:
 
     if not torch.cuda.is_available():
         sys.exit("no CUDA device here")
+    asked = sides(args.workers, args.variants)
     with tempfile.TemporaryDirectory() as folder:
-        found = measured_in_turn(sides(args.workers, args.variants), Path(folder))
+        found = measured_in_turn(asked, Path(folder))
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {args.workers} workers")
     head = ["side", "s a step", "smallest", "largest", "GPU MiB", "warm-up s", "last loss"]
     keys = ("seconds", "smallest", "largest", "peak_mib", "warm_up_seconds", "loss")
     print(
         tabulate([[name, *map(item.get, keys)] for name, item in found.items()], head, tablefmt="pipe", floatfmt=".4f")
     )
-    results = []
+    results, missing = [], [name for name in asked if name not in found]
+    if missing:
+        sys.exit(f"no result of {', '.join(missing)}")
     for name, (_, target) in TARGETS.items():
         own = "segbench, nnU-Net's network" if name == "nnunet" else "segbench"
-        if name in found and own in found:
+        if name in found:
             results.append((name, found[name]["seconds"] / found[own]["seconds"], target, 1))
+        else:
+            print(f"{name} is left out: NNUNET_PYTHON is not set")
     own = found["segbench"]
     results.append(("busy", own["busy"], LEAST_BUSY, 1))
     results.append(("loading", own["loading_seconds"] / own["seconds"], MOST_LOADING, -1))

@@ -248,14 +248,20 @@ def measured_network(config: Config, job_id: str, *, seconds: float, threads: in
 
 
 def _train(run: TrainingRun, positions: Sequence[int]) -> float:
-    """Take a step with each of these tasks, in this order, and return the mean seconds of a step."""
-    from segbench.cli.train import loading_workers
+    """Take a step with each of these tasks, in this order, and return the mean seconds of a step.
 
-    before = run.progression.seconds
+    Beside a GPU other processes load while the network computes: what this one waits for its own loading is left out.
+    """
+    before = _computing(run)
     run.stream.order += positions
     run.stream.visit = list(range(len(run.stream.order)))
-    run.run(loading_workers(run.arithmetic.device.type))
-    return (run.progression.seconds - before) / len(positions)
+    run.run(workers=0)
+    return (_computing(run) - before) / len(positions)
+
+
+def _computing(run: TrainingRun) -> float:
+    waited = run.progression.waiting_seconds if run.arithmetic.device.type == "cuda" else 0.0
+    return run.progression.seconds - waited
 
 
 def _of_distinct_shape(tasks: Any) -> list[int]:

@@ -45,7 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="how long networks are measured in all, start-up apart (default 60)"
     )
-    parser.add_argument("--processes", type=int, help="jobs that run at the same time (default: devices, else cores)")
+    parser.add_argument(
+        "--processes", type=int, help="jobs that run at the same time (default: leases of devices, else cores)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of each job (default 1)")
     parser.add_argument("--cases", type=int, default=3, help="cases of each task that are measured (default 3)")
     parser.add_argument("--against", type=Path, metavar="RESULTS", help="compare with a run that is done: results/RUN")

@@ -27,7 +27,8 @@ FAKE = "SEGBENCH_FAKE_DEVICES"
 FOLDER = "SEGBENCH_LEASES"
 """Where the files of leases are; default: a folder for all users of this machine below the temporary one."""
 PER_DEVICE = "SEGBENCH_JOBS_PER_GPU"
-"""How many jobs may compute on one device at a time; default 1. Their memory has to fit together."""
+"""How many jobs may compute on one device at a time; default 1. Their memory has to fit together, and all users of a
+machine have to set the same number: whoever sets a smaller one does not see the others' leases of further slots."""
 SCHEDULER_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 """Set in jobs of Slurm, PBS, LSF and Grid Engine."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.001, 0.5
@@ -66,7 +67,7 @@ class Device:
 
 
 class Lease:
-    """Exclusive use of a device until `release`, or the end of the process."""
+    """Use of a device, exclusive unless several jobs are asked for, until `release`, or the end of the process."""
 
     def __init__(self, device: Device, descriptor: int):
         self.device = device
@@ -138,7 +139,8 @@ class _LockFiles:
 
     def __init__(self, known: Sequence[Device]):
         self._folder = _folder()
-        self._known = [(slot, device) for slot in range(jobs_per_device()) for device in known]  # other devices first
+        slots = 1 if launched().local_size > 1 else jobs_per_device()  # several processes of a job: a device for each
+        self._known = [(slot, device) for slot in range(slots) for device in known]  # first slots of all devices first
         self._files: dict[tuple[int, Device], tuple[int, bool]] = {}
 
     def lease(self) -> Lease | None:
@@ -247,13 +249,13 @@ def _note_taken(device: Device) -> None:
 def device_costs() -> dict[str, float]:
     """Return what this process used of its device since it took it; nothing without one.
 
-    Keys: device_seconds; energy_joules, of the whole device, where NVML tells it.
+    Keys: device_seconds; energy_joules, of the whole device, where NVML tells it and no other job shares the device.
     """
     if not _taken:
         return {}
     taken = _taken[0]
     costs, now = {"device_seconds": round(time.monotonic() - taken.time, 3)}, energy_joules(taken.uuid)
-    if taken.joules is not None and now is not None:
+    if taken.joules is not None and now is not None and jobs_per_device() == 1:  # it is that of the whole device
         costs["energy_joules"] = round(now - taken.joules, 1)
     return costs
 

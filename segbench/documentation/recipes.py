@@ -29,9 +29,9 @@ upstream:
 ```
 
 **One rule decides between several sources**: defaults < `training` < `downstream.training` < the recipe of the entry.
-`published` takes every key that the card states and leaves the others as the experiment has them. A layer that names
-another optimiser or another schedule drops what earlier layers said of the former one alone (`momentum`, `betas`,
-`epsilon`, `poly_exponent`).
+`published` takes every key that the card states, has no warm-up unless the card states one, and leaves the others as
+the experiment has them. A layer that names another optimiser or another schedule drops what earlier layers said of the
+former one alone (`momentum`, `betas`, `epsilon`, `poly_exponent`).
 
 **Each recipe has tables and families of tests of its own.** The score table has the column `recipe` (`equal`,
 `published`, `tuned`, `own`; `none` for controls and external models, which stand in every table), and the same network

@@ -65,7 +65,7 @@ def shell_prefix(repository: Path) -> str:
 
 
 def bound_device_jobs(workflow: Any) -> None:
-    """Let a workflow on this machine start as many jobs with a GPU at a time as there are devices to lease.
+    """Let a workflow on this machine start as many jobs with a GPU at a time as there are leases.
 
     Without the bound, jobs that wait for a lease would hold cores and memory. `--resources gpu=N` and a profile come
     first. A cluster bounds its jobs itself; where there is no GPU, nothing but the cores bounds the jobs.

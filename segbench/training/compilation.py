@@ -6,6 +6,10 @@ traffic of norm, activation and loss is what is saved, so that it pays for large
 
 from __future__ import annotations
 
+import os
+import shutil
+import sysconfig
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +19,7 @@ from torch import nn
 from segbench.training.losses import scale_loss
 
 SIZES = 64
-"""Sizes of inputs, in training and in evaluation, for which something is compiled before it is left as it is."""
+"""Sizes of inputs for which something is compiled before it is left as it is."""
 LEAST_VOXELS, LEAST_STEPS = 1_000_000, 1_000
 """Voxels of a batch, below which the launches of kernels take longer than the kernels, and steps of a training, below
 which the compiler takes longer than it saves. Measured on one GPU: docs/performance.md."""
@@ -33,6 +37,17 @@ def pays(device: torch.device, mode: str, *, voxels: int, steps: int) -> bool:
     return device.type == "cuda" and mode == "fast" and voxels >= LEAST_VOXELS and steps >= LEAST_STEPS
 
 
+def why_not() -> str:
+    """Return what keeps PyTorch's compiler from working on a GPU here, '' when nothing is known to."""
+    if torch._dynamo.config.disable:
+        return "TORCH_COMPILE_DISABLE is set"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "no C compiler is found: install gcc, or set CC"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+        return "Python.h is not found: install the development files of Python"
+    return ""
+
+
 def compile_blocks(network: nn.Module, *, backend: str = "inductor") -> int:
     """Compile the repeated blocks of a network in place at their first call, and return how many there are.
 
@@ -48,10 +63,10 @@ def compile_blocks(network: nn.Module, *, backend: str = "inductor") -> int:
     return len(blocks)
 
 
-def compiled_scale_loss() -> Any:
+def compiled_scale_loss(*, backend: str = "inductor") -> Any:
     """Return `scale_loss`, compiled at its first call."""
     _allow_many_sizes()
-    return torch.compile(scale_loss, dynamic=False)
+    return torch.compile(scale_loss, dynamic=False, backend=backend)
 
 
 def _is_repeated(module: nn.Module) -> bool:

@@ -1,7 +1,8 @@
 """The training loop: one job, one model, one device; the final weights are what is scored.
 
 The recipe says how the weights move (`training.optimisation`). No case selects anything: there is no early stopping,
-and the Dice of held-out training cases, where it is measured (`training.validation`), is only reported. A state is kept
+and the Dice of held-out training cases, where it is measured (`training.validation`), is only reported; but that of a
+trial (`training.tuning`) chooses a learning rate. A state is kept
 beside the declared outputs, so that a killed job continues and ends with the same weights. Self-supervised objectives
 go through the same loop, without labels and with losses of their own.
 """
@@ -38,7 +39,7 @@ from segbench.experiment.context import JobContext
 from segbench.experiment.identity import Identity
 from segbench.experiment.result_record import forget_result
 from segbench.training import checkpoint
-from segbench.training.compilation import compile_blocks, pays
+from segbench.training.compilation import compile_blocks, pays, why_not
 from segbench.training.conventions import convention_of
 from segbench.training.data import BatchStream
 from segbench.training.diagnostics import diagnostic_steps, record_diagnostics
@@ -204,8 +205,12 @@ class TrainingRun:
         return Validation(self.context, len(self.stream), precision=arithmetic.precision, compiled=arithmetic.compiled)
 
     def _compile_if_it_pays(self) -> None:
-        voxels, steps = self.settings.batch_size * prod(self.context.network.patch_size_zyx), len(self.stream)
+        samples = len(self.ranks.samples(self.settings.batch_size))
+        voxels, steps = samples * prod(self.context.network.patch_size_zyx), len(self.stream)
         if pays(self.arithmetic.device, self.arithmetic.mode, voxels=voxels, steps=steps):
+            if reason := why_not():
+                log.warning("blocks are not compiled: %s", reason)
+                return
             self.arithmetic = replace(self.arithmetic, compiled=compile_blocks(self.model) > 0)
 
     def _newest_state(self) -> dict[str, Any] | None:

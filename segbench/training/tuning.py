@@ -199,6 +199,8 @@ def _run_trial(context: AsTrial, device: torch.device, workers: int, ranks: Rank
         training.run(workers)
     except DivergedAgain as error:
         reason = str(error)
+    if not reason and all(value is None for value in training.progression.validation[training.progression.step]):
+        raise RunFailed(f"{context.job.id}: no case has a structure to choose the learning rate by")  # in all processes
     return ranks.first_then_others(lambda: read_trial(context) or _finished(context, training, reason))
 
 
@@ -207,8 +209,6 @@ def _finished(context: AsTrial, training: TrainingRun, reason: str) -> Trial:
     progression, dice = training.progression, {}
     if not reason:
         dice = dict(zip(context.tasks.names, progression.validation[progression.step], strict=True))
-        if all(value is None for value in dice.values()):
-            raise RunFailed(f"{context.job.id}: no case has a structure to choose the learning rate by")
     seconds = round(progression.seconds + progression.validation_seconds, 3)
     trial = Trial(context.learning_rate, dice, seconds, progression.step, len(progression.retries), reason)
     content = {"identity": context.identity.digest, "trial": asdict(trial)}

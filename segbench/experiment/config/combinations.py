@@ -263,15 +263,14 @@ def _sides(config: Config) -> Iterator[Problem]:
         if card is None or protocol not in ("seeded", "kfold"):
             continue
         cases = data.phantom.cases if data.phantom else card["expected_cases"].get("total")
-        needed, purpose = data.fold_count if protocol == "kfold" else 2, ""
-        if _holds_out(config, name):
-            two_training = 4 if protocol == "kfold" and data.fold_count == 2 else 3
-            needed, purpose = max(needed, two_training), " with training.validation_fraction"
+        needed = data.fold_count if protocol == "kfold" else 2
+        fix = "add cases, lower data.fold_count, or leave the task out"
         if cases is not None and cases < needed:
-            fix = "add cases, lower data.fold_count, or leave the task out"
-            found = f"{cases} case(s) of {name}"
-            expected = f"at least {needed} patients for the protocol {protocol}{purpose}"
+            found, expected = f"{cases} case(s) of {name}", f"at least {needed} patients for the protocol {protocol}"
             yield Problem("data.protocol", found, expected, fix)
+        elif _holds_out(config, name) and (training := _most_training_cases(config, name) or 2) < 2:
+            expected = "at least 2 training patients, one of them held out by training.validation_fraction"
+            yield Problem("data.protocol", f"{training} training case(s) of {name}", expected, fix)
 
 
 def _tuned_patients(config: Config) -> Iterator[Problem]:
@@ -320,7 +319,7 @@ CHECKS = (
     Check((*MODELS, "downstream.models", "downstream.initialisations"), _self_supervised),
     Check((*MODELS, "downstream.models", "training", "downstream.training", "upstream.tasks"), _trainings),
     Check((*TASKS, *SPLIT), _folds),
-    Check((*TASKS, *SPLIT, "data.phantom", "data.split_files", "training", "downstream.training"), _sides),
+    Check((*TASKS, *SPLIT, *PATIENTS, "data.split_files", "training", "downstream.training"), _sides),
     Check(
         (*TASKS, *MODELS, *SPLIT, *PATIENTS, "downstream.models", "training", "downstream.training"), _tuned_patients
     ),

@@ -17,7 +17,7 @@ def two_devices(monkeypatch, tmp_path):
     monkeypatch.setenv(devices.FOLDER, str(tmp_path / "leases"))
     monkeypatch.setattr(devices, "_held", [])
     monkeypatch.setattr(devices, "_taken", [])
-    for name in (*devices.SCHEDULER_VARIABLES, devices.VISIBLE):
+    for name in (*devices.SCHEDULER_VARIABLES, devices.VISIBLE, devices.PER_DEVICE):
         monkeypatch.setenv(name, "")  # so that what a lease sets is put back
         monkeypatch.delenv(name)
 
@@ -66,7 +66,7 @@ def test_a_machine_without_a_driver_has_no_device(monkeypatch):
     assert devices.jobs_at_a_time() is None
 
 
-def test_several_jobs_share_a_device_when_asked_the_emptiest_first(monkeypatch):
+def test_several_jobs_share_a_device_when_asked_after_each_device_has_one(monkeypatch):
     monkeypatch.setenv(devices.PER_DEVICE, "2")
     known = devices.devices()
     leases = [devices.lease_of(known) for _ in range(4)]
@@ -76,6 +76,15 @@ def test_several_jobs_share_a_device_when_asked_the_emptiest_first(monkeypatch):
     assert devices.jobs_at_a_time() == 4
     for lease in leases:
         lease.release()
+
+
+def test_the_processes_of_one_job_never_share_a_device(monkeypatch):
+    monkeypatch.setenv(devices.PER_DEVICE, "2")
+    for name, value in {devices.LAUNCHED: "x", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    known = devices.devices()
+    assert [devices.lease_of(known[:1]) is None for _ in range(2)] == [False, True]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])

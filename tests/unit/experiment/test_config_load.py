@@ -19,7 +19,7 @@ from tests.unit.experiment.configs import SHIPPED, changed, demo, lines, only
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_config_is_valid_and_says_what_to_expect(path, monkeypatch, tmp_path):
     monkeypatch.setenv("SEGBENCH_DATA", str(tmp_path))
-    named = {"config": "demo", "real_one_fold": "real"}  # a part of a run has the name of the run
+    named = {"config": "demo", "real_one_fold": "real"}  # its report stands for that run
     assert load_config(path).run == named.get(path.stem, path.stem)
     head = path.read_text().split("run:")[0]
     for word in ("# Command:", "# Expected time:", "# Expected results:"):

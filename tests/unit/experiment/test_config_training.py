@@ -91,4 +91,4 @@ def test_a_task_needs_two_training_patients_where_one_is_held_out(key, cases, fo
     if enough:
         assert parse_config(content, where="x").data.phantom.cases == cases
     else:
-        assert all("with training.validation_fraction" in line for line in lines(content))
+        assert all("held out by training.validation_fraction" in line for line in lines(content))

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from models.loader import build_model
-from segbench.training.compilation import LEAST_STEPS, LEAST_VOXELS, compile_blocks, pays
+from segbench.training.compilation import LEAST_STEPS, LEAST_VOXELS, compile_blocks, compiled_scale_loss, pays, why_not
+from segbench.training.losses import scale_loss
 from tests.unit.models.small import SPEC, SPLEEN, TASKS, images
 
 CUDA = torch.device("cuda")
@@ -21,6 +22,30 @@ def test_blocks_of_both_backbones_are_compiled_and_compute_the_same(name, count)
     assert compile_blocks(model, backend="aot_eager") == count
     torch.testing.assert_close(model(images(), task)[0], expected, rtol=1e-4, atol=1e-5)
     assert list(model.state_dict()) == names
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("known", [None, [[True, True, False], [True, True, True]]])
+def test_the_compiled_loss_is_the_loss(activation, ignored, known):
+    logits = torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    targets = torch.eye(3)[torch.arange(128).view(2, 4, 4, 4) % 3].movedim(-1, 1).contiguous()
+    known_B1ZYX = (torch.arange(128).view(2, 1, 4, 4, 4) % 5 > 0).float() if ignored else None
+    arguments = (logits, targets, activation, known_B1ZYX, None if known is None else torch.tensor(known))
+    compiled = compiled_scale_loss(backend="aot_eager")
+    torch.testing.assert_close(compiled(*arguments), scale_loss(*arguments))
+    torch.testing.assert_close(compiled(*arguments, batch_dice=True), scale_loss(*arguments, batch_dice=True))
+
+
+def test_what_keeps_the_compiler_from_working_is_said(monkeypatch):
+    monkeypatch.setenv("CC", "gcc")
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"include": "/nowhere"})
+    assert "Python.h" in why_not()
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", "")
+    assert "no C compiler" in why_not()
+    monkeypatch.setattr(torch._dynamo.config, "disable", True)
+    assert "TORCH_COMPILE_DISABLE" in why_not()
 
 
 @pytest.mark.parametrize(

@@ -204,3 +204,8 @@ def test_a_channel_of_several_classes_is_known_where_all_of_them_are():
     known = known_channels(model, task, [(1,), (2,), (1, 2), None])
     assert known.tolist() == [[True, False, False], [True, False, True], [True, True, True], [True, True, True]]
     assert known_channels(model, task, [None, None]) is None
+
+
+def test_labels_without_ignored_voxels_need_not_be_asked():
+    logits, labels = torch.randn(2, 2, 4, 4, 4), torch.randint(2, (2, 4, 4, 4))
+    assert training_loss(Stub(), [logits], labels, TASK, ignored=False) == training_loss(Stub(), [logits], labels, TASK)
