@@ -109,16 +109,20 @@ def _deterministic(on: bool) -> Any:
 
 
 def _ours(model: Any, config: Config, arithmetic: Any) -> Callable[..., float]:
+    from segbench.training.compilation import compile_blocks
     from segbench.training.optimisation import Optimisation
     from segbench.training.step import Stepper
 
     model.to(memory_format=arithmetic.memory_format).train()
     optimisation = Optimisation(model, config.training, 1_000_000)
+    if arithmetic.compiled:
+        compile_blocks(model)
     stepper = Stepper(model, optimisation, arithmetic, config.training, seed=0)
 
     def take(images_BCZYX: Any, labels_BZYX: Any, task: Any, number: int) -> float:
         images_BCZYX = arithmetic.to_device(images_BCZYX, arithmetic.memory_format)
-        loss = stepper.step(images_BCZYX, labels_BZYX, task, number=number).loss
+        labels_BZYX = arithmetic.to_device(labels_BZYX)
+        loss = stepper.step(images_BCZYX, labels_BZYX, task, number=number, ignored=False).loss
         optimisation.advance()
         return loss
 
