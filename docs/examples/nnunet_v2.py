@@ -6,7 +6,8 @@ python nnunet_v2.py folds TASK=FOLDER ...       print the lists of nnU-Net's fol
 
 PLAN.json replaces parts of nnU-Net's own plan, so that training fits two processor cores and equals the plan of the
 models beside it: `spacing` (mm) and `patch_size` in z, y, x, `features_per_stage`, and `epochs` of 250 steps. It may
-replace `batch_dice`, `initial_lr` and `momentum` too, which are then no longer nnU-Net's.
+replace `batch_dice`, `initial_lr`, `momentum` and `mirror_axes` (in training and prediction; z, y, x = 0, 1, 2) too,
+which are then no longer nnU-Net's. Cases are prepared by `nnUNet_def_n_proc` processes.
 """
 
 import json
@@ -38,6 +39,7 @@ def write_raw(job: dict, raw: Path) -> None:
         "labels": {"background": 0} | {name: int(value) for value, name in task["classes"].items()},
         "numTraining": len(task["training"]),
         "file_ending": ".nii.gz",
+        "overwrite_image_reader_writer": "NibabelIO",
     }
     (raw / "dataset.json").write_text(json.dumps(content))
 
@@ -64,9 +66,29 @@ def replace_plan(path: Path, wanted: dict) -> None:
     path.write_text(json.dumps(plans, indent=2))
 
 
+def mirror(trainer: object, axes: tuple[int, ...]) -> None:
+    """Let a trainer mirror along these axes alone; its checkpoint tells prediction."""
+    nnunet_choice = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size
+
+    def choice() -> tuple:
+        rotation, dummy_2d, patch_size, _ = nnunet_choice()
+        trainer.inference_allowed_mirroring_axes = axes
+        return rotation, dummy_2d, patch_size, axes
+
+    trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size = choice
+
+
+def device():
+    """Return the GPU when there is one, else the processor."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def train(job: dict, root: Path, plan: dict) -> None:
     """Plan, preprocess and train on all cases that the job gives: nnU-Net's fold 'all'."""
     import torch
+    from nnunetv2.configuration import default_num_processes
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
         extract_fingerprints,
         plan_experiments,
@@ -76,14 +98,16 @@ def train(job: dict, root: Path, plan: dict) -> None:
 
     shutil.rmtree(root, ignore_errors=True)
     write_raw(job, root / "raw" / DATASET)
-    extract_fingerprints([900], num_processes=1)
+    extract_fingerprints([900], num_processes=default_num_processes)
     plan_experiments([900])
     replace_plan(root / "preprocessed" / DATASET / "nnUNetPlans.json", plan)
-    preprocess([900], configurations=(CONFIGURATION,), num_processes=(1,))
+    preprocess([900], configurations=(CONFIGURATION,), num_processes=(default_num_processes,))
     torch.manual_seed(job["seed"])
-    trainer = get_trainer_from_args(DATASET, CONFIGURATION, "all", device=torch.device("cpu"))
+    trainer = get_trainer_from_args(DATASET, CONFIGURATION, "all", device=device())
     trainer.num_epochs = plan["epochs"]
     trainer.initial_lr = plan.get("initial_lr", trainer.initial_lr)
+    if "mirror_axes" in plan:
+        mirror(trainer, tuple(plan["mirror_axes"]))
     trainer.initialize()
     for group in trainer.optimizer.param_groups:
         group["momentum"] = plan.get("momentum", group["momentum"])
@@ -92,8 +116,8 @@ def train(job: dict, root: Path, plan: dict) -> None:
 
 
 def predict(job: dict, root: Path) -> None:
-    """Predict the test cases with nnU-Net's defaults: half-patch steps, mirroring over all axes."""
-    import torch
+    """Predict the test cases with nnU-Net's defaults: half-patch steps, mirroring over the axes of training."""
+    from nnunetv2.configuration import default_num_processes
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     (task,) = job["tasks"]
@@ -103,11 +127,15 @@ def predict(job: dict, root: Path) -> None:
     for case in task["test"]:
         link_case(case, images)
     folder = root / "results" / DATASET / f"nnUNetTrainer__nnUNetPlans__{CONFIGURATION}"
-    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
+    on_gpu = device().type == "cuda"
+    predictor = nnUNetPredictor(device=device(), perform_everything_on_device=on_gpu, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(folder), ("all",), "checkpoint_final.pth")
     target = root / "predicted"
     predictor.predict_from_files(
-        str(images), str(target), num_processes_preprocessing=1, num_processes_segmentation_export=1
+        str(images),
+        str(target),
+        num_processes_preprocessing=default_num_processes,
+        num_processes_segmentation_export=default_num_processes,
     )
     for case in task["test"]:
         shutil.copy(target / f"{case['case']}.nii.gz", Path(job["output"]) / task["name"])

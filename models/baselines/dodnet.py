@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.backbone import DeepSupervisionHeads, SharedDecoder, SharedEncoder, initialise_weights
 from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_head, head_sizes
@@ -23,6 +24,8 @@ CARD = {
         "the shared backbone instead of the weight-standardised residual network",
         "softmax over the exclusive classes instead of two sigmoid channels",
         "the generated head serves every decoder stage, for deep supervision as the other models have it",
+        "pooled features have length 1 before they meet the code, so that a step moves a generated head as far as one "
+        "whose weights are learnt, and the code counts as much as features do; without this the ReLUs of all heads die",
     ],
     "channels": "any",
     "patch_multiple": "spec",
@@ -61,6 +64,8 @@ class DoDNet(SegmentationModel):
         self.outputs = tasks.max_classes
         self.controller = nn.Conv3d(spec.features[-1] + len(tasks), sum(head_sizes(self.outputs)), 1)
         self.apply(initialise_weights)
+        # two inputs of length 1 (features, code): the generated weights get the variance 2/8 of He's rule for ReLU
+        nn.init.normal_(self.controller.weight, std=HEAD_WIDTH**-0.5)
 
     def encode(self, images_BCZYX: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return pooled bottleneck features (B, C, 1, 1, 1) and the head's inputs of width 8, full resolution first."""
@@ -73,7 +78,7 @@ class DoDNet(SegmentationModel):
         pooled_BC111, stages = features
         code = pooled_BC111.new_zeros(pooled_BC111.shape[0], len(self.tasks), 1, 1, 1)
         code[:, self.tasks.index(task)] = 1
-        parameters_BP = self.controller(torch.cat([pooled_BC111, code], dim=1)).flatten(1)
+        parameters_BP = self.controller(torch.cat([functional.normalize(pooled_BC111), code], dim=1)).flatten(1)
         return [dynamic_head(x_BCZYX, parameters_BP, self.outputs)[:, : task.num_classes] for x_BCZYX in stages]
 
 

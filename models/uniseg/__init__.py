@@ -46,6 +46,16 @@ CARD = {
         "keys": {"batch_size": 2},
         "not_taken": ["the learning rate changes once per epoch there, per step here"],
     },
+    "original_training": {
+        "source": "yeerwen/UniSeg, UniSeg_Planner3D.py, UniSeg_Trainer.py and UniSeg_Trainer_DS.py",
+        "network": {
+            "patch_size_zyx": [64, 192, 192],
+            "base_features": 32,
+            "max_features": 320,
+            "pool_kernels_zyx": [[1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
+        },
+        "steps_per_task": {"upstream": 50_000, "downstream": 25_000},
+    },
 }
 
 

@@ -125,6 +125,17 @@ class _PublishedRecipe(_Schema):
     not_taken: list[str] | None = None
 
 
+class _OriginalTraining(_Schema):
+    """Size of the network and steps that the authors train, as far as it was read in `source`.
+
+    network: the keys of `network` in a config. steps_per_task: experiment -> training steps per task.
+    """
+
+    source: str
+    network: dict[Literal["patch_size_zyx", "base_features", "max_features", "pool_kernels_zyx"], Any]
+    steps_per_task: dict[Literal["upstream", "downstream"], int]
+
+
 class _MethodCard(_Schema):
     title: str
     citation: str
@@ -135,6 +146,7 @@ class _MethodCard(_Schema):
     options: dict[str, dict[str, Any]]
     encoder_keys: list[str]
     published_recipe: _PublishedRecipe | None = None
+    original_training: _OriginalTraining | None = None
 
 
 class ModelCard(_MethodCard):

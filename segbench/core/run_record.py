@@ -43,6 +43,7 @@ class Method(_Part):
     `variant_of` is the value of `model` of the entry that differs from this one in options alone and has those of the
     card by default; it is empty where the run has none, and for that entry itself.
     `preprocessing` says, task by task, how its images were preprocessed where that is not the tasks' own recipe.
+    `differs` says what is not as in the original's training where `fidelity` is `network`.
     """
 
     experiment: Experiment
@@ -58,6 +59,7 @@ class Method(_Part):
     url: str = Field(pattern=WEB_ADDRESS)
     variant_of: str = ""
     preprocessing: str = ""
+    differs: str = ""
 
     @property
     def key(self) -> tuple[str, str]:

@@ -44,6 +44,7 @@ from segbench.data.presence import expected_count
 from segbench.experiment import jobs, requests
 from segbench.experiment.config import Config, External, ModelEntry
 from segbench.experiment.config.training import recipe_text
+from segbench.experiment.fidelity import fidelity
 from segbench.experiment.held_out import held_out_cases
 from segbench.experiment.splits import Splits, read_splits
 from segbench.experiment.weights import unknown_data
@@ -240,6 +241,7 @@ def _methods(config: Config) -> list[Method]:
 
 def _method(config: Config, experiment: str, entry: ModelEntry, initialisation: str) -> Method:
     card, options = config.card(entry.key), entry.options
+    level, differs = fidelity(config, experiment, entry)
     return Method(
         experiment=experiment,
         model=entry.key,
@@ -248,7 +250,8 @@ def _method(config: Config, experiment: str, entry: ModelEntry, initialisation: 
         recipe_text=recipe_text(config.training_of(experiment, entry)),
         title=title_for(card, options),
         kind=card.get("kind", "self_supervised"),
-        fidelity=card["fidelity"],
+        fidelity=level,
+        differs=differs,
         options_text=", ".join(f"{name} = {value}" for name, value in options.items()),
         citation=card["citation"],
         url=card["url"],

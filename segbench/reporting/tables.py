@@ -94,8 +94,8 @@ class Row:
 class Table:
     """All rows of one experiment and metric.
 
-    `caption` is one line; `legend` says how to read a cell; `marking` says what bold means; `notes` explain failed,
-    skipped and undefined cells.
+    `caption` is one line; `legend` says how to read a cell; `marking` says what bold means; `notes` say what
+    is not as in an original, and explain failed, skipped and undefined cells.
     """
 
     name: str
@@ -183,7 +183,11 @@ def build_table(run: Run, experiment: str, metric: str) -> Table:
         protocol=run.record.protocol,
         tasks=tasks,
         rows=_ranked(rows, direction(metric)),
-        notes=[*_notes(rows, tasks, metric), *_annotation_notes(run, experiment, metric, tasks)],
+        notes=[
+            *_fidelity_notes(rows),
+            *_notes(rows, tasks, metric),
+            *_annotation_notes(run, experiment, metric, tasks),
+        ],
     )
 
 
@@ -280,6 +284,15 @@ def _data(run: Run, experiment: str) -> str:
     if run.synthetic(experiment):
         return "synthetic"
     return "real" if run.from_jobs else "as given"
+
+
+def _fidelity_notes(rows: list[Row]) -> list[str]:
+    """Return a note for the methods whose networks are the original's and that are trained otherwise in one way."""
+    differing: dict[str, list[str]] = {}
+    for row in rows:
+        if row.method.differs:
+            differing.setdefault(row.method.differs, []).append(row.method.title)
+    return [f"Not as in the original, {' and '.join(titles)}: {text}" for text, titles in differing.items()]
 
 
 def _notes(rows: list[Row], tasks: list[ScoredTask], metric: str) -> list[str]:
