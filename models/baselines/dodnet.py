@@ -24,8 +24,8 @@ CARD = {
         "the shared backbone instead of the weight-standardised residual network",
         "softmax over the exclusive classes instead of two sigmoid channels",
         "the generated head serves every decoder stage, for deep supervision as the other models have it",
-        "pooled features have length 1 before they meet the code, so that a step moves a generated head as far as one "
-        "whose weights are learnt, and the code counts as much as features do; without this the ReLUs of all heads die",
+        "pooled features have length 1 before they meet the code, so that a step moves a generated head about as far "
+        "as learnt weights, and the code counts as much as features; else the ReLUs of a wide network's heads can die",
     ],
     "channels": "any",
     "patch_multiple": "spec",
@@ -64,7 +64,7 @@ class DoDNet(SegmentationModel):
         self.outputs = tasks.max_classes
         self.controller = nn.Conv3d(spec.features[-1] + len(tasks), sum(head_sizes(self.outputs)), 1)
         self.apply(initialise_weights)
-        # two inputs of length 1 (features, code): the generated weights get the variance 2/8 of He's rule for ReLU
+        # two inputs of length 1 (features, code): what is generated gets the variance 2/8 of He's rule for ReLU
         nn.init.normal_(self.controller.weight, std=HEAD_WIDTH**-0.5)
 
     def encode(self, images_BCZYX: Tensor) -> tuple[Tensor, list[Tensor]]:

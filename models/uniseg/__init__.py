@@ -47,14 +47,15 @@ CARD = {
         "not_taken": ["the learning rate changes once per epoch there, per step here"],
     },
     "original_training": {
-        "source": "yeerwen/UniSeg, UniSeg_Planner3D.py, UniSeg_Trainer.py and UniSeg_Trainer_DS.py",
+        "source": "yeerwen/UniSeg, UniSeg_Planner3D.py and UniSeg_Trainer.py",
         "network": {
             "patch_size_zyx": [64, 192, 192],
             "base_features": 32,
             "max_features": 320,
             "pool_kernels_zyx": [[1, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 2]],
+            "conv_kernels_zyx": [[1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]],
         },
-        "steps_per_task": {"upstream": 50_000, "downstream": 25_000},
+        "steps_per_task": 50_000,
     },
 }
 

@@ -125,15 +125,20 @@ class _PublishedRecipe(_Schema):
     not_taken: list[str] | None = None
 
 
-class _OriginalTraining(_Schema):
-    """Size of the network and steps that the authors train, as far as it was read in `source`.
+class _OriginalNetwork(_Schema):
+    patch_size_zyx: list[int]
+    base_features: int
+    max_features: int
+    pool_kernels_zyx: list[list[int]]
+    conv_kernels_zyx: list[list[int]]
 
-    network: the keys of `network` in a config. steps_per_task: experiment -> training steps per task.
-    """
+
+class _OriginalTraining(_Schema):
+    """Size of the network, as `network` of a config states it, and steps per task of the authors' training."""
 
     source: str
-    network: dict[Literal["patch_size_zyx", "base_features", "max_features", "pool_kernels_zyx"], Any]
-    steps_per_task: dict[Literal["upstream", "downstream"], int]
+    network: _OriginalNetwork
+    steps_per_task: int
 
 
 class _MethodCard(_Schema):

@@ -54,9 +54,9 @@ def models_page(cards: dict[str, dict[str, Any]] | None = None) -> str:
         "Generated from the cards of the model files by `python -m segbench.documentation.models`; do not edit.",
         "**Fidelity** says what a row of a table stands for:",
         "\n".join(f"- `{name}`: {meaning}." for name, meaning in FIDELITY.items()),
-        "This page has the fidelity of each network. In a report `numerical` is a row whose options, size, recipe and "
-        "budget are those of the original too; another row of such a network is `network`, with a note below the table "
-        "that says what differs.",
+        "This page has the fidelity of each network. In a report `numerical` is an upstream row whose options, size, "
+        "recipe and budget are those of the original too, as its card states them; another row of such a network is "
+        "`network`, with a note below the table that says what differs.",
     ]
     for kind, heading in KINDS.items():
         members = {name: card for name, card in sorted(cards.items()) if card["kind"] == kind}

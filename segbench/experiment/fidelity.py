@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from segbench.core.vocabulary import PUBLISHED
 from segbench.experiment.config import Config, ModelEntry
+from segbench.experiment.config.network import Network
 
 NUMERICAL, NETWORK = "numerical", "network"
-SIZES = {"patch_size_zyx": "patch", "base_features": "width", "max_features": "largest width", "pool_kernels_zyx": ""}
-"""Key of the size of a network -> its word in a text; poolings are counted."""
 
 
 def fidelity(config: Config, experiment: str, entry: ModelEntry) -> tuple[str, str]:
@@ -18,7 +17,10 @@ def fidelity(config: Config, experiment: str, entry: ModelEntry) -> tuple[str, s
 
     A network whose card says `numerical` gives the outputs of its original. A row is `numerical` only when options,
     size, recipe and budget are those of the original too; else it is `network`, and the text names each difference.
-    Other fidelities are those of the card, whose deviations docs/models.md lists; their text is ''.
+    What a card does not state cannot be compared: the text says so of size, budget and recipe, and settings that a
+    published recipe leaves open are those of the experiment. Downstream, where the authors plan a size for each target,
+    nothing is `numerical`. Other fidelities are those of the card, whose deviations docs/models.md lists; their text
+    is ''.
     """
     card = config.card(entry.key)
     level: str = card["fidelity"]
@@ -33,33 +35,38 @@ def _differences(config: Config, experiment: str, entry: ModelEntry, card: dict[
         if value != card["options"][name]["default"]:
             yield f"{name} = {value}"
     original = card.get("original_training")
-    if original is None:
+    if experiment == "downstream":
+        yield "size and budget of the original are not compared downstream"
+    elif original is None:
         yield "the size and the budget of the original are not stated in its card"
     else:
-        if experiment == "upstream":  # downstream the original follows a plan for the target data
-            yield from _sizes(config.network_of(experiment, entry, "").model_dump(), original["network"])
+        yield from _sizes(config.network_of(experiment, entry, ""), Network(**original["network"]))
         steps, asked = config.training_of(experiment, entry).iterations_per_task, original["steps_per_task"]
-        if steps != asked[experiment]:
-            yield f"{steps:,} steps per task instead of {asked[experiment]:,}"
+        if steps != asked:
+            yield f"{steps:,} steps per task instead of {asked:,}"
     if entry.recipe != PUBLISHED:
         yield f"recipe {entry.recipe_name}"
+    elif card.get("published_recipe") is None:
+        yield "no published recipe is stated in its card"
     else:
-        yield from (card.get("published_recipe") or {}).get("not_taken", ["no published recipe is known"])
+        yield from card["published_recipe"].get("not_taken") or ()
 
 
-def _sizes(size: dict[str, Any], original: dict[str, Any]) -> Iterator[str]:
-    for key, word in SIZES.items():
-        own, other = size[key], original[key]
-        if _listed(own) != _listed(other):
-            if word:
-                yield f"{word} {_text(own)} instead of {_text(other)}"
-            else:
-                yield f"{len(own)} poolings instead of {len(other)}" if len(own) != len(other) else "other poolings"
+def _sizes(size: Network, original: Network) -> Iterator[str]:
+    if size.patch_size_zyx != original.patch_size_zyx:
+        yield f"patch {_text(size.patch_size_zyx)} instead of {_text(original.patch_size_zyx)}"
+    if size.base_features != original.base_features:
+        yield f"width {size.base_features} instead of {original.base_features}"
+    if size.max_features != original.max_features:
+        yield f"largest width {size.max_features} instead of {original.max_features}"
+    if len(size.pool_kernels_zyx) != len(original.pool_kernels_zyx):
+        yield f"{len(size.pool_kernels_zyx)} poolings instead of {len(original.pool_kernels_zyx)}"
+    else:
+        if size.pool_kernels_zyx != original.pool_kernels_zyx:
+            yield "other poolings"
+        if size.conv_kernels_zyx != original.conv_kernels_zyx:
+            yield "other kernels"
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-def _text(value: Any) -> str:
-    return "x".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+def _text(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))

@@ -292,7 +292,7 @@ def _fidelity_notes(rows: list[Row]) -> list[str]:
     for row in rows:
         if row.method.differs:
             differing.setdefault(row.method.differs, []).append(row.method.title)
-    return [f"Not as in the original, {' and '.join(titles)}: {text}" for text, titles in differing.items()]
+    return [f"Not as in the original, {', '.join(titles)}: {text}" for text, titles in differing.items()]
 
 
 def _notes(rows: list[Row], tasks: list[ScoredTask], metric: str) -> list[str]:

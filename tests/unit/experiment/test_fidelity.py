@@ -2,7 +2,6 @@
 
 import pytest
 
-from segbench.experiment import fidelity as module
 from segbench.experiment.config import load_config, parse_config, read_config_file
 from segbench.experiment.fidelity import fidelity
 from tests.paths import ROOT
@@ -10,52 +9,77 @@ from tests.paths import ROOT
 PAPER = ROOT / "config" / "paper.yaml"
 
 
-@pytest.fixture
-def paper(monkeypatch, tmp_path):
+@pytest.fixture(autouse=True)
+def data_root(monkeypatch, tmp_path):
     monkeypatch.setenv("SEGBENCH_DATA", str(tmp_path))
-    return load_config(PAPER)
 
 
-def row(config, name, recipe="equal", experiment="upstream"):
+def row(config, name="uniseg", recipe="published", experiment="upstream"):
     return fidelity(config, experiment, config.entry_of(experiment, name, recipe))
 
 
-def test_the_published_training_differs_in_what_its_card_does_not_take(paper):
-    (level, differs), card = row(paper, "uniseg", "published"), paper.card("uniseg")
-    assert (level, differs) == ("network", "; ".join(card["published_recipe"]["not_taken"]))
+def test_the_published_training_differs_in_what_its_card_does_not_take():
+    config = load_config(PAPER)
+    not_taken = config.card("uniseg")["published_recipe"]["not_taken"]
+    assert row(config) == ("network", "; ".join(not_taken))
 
 
-def test_a_row_without_a_difference_is_numerical(paper, monkeypatch):
-    card = paper.card("uniseg")
-    monkeypatch.setitem(card["published_recipe"], "not_taken", [])
-    assert row(paper, "uniseg", "published") == ("numerical", "")
+@pytest.fixture
+def all_taken(monkeypatch):
+    """The config of the paper, with a card that takes all of UniSeg's recipe."""
+    config = load_config(PAPER)
+    monkeypatch.setitem(config.card("uniseg")["published_recipe"], "not_taken", [])
+    return config
 
 
-def test_each_difference_is_named(paper, tmp_path):
+def test_a_row_without_a_difference_is_numerical(all_taken):
+    assert row(all_taken) == ("numerical", "")
+
+
+def test_a_card_without_a_published_recipe_says_so(all_taken, monkeypatch):
+    monkeypatch.setitem(all_taken.card("uniseg"), "published_recipe", None)
+    assert row(all_taken) == ("network", "no published recipe is stated in its card")
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "text"),
+    [
+        ("network", {"patch_size_zyx": [32, 192, 192]}, "patch 32x192x192 instead of 64x192x192"),
+        ("network", {"base_features": 16}, "width 16 instead of 32"),
+        ("network", {"max_features": 256}, "largest width 256 instead of 320"),
+        ("network", {"pool_kernels_zyx": [*[[2, 2, 2]] * 4, [1, 2, 2]]}, "other poolings"),
+        ("network", {"conv_kernels_zyx": [[3, 3, 3]] * 6}, "other kernels"),
+        (
+            "network",
+            {"pool_kernels_zyx": [[2, 2, 2]] * 4, "conv_kernels_zyx": [[3, 3, 3]] * 5},
+            "4 poolings instead of 5",
+        ),
+        ("training", {"iterations_per_task": 100}, "100 steps per task instead of 50,000"),
+    ],
+)
+def test_each_difference_is_named(section, changes, text):
     content = read_config_file(PAPER)
-    content["network"] |= {"base_features": 16, "patch_size_zyx": [32, 192, 192]}
-    content["training"]["iterations_per_task"] = 100
-    config = parse_config(content, where="small")
-    assert row(config, "uniseg_no_prompt") == (
-        "network",
-        "prompt = none; patch 32x192x192 instead of 64x192x192; width 16 instead of 32; "
-        "100 steps per task instead of 50,000; recipe equal",
-    )
+    content[section] |= changes
+    config = parse_config(content, where="changed")
+    not_taken = config.card("uniseg")["published_recipe"]["not_taken"]
+    assert row(config) == ("network", "; ".join([text, *not_taken]))
 
 
-def test_poolings_are_counted_or_named(paper):
-    original = paper.card("uniseg")["original_training"]["network"]
-    kernels = original["pool_kernels_zyx"]
-    assert list(module._sizes(original | {"pool_kernels_zyx": kernels[:4]}, original)) == ["4 poolings instead of 5"]
-    assert list(module._sizes(original | {"pool_kernels_zyx": kernels[::-1]}, original)) == ["other poolings"]
-    assert list(module._sizes(original, original)) == []
+def test_options_and_another_recipe_are_differences():
+    assert row(load_config(PAPER), "uniseg_no_prompt", "equal") == ("network", "prompt = none; recipe equal")
 
 
-def test_without_a_stated_original_a_network_is_never_numerical(paper):
-    level, differs = row(paper, "ux_net")
+def test_without_a_stated_original_a_network_is_never_numerical():
+    level, differs = row(load_config(PAPER), "ux_net", "equal")
     assert level == "network"
     assert differs.startswith("the size and the budget of the original are not stated in its card")
 
 
-def test_other_levels_are_those_of_the_card(paper):
-    assert row(paper, "dodnet") == ("concept", "")
+def test_nothing_is_numerical_downstream():
+    content = read_config_file(ROOT / "config" / "all_models.yaml")
+    level, differs = row(parse_config(content, where="all_models"), "uniseg", "equal", "downstream")
+    assert (level, differs) == ("network", "size and budget of the original are not compared downstream; recipe equal")
+
+
+def test_other_levels_are_those_of_the_card():
+    assert row(load_config(PAPER), "dodnet", "equal") == ("concept", "")

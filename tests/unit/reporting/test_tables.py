@@ -263,6 +263,21 @@ def test_a_table_says_in_how_many_cases_a_structure_was_annotated(tmp_path):
     assert np.isfinite(own.mean)
 
 
+def test_a_table_says_what_is_not_as_in_an_original(tmp_path):
+    folder = write_run(tmp_path / "toy", seeds=(0,), cases=2, upstream=2, methods=3)
+    assert not [note for note in build_table(Run(folder), "upstream", "dice").notes if "original" in note]
+    record = json.loads((folder / "run.json").read_text())
+    differing = [method for method in record["methods"] if method["experiment"] == "upstream"][:2]
+    for method in differing:
+        method |= {"fidelity": "network", "differs": "width 8 instead of 32"}
+    (folder / "run.json").write_text(json.dumps(record))
+    first, second = (method["title"] for method in differing)
+    words = f"Not as in the original, {first}, {second}: width 8 instead of 32"
+    table = build_table(Run(folder), "upstream", "dice")
+    assert table.notes[0] == words
+    assert f"- {words}" in table_markdown(table)
+
+
 def test_the_reason_of_a_row_that_is_not_annotated_is_the_one_that_tables_count():
     text = (ROOT / "segbench" / "evaluation" / "rows.py").read_text()
     assert f'{NOT_ANNOTATED}"' in text
