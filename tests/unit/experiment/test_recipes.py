@@ -252,7 +252,7 @@ def test_downstream_networks_have_initialisations_sizes_and_recipes_of_their_own
             "unetr.initialisations: found 'scratch' twice",
         ),
         (["unetr", "unetr"], "'unetr' twice at the recipe equal"),
-        ([{"name": "unetr", "recipe": {"warmup": 300}}], "found 300 steps of warm-up in a run of 300"),
+        ([{"name": "unetr", "recipe": {"warmup": 200}}], "found 200 steps of warm-up in a run of 200"),
     ],
 )
 def test_a_downstream_network_that_cannot_be_is_refused(models, words):
