@@ -288,17 +288,12 @@ def _variant_of(config: Config, experiment: str, entry: ModelEntry) -> str:
     else:
         entries = config.downstream.models if config.downstream else ()
     same = [other for other in entries if _apart_from_options(other) == _apart_from_options(entry)]
-    default = next((other for other in same if _has_defaults(config, other)), None)
+    default = next((other for other in same if not config.changed_options(other)), None)
     return "" if default is None or default.key == entry.key else default.key
 
 
 def _apart_from_options(entry: ModelEntry) -> dict[str, Any]:
     return entry.model_dump(exclude={"id", "options", "initialisations"})
-
-
-def _has_defaults(config: Config, entry: ModelEntry) -> bool:
-    options = config.card(entry.key)["options"]
-    return all(value == options[name]["default"] for name, value in entry.options.items())
 
 
 def _control(config: Config, experiment: str, name: str) -> Method:

@@ -31,9 +31,7 @@ def fidelity(config: Config, experiment: str, entry: ModelEntry) -> tuple[str, s
 
 
 def _differences(config: Config, experiment: str, entry: ModelEntry, card: dict[str, Any]) -> Iterator[str]:
-    for name, value in entry.options.items():
-        if value != card["options"][name]["default"]:
-            yield f"{name} = {value}"
+    yield from (f"{name} = {value}" for name, value in config.changed_options(entry).items())
     original = card.get("original_training")
     if experiment == "downstream":
         yield "size and budget of the original are not compared downstream"

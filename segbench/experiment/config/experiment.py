@@ -209,6 +209,11 @@ class Config(Section):
         name = self.model_entry(key).name
         return self.objective_cards[name] if self.is_self_supervised(key) else self.model_cards[name]
 
+    def changed_options(self, entry: ModelEntry) -> dict[str, Any]:
+        """Return the options of an entry that are not those of its card by default."""
+        options = self.card(entry.key)["options"]
+        return {name: value for name, value in entry.options.items() if value != options[name]["default"]}
+
     def is_self_supervised(self, key: str) -> bool:
         """Tell whether an id is that of a self-supervised objective."""
         return any(entry.key == key for entry in self.upstream.self_supervised)
