@@ -23,7 +23,7 @@ def timed_steps(step: Callable[[int], float], job: Mapping[str, Any]) -> dict[st
     """Take the steps that do not count, wait for this side's turn, and return the times of the others.
 
     Args:
-        step: takes the step of a number, waits for the device and returns the loss.
+        step: takes the step of a number as a training does, which may leave the device at work, and returns a loss.
         job: `warm_up` and `steps`: how many; `folder`: where this side says that it is ready.
     """
     import torch
@@ -36,10 +36,12 @@ def timed_steps(step: Callable[[int], float], job: Mapping[str, Any]) -> dict[st
     wait_for_turn(job)
     seconds = []
     torch.cuda.reset_peak_memory_stats()
+    torch.cuda.synchronize()
     for number in range(job["warm_up"], job["warm_up"] + job["steps"]):
         began = time.perf_counter()
         loss = step(number)
-        torch.cuda.synchronize()
+        if number == job["warm_up"] + job["steps"] - 1:
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     counted = seconds[2:]  # memory is taken anew in the first
     return {

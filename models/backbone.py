@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from models.blocks.instance_norm import InstanceNorm
 from models.interface import NetworkSpec, stem_key
 from segbench.core.errors import input_error
 
@@ -35,7 +36,7 @@ class ConvBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, *, kernel_zyx: Triple = (3, 3, 3), stride_zyx: Triple = (1, 1, 1)):
         super().__init__()
         self.conv = nn.Conv3d(inputs, outputs, kernel_zyx, stride_zyx, same_padding(kernel_zyx))
-        self.norm = nn.InstanceNorm3d(outputs, eps=NORM_EPS, affine=True)
+        self.norm = InstanceNorm(outputs, eps=NORM_EPS, affine=True)
         self.activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
 
     def forward(self, x_BCZYX: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class StemBlock(nn.Module):
                 for channels in channel_counts
             }
         )
-        self.norm = nn.InstanceNorm3d(outputs, eps=NORM_EPS, affine=True)
+        self.norm = InstanceNorm(outputs, eps=NORM_EPS, affine=True)
         self.activation = nn.LeakyReLU(LEAKY_SLOPE, inplace=True)
 
     def check_channels(self, channels: int) -> None:

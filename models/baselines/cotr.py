@@ -14,6 +14,7 @@ from dynamic_network_architectures.initialization.weight_init import InitWeights
 from torch import Tensor, nn
 
 from models.blocks.attention import mlp, to_tokens, to_volume
+from models.blocks.instance_norm import InstanceNorm
 from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
 from segbench.core.task import TaskSet
@@ -191,7 +192,7 @@ class CoTr(nn.Module):
             [[1, 1, 1], *map(list, spec.pool_kernels_zyx)],
             2,
             conv_bias=True,
-            norm_op=nn.InstanceNorm3d,
+            norm_op=InstanceNorm,
             norm_op_kwargs={"eps": 1e-5, "affine": True},
             nonlin=nn.LeakyReLU,
             nonlin_kwargs={"inplace": True},

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.backbone import LEAKY_SLOPE, NORM_EPS, ConvBlock, Triple, initialise_weights
+from models.blocks.instance_norm import InstanceNorm
 from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
 from models.weights.official import Shape, check_arguments, count_of, majority, shapes_of
@@ -85,7 +86,7 @@ class Layers:
     def norm(self, width: int) -> nn.Module:
         """Return a norm with weight and bias."""
         if self.groups is None:
-            return nn.InstanceNorm3d(width, eps=NORM_EPS, affine=True)
+            return InstanceNorm(width, eps=NORM_EPS, affine=True)
         return nn.GroupNorm(self.groups, width, eps=NORM_EPS)
 
     def activation(self) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from torch import nn
 
+from models.blocks.instance_norm import InstanceNorm
 from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
 from segbench.core.task import TaskSet
@@ -60,7 +61,7 @@ def build(tasks: TaskSet, spec: NetworkSpec, *, convolutions_per_stage: int = 2)
         num_classes=task.num_classes,
         n_conv_per_stage_decoder=convolutions_per_stage,
         conv_bias=True,
-        norm_op=nn.InstanceNorm3d,
+        norm_op=InstanceNorm,
         norm_op_kwargs={"eps": 1e-5, "affine": True},
         nonlin=nn.LeakyReLU,
         nonlin_kwargs={"inplace": True},

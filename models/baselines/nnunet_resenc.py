@@ -5,6 +5,7 @@ from __future__ import annotations
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from torch import nn
 
+from models.blocks.instance_norm import InstanceNorm
 from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
@@ -65,7 +66,7 @@ def build(tasks: TaskSet, spec: NetworkSpec, *, preset: str = "none") -> PerTask
         num_classes=task.num_classes,
         n_conv_per_stage_decoder=1,
         conv_bias=True,
-        norm_op=nn.InstanceNorm3d,
+        norm_op=InstanceNorm,
         norm_op_kwargs={"eps": 1e-5, "affine": True},
         nonlin=nn.LeakyReLU,
         nonlin_kwargs={"inplace": True},

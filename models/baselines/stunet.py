@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.backbone import LEAKY_SLOPE, NORM_EPS, Triple, initialise_weights, same_padding
+from models.blocks.instance_norm import InstanceNorm
 from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
 from models.weights.official import check_arguments, count_of, kernel_zyx, majority, shapes_of
@@ -72,9 +73,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         padding = same_padding(kernel_zyx)
         self.conv1 = nn.Conv3d(inputs, outputs, kernel_zyx, stride_zyx, padding)
-        self.norm1 = nn.InstanceNorm3d(outputs, eps=NORM_EPS, affine=True)
+        self.norm1 = InstanceNorm(outputs, eps=NORM_EPS, affine=True)
         self.conv2 = nn.Conv3d(outputs, outputs, kernel_zyx, padding=padding)
-        self.norm2 = nn.InstanceNorm3d(outputs, eps=NORM_EPS, affine=True)
+        self.norm2 = InstanceNorm(outputs, eps=NORM_EPS, affine=True)
         self.conv3 = nn.Conv3d(inputs, outputs, 1, stride_zyx) if project else None
 
     def forward(self, x_BCZYX: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.blocks.attention import to_tokens, to_volume
+from models.blocks.instance_norm import instance_norm
 from models.interface import NetworkSpec
 from models.weights.official import Shape, count_of, kernel_zyx, majority
 from models.weights.official import outputs as outputs_of
@@ -157,11 +158,6 @@ def same_padding(kernel: Triple) -> Triple:
     return z // 2, y // 2, x // 2
 
 
-def instance_norm(x_BCZYX: Tensor, eps: float = NORM_EPS) -> Tensor:
-    """Return each channel of each sample with mean 0 and variance 1 over space."""
-    return functional.instance_norm(x_BCZYX, eps=eps)
-
-
 class Unit(nn.Module):
     """Instance norm, activation, convolution without bias."""
 
@@ -181,7 +177,7 @@ class Unit(nn.Module):
 
     def forward(self, x_BCZYX: Tensor) -> Tensor:
         """Return the convolved features."""
-        return self.conv(self.activation(instance_norm(x_BCZYX, UNIT_EPS)))
+        return self.conv(self.activation(instance_norm(x_BCZYX, eps=UNIT_EPS)))
 
 
 class BasicBlock(nn.Module):
@@ -247,7 +243,7 @@ class PatchMerging(nn.Module):
         """Return features on the smaller grid; sizes must be multiples of the scale."""
         a, b, c = self.scale
         merged = rearrange(x_BCZYX, "B C (z a) (y b) (x c) -> B (a b c C) z y x", a=a, b=b, c=c)
-        return self.reduction(instance_norm(merged))
+        return self.reduction(instance_norm(merged, eps=NORM_EPS))
 
 
 class MBConv(nn.Module):
@@ -301,7 +297,7 @@ class MapNorm(nn.Module):
 
     def forward(self, tokens_BNC: Tensor) -> Tensor:
         """Return the normalised tokens."""
-        return instance_norm(tokens_BNC.transpose(1, 2)).transpose(1, 2)
+        return instance_norm(tokens_BNC.transpose(1, 2), eps=NORM_EPS).transpose(1, 2)
 
 
 class TokenLinear(nn.Linear):
@@ -392,7 +388,7 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x_BCZYX: Tensor, tokens_BNC: Tensor) -> tuple[Tensor, Tensor]:
         """Return features of the block's width and tokens of the same shape."""
-        features, tokens = self.attn(instance_norm(x_BCZYX), self.norm2(tokens_BNC))
+        features, tokens = self.attn(instance_norm(x_BCZYX, eps=NORM_EPS), self.norm2(tokens_BNC))
         x_BCZYX = features + self.shortcut(x_BCZYX)
         return x_BCZYX + self.feedforward(x_BCZYX), tokens + tokens_BNC
 

@@ -15,12 +15,13 @@ import io
 import logging
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -49,7 +50,7 @@ from segbench.training.initialise import initialise
 from segbench.training.objective import Objective, build_objective
 from segbench.training.optimisation import Optimisation
 from segbench.training.precision import chosen_arithmetic
-from segbench.training.step import Stepper, StepResult
+from segbench.training.step import Step, Stepper
 
 if TYPE_CHECKING:
     from segbench.training.validation import Validation
@@ -178,7 +179,7 @@ class TrainingRun:
         self.model.to(device=device, memory_format=self.arithmetic.memory_format).train()  # type: ignore[call-overload]
         self.stream = BatchStream(context, ranks.samples(self.settings.batch_size))
         self.diagnostic_steps = diagnostic_steps(len(self.stream))
-        self.optimisation = Optimisation(self.model, self.settings, len(self.stream))
+        self.optimisation = Optimisation(self.model, self.settings, len(self.stream), fused=self.arithmetic.late)
         self._compile_if_it_pays()
         self.stepper = Stepper(
             self.model, self.optimisation, self.arithmetic, self.settings, seed=context.job.seed, ranks=ranks
@@ -187,6 +188,8 @@ class TrainingRun:
         self.state_path = context.train_state / "state.pt"
         self.progression = Progression()
         self.good: dict[str, Any] = {}
+        self.started: deque[_Started] = deque()
+        self.loss: float | None = None
         state = ranks.first_then_others(self._newest_state)
         if state is not None:
             self._restore(state)
@@ -274,33 +277,34 @@ class TrainingRun:
         ):
             step = self.progression.step
             if step % GOOD_EVERY == 0:
+                self._settle()
                 self.good = self._snapshot()
             ignored = self.ranks.size > 1 or bool((labels_BZYX == IGNORED).any())  # asked before the device has them
             images_BCZYX = self.arithmetic.to_device(images_BCZYX, self.arithmetic.memory_format)
             labels_BZYX, task = self.arithmetic.to_device(labels_BZYX), tasks[position]
-            try:
-                result = self.stepper.step(
-                    images_BCZYX,
-                    labels_BZYX,
-                    task,
-                    number=step,
-                    rate_factor=self.progression.rate_factor,
-                    annotated=self.stream.annotated(position, case_ids),
-                    ignored=ignored,
-                )
-            except Diverged as error:
-                raise self._retry_or_fail(error, step, case_ids) from error
+            taken = self.stepper.step(
+                images_BCZYX,
+                labels_BZYX,
+                task,
+                number=step,
+                rate_factor=self.progression.rate_factor,
+                annotated=self.stream.annotated(position, case_ids),
+                ignored=ignored,
+            )
+            self.started.append(_Started(taken, task.name, case_ids))
+            self._settle(but=1 if self.stepper.late else 0)
             now = time.monotonic()
             self.progression.seconds += now - last_time
             self.progression.waiting_seconds += waited
             last_time = now
-            self._count(result, task.name, total)
+            self._count(task.name, total)
             self._observe()
             if self._validate():
                 last_time = time.monotonic()
-            progress.advance(f"loss {result.loss:.3f}")
+            progress.advance("" if self.loss is None else f"loss {self.loss:.3f}")
             late, ended = self.ranks.agreed(self._over_time(), signals.ended_by is not None)
             if late or ended or signals.asked_to_save or now - last_save > self.settings.save_every_seconds:
+                self._settle()
                 self.save()
                 signals.asked_to_save = False
                 last_save = last_time = time.monotonic()
@@ -313,14 +317,25 @@ class TrainingRun:
                     f"training.time_limit_hours; its state is kept at step {self.progression.step} of {total}"
                 )
 
-    def _count(self, result: StepResult, task: str, total: int) -> None:
+    def _settle(self, *, but: int = 0) -> None:
+        """Look at what the steps found that were started, but for the latest ones."""
+        while len(self.started) > but:
+            taken, task, case_ids = self.started.popleft()
+            try:
+                result = self.stepper.result(taken)
+            except Diverged as error:
+                raise self._retry_or_fail(error, taken.batch.number, case_ids) from error
+            self.dead.see(task, result.missed)
+            self.progression.window.append(result.loss)
+            self.loss = result.loss
+
+    def _count(self, task: str, total: int) -> None:
         """Note a step that was taken, and set the rate of the next one."""
         progression, rate = self.progression, self.optimisation.learning_rate * self.progression.rate_factor
         self.optimisation.advance()
-        self.dead.see(task, result.missed)
         progression.step += 1
-        progression.window.append(result.loss)
         if progression.step % max(1, total // LOG_ROWS) == 0 or progression.step == total:
+            self._settle()
             mean = sum(progression.window) / len(progression.window)
             progression.rows.append([progression.step, task, mean, rate, round(progression.seconds, 3)])
             progression.window.clear()
@@ -331,6 +346,7 @@ class TrainingRun:
         """Record what is due after the steps so far; what was recorded before stays as it is."""
         model, progression = self.optimisation.scored_model, self.progression
         if isinstance(model, SegmentationModel) and progression.step in self.diagnostic_steps:
+            self._settle()
             record_diagnostics(progression.diagnostics, model, progression.step)
 
     def _validate(self) -> bool:
@@ -339,6 +355,7 @@ class TrainingRun:
         if self.validation is None or progression.step not in self.validation.steps:
             return False
         assert isinstance(model, SegmentationModel), "an objective measures no Dice"
+        self._settle()
         began = time.monotonic()
         progression.validation[progression.step] = self.validation.measure(model)
         progression.validation_seconds += time.monotonic() - began
@@ -360,6 +377,7 @@ class TrainingRun:
     def _go_back(self, retry: _Retry) -> None:
         """Continue from the last good state with a lower rate; time and history of this process stay counted."""
         now = self.progression
+        self.started.clear()
         self._restore(self.good)
         for name in ("seconds", "waiting_seconds", "validation_seconds", "attempts"):
             setattr(self.progression, name, getattr(now, name))
@@ -401,6 +419,14 @@ class TrainingRun:
         if different and self.arithmetic.mode == "exact":
             log.warning("continued with other %s: not the bytes of one process", ", ".join(different))
         attempts.append({"first_step": self.progression.step} | own)
+
+
+class _Started(NamedTuple):
+    """A step that was started, of a task, with cases, whose result nobody has looked at yet."""
+
+    step: Step
+    task: str
+    case_ids: Sequence[str]
 
 
 class _Retry(Exception):

@@ -19,16 +19,17 @@ from segbench.experiment.config import Recipe
 class Optimisation:
     """Moves the weights of one model by one recipe; its state holds all that a resumed training needs."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, total: int):
+    def __init__(self, model: nn.Module, recipe: Recipe, total: int, *, fused: bool = False):
         """Build optimiser and schedule.
 
         Args:
-            model: its parameters that require a gradient are trained.
+            model: its parameters that require a gradient are trained; on its device.
             recipe: the training recipe.
             total: steps of the whole training.
+            fused: whether a step can be told by the device not to move the weights.
         """
         self.model = model
-        self.optimiser = build_optimiser(model, recipe)
+        self.optimiser = build_optimiser(model, recipe, fused=fused)
         self.schedule = build_schedule(self.optimiser, recipe, total)
         self.average = None
         if recipe.ema_decay is not None:
@@ -43,9 +44,18 @@ class Optimisation:
         """Forget the gradients."""
         self.optimiser.zero_grad(set_to_none=set_to_none)
 
-    def step(self) -> None:
-        """Move the weights once, then their average."""
-        self.optimiser.step()
+    def step(self, *, where: Tensor | None = None) -> None:
+        """Move the weights once, then their average.
+
+        where: one truth value on the device; where it is false, weights and momenta stay. None for true. A fused
+            optimiser is needed, which reads it the way `torch.amp.GradScaler` passes it.
+        """
+        if where is None:
+            self.optimiser.step()
+        else:
+            self.optimiser.found_inf = (~where).to(torch.float32)  # type: ignore[attr-defined]
+            self.optimiser.step()
+            del self.optimiser.found_inf  # type: ignore[attr-defined]
         if self.average is not None:
             self.average.update_parameters(self.model)
 
@@ -78,15 +88,20 @@ class Optimisation:
             self.average.load_state_dict(state["average"])
 
 
-def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser over all parameters that require a gradient."""
+def build_optimiser(model: nn.Module, recipe: Recipe, *, fused: bool = False) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser over all parameters that require a gradient, one kernel for many of them."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     rate, decay = recipe.initial_learning_rate, recipe.weight_decay
+    kernels = {"fused": True} if fused else {"foreach": True}
     if recipe.optimiser == "sgd":
         momentum = recipe.effective_momentum
-        return torch.optim.SGD(
-            parameters, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0, foreach=True
+        sgd = torch.optim.SGD(
+            parameters, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0, **kernels
         )
+        if fused and momentum > 0:  # it cannot make them at different steps, as stems of other channel counts need
+            for parameter in parameters:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimiser]
     return kind(
         parameters,
@@ -94,7 +109,7 @@ def build_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         betas=recipe.effective_betas,
         eps=recipe.effective_epsilon,
         weight_decay=decay,
-        foreach=True,
+        **kernels,
     )
 
 

@@ -42,6 +42,14 @@ class Arithmetic:
         """Channels last on a processor, where it is faster; contiguous on a GPU, where 3D convolutions prefer it."""
         return torch.contiguous_format if self.device.type == "cuda" else torch.channels_last_3d
 
+    @property
+    def late(self) -> bool:
+        """Whether the device decides if the weights move, and the processor looks at a step when the next has started.
+
+        Not in mode 'exact', which looks first, nor with a scale of the loss, nor where no fused optimiser can be told.
+        """
+        return self.mode == "fast" and self.precision != "float16" and self.device.type in ("cpu", "cuda")
+
     @contextlib.contextmanager
     def switched_on(self) -> Iterator[None]:
         """Set the switches of PyTorch that belong to the mode, and set them back."""

@@ -1,5 +1,8 @@
 """One training step: loss, gradient, and a move of the weights that only finite numbers make.
 
+In mode 'exact' the numbers are looked at before the weights move. In mode 'fast' the device decides whether they move,
+and the numbers are looked at when the next step has been started, so that the device never waits for the processor.
+
 Axis legend: B batch, C channel, Z Y X space.
 """
 
@@ -89,8 +92,35 @@ class StepResult:
     missed: bool | None
 
 
+class _Numbers:
+    """A few numbers on the device that another step may be started before somebody asks for."""
+
+    def __init__(self, values: Tensor):
+        self.values, self.copied = values.to("cpu", non_blocking=True), None
+        if values.device.type == "cuda":
+            self.copied = torch.cuda.Event()
+            self.copied.record()
+
+    def wait(self) -> list[float]:
+        """Return the numbers once the device has them."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self.values.tolist()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was started; `Stepper.result` says what it found."""
+
+    batch: _Batch
+    rate_factor: float
+    numbers: _Numbers
+
+
 class Stepper:
     """Moves a model step by step; a step that is not finite in a lower precision is repeated in float32.
+
+    late: whether a result is best asked for after the next step was started.
 
     Args:
         model: the network, or the objective, on its device, its blocks compiled where the arithmetic says so.
@@ -116,6 +146,7 @@ class Stepper:
         self.model, self.optimisation, self.arithmetic = model, optimisation, arithmetic
         self.settings, self.seed = settings, seed
         self.scaler = torch.amp.GradScaler(arithmetic.device.type, enabled=arithmetic.precision == "float16")
+        self.late = arithmetic.late
         self.repeats = 0
         norms = (module for module in model.modules() if isinstance(module, torch.nn.modules.batchnorm._NormBase))
         self._statistics = [buffer for module in norms for buffer in module.buffers(recurse=False)]
@@ -130,8 +161,8 @@ class Stepper:
         rate_factor: float = 1.0,
         annotated: Annotated = (),
         ignored: bool = True,
-    ) -> StepResult:
-        """Move the weights by one batch.
+    ) -> Step:
+        """Move the weights by one batch, unless its loss or gradient is not finite.
 
         Args:
             images_BCZYX: patches of this process's own samples of the batch, on the device.
@@ -144,36 +175,53 @@ class Stepper:
             ignored: whether voxels of the labels may be `IGNORED`.
 
         Returns:
-            What was found, always finite.
+            What `result` needs, which is to be called for every step, in their order.
+        """
+        batch = _Batch(images_BCZYX, labels_BZYX, task, annotated, ignored, number)
+        values, finite = self._attempt(self.arithmetic, batch)
+        step = Step(batch, rate_factor, _Numbers(values))
+        if self.late:
+            self._move(rate_factor, where=finite)
+        elif _finite(_result(step.numbers)):
+            if self.scaler.is_enabled():
+                self.scaler.update()
+            self._move(rate_factor)
+        return step
+
+    def result(self, step: Step) -> StepResult:
+        """Return what a step found, always finite; one that was not in a lower precision is repeated in float32 now.
 
         Raises:
             Diverged: loss or gradient is not finite in float32; no weight was moved.
         """
-        batch = _Batch(images_BCZYX, labels_BZYX, task, annotated, ignored, number)
-        result = self._attempt(self.arithmetic, batch)
-        if not _finite(result) and self.arithmetic.precision != "float32":
+        result = _result(step.numbers)
+        if _finite(result):
+            return result
+        if self.arithmetic.precision != "float32":
             if self.scaler.is_enabled():
                 self.scaler.update()  # a smaller scale from the next step on
             self.repeats += 1
             if self.repeats <= REPEATS_LOGGED:
                 log.warning(
                     "step %d of %s is not finite in %s: repeated in float32",
-                    number,
-                    task.name,
+                    step.batch.number,
+                    step.batch.task.name,
                     self.arithmetic.precision,
                 )
-            result = self._attempt(self.arithmetic.in_float32(), batch)
-        elif self.scaler.is_enabled():
-            self.scaler.update()
-        if not _finite(result):
-            self.optimisation.zero_grad()
-            what = "loss" if not math.isfinite(result.loss) else "norm of the gradient"
-            raise Diverged(what, result.loss if what == "loss" else result.norm)
-        self._move(rate_factor)
-        return result
+            values, _ = self._attempt(self.arithmetic.in_float32(), step.batch)
+            result = _result(_Numbers(values))
+            if _finite(result):
+                self._move(step.rate_factor)
+                return result
+        self.optimisation.zero_grad()
+        what = "loss" if not math.isfinite(result.loss) else "norm of the gradient"
+        raise Diverged(what, result.loss if what == "loss" else result.norm)
 
-    def _attempt(self, arithmetic: Arithmetic, batch: _Batch) -> StepResult:
-        """Return loss and norm, with the clipped gradient left in the parameters; one wait for the device."""
+    def _attempt(self, arithmetic: Arithmetic, batch: _Batch) -> tuple[Tensor, Tensor]:
+        """Return loss, norm and counts, and whether the first two are finite, without a wait for the device.
+
+        The clipped gradient is left in the parameters; statistics of norms are what they were where it is not finite.
+        """
         scaled = arithmetic.precision == "float16"
         before = [buffer.clone() for buffer in self._statistics]
         self.optimisation.zero_grad()
@@ -186,20 +234,17 @@ class Stepper:
             self.scaler.unscale_(self.optimisation.optimiser)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip or math.inf)
         values = torch.stack([loss.detach().float(), norm.float()])
-        found = torch.cat([values, counts]).tolist()
-        missed = None if len(found) == 2 or not found[2] else not found[3]
-        result = StepResult(found[0], found[1], missed)
-        if not _finite(result):
-            for buffer, value in zip(self._statistics, before, strict=True):
-                buffer.copy_(value)
-        return result
+        finite = values.isfinite().all()
+        for buffer, value in zip(self._statistics, before, strict=True):
+            buffer.copy_(torch.where(finite, buffer, value))
+        return torch.cat([values, counts]), finite
 
-    def _move(self, rate_factor: float) -> None:
+    def _move(self, rate_factor: float, *, where: Tensor | None = None) -> None:
         groups = self.optimisation.optimiser.param_groups
         rates = [group["lr"] for group in groups]
         for group in groups:
             group["lr"] *= rate_factor
-        self.optimisation.step()
+        self.optimisation.step(where=where)
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
         if isinstance(self.model, Objective):
@@ -221,6 +266,11 @@ class Stepper:
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.repeats = state["repeats"]
+
+
+def _result(numbers: _Numbers) -> StepResult:
+    loss, norm, *counts = numbers.wait()
+    return StepResult(loss, norm, None if not counts or not counts[0] else not counts[1])
 
 
 def _finite(result: StepResult) -> bool:

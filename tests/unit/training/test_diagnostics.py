@@ -68,15 +68,15 @@ def test_a_killed_training_ends_with_the_same_diagnostics(folder, monkeypatch, k
 
 def test_a_training_that_goes_back_records_each_step_once(folder, monkeypatch):
     monkeypatch.setattr(loop, "GOOD_EVERY", 3)
-    made, failed = Stepper.step, []
+    made, failed = Stepper.result, []
 
-    def step(self, *arguments, **options):
-        if options["number"] == 5 and not failed:
+    def result(self, step):
+        if step.batch.number == 5 and not failed:
             failed.append(1)
             raise Diverged("loss", float("nan"))
-        return made(self, *arguments, **options)
+        return made(self, step)
 
-    monkeypatch.setattr(Stepper, "step", step)
+    monkeypatch.setattr(Stepper, "result", result)
     facts = loop.train(job(config(), JOB), device=CPU)
     assert len(facts["retries"]) == 1
     assert facts["prompt_similarity"]["steps"] == list(range(9))

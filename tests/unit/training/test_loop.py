@@ -27,16 +27,16 @@ class Fails:
     """Lets the steps with these numbers of a call diverge."""
 
     def __init__(self, monkeypatch, calls):
-        self.calls, self.seen, self.made = calls, 0, Stepper.step
+        self.calls, self.seen, self.made = calls, 0, Stepper.result
         owner = self
 
-        def step(self, *arguments, **options):
+        def result(self, step):
             owner.seen += 1
             if owner.seen in owner.calls:
                 raise Diverged("loss", float("nan"))
-            return owner.made(self, *arguments, **options)
+            return owner.made(self, step)
 
-        monkeypatch.setattr(Stepper, "step", step)
+        monkeypatch.setattr(Stepper, "result", result)
 
 
 def test_training_that_diverges_twice_ends_and_names_step_and_cases(folder, monkeypatch):
@@ -47,9 +47,10 @@ def test_training_that_diverges_twice_ends_and_names_step_and_cases(folder, monk
     assert not (context.train_folder / "weights.pt").exists()
 
 
-def test_training_that_diverges_once_goes_back_and_takes_half_the_rate(folder, monkeypatch, caplog):
+@pytest.mark.parametrize("mode", ["exact", "fast"])
+def test_training_that_diverges_once_goes_back_and_takes_half_the_rate(folder, monkeypatch, caplog, mode):
     monkeypatch.setattr(loop, "GOOD_EVERY", 2)
-    context = job(config(training={"save_every_seconds": 1e9}), JOB)
+    context = job(config(training={"save_every_seconds": 1e9, "mode": mode}), JOB)
     Fails(monkeypatch, {6})  # at step 5; the last good state is that of step 4
     facts = loop.train(context, device=CPU)
     assert [(item["step"], item["reason"]) for item in facts["retries"]] == [(5, "the loss is nan")]
@@ -68,14 +69,14 @@ def test_a_training_that_went_back_and_was_killed_ends_with_the_same_weights(fol
     context = job(config(), JOB)
 
     def fail_at(step):
-        made = Stepper.step
+        made = Stepper.result
 
-        def wrapped(self, *arguments, number, rate_factor, **options):
-            if number == step and rate_factor == 1.0:
+        def wrapped(self, taken):
+            if taken.batch.number == step and taken.rate_factor == 1.0:
                 raise Diverged("loss", float("nan"))
-            return made(self, *arguments, number=number, rate_factor=rate_factor, **options)
+            return made(self, taken)
 
-        monkeypatch.setattr(Stepper, "step", wrapped)
+        monkeypatch.setattr(Stepper, "result", wrapped)
 
     fail_at(5)
     loop.train(context, device=CPU)
@@ -86,6 +87,51 @@ def test_a_training_that_went_back_and_was_killed_ends_with_the_same_weights(fol
         killed(monkeypatch, kill, lambda: loop.train(context, device=CPU))
         assert len(loop.train(context, device=CPU)["retries"]) == 1
         assert weights(context) == straight
+
+
+@pytest.mark.parametrize("recipe", [{}, {"optimiser": "adamw", "ema_decay": 0.5}])
+def test_mode_fast_looks_at_a_step_when_the_next_has_started_and_takes_the_same_steps(folder, monkeypatch, recipe):
+    monkeypatch.setattr(loop, "LOG_ROWS", 1)
+    monkeypatch.setattr(loop, "diagnostic_steps", lambda total: [])
+    trained, order = {}, []
+    started, looked = Stepper.step, Stepper.result
+    monkeypatch.setattr(Stepper, "step", lambda self, *a, **k: order.append(k["number"]) or started(self, *a, **k))
+    monkeypatch.setattr(Stepper, "result", lambda self, step: order.append("look") or looked(self, step))
+    for mode in ("exact", "fast"):
+        context = job(config(training={"mode": mode, "save_every_seconds": 1e9, **recipe}), JOB)
+        trained[mode] = loop.TrainingRun(context, CPU)
+        trained[mode].run(0)
+    assert order[:4] == [0, "look", 1, "look"]
+    assert order[16:21] == [0, 1, "look", 2, "look"]
+    assert order[-3:] == [7, "look", "look"], "nothing is left unseen"
+    for name, value in trained["exact"].optimisation.scored_weights().items():
+        torch.testing.assert_close(trained["fast"].optimisation.scored_weights()[name], value, rtol=1e-3, atol=1e-4)
+    rows = [training.progression.rows[0][2] for training in trained.values()]
+    assert rows[0] == pytest.approx(rows[1], rel=1e-3)
+
+
+def test_a_divergence_that_is_seen_late_loses_the_steps_that_were_started(folder, monkeypatch, caplog):
+    monkeypatch.setattr(loop, "LOG_ROWS", 1)
+    monkeypatch.setattr(loop, "diagnostic_steps", lambda total: [])
+    monkeypatch.setattr(loop, "GOOD_EVERY", 3)
+    context = job(config(training={"save_every_seconds": 1e9, "mode": "fast"}), JOB)
+    Fails(monkeypatch, {5})  # step 4; step 5 is started by then, and the last good state is that of step 3
+    training = loop.TrainingRun(context, CPU)
+    training.run(0)
+    assert [item["step"] for item in training.progression.retries] == [4]
+    assert "tried again from step 3 with 0.5 of the learning rate" in caplog.text
+    assert training.progression.step == 8
+    assert not training.started
+
+
+def test_a_late_training_that_is_killed_continues_from_what_was_seen(folder, monkeypatch):
+    monkeypatch.setattr(loop, "LOG_ROWS", 1)
+    context = job(config(training={"mode": "fast"}), JOB)
+    killed(monkeypatch, 3, lambda: loop.train(context, device=CPU))
+    state = checkpoint.read_state(context.paths.state("train", JOB) / "state.pt")
+    assert (state["progression"]["step"], len(state["progression"]["window"])) == (3, 3)
+    facts = loop.train(context, device=CPU)
+    assert [item["first_step"] for item in facts["attempts"]] == [0, 3]
 
 
 def weights(context) -> bytes:
@@ -167,13 +213,7 @@ def test_the_facts_and_the_log_say_what_was_trained(folder):
 def test_a_long_training_logs_the_mean_loss_of_each_window(folder, monkeypatch):
     context = job(config(training={"iterations_per_task": 6, "save_every_seconds": 1e9}), JOB)
     monkeypatch.setattr(loop, "LOG_ROWS", 2)
-    losses = iter(range(1, 13))
-
-    def step(self, *_, **__):
-        self.optimisation.step()
-        return StepResult(float(next(losses)), 1.0, None)
-
-    monkeypatch.setattr(Stepper, "step", step)
+    monkeypatch.setattr(Stepper, "result", lambda self, step: StepResult(float(step.batch.number + 1), 1.0, None))
     training = loop.TrainingRun(context, CPU)
     training.run(0)
     assert [(row[0], row[2]) for row in training.progression.rows] == [(6, 3.5), (12, 9.5)]

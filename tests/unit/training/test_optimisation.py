@@ -139,3 +139,18 @@ def test_a_resumed_training_ends_with_the_same_weights(recipe, tmp_path):
     assert train(second, range(5, 9)) == expected[5:]
     for name, value in straight.scored_weights().items():
         assert torch.equal(value, second.scored_weights()[name]), name
+
+
+@pytest.mark.parametrize("recipe", [{"optimiser": "sgd"}, {"optimiser": "sgd", "momentum": 0.0}, {"optimiser": "adam"}])
+def test_a_fused_optimiser_moves_as_the_other_one_parameters_with_a_late_first_gradient_included(recipe):
+    one, other = (Optimisation(network(), Recipe(**recipe), 6, fused=fused) for fused in (False, True))
+    for optimisation in (one, other):
+        for step in range(6):
+            optimisation.zero_grad()
+            first, _, last = optimisation.model
+            hidden = first(inputs_of(step)) if step > 2 else inputs_of(step).repeat(1, 2)[:, :4]
+            last(hidden).pow(2).mean().backward()
+            optimisation.step()
+            optimisation.advance()
+    for value, expected in zip(other.model.parameters(), one.model.parameters(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)

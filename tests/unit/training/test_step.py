@@ -10,6 +10,7 @@ from torch import nn
 from segbench.experiment.config import Training
 from segbench.training import step as step_module
 from segbench.training.guards import Diverged
+from segbench.training.optimisation import Optimisation
 from segbench.training.precision import Arithmetic
 from segbench.training.step import Stepper
 from tests.unit.models.small import make_task
@@ -38,7 +39,10 @@ class Plain:
 
     def __init__(self, model, rate=0.1):
         self.optimiser = torch.optim.SGD(model.parameters(), lr=rate)
-        self.step = self.optimiser.step
+
+    def step(self, *, where=None):
+        assert where is None, "nothing here is late"
+        self.optimiser.step()
 
     def zero_grad(self):
         self.optimiser.zero_grad()
@@ -65,7 +69,7 @@ def stepper(model, precision="float32", *, clip=12.0):
 
 def take(own, **options):
     images = torch.zeros(1, 1, 2, 2, 2)
-    return own.step(images, torch.ones(1, 2, 2, 2, dtype=torch.uint8), TASK, number=0, **options)
+    return own.result(own.step(images, torch.ones(1, 2, 2, 2, dtype=torch.uint8), TASK, number=0, **options))
 
 
 def test_a_step_goes_down_the_gradient():
@@ -166,7 +170,7 @@ def test_foreground_that_is_not_predicted_is_seen():
     images = torch.zeros(1, 1, 1, 1, 1)
     for label, missed in ((1, True), (0, None), (255, None)):
         labels = torch.full((1, 1, 1, 1), label, dtype=torch.uint8)
-        assert own.step(images, labels, TASK, number=0).missed is missed
+        assert own.result(own.step(images, labels, TASK, number=0)).missed is missed
 
 
 def test_a_step_leaves_the_global_random_numbers_alone():
@@ -190,3 +194,91 @@ def test_an_attempt_draws_the_same_numbers_again(monkeypatch):
     assert len(seen) == 2
     assert seen[0] == seen[1]
     assert np.isfinite(seen).all()
+
+
+def late_stepper(model, precision="float32", **recipe):
+    settings = Training(initial_learning_rate=0.1, **recipe)
+    optimisation = Optimisation(model, settings, 100, fused=True)
+    return Stepper(model, optimisation, Arithmetic(CPU, "fast", precision), settings, seed=0)
+
+
+def start(own, number):
+    images = torch.zeros(1, 1, 2, 2, 2)
+    return own.step(images, torch.ones(1, 2, 2, 2, dtype=torch.uint8), TASK, number=number)
+
+
+def test_numbers_on_a_gpu_are_waited_for_when_they_are_asked_for_and_not_before(monkeypatch):
+    done = []
+
+    class Values:
+        device = torch.device("cuda")
+
+        def to(self, device, *, non_blocking):
+            done.append(("copy", device, non_blocking))
+            return torch.tensor([1.0, 2.0])
+
+    class Event:
+        def record(self):
+            done.append("record")
+
+        def synchronize(self):
+            done.append("wait")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    numbers = step_module._Numbers(Values())
+    assert done == [("copy", "cpu", True), "record"]
+    assert numbers.wait() == [1.0, 2.0]
+    assert done[-1] == "wait"
+
+
+def numbers_of(own):
+    """Weights and everything that the optimiser remembers."""
+    kept = [value for state in own.optimisation.optimiser.state.values() for value in state.values()]
+    return [own.model.weight.detach().clone(), *(value.clone() for value in kept)]
+
+
+RECIPES = [{"optimiser": "sgd", "momentum": 0.9}, {"optimiser": "sgd", "momentum": 0.0}, {"optimiser": "adamw"}]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_in_mode_fast_the_device_keeps_the_weights_before_anybody_has_looked(recipe):
+    model, plain = Line(3.0), Line(3.0)
+    own, other = late_stepper(model, **recipe), late_stepper(plain, **recipe)
+    assert own.late
+    first = start(own, 0)
+    before = numbers_of(own)
+    model.slope = math.nan
+    second = start(own, 1)
+    for value, kept in zip(numbers_of(own), before, strict=True):
+        assert torch.equal(value, kept)
+    model.slope = 3.0
+    third = start(own, 2)
+    assert own.result(first).loss == 3.0
+    with pytest.raises(Diverged, match="the loss is nan"):
+        own.result(second)
+    assert own.result(third).norm == 3.0
+    for number in (0, 2):
+        other.result(start(other, number))
+    for value, expected in zip(numbers_of(own), numbers_of(other), strict=True):
+        assert torch.equal(value, expected)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_first_step_that_is_not_finite_leaves_no_momentum(recipe):
+    model = Line(math.inf)
+    own = late_stepper(model, **recipe)
+    with pytest.raises(Diverged):
+        own.result(start(own, 0))
+    assert model.weight.item() == 1.0
+    assert all(not value.any() for value in numbers_of(own)[1:])
+
+
+def test_a_late_step_that_is_not_finite_in_a_lower_precision_is_repeated_when_it_is_looked_at():
+    model = Overflows(3.0)
+    own = late_stepper(model, "bfloat16", momentum=0.0, weight_decay=0.0)
+    steps = [start(own, 0), start(own, 1)]
+    assert model.weight.item() == 1.0
+    assert model.norm.running_mean.item() == 0.0
+    assert [own.result(step).norm for step in steps] == [3.0, 3.0]
+    assert model.weight.item() == pytest.approx(1 - 2 * 0.1 * 3)
+    assert own.repeats == 2

@@ -232,14 +232,14 @@ def test_a_result_that_is_not_that_of_the_trial_is_not_used(folder, caplog, dama
 
 
 def test_a_trial_that_diverges_loses_and_is_charged(folder, monkeypatch):
-    made = Stepper.step
+    made = Stepper.result
 
-    def step(self, *arguments, number, **options):
-        if self.optimisation.optimiser.defaults["lr"] == 0.02 and number == 3:
+    def result(self, step):
+        if self.optimisation.optimiser.defaults["lr"] == 0.02 and step.batch.number == 3:
             raise Diverged("loss", float("nan"))
-        return made(self, *arguments, number=number, **options)
+        return made(self, step)
 
-    monkeypatch.setattr(Stepper, "step", step)
+    monkeypatch.setattr(Stepper, "result", result)
     facts = train(context_of())
     first, second = facts["tuning"]["trials"]
     assert (first["dice"], first["iterations"], first["retries"]) == ({}, 3, 1)

@@ -1,0 +1,51 @@
+"""Instance norm in any layout is PyTorch's, and the answer has the layout of the input."""
+
+import pytest
+import torch
+from torch import nn
+
+from models.blocks.instance_norm import InstanceNorm, instance_norm
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last_3d]
+
+
+def both(batch, channels, layout, dtype):
+    torch.manual_seed(0)
+    own, other = InstanceNorm(channels, eps=1e-5, affine=True), nn.InstanceNorm3d(channels, eps=1e-5, affine=True)
+    nn.init.normal_(own.weight)
+    nn.init.normal_(own.bias)
+    assert other.load_state_dict(own.state_dict())
+    values_BCZYX = torch.randn(batch, channels, 5, 4, 6).mul(3).add(2).to(dtype)
+    gradient_BCZYX, found = torch.randn(batch, channels, 5, 4, 6), []
+    for norm in (own, other.double()):
+        x_BCZYX = values_BCZYX.to(norm.weight.dtype if norm is other else dtype, copy=True)
+        x_BCZYX = x_BCZYX.to(memory_format=layout).requires_grad_()
+        y_BCZYX = norm(x_BCZYX)
+        y_BCZYX.backward(gradient_BCZYX.to(y_BCZYX.dtype))
+        found.append((y_BCZYX, x_BCZYX.grad, norm.weight.grad, norm.bias.grad))
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels", [1, 3, 8, 16, 40])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_answer_and_gradients_are_those_of_pytorch(batch, channels, layout, dtype):
+    own, expected = both(batch, channels, layout, dtype)
+    allowed = 1e-5 if dtype == torch.float32 else 1e-2
+    for value, other in zip(own, expected, strict=True):
+        assert (value - other).norm() <= allowed * other.norm()
+    assert own[0].dtype == dtype
+    assert own[0].is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("channels", [4, 32])
+def test_one_voxel_is_refused(channels, layout):
+    with pytest.raises(ValueError, match="more than 1"):
+        instance_norm(torch.zeros(1, channels, 1, 1, 1).to(memory_format=layout), eps=1e-5)
+
+
+def test_tokens_are_normed_as_well():
+    tokens_BCN = torch.randn(2, 32, 7)
+    torch.testing.assert_close(instance_norm(tokens_BCN, eps=1e-5).mean(2), torch.zeros(2, 32), atol=1e-6, rtol=0)
