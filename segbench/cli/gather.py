@@ -11,6 +11,7 @@ EXAMPLE = "python -m segbench gather --config results/demo/config.json"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
+    parser.add_argument("--workers", type=int, default=1, help="pictures drawn at once")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     write_rows(paths.scores, rows)
     record = run_record(config)
     scored = Run.of_table(read_scores(paths.scores), record, alpha=ALPHA, reference=None)
-    pictures, notices = draw_pictures(config, scored)
+    pictures, notices = draw_pictures(config, scored, workers=args.workers)
     changes = {"pictures": tuple(pictures), "notices": (*record.notices, *notices)}
     write_run_record(paths.run_record, record.model_copy(update=changes))
     return 0

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=4,
         help="test cases per task (default: %(default)s); all cases carry labels, the splits say which is which",
     )
+    parser.add_argument("--workers", type=int, default=1, help="tasks written at once (default: %(default)s)")
     parser.add_argument("--tasks", help="comma-separated task names (default: all phantom tasks)")
 
 
@@ -27,6 +28,6 @@ def run(args: argparse.Namespace) -> int:
     from segbench.data.phantoms.world import write_world
 
     tasks = None if args.tasks is None else [name.strip() for name in args.tasks.split(",") if name.strip()]
-    write_world(args.out, seed=args.seed, cases_per_task=args.train + args.test, tasks=tasks)
+    write_world(args.out, seed=args.seed, cases_per_task=args.train + args.test, tasks=tasks, workers=args.workers)
     print(f"synthetic world of seed {args.seed} written to {args.out}")
     return 0

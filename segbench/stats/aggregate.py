@@ -6,6 +6,7 @@ interval also holds the spread between seeds.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -165,15 +166,21 @@ def draw_seeds(seed: int, task: str, metric: str) -> list[int]:
 
 def patient_sums(counted: pd.DataFrame, scale: Scale) -> PatientSums:
     """Return hits and missed values per patient and structure of rows that count; both axes are sorted."""
-    missed = pd.Series(False, index=counted.index) if scale.worst is None else counted["missed"]
-    keys = [counted["patient"], counted["structure"]]
+    missed = np.zeros(len(counted), bool) if scale.worst is None else counted["missed"].to_numpy(bool)
+    scored = np.where(missed, 0.0, counted["scored"].to_numpy(float))
+    scored, hits, misses = _tables(counted, ("patient", "structure"), (scored, ~missed, missed))
+    return PatientSums(scored, hits, misses)
 
-    def table(values: pd.Series) -> np.ndarray:
-        return values.groupby(keys).sum().unstack(fill_value=0).to_numpy(float)
 
-    return PatientSums(
-        table(counted["scored"].mask(missed, 0.0)), table((~missed).astype(float)), table(missed.astype(float))
-    )
+def _tables(rows: pd.DataFrame, names: Sequence[str], values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return sums of values by columns of the rows, an axis for each column, sorted; 0 where there is no row."""
+    codes, sizes = [], []
+    for name in names:
+        code, uniques = pd.factorize(rows[name], sort=True)
+        codes.append(code)
+        sizes.append(len(uniques))
+    places = np.ravel_multi_index(codes, sizes)
+    return [np.bincount(places, own, minlength=math.prod(sizes)).reshape(sizes) for own in values]
 
 
 def patient_values(sums_PK: np.ndarray, counts_PK: np.ndarray) -> np.ndarray:
@@ -237,15 +244,10 @@ def fold_spread(fold_P: np.ndarray, values_P: np.ndarray) -> SeedSpread:
 
 def seed_effects(counted: pd.DataFrame) -> tuple[SeedSpread, list[int]]:
     """Return the spread between seeds of one cell's counted rows over all its patients, and the seeds."""
-    keys = ["seed", "patient", "structure"]
-    grouped = counted.groupby(keys)["scored"]
-    sums, counts = (table.unstack(fill_value=0) for table in (grouped.sum(), grouped.count().astype(float)))
-    patients, names = sorted(counted["patient"].unique()), sorted(counted["seed"].unique())
-    values_SP = [
-        patient_values(*(table.loc[name].reindex(patients, fill_value=0.0).to_numpy(float) for table in (sums, counts)))
-        for name in names
-    ]
-    return seed_spread(np.stack(values_SP, axis=1)), names
+    values = (counted["scored"].to_numpy(float), np.ones(len(counted)))
+    sums_SPK, counts_SPK = _tables(counted, ("seed", "patient", "structure"), values)
+    values_SP = [patient_values(*tables) for tables in zip(sums_SPK, counts_SPK, strict=True)]
+    return seed_spread(np.stack(values_SP, axis=1)), sorted(counted["seed"].unique())
 
 
 def _counts(part: pd.DataFrame) -> dict[str, float]:

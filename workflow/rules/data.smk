@@ -15,6 +15,7 @@ if run.config.data.phantom:
             run.paths.benchmark("phantom", "world")
         conda:
             LIGHT_ENVIRONMENT
+        threads: 2
         params:
             root=run.config.data_root,
             seed=run.config.data.phantom.seed,
@@ -23,7 +24,7 @@ if run.config.data.phantom:
             tasks=",".join(run.task_names),
         shell:
             "python -m segbench phantom --out {params.root:q} --seed {params.seed} --train {params.train}"
-            " --test {params.test} --tasks {params.tasks} >{log:q} 2>&1"
+            " --test {params.test} --tasks {params.tasks} --workers {threads} >{log:q} 2>&1"
 
 
 rule ingest:

@@ -39,7 +39,8 @@ rule gather:
         run.paths.log("gather", "scores"),
     conda:
         NETWORK_ENVIRONMENT
+    threads: 2
     params:
         config=run.paths.config,
     shell:
-        "python -m segbench gather --config {params.config:q} >{log:q} 2>&1"
+        "python -m segbench gather --config {params.config:q} --workers {threads} >{log:q} 2>&1"

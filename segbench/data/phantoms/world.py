@@ -28,6 +28,7 @@ from segbench.core.errors import Problem, input_error, raise_problems, suggestio
 from segbench.core.files import write_bytes, write_json
 from segbench.core.seeds import seed_for
 from segbench.data import sources
+from segbench.data.parallel import mapped
 from segbench.data.phantoms import mr as phantom_mr
 from segbench.data.phantoms import torso as phantom_torso
 from segbench.data.phantoms.shapes import Tissues
@@ -77,8 +78,12 @@ def make_case(task: str, index: int, *, seed: int) -> tuple[np.ndarray, np.ndarr
     return np.rint(np.clip(signal, -32000, 32000)).astype(np.int16), labels, affine
 
 
-def write_world(root: Path, *, seed: int, cases_per_task: int, tasks: Sequence[str] | None = None) -> None:
+def write_world(
+    root: Path, *, seed: int, cases_per_task: int, tasks: Sequence[str] | None = None, workers: int = 1
+) -> None:
     """Write the cases of the named tasks (None: all) below `root`, each file whole or not at all.
+
+    workers: tasks that are written at once, each in a process.
 
     All cases are labelled; which are for training and which for test is decided by the splits. Surplus volumes of an
     earlier world, as its `phantom.json` lists them, are removed. Raises `InputError`, before anything is written, for
@@ -95,8 +100,8 @@ def write_world(root: Path, *, seed: int, cases_per_task: int, tasks: Sequence[s
         )
     folders = {task: root / card_of(task)["folder"] for task in chosen}
     raise_problems(found for task in chosen for found in _strangers(folders[task], _case_ids(task, cases_per_task)))
-    for task, folder in folders.items():
-        _write_task(task, folder, seed=seed, count=cases_per_task)
+    write = partial(_write_task, seed=seed, count=cases_per_task)
+    for (task, folder), _ in zip(folders.items(), mapped(write, list(folders.items()), workers=workers), strict=True):
         log.info("%s: %d synthetic cases in %s", task, cases_per_task, folder)
 
 
@@ -117,8 +122,9 @@ def _case_ids(task: str, count: int) -> list[str]:
     return [f"{task.removeprefix(PREFIX)}_{index:03d}" for index in range(1, count + 1)]
 
 
-def _write_task(task: str, folder: Path, *, seed: int, count: int) -> None:
+def _write_task(task_and_folder: tuple[str, Path], *, seed: int, count: int) -> None:
     """Write one task; `dataset.json` comes last, as it expects the others."""
+    task, folder = task_and_folder
     ids = _case_ids(task, count)
     for path in _volumes(folder):
         if path.name.removesuffix(SUFFIX) not in ids:

@@ -123,14 +123,15 @@ def test_decathlon_layout(task, tmp_path):
     assert set(record["sha256"]) == {str(path.relative_to(folder)) for path in folder.rglob("*.nii.gz")}
 
 
-def world_bytes(root, *, seed):
-    write_world(root, seed=seed, cases_per_task=1, tasks=["phantom_schwannoma", "phantom_petct"])
+def world_bytes(root, *, seed, workers=1):
+    tasks = ["phantom_schwannoma", "phantom_petct"]
+    write_world(root, seed=seed, cases_per_task=1, tasks=tasks, workers=workers)
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def test_same_seed_same_bytes_and_another_seed_another_world(tmp_path):
     first, again, other = (world_bytes(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
-    assert first == again
+    assert first == again == world_bytes(tmp_path / "d", seed=1, workers=2)
     assert first.keys() == other.keys()
     assert not [name for name in first if name.endswith(".nii.gz") and first[name] == other[name]]
 
