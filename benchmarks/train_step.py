@@ -163,7 +163,8 @@ def _plain(model: Any, config: Config, arithmetic: Any) -> Callable[..., float]:
 
     def take(images_BCZYX: Any, labels_BZYX: Any, task: Any, number: int) -> float:
         optimiser.zero_grad(set_to_none=True)
-        loss = training_loss(model, model(images_BCZYX, task), labels_BZYX, task)
+        outputs = model(images_BCZYX, task)
+        loss = training_loss(model, outputs, labels_BZYX, task, batch_dice=recipe.batch_dice)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
         optimiser.step()

@@ -40,9 +40,8 @@ def timed_steps(step: Callable[[int], float], job: Mapping[str, Any]) -> dict[st
     for number in range(job["warm_up"], job["warm_up"] + job["steps"]):
         began = time.perf_counter()
         loss = step(number)
-        if number == job["warm_up"] + job["steps"] - 1:
-            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
+    torch.cuda.synchronize()
     counted = seconds[2:]  # memory is taken anew in the first
     return {
         "seconds": statistics.median(counted),

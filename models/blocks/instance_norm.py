@@ -2,10 +2,12 @@
 
 On a processor PyTorch's own copies channels-last features to the contiguous layout, and the next convolution copies
 them back; the gradient takes the same way. PyTorch's batch norm of a single sample is the same function and stays in
-the layout (docs/performance.md has the times).
+the layout (docs/performance.md), but it adds up a whole volume in one float32: statistics are therefore taken here.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,33 +15,84 @@ from torch.nn import functional
 
 LEAST_BYTES = 32
 """Bytes of one voxel's channels below which PyTorch's batch norm computes number by number, and is the slower one."""
+PIECE_VOXELS = 1 << 14
+"""Voxels whose squares are added up in one float32."""
+LAYOUT = torch.channels_last_3d
 
 
 def instance_norm(
     x_BCZYX: Tensor, weight_C: Tensor | None = None, bias_C: Tensor | None = None, *, eps: float
 ) -> Tensor:
-    """Return each channel of each sample with mean 0 and variance 1 over space, scaled and shifted, in the layout of x.
+    """Return each channel of each sample with mean 0 and variance 1 over space, scaled and shifted.
 
-    The numbers are those of `torch.nn.functional.instance_norm` up to rounding.
+    The numbers are those of `torch.nn.functional.instance_norm` up to rounding. On a processor the layout is that of x.
 
     Raises:
         ValueError: there is one voxel only.
     """
-    layout = torch.channels_last_3d
-    if x_BCZYX.device.type != "cpu" or x_BCZYX.dim() != 5 or not x_BCZYX.is_contiguous(memory_format=layout):
+    if x_BCZYX.device.type != "cpu" or x_BCZYX.dim() != 5 or not x_BCZYX.is_contiguous(memory_format=LAYOUT):
         return functional.instance_norm(x_BCZYX, weight=weight_C, bias=bias_C, eps=eps)
-    if x_BCZYX.shape[1] * x_BCZYX.element_size() < LEAST_BYTES:
-        return functional.instance_norm(x_BCZYX, weight=weight_C, bias=bias_C, eps=eps).contiguous(memory_format=layout)
-    samples = [
-        functional.batch_norm(x_1CZYX, None, None, weight_C, bias_C, training=True, eps=eps)
-        for x_1CZYX in x_BCZYX.split(1)
-    ]
-    return samples[0] if len(samples) == 1 else torch.cat(samples)
+    if x_BCZYX.shape[1] * x_BCZYX.element_size() < LEAST_BYTES or x_BCZYX[0, 0].numel() == 1:
+        return functional.instance_norm(x_BCZYX, weight=weight_C, bias=bias_C, eps=eps).contiguous(memory_format=LAYOUT)
+    normed_BCZYX: Tensor = _ChannelsLast.apply(x_BCZYX, weight_C, bias_C, eps)
+    return normed_BCZYX
 
 
 class InstanceNorm(nn.InstanceNorm3d):
     """PyTorch's layer, parameters and their names included, by `instance_norm`."""
 
     def forward(self, x_BCZYX: Tensor) -> Tensor:
-        """Return features of the same shape and layout."""
+        """Return features of the same shape."""
+        if x_BCZYX.dim() != 5 or self.track_running_stats:
+            return super().forward(x_BCZYX)
         return instance_norm(x_BCZYX, self.weight, self.bias, eps=self.eps)
+
+
+class _ChannelsLast(torch.autograd.Function):
+    """Instance norm of channels-last features on a processor, sample by sample, by the kernels of batch norm."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BCZYX: Tensor, weight_C: Tensor | None, bias_C: Tensor | None, eps: float) -> Tensor:
+        mean_BC, var_BC = _mean_and_variance(x_BCZYX)
+        ctx.eps = eps
+        ctx.save_for_backward(x_BCZYX, weight_C, mean_BC, (var_BC + eps).rsqrt())
+        return _together(
+            torch.native_batch_norm(x_1CZYX, weight_C, bias_C, mean_C, var_C, False, 0.0, eps)[0]
+            for x_1CZYX, mean_C, var_C in zip(x_BCZYX.split(1), mean_BC, var_BC, strict=True)
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x_BCZYX, weight_C, mean_BC, scale_BC = ctx.saved_tensors
+        gradient_BCZYX = gradients[0].contiguous(memory_format=LAYOUT)
+        mask = [bool(needed) for needed in ctx.needs_input_grad[:3]]
+        parts = [
+            torch.ops.aten.native_batch_norm_backward(*sample, weight_C, None, None, *found, True, ctx.eps, mask)
+            for *sample, found in zip(
+                gradient_BCZYX.split(1), x_BCZYX.split(1), zip(mean_BC, scale_BC, strict=True), strict=True
+            )
+        ]
+        of_x, of_weight, of_bias = zip(*parts, strict=True)
+        return (
+            _together(of_x) if mask[0] else None,
+            torch.stack(of_weight).sum(0) if mask[1] else None,
+            torch.stack(of_bias).sum(0) if mask[2] else None,
+            None,
+        )
+
+
+def _mean_and_variance(x_BCZYX: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean_BC and the variance over all voxels, var_BC, in float32, from pieces of some planes."""
+    voxels, unused_C = x_BCZYX[0, 0].numel(), torch.zeros(x_BCZYX.shape[1])
+    mean_BC = x_BCZYX.sum((2, 3, 4), dtype=torch.float32) / voxels
+    var_BC = torch.zeros_like(mean_BC)
+    for piece_BCZYX in x_BCZYX.split(max(1, PIECE_VOXELS // x_BCZYX[0, 0, 0].numel()), dim=2):
+        own = [torch.batch_norm_update_stats(x_1CZYX, unused_C, unused_C, 0.0) for x_1CZYX in piece_BCZYX.split(1)]
+        own_mean_BC, own_var_BC = (torch.stack(parts) for parts in zip(*own, strict=True))
+        var_BC += (own_var_BC + (own_mean_BC - mean_BC).square()) * (piece_BCZYX[0, 0].numel() / voxels)
+    return mean_BC, var_BC
+
+
+def _together(samples: Any) -> Tensor:
+    parts = list(samples)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

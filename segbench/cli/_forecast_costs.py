@@ -218,6 +218,7 @@ def measured_network(config: Config, job_id: str, *, seconds: float, threads: in
     device = torch.device(computing_device(threads))
     context = JobContext(config, next(job for job in training_jobs(config) if job.id == job_id))
     run = TrainingRun(context, device, initialised=False)
+    run.stepper.late = False  # each step is waited for, so that its own time is measured
     run.stream.order = []
     kinds = _of_distinct_shape(context.tasks)
     warm_up = _train(run, kinds)

@@ -72,7 +72,7 @@ def draw_pictures(config: Config, run: Run, *, workers: int = 1) -> tuple[list[P
 
     Per task the worst, the median and the best case by the mean over trained methods of the run's first metric, and the
     case whose methods differ most; the first seed of each method. A method without kept label maps, such as an external
-    one, is not shown; a task without any has no picture.
+    one, is not shown; a task without any has no picture. workers: pictures that are drawn at once, each in a process.
 
     Returns:
         What run.json says of the pictures, and one notice for each reason why there is none.

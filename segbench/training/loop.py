@@ -292,18 +292,19 @@ class TrainingRun:
                 ignored=ignored,
             )
             self.started.append(_Started(taken, task.name, case_ids))
-            self._settle(but=1 if self.stepper.late else 0)
+            self._settle(but=1 if self.stepper.late and not self._is_looked_at(step + 1) else 0)
             now = time.monotonic()
             self.progression.seconds += now - last_time
             self.progression.waiting_seconds += waited
             last_time = now
-            self._count(task.name, total)
+            self._count(task.name)
             self._observe()
             if self._validate():
                 last_time = time.monotonic()
             progress.advance("" if self.loss is None else f"loss {self.loss:.3f}")
-            late, ended = self.ranks.agreed(self._over_time(), signals.ended_by is not None)
-            if late or ended or signals.asked_to_save or now - last_save > self.settings.save_every_seconds:
+            asked = signals.asked_to_save or now - last_save > self.settings.save_every_seconds
+            late, ended, asked = self.ranks.agreed(self._over_time(), signals.ended_by is not None, asked)
+            if late or ended or asked:
                 self._settle()
                 self.save()
                 signals.asked_to_save = False
@@ -317,6 +318,15 @@ class TrainingRun:
                     f"training.time_limit_hours; its state is kept at step {self.progression.step} of {total}"
                 )
 
+    def _is_looked_at(self, step: int) -> bool:
+        """Return whether a row is logged, or weights are looked at, after so many steps."""
+        validated = self.validation is not None and step in self.validation.steps
+        return self._has_row(step) or step in self.diagnostic_steps or validated
+
+    def _has_row(self, step: int) -> bool:
+        total = len(self.stream)
+        return step % max(1, total // LOG_ROWS) == 0 or step == total
+
     def _settle(self, *, but: int = 0) -> None:
         """Look at what the steps found that were started, but for the latest ones."""
         while len(self.started) > but:
@@ -329,13 +339,12 @@ class TrainingRun:
             self.progression.window.append(result.loss)
             self.loss = result.loss
 
-    def _count(self, task: str, total: int) -> None:
+    def _count(self, task: str) -> None:
         """Note a step that was taken, and set the rate of the next one."""
         progression, rate = self.progression, self.optimisation.learning_rate * self.progression.rate_factor
         self.optimisation.advance()
         progression.step += 1
-        if progression.step % max(1, total // LOG_ROWS) == 0 or progression.step == total:
-            self._settle()
+        if self._has_row(progression.step):
             mean = sum(progression.window) / len(progression.window)
             progression.rows.append([progression.step, task, mean, rate, round(progression.seconds, 3)])
             progression.window.clear()
@@ -346,7 +355,6 @@ class TrainingRun:
         """Record what is due after the steps so far; what was recorded before stays as it is."""
         model, progression = self.optimisation.scored_model, self.progression
         if isinstance(model, SegmentationModel) and progression.step in self.diagnostic_steps:
-            self._settle()
             record_diagnostics(progression.diagnostics, model, progression.step)
 
     def _validate(self) -> bool:
@@ -355,7 +363,6 @@ class TrainingRun:
         if self.validation is None or progression.step not in self.validation.steps:
             return False
         assert isinstance(model, SegmentationModel), "an objective measures no Dice"
-        self._settle()
         began = time.monotonic()
         progression.validation[progression.step] = self.validation.measure(model)
         progression.validation_seconds += time.monotonic() - began

@@ -44,19 +44,23 @@ class Optimisation:
         """Forget the gradients."""
         self.optimiser.zero_grad(set_to_none=set_to_none)
 
-    def step(self, *, where: Tensor | None = None) -> None:
+    def step(self, *, where: Tensor | None = None, again: bool = False) -> None:
         """Move the weights once, then their average.
 
-        where: one truth value on the device; where it is false, weights and momenta stay. None for true. A fused
-            optimiser is needed, which reads it the way `torch.amp.GradScaler` passes it.
+        Args:
+            where: one truth value on the device; where it is false, weights and momenta stay. None for true. A fused
+                optimiser is needed, which reads it the way `torch.amp.GradScaler` passes it.
+            again: whether the step has been counted before, when nothing moved: the average is left as it is.
         """
         if where is None:
             self.optimiser.step()
         else:
             self.optimiser.found_inf = (~where).to(torch.float32)  # type: ignore[attr-defined]
-            self.optimiser.step()
-            del self.optimiser.found_inf  # type: ignore[attr-defined]
-        if self.average is not None:
+            try:
+                self.optimiser.step()
+            finally:
+                del self.optimiser.found_inf  # type: ignore[attr-defined]
+        if self.average is not None and not again:
             self.average.update_parameters(self.model)
 
     def advance(self) -> None:
@@ -81,8 +85,12 @@ class Optimisation:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state of the same recipe."""
+        """Continue from a state of the same recipe, which another kind of device may have written."""
+        own = [{name: group[name] for name in ("fused", "foreach")} for group in self.optimiser.param_groups]
         self.optimiser.load_state_dict(state["optimiser"])
+        for group, kernels in zip(self.optimiser.param_groups, own, strict=True):
+            group.update(kernels)
+        _fit(self.optimiser)
         self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -98,9 +106,7 @@ def build_optimiser(model: nn.Module, recipe: Recipe, *, fused: bool = False) ->
         sgd = torch.optim.SGD(
             parameters, lr=rate, momentum=momentum, weight_decay=decay, nesterov=momentum > 0, **kernels
         )
-        if fused and momentum > 0:  # it cannot make them at different steps, as stems of other channel counts need
-            for parameter in parameters:
-                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        _fit(sgd)
         return sgd
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimiser]
     return kind(
@@ -111,6 +117,23 @@ def build_optimiser(model: nn.Module, recipe: Recipe, *, fused: bool = False) ->
         weight_decay=decay,
         **kernels,
     )
+
+
+def _fit(optimiser: torch.optim.Optimizer) -> None:
+    """Give what an optimiser remembers the place and the layout that its kernels take for granted.
+
+    A fused SGD cannot make its momenta at different steps, as stems of other channel counts need, so all are there.
+    """
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            kept = optimiser.state.get(parameter, {})
+            for name, value in kept.items():
+                if name == "step":
+                    kept[name] = value.to(parameter.device if group["fused"] else "cpu")
+                elif isinstance(value, Tensor):
+                    kept[name] = torch.empty_like(parameter).copy_(value)
+            if group["fused"] and group.get("momentum") and kept.get("momentum_buffer") is None:
+                optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def build_schedule(optimiser: torch.optim.Optimizer, recipe: Recipe, total: int) -> LRScheduler:

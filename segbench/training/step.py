@@ -1,7 +1,8 @@
 """One training step: loss, gradient, and a move of the weights that only finite numbers make.
 
 In mode 'exact' the numbers are looked at before the weights move. In mode 'fast' the device decides whether they move,
-and the numbers are looked at when the next step has been started, so that the device never waits for the processor.
+and the numbers are looked at when the next step has been started, so that the device seldom waits for the processor
+(`Arithmetic.late`).
 
 Axis legend: B batch, C channel, Z Y X space.
 """
@@ -110,10 +111,10 @@ class _Numbers:
 
 @dataclass(frozen=True)
 class Step:
-    """A step that was started; `Stepper.result` says what it found."""
+    """A step that was started, with the learning rate of each group; `Stepper.result` says what it found."""
 
     batch: _Batch
-    rate_factor: float
+    rates: list[float]
     numbers: _Numbers
 
 
@@ -179,13 +180,14 @@ class Stepper:
         """
         batch = _Batch(images_BCZYX, labels_BZYX, task, annotated, ignored, number)
         values, finite = self._attempt(self.arithmetic, batch)
-        step = Step(batch, rate_factor, _Numbers(values))
+        rates = [group["lr"] * rate_factor for group in self.optimisation.optimiser.param_groups]
+        step = Step(batch, rates, _Numbers(values))
         if self.late:
-            self._move(rate_factor, where=finite)
+            self._move(rates, where=finite)
         elif _finite(_result(step.numbers)):
             if self.scaler.is_enabled():
                 self.scaler.update()
-            self._move(rate_factor)
+            self._move(rates)
         return step
 
     def result(self, step: Step) -> StepResult:
@@ -211,7 +213,7 @@ class Stepper:
             values, _ = self._attempt(self.arithmetic.in_float32(), step.batch)
             result = _result(_Numbers(values))
             if _finite(result):
-                self._move(step.rate_factor)
+                self._move(step.rates, again=self.late)
                 return result
         self.optimisation.zero_grad()
         what = "loss" if not math.isfinite(result.loss) else "norm of the gradient"
@@ -239,15 +241,16 @@ class Stepper:
             buffer.copy_(torch.where(finite, buffer, value))
         return torch.cat([values, counts]), finite
 
-    def _move(self, rate_factor: float, *, where: Tensor | None = None) -> None:
+    def _move(self, rates: Sequence[float], *, where: Tensor | None = None, again: bool = False) -> None:
+        """Move the weights with these rates; averages and teachers follow once a step, not when it is taken again."""
         groups = self.optimisation.optimiser.param_groups
-        rates = [group["lr"] for group in groups]
-        for group in groups:
-            group["lr"] *= rate_factor
-        self.optimisation.step(where=where)
+        kept = [group["lr"] for group in groups]
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
-        if isinstance(self.model, Objective):
+        self.optimisation.step(where=where, again=again)
+        for group, rate in zip(groups, kept, strict=True):
+            group["lr"] = rate
+        if isinstance(self.model, Objective) and not again:
             self.model.after_step()
 
     def state_dict(self) -> dict[str, Any]:

@@ -40,6 +40,8 @@ rule gather:
     conda:
         NETWORK_ENVIRONMENT
     threads: 2
+    resources:
+        mem_mb=4000,
     params:
         config=run.paths.config,
     shell:

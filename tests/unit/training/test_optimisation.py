@@ -154,3 +154,36 @@ def test_a_fused_optimiser_moves_as_the_other_one_parameters_with_a_late_first_g
             optimisation.advance()
     for value, expected in zip(other.model.parameters(), one.model.parameters(), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
+
+
+def layered() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.ModuleDict({"used": nn.Conv3d(2, 8, 3), "late": nn.Conv3d(2, 8, 3)})
+
+
+def moved(optimisation: Optimisation, steps: range) -> list[torch.Tensor]:
+    """Take steps, those from 4 on with the layer that is used late."""
+    for step in steps:
+        optimisation.zero_grad()
+        images = torch.randn(1, 2, 4, 4, 4, generator=torch.Generator().manual_seed(step))
+        for name in ("used", "late") if step >= 4 else ("used",):
+            optimisation.model[name](images).pow(2).mean().backward()
+        optimisation.step()
+        optimisation.advance()
+    return [parameter.detach().clone() for parameter in optimisation.model.parameters()]
+
+
+@pytest.mark.parametrize("recipe", [{"optimiser": "sgd"}, {"optimiser": "adamw"}])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_state_of_another_device_continues_in_other_kernels_and_another_layout(recipe, fused):
+    straight = moved(Optimisation(layered(), Recipe(**recipe), 8), range(8))
+    layouts = (torch.channels_last_3d, torch.contiguous_format)
+    first_model, second_model = (layered().to(memory_format=layout) for layout in layouts)
+    first = Optimisation(first_model, Recipe(**recipe), 8, fused=fused)
+    moved(first, range(3))
+    second_model.load_state_dict(first_model.state_dict())
+    second = Optimisation(second_model, Recipe(**recipe), 8, fused=not fused)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert bool(second.optimiser.param_groups[0]["fused"]) is not fused
+    for value, expected in zip(moved(second, range(3, 8)), straight, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)

@@ -40,8 +40,8 @@ class Plain:
     def __init__(self, model, rate=0.1):
         self.optimiser = torch.optim.SGD(model.parameters(), lr=rate)
 
-    def step(self, *, where=None):
-        assert where is None, "nothing here is late"
+    def step(self, *, where=None, again=False):
+        assert (where, again) == (None, False), "nothing here is late"
         self.optimiser.step()
 
     def zero_grad(self):
@@ -282,3 +282,14 @@ def test_a_late_step_that_is_not_finite_in_a_lower_precision_is_repeated_when_it
     assert [own.result(step).norm for step in steps] == [3.0, 3.0]
     assert model.weight.item() == pytest.approx(1 - 2 * 0.1 * 3)
     assert own.repeats == 2
+
+
+def test_a_late_repeat_has_the_rate_of_its_step_and_no_second_average():
+    model = Overflows(3.0)
+    own = late_stepper(model, "bfloat16", momentum=0.0, weight_decay=0.0, ema_decay=0.5)
+    step = start(own, 0)
+    own.optimisation.optimiser.param_groups[0]["lr"] = 0.0  # that of the next step
+    own.result(step)
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 3)
+    assert own.optimisation.optimiser.param_groups[0]["lr"] == 0.0
+    assert int(own.optimisation.average.n_averaged) == 1

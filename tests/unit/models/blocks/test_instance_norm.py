@@ -49,3 +49,29 @@ def test_one_voxel_is_refused(channels, layout):
 def test_tokens_are_normed_as_well():
     tokens_BCN = torch.randn(2, 32, 7)
     torch.testing.assert_close(instance_norm(tokens_BCN, eps=1e-5).mean(2), torch.zeros(2, 32), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_large_and_constant_volumes_are_as_accurate(dtype, spread):
+    torch.manual_seed(0)
+    values_BCZYX = (1 / 3 + spread * torch.randn(1, 16, 60, 64, 64)).to(dtype)
+    own_BCZYX = instance_norm(values_BCZYX.to(memory_format=torch.channels_last_3d), eps=1e-5)
+    expected_BCZYX = nn.functional.instance_norm(values_BCZYX.double(), eps=1e-5)
+    allowed = 1e-4 if dtype == torch.float32 else 1e-2
+    assert (own_BCZYX - expected_BCZYX).abs().max() <= allowed * (1 + expected_BCZYX.abs().max())
+
+
+def test_without_batch_axis_it_is_pytorchs_layer():
+    x_CZYX = torch.randn(16, 3, 4, 5)
+    own, other = InstanceNorm(16), nn.InstanceNorm3d(16)
+    assert torch.equal(own(x_CZYX), other(x_CZYX))
+
+
+def test_no_gradient_is_made_that_nobody_needs():
+    x_BCZYX = torch.randn(2, 16, 3, 4, 5).to(memory_format=torch.channels_last_3d)
+    norm = InstanceNorm(16, affine=True).requires_grad_(False)
+    x_BCZYX.requires_grad_()
+    norm(x_BCZYX).sum().backward()
+    assert x_BCZYX.grad is not None
+    assert norm.weight.grad is None

@@ -329,10 +329,10 @@ def test_the_probe_depends_on_weights_not_on_seed_or_classes():
     first = take(state, target("clip_driven_original"), name="clip_driven_original", source_format="models_genesis")
     other = target("clip_driven_original", seed=9, classes=("spleen", "tumour"))
     again = take(state, other, name="clip_driven_original", source_format="models_genesis")
-    assert first.probe == again.probe
+    assert again.probe == pytest.approx(first.probe, rel=1e-5)
     state["down_tr64.ops.0.conv1.weight"] = state["down_tr64.ops.0.conv1.weight"].flip(0)
     changed = take(state, target("clip_driven_original"), name="clip_driven_original", source_format="models_genesis")
-    assert changed.probe != first.probe
+    assert changed.probe != pytest.approx(first.probe, rel=1e-3)
 
 
 def test_another_answer_to_the_probe_stops_before_loading():
