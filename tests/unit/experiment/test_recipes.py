@@ -102,8 +102,8 @@ def test_the_recipe_of_each_card_can_be_used(name):
             {"name": "unetr", "recipe": ADAMW | {"learning_rate_schedule": "cosine", "poly_exponent": 1}},
             "only with poly",
         ),
-        ({"name": "unetr", "recipe": {"warmup": 108}}, "found 108 steps of warm-up in a run of 108"),
-        ({"name": "cond_none", "recipe": {"warmup": 1188}}, "found 1188 steps of warm-up in a run of 1188"),
+        ({"name": "unetr", "recipe": {"warmup": 120}}, "found 120 steps of warm-up in a run of 120"),
+        ({"name": "cond_none", "recipe": {"warmup": 1320}}, "found 1320 steps of warm-up in a run of 1320"),
         ({"name": "unetr", "recipe": {"warmup": 1.5}}, "unetr.recipe.warmup"),
         ({"name": "unetr", "recipe": {"warmup": -1}}, "unetr.recipe.warmup"),
         ({"name": "unetr", "recipe": {"warmup": 1.0}}, "unetr.recipe.warmup: found 1.0"),
@@ -129,14 +129,14 @@ def test_an_unknown_recipe_is_refused(word):
 
 def test_a_recipe_of_the_experiment_is_checked_once():
     assert "training.momentum: found 0.9 with optimiser adamw" in only(changed("training.optimiser", "adamw"))
-    assert "training.warmup: found 108 steps" in lines(changed("training.warmup", 108))[0]
+    assert "training.warmup: found 120 steps" in lines(changed("training.warmup", 120))[0]
 
 
 def test_a_warmup_may_be_as_long_as_leaves_one_step():
     config = parsed(
-        with_models({"name": "unetr", "recipe": {"warmup": 107}}, {"name": "cond_none", "recipe": {"warmup": 1187}})
+        with_models({"name": "unetr", "recipe": {"warmup": 119}}, {"name": "cond_none", "recipe": {"warmup": 1319}})
     )
-    assert training(config, "unetr", "own").warmup_steps(108) == 107
+    assert training(config, "unetr", "own").warmup_steps(120) == 119
     assert Recipe(warmup=0.05).warmup_steps(50) == 2
     assert Recipe().warmup_steps(50) == 0
 
@@ -252,7 +252,7 @@ def test_downstream_networks_have_initialisations_sizes_and_recipes_of_their_own
             "unetr.initialisations: found 'scratch' twice",
         ),
         (["unetr", "unetr"], "'unetr' twice at the recipe equal"),
-        ([{"name": "unetr", "recipe": {"warmup": 180}}], "found 180 steps of warm-up in a run of 180"),
+        ([{"name": "unetr", "recipe": {"warmup": 120}}], "found 120 steps of warm-up in a run of 120"),
     ],
 )
 def test_a_downstream_network_that_cannot_be_is_refused(models, words):
