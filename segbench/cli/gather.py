@@ -11,14 +11,12 @@ EXAMPLE = "python -m segbench gather --config results/demo/config.json"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--config", type=Path, required=True, help="resolved config of the run")
-    parser.add_argument("--workers", type=int, default=1, help="pictures drawn at once (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write scores.csv, run.json with the hash of the rows that it describes, and the pictures of chosen cases."""
     from segbench.cli._job import check_result
     from segbench.core.case import read_manifest
-    from segbench.core.errors import input_error
     from segbench.core.paths import RunPaths
     from segbench.core.run_record import write_run_record
     from segbench.evaluation.record import run_record
@@ -30,8 +28,6 @@ def run(args: argparse.Namespace) -> int:
     from segbench.reporting.run import ALPHA, Run
     from segbench.stats.scores import read_scores
 
-    if args.workers < 1:
-        raise input_error("--workers", found=args.workers, expected="1 or more", fix="leave it out")
     config = load_config(args.config)
     paths = RunPaths(config.run)
     splits = read_splits(paths.splits)
@@ -47,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     write_rows(paths.scores, rows)
     record = run_record(config)
     scored = Run.of_table(read_scores(paths.scores), record, alpha=ALPHA, reference=None)
-    pictures, notices = draw_pictures(config, scored, workers=args.workers)
+    pictures, notices = draw_pictures(config, scored)
     changes = {"pictures": tuple(pictures), "notices": (*record.notices, *notices)}
     write_run_record(paths.run_record, record.model_copy(update=changes))
     return 0

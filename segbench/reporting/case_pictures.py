@@ -11,7 +11,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -27,7 +26,6 @@ from segbench.core.paths import RunPaths
 from segbench.core.provenance import portable
 from segbench.core.run_record import JobRecord, Method, Picture, ScoredTask
 from segbench.core.task import IGNORED
-from segbench.data.parallel import mapped
 from segbench.data.readers import read_image, read_label
 from segbench.experiment import requests
 from segbench.experiment.config import Config
@@ -58,21 +56,12 @@ class _Chosen:
     values: Mapping[tuple[str, str], float]
 
 
-class _Drawing(NamedTuple):
-    """What a picture is drawn from; maps: title of a method -> its kept label map."""
-
-    card: Mapping[str, Any]
-    case: Case
-    maps: Mapping[str, Path]
-    colours: Sequence[str]
-
-
-def draw_pictures(config: Config, run: Run, *, workers: int = 1) -> tuple[list[Picture], list[str]]:
+def draw_pictures(config: Config, run: Run) -> tuple[list[Picture], list[str]]:
     """Draw the chosen cases of every task into results/RUN/pictures; other pictures are removed.
 
     Per task the worst, the median and the best case by the mean over trained methods of the run's first metric, and the
     case whose methods differ most; the first seed of each method. A method without kept label maps, such as an external
-    one, is not shown; a task without any has no picture. workers: pictures that are drawn at once, each in a process.
+    one, is not shown; a task without any has no picture.
 
     Returns:
         What run.json says of the pictures, and one notice for each reason why there is none.
@@ -81,8 +70,6 @@ def draw_pictures(config: Config, run: Run, *, workers: int = 1) -> tuple[list[P
     without: list[str] = []
     notices: list[str] = []
     styles = method_styles([*run.methods, *run.self_supervised])
-    asked: list[tuple[str, ScoredTask, list[Method], _Chosen, int]] = []
-    drawings: list[_Drawing] = []
     for experiment in run.experiments:
         trained = [method for method in run.methods_of(experiment) if method.trained]
         for task in run.tasks(experiment):
@@ -94,36 +81,34 @@ def draw_pictures(config: Config, run: Run, *, workers: int = 1) -> tuple[list[P
                     break
                 shown_methods = list(maps)[:MOST_METHODS]
                 colours = [_visible(styles[experiment, *method.key]["color"]) for method in shown_methods]
-                shown_maps = {method.title: maps[method] for method in shown_methods}
-                drawings.append(_Drawing(config.dataset_cards[task.name], cases[chosen.case], shown_maps, colours))
-                asked.append((experiment, task, shown_methods, chosen, len(trained) - len(shown_methods)))
-    drawn = mapped(_drawn_or_problem, drawings, workers=workers)
-    for (experiment, task, shown_methods, chosen, others), found in zip(asked, drawn, strict=True):
-        if isinstance(found, InputError):
-            text = portable(" ".join(str(found).split()), config.data_root)
-            notices.append(f"No picture of {task.title}, {chosen.case}: {text}")
-            continue
-        content, slices_xyz = found
-        name = f"{experiment}_{task.name}_{chosen.choice.replace(' ', '_')}.png"
-        write_bytes(paths.root / FOLDER / name, content)
-        pictures.append(
-            Picture(
-                experiment=experiment,
-                task=task.name,
-                case=chosen.case,
-                choice=chosen.choice,
-                file=name,
-                sha256=sha256_of(paths.root / FOLDER / name),
-                may_be_shown=bool(config.dataset_cards[task.name]["permits"]["show_images"]),
-                text=_text(run, shown_methods, chosen, others=others),
-                slices_xyz=slices_xyz,
-                scores={
-                    "/".join(method.key): round(value, 6)
-                    for method in shown_methods
-                    if np.isfinite(value := chosen.values.get(method.key, np.nan))
-                },
-            )
-        )
+                try:
+                    content, slices_xyz = _drawn(
+                        config, task, cases[chosen.case], {m.title: maps[m] for m in shown_methods}, colours
+                    )
+                except InputError as error:
+                    text = portable(" ".join(str(error).split()), config.data_root)
+                    notices.append(f"No picture of {task.title}, {chosen.case}: {text}")
+                    continue
+                name = f"{experiment}_{task.name}_{chosen.choice.replace(' ', '_')}.png"
+                write_bytes(paths.root / FOLDER / name, content)
+                pictures.append(
+                    Picture(
+                        experiment=experiment,
+                        task=task.name,
+                        case=chosen.case,
+                        choice=chosen.choice,
+                        file=name,
+                        sha256=sha256_of(paths.root / FOLDER / name),
+                        may_be_shown=bool(config.dataset_cards[task.name]["permits"]["show_images"]),
+                        text=_text(run, shown_methods, chosen, others=len(trained) - len(shown_methods)),
+                        slices_xyz=slices_xyz,
+                        scores={
+                            "/".join(method.key): round(value, 6)
+                            for method in shown_methods
+                            if np.isfinite(value := chosen.values.get(method.key, np.nan))
+                        },
+                    )
+                )
     if without:
         named = ", ".join(dict.fromkeys(without))
         notices.insert(0, f"No pictures of {named}: no predicted label map is kept (inference.keep_predictions).")
@@ -190,17 +175,11 @@ def _text(run: Run, methods: Sequence[Method], chosen: _Chosen, *, others: int) 
     return f"{about(metric).title} ({unit_of(metric) or 'as given'}): {', '.join(values)}{rest}."
 
 
-def _drawn_or_problem(drawing: _Drawing) -> tuple[bytes, tuple[int, ...]] | InputError:
-    try:
-        return _drawn(*drawing)
-    except InputError as error:
-        return error
-
-
 def _drawn(
-    card: Mapping[str, Any], case: Case, maps: Mapping[str, Path], colours: Sequence[str]
+    config: Config, task: ScoredTask, case: Case, maps: Mapping[str, Path], colours: Sequence[str]
 ) -> tuple[bytes, tuple[int, ...]]:
     """Return the PNG of one case, a column per method and a row per plane, and the index of each plane."""
+    card = config.dataset_cards[task.name]
     images_CXYZ, _ = read_image(case)
     turn = nib.orientations.axcodes2ornt(case.orientation)
     grey_XYZ = nib.apply_orientation(images_CXYZ[0], turn)

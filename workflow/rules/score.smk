@@ -39,10 +39,7 @@ rule gather:
         run.paths.log("gather", "scores"),
     conda:
         NETWORK_ENVIRONMENT
-    threads: 2
-    resources:
-        mem_mb=4000,
     params:
         config=run.paths.config,
     shell:
-        "python -m segbench gather --config {params.config:q} --workers {threads} >{log:q} 2>&1"
+        "python -m segbench gather --config {params.config:q} >{log:q} 2>&1"

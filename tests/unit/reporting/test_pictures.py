@@ -17,6 +17,7 @@ from segbench.core.case import Case, write_manifest
 from segbench.core.errors import InputError
 from segbench.core.files import sha256_of, write_json
 from segbench.core.paths import RunPaths
+from segbench.core.run_record import ScoredTask
 from segbench.core.task import IGNORED
 from segbench.reporting import case_pictures
 from segbench.reporting import page as page_module
@@ -106,8 +107,8 @@ def test_every_method_is_drawn_on_the_plane_with_most_errors_and_the_bytes_are_t
     for title, labels_XYZ in (("right", np.asarray(nib.load(case.label_path).dataobj)), ("wrong", wrong_XYZ)):
         paths[title] = tmp_path / f"{title}.nii.gz"
         nib.save(nib.Nifti1Image(labels_XYZ, np.eye(4)), paths[title])
-    card = config.dataset_cards[written_run.SPLEEN]
-    first, again = (case_pictures._drawn(card, case, paths, ["#0072B2", "#D55E00"]) for _ in range(2))
+    task = scored_task(written_run.SPLEEN)
+    first, again = (case_pictures._drawn(config, task, case, paths, ["#0072B2", "#D55E00"]) for _ in range(2))
     assert first == again
     content, planes = first
     assert planes[2] == 14
@@ -116,6 +117,12 @@ def test_every_method_is_drawn_on_the_plane_with_most_errors_and_the_bytes_are_t
     errors_XYZ = wrong_XYZ != np.asarray(nib.load(case.label_path).dataobj)
     assert case_pictures._most_errors(errors_XYZ, wrong_XYZ, 2) == 14
     assert case_pictures._most_errors(np.zeros_like(errors_XYZ), wrong_XYZ, 2) == 14
+
+
+def scored_task(name: str) -> ScoredTask:
+    facts = {"name": name, "title": name, "experiment": "upstream", "modality": "CT", "structures": ()}
+    facts |= {"n_test": 1, "n_train": 1, "spacing_is_nominal": False, "synthetic": True, "licence": "", "citation": ""}
+    return ScoredTask(**facts)
 
 
 @pytest.mark.parametrize(("orientation", "spacing"), [("RAS", (1.0, 2.0, 3.0)), ("SPL", (3.0, 2.0, 1.0))])
@@ -247,7 +254,7 @@ def test_ignored_voxels_are_no_errors(finished, tmp_path):
     predicted_XYZ[0:3, 0:3, 2] = 1
     path = written_run.write_map(tmp_path / "predicted.nii.gz", predicted_XYZ, (1.0, 1.0, 1.0))
     assert IGNORED not in finished.dataset_cards[DRAWN]["ignore_labels"]
-    _, planes = case_pictures._drawn(finished.dataset_cards[DRAWN], case, {"one": path}, ["#0072B2"])
+    _, planes = case_pictures._drawn(finished, scored_task(DRAWN), case, {"one": path}, ["#0072B2"])
     assert planes[2] == 2
 
 
