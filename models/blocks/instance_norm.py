@@ -67,9 +67,11 @@ class _ChannelsLast(torch.autograd.Function):
         gradient_BCZYX = gradients[0].contiguous(memory_format=LAYOUT)
         mask = [bool(needed) for needed in ctx.needs_input_grad[:3]]
         parts = [
-            torch.ops.aten.native_batch_norm_backward(*sample, weight_C, None, None, *found, True, ctx.eps, mask)
-            for *sample, found in zip(
-                gradient_BCZYX.split(1), x_BCZYX.split(1), zip(mean_BC, scale_BC, strict=True), strict=True
+            torch.ops.aten.native_batch_norm_backward(
+                gradient_1CZYX, x_1CZYX, weight_C, None, None, mean_C, scale_C, True, ctx.eps, mask
+            )
+            for gradient_1CZYX, x_1CZYX, mean_C, scale_C in zip(
+                gradient_BCZYX.split(1), x_BCZYX.split(1), mean_BC, scale_BC, strict=True
             )
         ]
         of_x, of_weight, of_bias = zip(*parts, strict=True)
