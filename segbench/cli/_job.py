@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from segbench.cli._counts import count_problems
 from segbench.core import devices
 from segbench.core.devices import device_problems
-from segbench.core.errors import Problem, RunFailed, input_error, is_machine_failure, raise_problems, short
+from segbench.core.errors import RunFailed, input_error, is_machine_failure, raise_problems, short
 from segbench.core.files import write_json
 from segbench.core.provenance import portable
 from segbench.experiment import requests
@@ -53,12 +54,7 @@ def check_machine(**counts: tuple[int, int]) -> None:
     Args:
         counts: option -> (its value, the least that it can be), such as workers=(args.workers, 0).
     """
-    found = [
-        Problem(f"--{option}", str(value), f"at least {least}", f"give {max(least, 1)}")
-        for option, (value, least) in counts.items()
-        if value < least
-    ]
-    raise_problems([*found, *device_problems(os.environ)])
+    raise_problems([*count_problems(**counts), *device_problems(os.environ)])
 
 
 def computing_device(threads: int) -> str:

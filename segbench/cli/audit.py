@@ -21,11 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one row per finding; a leak that is not accepted exits with status 1."""
-    from segbench.core.errors import input_error
+    from segbench.cli._counts import count_problems
+    from segbench.core.errors import input_error, raise_problems
     from segbench.data.audit import leaks as audit
 
-    if args.workers < 1:
-        raise input_error("--workers", found=args.workers, expected="1 or more", fix="leave it out")
+    raise_problems(count_problems(workers=(args.workers, 1)))
     members, cases, of_weights, accepted = _inputs(args)
     images = audit.same_image_pairs(cases, cache_root=_cache(args), workers=args.workers) if cases else {}
     findings = audit.accept([*audit.audit(members, images), *of_weights], accepted)

@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the world and say where it is."""
-    from segbench.core.errors import input_error
+    from segbench.cli._counts import count_problems
+    from segbench.core.errors import raise_problems
     from segbench.data.phantoms.world import write_world
 
-    if args.workers < 1:
-        raise input_error("--workers", found=args.workers, expected="1 or more", fix="leave it out")
+    raise_problems(count_problems(workers=(args.workers, 1)))
     tasks = None if args.tasks is None else [name.strip() for name in args.tasks.split(",") if name.strip()]
     write_world(args.out, seed=args.seed, cases_per_task=args.train + args.test, tasks=tasks, workers=args.workers)
     print(f"synthetic world of seed {args.seed} written to {args.out}")

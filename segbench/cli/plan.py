@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _refuse(args: argparse.Namespace) -> None:
+    from segbench.cli._counts import count_problems
     from segbench.core.errors import Problem, raise_problems
 
     problems = []
@@ -65,9 +66,4 @@ def _refuse(args: argparse.Namespace) -> None:
         problems.append(Problem(str(args.out), "a file", "a new file", "name another --out, or add --force"))
     if args.data and (args.task or args.entry or args.fold is not None):
         problems.append(Problem("--task, --entry, --fold", "given with --data", "--config", "leave them out"))
-    problems += [
-        Problem(option, str(value), f"{least} or more", "fix the option")
-        for option, value, least in (("--workers", args.workers, 1), ("--patch-voxels", args.patch_voxels, 8**3))
-        if value < least
-    ]
-    raise_problems(problems)
+    raise_problems(problems + count_problems(workers=(args.workers, 1), patch_voxels=(args.patch_voxels, 8**3)))

@@ -19,13 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Preprocess every case that is not in the store yet."""
+    from segbench.cli._counts import count_problems
     from segbench.core.case import read_manifest
+    from segbench.core.errors import raise_problems
     from segbench.core.paths import PREPROCESSED_ROOT, RunPaths
     from segbench.data.preprocess import preprocess_folds
     from segbench.data.preprocessing_recipes import preprocessing_recipe
     from segbench.experiment.config import load_config
     from segbench.experiment.splits import read_splits
 
+    raise_problems(count_problems(workers=(args.workers, 1)))
     config = load_config(args.config)
     paths, task = RunPaths(config.run), config.task(args.task)
     if args.recipe:

@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score every case and write the table whole or not at all."""
-    from segbench.core.errors import input_error
+    from segbench.cli._counts import count_problems
+    from segbench.core.errors import input_error, raise_problems
     from segbench.evaluation.label_maps import LARGEST_LABEL
     from segbench.evaluation.rows import write_rows
     from segbench.evaluation.score_files import Request, pairs, score_all
@@ -55,10 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise input_error(
             "--labels, --structures-from-files", found="both or none", expected="one of them", fix="name the structures"
         )
-    if args.workers < 1:
-        raise input_error(
-            "--workers", found=args.workers, expected="at least 1", fix="give the number of cases at once"
-        )
+    raise_problems(count_problems(workers=(args.workers, 1)))
     if args.out.is_dir():
         raise input_error(
             "--out", found=f"{args.out} is a folder", expected="a file", fix=f"write {args.out / 'scores.csv'}"

@@ -250,6 +250,10 @@ class Audit(_Part):
     findings: tuple[Finding, ...]
     changes: tuple[str, ...]
 
+    def names(self) -> set[str]:
+        """Return what was found, each once however many folds it concerns."""
+        return {finding.name for finding in self.findings}
+
 
 class Provenance(_Part):
     """Who made the run, with what and when; the host is an operating system and a processor type."""

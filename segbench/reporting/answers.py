@@ -104,7 +104,7 @@ def trust_card(run: Run) -> Card:
     cases = sum(task.n_test for task in run.record.tasks)
     parts = [f"{seeds} seed{'s' if seeds > 1 else ''}", f"{cases} test cases"]
     if run.record.audit is not None:
-        found = len(run.record.audit.findings)
+        found = len(run.record.audit.names())
         parts.append(f"{found} leak{'s' if found > 1 else ''}" if found else "no leak found")
     controls = {method.title for method in run.methods if not method.trained}
     parts.append(f"{len(controls)} controls" if controls else "no controls")

@@ -392,7 +392,7 @@ def audit_table(run: Run) -> SmallTable:
         ]
         for item in audit.findings
     ]
-    found = f"{len(rows)} found" if rows else "none found"
+    found = f"{len(audit.names())} found" if rows else "none found"
     repairs = f" Changes to the lists: {'; '.join(audit.changes)}." if audit.changes else ""
     return SmallTable(
         "Leak audit",

@@ -117,3 +117,10 @@ def test_commands_leave_with_status_2(content, folder, tmp_path, capsys):
     assert main(["report", "--results", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.count(f"expected format {FORMAT}") == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_a_leak_of_two_folds_is_one(content):
+    (finding,) = content["audit"]["findings"]
+    twice = [finding, finding | {"fold": "1", "train_cases": "c8", "test_cases": "c7"}]
+    record = RunRecord.model_validate_json(json.dumps(content | {"audit": content["audit"] | {"findings": twice}}))
+    assert record.audit.names() == {finding["name"]}

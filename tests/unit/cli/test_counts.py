@@ -1,0 +1,23 @@
+"""Options that are a number of something, in every command that has them."""
+
+import pytest
+
+from segbench.__main__ import main
+
+COMMANDS = {
+    "audit": ["--data", "x"],
+    "phantom": ["--out", "x"],
+    "plan": ["--data", "x", "--out", "y.yaml"],
+    "preprocess": ["--config", "x.json", "--task", "t"],
+    "score": ["--reference", "x", "--prediction", "y", "--labels", "1=a", "--out", "scores.csv"],
+    "train": ["--config", "x.json", "--job", "j", "--threads", "0"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_number_that_is_too_small_is_refused_before_any_work(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([command, *COMMANDS[command], "--workers", "-1"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "--workers" in line]
+    assert "found -1" in line and "expected at least" in line
+    assert not list(tmp_path.iterdir())
