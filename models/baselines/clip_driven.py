@@ -9,6 +9,7 @@ from models.backbone import DeepSupervisionHeads, SharedDecoder, SharedEncoder, 
 from models.blocks.classes import class_channels
 from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_heads, head_sizes
 from models.blocks.embeddings import class_names, embeddings_of
+from models.blocks.placement import on_device
 from models.interface import NetworkSpec, SegmentationModel
 from segbench.core.task import Task, TaskSet
 
@@ -95,7 +96,7 @@ class TextDriven(SegmentationModel):
         """Return `logits_BKZYX` of every stage: zeros for background, then the classes of the task only."""
         image_BC, stages = features
         self.tasks.index(task)
-        text_KC = self.project_text(self.class_vectors[self.channels[task.name]]).relu()
+        text_KC = self.project_text(self.class_vectors[on_device(self.channels[task.name], image_BC.device)]).relu()
         pairs_BKC = torch.cat(
             [image_BC[:, None].expand(-1, len(text_KC), -1), text_KC.expand(len(image_BC), -1, -1)], dim=2
         )

@@ -17,6 +17,7 @@ from models.blocks.classes import class_channels
 from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_heads, head_sizes
 from models.blocks.embeddings import class_names, embeddings_of
 from models.blocks.own_network import padded_size_zyx
+from models.blocks.placement import on_device
 from models.blocks.plain_unet import NORM_STATISTICS, PlainUNet
 from models.interface import NetworkSpec, SegmentationModel
 from models.weights.official import inputs as inputs_of
@@ -128,7 +129,8 @@ class ClipDrivenOriginal(SegmentationModel):
     def decode(self, features: tuple[Tensor, Tensor], task: Task) -> list[Tensor]:
         """Return `logits_BKZYX`: zeros for background, then the classes of the task only."""
         self.tasks.index(task)
-        logits_BKZYX = self._heads(features, self.organ_embedding[self.channels_of[task.name]])
+        own_K = on_device(self.channels_of[task.name], features[0].device)
+        logits_BKZYX = self._heads(features, self.organ_embedding[own_K])
         return [torch.cat([torch.zeros_like(logits_BKZYX[:, :1]), logits_BKZYX], dim=1)]
 
     def forward_all(self, images_BCZYX: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from models.blocks.attention import mlp, to_tokens, to_volume
 from models.blocks.instance_norm import InstanceNorm
 from models.blocks.own_network import PerTaskModel, the_task
+from models.blocks.placement import on_device
 from models.interface import NetworkSpec
 from segbench.core.task import TaskSet
 
@@ -118,7 +119,7 @@ class DeformableAttention(nn.Module):
         values = self.value(tokens_BNC).split([math.prod(grid) for grid in grids], dim=1)
         total_BHCN = queries_BNC.new_zeros(())
         for scale, grid in enumerate(grids):
-            cell_xyz = 2 / torch.tensor(tuple(grid)[::-1], device=queries_BNC.device)
+            cell_xyz = 2 / on_device(tuple(grid)[::-1], queries_BNC.device)
             places_BNHP3 = centres_N3[None, :, None, None] + offsets[:, :, :, scale] * cell_xyz
             read_BHCNP = _read(values[scale], grid, places_BNHP3)
             total_BHCN = total_BHCN + (read_BHCNP * weights[:, :, :, scale].permute(0, 2, 1, 3)[:, :, None]).sum(-1)

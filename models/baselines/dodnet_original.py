@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_head, head_outputs, head_sizes
+from models.blocks.placement import on_device
 from models.interface import NetworkSpec, SegmentationModel
 from models.weights.official import inputs as inputs_of
 from models.weights.official import majority, shapes_of, task_numbers
@@ -167,7 +168,7 @@ class DoDNetOriginal(SegmentationModel):
         """Return `logits_BKZYX`: zeros for background, then the channels of the task's classes."""
         pooled_BC111 = features[0]
         indices = torch.full((pooled_BC111.shape[0],), self.tasks.index(task), device=pooled_BC111.device)
-        logits_BKZYX = self._head(features, indices)[:, _channels(task)]
+        logits_BKZYX = self._head(features, indices)[:, on_device(_channels(task), indices.device)]
         return [torch.cat([torch.zeros_like(logits_BKZYX[:, :1]), logits_BKZYX], dim=1)]
 
     def targets(self, labels_BZYX: Tensor, task: Task) -> Tensor:

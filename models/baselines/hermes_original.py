@@ -37,6 +37,7 @@ from models.blocks.medformer import (
     sizes_for,
 )
 from models.blocks.own_network import padded_size_zyx
+from models.blocks.placement import on_device
 from models.interface import NetworkSpec, SegmentationModel
 from models.weights.official import Shape, check_arguments, count_of, kernel_zyx, majority, shapes_of
 from models.weights.official import inputs as inputs_of
@@ -428,7 +429,7 @@ class HermesOriginal(SegmentationModel):
         self.tasks.index(task)
         begun, (z, y, x) = features
         batch, device = len(begun[0]), begun[0].device
-        asked = torch.tensor(self.channels_of[task.name], device=device).expand(batch, -1)
+        asked = on_device(self.channels_of[task.name], device).expand(batch, -1)
         modalities = torch.full((batch,), self.modalities.index(task.modality), device=device)
         logits, _ = self.network.finish(begun, asked, modalities)
         cropped = [each[:, :, :z, :y, :x] for each in logits]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from models.backbone import DeepSupervisionHeads, SharedDecoder, SharedEncoder, initialise_weights
 from models.blocks.classes import class_channels
+from models.blocks.placement import on_device
 from models.interface import NetworkSpec, SegmentationModel
 from segbench.core.task import Task, TaskSet
 
@@ -58,7 +59,7 @@ class MultiTalent(SegmentationModel):
         return self.decoder(self.encoder(images_BCZYX))
 
     def decode(self, features: list[Tensor], task: Task) -> list[Tensor]:
-        own = self.channels[task.name]
+        own = on_device(self.channels[task.name], features[0].device)
         return [
             torch.cat([torch.zeros_like(logits_BAZYX[:, :1]), logits_BAZYX[:, own]], dim=1)
             for logits_BAZYX in self.heads(features)

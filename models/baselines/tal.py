@@ -7,6 +7,7 @@ from torch import Tensor
 
 from models.backbone import DeepSupervisionHeads, SharedDecoder, SharedEncoder, initialise_weights
 from models.blocks.classes import class_channels
+from models.blocks.placement import on_device
 from models.interface import NetworkSpec, SegmentationModel
 from segbench.core.task import Task, TaskSet
 
@@ -57,8 +58,9 @@ class TAL(SegmentationModel):
     def _own_classes(self, logits_BAZYX: Tensor, task: Task) -> Tensor:
         own = [channel + 1 for channel in self.channels[task.name]]
         rest = [channel for channel in range(logits_BAZYX.shape[1]) if channel not in own]
-        background_B1ZYX = logits_BAZYX[:, rest].logsumexp(dim=1, keepdim=True)
-        return torch.cat([background_B1ZYX, logits_BAZYX[:, own]], dim=1)
+        own_K, rest_K = (on_device(channels, logits_BAZYX.device) for channels in (own, rest))
+        background_B1ZYX = logits_BAZYX[:, rest_K].logsumexp(dim=1, keepdim=True)
+        return torch.cat([background_B1ZYX, logits_BAZYX[:, own_K]], dim=1)
 
 
 def build(tasks: TaskSet, spec: NetworkSpec, *, share_names: bool = False) -> TAL:

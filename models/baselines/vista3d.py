@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from models.blocks.classes import class_channels
 from models.blocks.own_network import padded_size_zyx
+from models.blocks.placement import on_device
 from models.interface import NetworkSpec, SegmentationModel, stem_key
 from segbench.core.task import Task, TaskSet
 
@@ -92,7 +93,7 @@ class VISTA3D(SegmentationModel):
     def decode(self, features: Tensor, task: Task) -> list[Tensor]:
         """Return `logits_BKZYX`: zeros for background, then one mask per class of the task."""
         self.tasks.index(task)
-        numbers_K1 = torch.tensor(self.channels_of[task.name], device=features.device)[:, None]
+        numbers_K1 = on_device(self.channels_of[task.name], features.device)[:, None]
         prompts_KE = self.class_head.mlp(self.class_head.class_embeddings(numbers_K1))[:, 0]
         logits_BKZYX = torch.einsum("ke,bezyx->bkzyx", prompts_KE, features)
         return [torch.cat([torch.zeros_like(logits_BKZYX[:, :1]), logits_BKZYX], dim=1)]

@@ -24,6 +24,7 @@ from segbench.reporting.tables import DASH, Table, coverage_text, folds_text, in
 from segbench.stats.decision import CONFLICTING, RULE_TEXT
 from segbench.stats.published import check_published
 from segbench.stats.ranking import ALL_TASKS
+from segbench.stats.recipes import experiment_of
 
 MEASURED_PHASES = ("training", "inference", "scoring")
 PAIR_HEAD = [
@@ -345,6 +346,11 @@ def published_check(run: Run) -> pd.DataFrame:
     )
 
 
+def _title_at_recipe(run: Run, comparison: str, key: tuple[str, str]) -> str:
+    title, recipe = run.method(comparison, key).title, comparison.removeprefix(experiment_of(comparison)).strip("_")
+    return f"{title}, {recipe} recipe" if recipe else title
+
+
 def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
     """One row per published cell: published value, measured value, status and why."""
     titles = {(task.experiment, task.name): task.title for task in run.record.tasks}
@@ -354,7 +360,7 @@ def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
             row.published_method,
             row.published_task,
             shown("dice", row.published),
-            run.method(row.experiment, (row.model, row.initialisation)).title,
+            _title_at_recipe(run, row.experiment, (row.model, row.initialisation)),
             titles[row.experiment, row.task],
             f"{shown('dice', row.measured)} ({interval_text('dice', row.low, row.high)})",
             shown("dice", row.difference, sign=True),

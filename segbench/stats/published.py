@@ -15,6 +15,7 @@ import pandas as pd
 from segbench.core.cards import ROOT
 from segbench.stats.aggregate import cells
 from segbench.stats.missing_masks import Handling
+from segbench.stats.recipes import experiment_of
 from segbench.stats.scores import read_csv_text
 
 FOLDER = ROOT / "data" / "published"
@@ -105,12 +106,12 @@ def check_published(
 
 
 def _counterparts(cell: dict, measured: pd.DataFrame, known: dict[str, pd.Series]) -> pd.DataFrame:
-    """Measured cells of the same experiment, task and method."""
+    """Measured cells of the same experiment, by whatever recipe, task and method."""
     if measured.empty:
         return measured
     tasks, methods = known["task"].get(cell["task"], []), known["method"].get(cell["method"], [])
     where = "initialisation" if cell["in_experiment"] == "downstream" else "model"
-    same = (measured["experiment"] == cell["in_experiment"]) & measured["task"].isin(tasks)
+    same = (measured["experiment"].map(experiment_of) == cell["in_experiment"]) & measured["task"].isin(tasks)
     return measured[same & measured[where].isin(methods) & measured["mean"].notna()]
 
 

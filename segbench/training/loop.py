@@ -279,7 +279,7 @@ class TrainingRun:
             if step % GOOD_EVERY == 0:
                 self._settle()
                 self.good = self._snapshot()
-            ignored = self.ranks.size > 1 or bool((labels_BZYX == IGNORED).any())  # asked before the device has them
+            (ignored,) = self.ranks.agreed(bool((labels_BZYX == IGNORED).any()))  # before the device has them
             images_BCZYX = self.arithmetic.to_device(images_BCZYX, self.arithmetic.memory_format)
             labels_BZYX, task = self.arithmetic.to_device(labels_BZYX), tasks[position]
             taken = self.stepper.step(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.blocks.placement import on_device
 from models.interface import SegmentationModel
 from segbench.core.task import IGNORED, Task
 
@@ -156,20 +157,22 @@ def training_loss(
     *,
     batch_dice: bool = False,
     annotated: Sequence[Sequence[int] | None] | None = None,
-    ignored: bool = True,
+    ignored: bool | None = None,
     one_scale: Callable[..., Tensor] = scale_loss,
 ) -> Tensor:
     """Return the deep-supervision loss of one batch of one task.
 
     Coarser targets are taken by nearest neighbour from the full-resolution ones. batch_dice: Dice over the whole batch
     instead of per sample; the summed loss of MultiTalent always has it. annotated: per sample the class values that
-    were looked for in its case, None for all of them. ignored: whether voxels may be `IGNORED`; where none is, known
-    before, the device is not waited for. one_scale: `scale_loss`, or the same compiled.
+    were looked for in its case, None for all of them. ignored: whether any voxel is `IGNORED`; None looks, for which a
+    GPU is waited for. one_scale: `scale_loss`, or the same compiled.
     """
     known_BK = known_channels(model, task, annotated or [])
-    known_BK = None if known_BK is None else known_BK.to(labels_BZYX.device)
+    known_BK = None if known_BK is None else on_device(known_BK, labels_BZYX.device)
     known_B1ZYX = None
-    if ignored and (ignored_BZYX := labels_BZYX == IGNORED).any():
+    ignored = bool((labels_BZYX == IGNORED).any()) if ignored is None else ignored
+    if ignored:
+        ignored_BZYX = labels_BZYX == IGNORED
         known_B1ZYX = (~ignored_BZYX)[:, None].to(torch.float32)
         labels_BZYX = labels_BZYX.masked_fill(ignored_BZYX, 0)
     targets_BKZYX = model.targets(labels_BZYX, task)

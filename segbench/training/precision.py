@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from models.blocks.placement import on_device
 from segbench.experiment.config import Training
 from segbench.inference.precision import choose
 
@@ -84,10 +85,8 @@ class Arithmetic:
         return replace(self, precision="float32")
 
     def to_device(self, values: Tensor, memory_format: torch.memory_format = torch.preserve_format) -> Tensor:
-        """Return values on the device; from page-locked memory to a GPU, so that the copy waits for nothing."""
-        if self.device.type == "cuda" and values.device.type == "cpu":
-            return values.pin_memory().to(self.device, non_blocking=True, memory_format=memory_format)
-        return values.to(self.device, memory_format=memory_format)
+        """Return values on the device, without waiting for it."""
+        return on_device(values, self.device, memory_format=memory_format)
 
 
 def chosen_arithmetic(settings: Training, device: torch.device) -> Arithmetic:

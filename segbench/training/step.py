@@ -43,7 +43,7 @@ class _Batch(NamedTuple):
     labels_BZYX: Tensor
     task: Task
     annotated: Annotated
-    ignored: bool
+    ignored: bool | None
     number: int
 
 
@@ -161,7 +161,7 @@ class Stepper:
         number: int,
         rate_factor: float = 1.0,
         annotated: Annotated = (),
-        ignored: bool = True,
+        ignored: bool | None = None,
     ) -> Step:
         """Move the weights by one batch, unless its loss or gradient is not finite.
 
@@ -173,7 +173,7 @@ class Stepper:
             rate_factor: multiplies the learning rate of this step.
             annotated: per sample of the whole batch the class values that were looked for in its case, None for all;
                 empty for all of all.
-            ignored: whether voxels of the labels may be `IGNORED`.
+            ignored: whether any label of the whole batch is `IGNORED`; None looks, for which a GPU is waited for.
 
         Returns:
             What `result` needs, which is to be called for every step, in their order.

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.blocks.placement import on_device
+
 Triple = tuple[int, int, int]
 CURVE_POINTS = 256
 
@@ -29,7 +31,7 @@ def intensity_curve(image_CZYX: Tensor, rng: np.random.Generator, *, may_fall: b
     table = np.interp(np.linspace(0, 1, CURVE_POINTS), x, y)
     if may_fall and rng.random() < 0.5:
         table = 1 - table
-    table = torch.as_tensor(table, dtype=image_CZYX.dtype, device=image_CZYX.device)
+    table = on_device(torch.as_tensor(table), image_CZYX.device, dtype=image_CZYX.dtype)
     low, high = image_CZYX.amin((1, 2, 3), keepdim=True), image_CZYX.amax((1, 2, 3), keepdim=True)
     span = torch.where(high > low, high - low, 1)
     place = (image_CZYX - low) / span * (CURVE_POINTS - 1)

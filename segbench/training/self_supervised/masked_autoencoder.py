@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.blocks.placement import on_device
 from models.interface import NetworkSpec
 from segbench.core.errors import input_error
 from segbench.core.task import TaskSet
@@ -55,10 +56,10 @@ class MaskedAutoencoder(Reconstruction):
 
     def forward(self, images_BCZYX: Tensor, rng: np.random.Generator) -> Tensor:
         """Return the mean squared error over the masked voxels."""
-        mask_B1ZYX = torch.stack([self.mask(rng) for _ in images_BCZYX])[:, None].to(images_BCZYX.device)
+        mask_B1ZYX = on_device(torch.stack([self.mask(rng) for _ in images_BCZYX])[:, None], images_BCZYX.device)
         rebuilt_BCZYX = self.reconstruct(images_BCZYX.masked_fill(mask_B1ZYX, 0))
-        masked = mask_B1ZYX.expand_as(images_BCZYX)
-        return (rebuilt_BCZYX - images_BCZYX.float()).square()[masked].mean()
+        squares_BCZYX = (rebuilt_BCZYX - images_BCZYX.float()).square() * mask_B1ZYX
+        return squares_BCZYX.sum() / (mask_B1ZYX.sum() * images_BCZYX.shape[1])
 
     def mask(self, rng: np.random.Generator) -> Tensor:
         """Return where a patch is masked, `mask_ZYX` (bool): whole blocks, always the same number of them."""

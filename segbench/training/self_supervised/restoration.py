@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
+from models.blocks.placement import on_device
 from models.interface import NetworkSpec
 from segbench.core.task import TaskSet
 from segbench.training.objective import Reconstruction
@@ -87,7 +88,7 @@ def shuffle_windows(image_CZYX: Tensor, rng: np.random.Generator) -> Tensor:
     place = window(random_start(shape_zyx, inside_zyx, rng), inside_zyx)
     a, b, c = edges_zyx
     part_CNV = rearrange(image_CZYX[place], "C (z a) (y b) (x c) -> C (z y x) (a b c)", a=a, b=b, c=c)
-    order_NV = torch.as_tensor(rng.random(part_CNV.shape[1:]).argsort(1), device=image_CZYX.device)
+    order_NV = on_device(torch.as_tensor(rng.random(part_CNV.shape[1:]).argsort(1)), image_CZYX.device)
     part_CNV = part_CNV.gather(2, order_NV.expand_as(part_CNV))
     z, y, x = (size // edge for size, edge in zip(inside_zyx, edges_zyx, strict=True))
     result_CZYX = image_CZYX.clone()
@@ -103,9 +104,9 @@ def paint_boxes(image_CZYX: Tensor, rng: np.random.Generator, *, outside: bool) 
     for _ in range(rng.integers(1, BOXES + 1)):
         edges_zyx = [max(1, int(rng.uniform(low_edge, high_edge) * size)) for size in shape_zyx]
         hidden_ZYX[window(random_start(shape_zyx, edges_zyx, rng), edges_zyx)[1:]] = not outside
-    noise_CZYX = torch.as_tensor(rng.random(image_CZYX.shape, dtype=np.float32)).to(image_CZYX)
+    noise_CZYX = on_device(torch.as_tensor(rng.random(image_CZYX.shape, dtype=np.float32)), image_CZYX.device)
     low, high = image_CZYX.amin((1, 2, 3), keepdim=True), image_CZYX.amax((1, 2, 3), keepdim=True)
-    hidden_ZYX = torch.as_tensor(hidden_ZYX, device=image_CZYX.device)
+    hidden_ZYX = on_device(torch.as_tensor(hidden_ZYX), image_CZYX.device)
     return torch.where(hidden_ZYX, low + (high - low) * noise_CZYX, image_CZYX)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.backbone import SharedEncoder, initialise_weights
+from models.blocks.placement import on_device
 from models.interface import NetworkSpec
 from segbench.core.errors import input_error
 from segbench.core.task import TaskSet
@@ -106,7 +107,7 @@ class VolumeContrast(Objective):
         base_BND, random_BMD = student_BPD[:, : len(grid)], student_BPD[:, len(grid) :]
         taught_base_BND, taught_random_BMD = teacher_BPD[:, : len(grid)], teacher_BPD[:, len(grid) :]
         similarity_BMN = (similarity(random_BMD, taught_base_BND) + similarity(taught_random_BMD, base_BND)) / 2
-        fractions_BMN = torch.tensor(fractions, device=images_BCZYX.device)
+        fractions_BMN = on_device(torch.tensor(fractions), images_BCZYX.device)
         return overlap_loss(similarity_BMN, fractions_BMN) + separation_loss(base_BND)
 
     @torch.no_grad()

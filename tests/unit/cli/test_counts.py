@@ -19,5 +19,6 @@ def test_a_number_that_is_too_small_is_refused_before_any_work(command, tmp_path
     monkeypatch.chdir(tmp_path)
     assert main([command, *COMMANDS[command], "--workers", "-1"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "--workers" in line]
-    assert "found -1" in line and "expected at least" in line
+    assert "found -1" in line
+    assert "expected at least" in line
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import pandas as pd
 import pytest
 
 from segbench.core.files import sha256_of
@@ -10,8 +11,10 @@ from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
 from segbench.reporting.gains import gains_table
 from segbench.reporting.recipes import budget_sentence, chosen_rates, recipes_of_methods
 from segbench.reporting.run import Run
+from segbench.reporting.sections import published_table
 from segbench.reporting.statistics import compared, statistics_of, trained_rows
 from segbench.reporting.tables import build_table
+from segbench.stats.published import COLUMNS
 from segbench.stats.ranking import rank_table
 from segbench.stats.recipes import comparison_name, experiment_of
 from tests.unit.reporting.synthetic_run import write_run
@@ -58,6 +61,15 @@ def test_each_recipe_is_a_comparison_of_its_own(run):
     assert published < equal
     controls = [[m.key for m in run.methods_of(name) if not m.trained] for name in run.experiments[:2]]
     assert controls[0] == controls[1] != []
+
+
+def test_published_values_stand_beside_each_recipe(run):
+    cell = dict.fromkeys(COLUMNS, 0.5) | {"model": "dodnet", "initialisation": "random", "status": "not seen"}
+    own = [cell | {"experiment": task.experiment, "task": task.name} for task in run.record.tasks]
+    table = published_table(run, pd.DataFrame(own[:6]), "published.csv")
+    title = run.method("upstream", ("dodnet", "random")).title
+    named = [row[table.head.index("Measured method")] for row in table.rows]
+    assert named == [title] * 3 + [f"{title}, published recipe"] * 3
 
 
 @pytest.mark.slow

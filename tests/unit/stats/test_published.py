@@ -84,6 +84,16 @@ def test_downstream_methods_are_initialisations():
     assert (row["published_method"], row["published"], row["status"]) == ("UniSeg", 0.846, "reproduced")
 
 
+def test_a_network_trained_by_its_published_recipe_is_compared_too():
+    rows = pd.concat([prostate(around(0.897)), prostate(around(0.85), experiment="upstream_published")])
+    found = check_published(rows, budgets={"upstream": 50000})
+    own = found[(found["published_method"] == "UniSeg") & (found["published_task"] == "Prostate")]
+    assert dict(zip(own["experiment"], own["status"], strict=True)) == {
+        "upstream": "reproduced",
+        "upstream_published": "not reproduced",
+    }
+
+
 def test_an_empty_published_cell_stays_empty(tmp_path):
     for path in FOLDER.glob("*.csv"):
         (tmp_path / path.name).write_bytes(path.read_bytes())

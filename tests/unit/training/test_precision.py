@@ -122,21 +122,3 @@ def test_values_go_to_the_device_in_its_memory_format():
     moved = arithmetic.to_device(images, arithmetic.memory_format)
     assert moved.is_contiguous(memory_format=torch.channels_last_3d)
     assert torch.equal(moved, images)
-
-
-def test_a_copy_to_a_gpu_starts_from_page_locked_memory_and_waits_for_nothing():
-    class Values:
-        device = CPU
-        calls: list = []
-
-        def pin_memory(self):
-            self.calls.append("pinned")
-            return self
-
-        def to(self, device, **options):
-            self.calls.append((device, options))
-            return self
-
-    Arithmetic(CUDA, "fast", "float16").to_device(Values(), torch.contiguous_format)
-    options = {"non_blocking": True, "memory_format": torch.contiguous_format}
-    assert Values.calls == ["pinned", (CUDA, options)]
