@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ EMBED_LIMIT_BYTES = 350_000
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # one line per font and figure otherwise
 KINDS = ("svg", "png", "pdf")
 """Encodings of every figure: vectors for the page and for papers, dots for slides."""
+HASHED = re.compile(rb'(?<=["#])(?:[a-z]|C[0-9a-f]+_[0-9a-f]+_|image)[0-9a-f]{10}(?=[")])')
+"""Name of a path or image that Matplotlib's SVG defines for use in other places: a kind and ten digits of a hash."""
 Width = Literal["single", "double"]
 WIDTH_MM: dict[Width, float] = {"single": 88.0, "double": 180.0}
 """Widths of one and two columns of a journal's page; figures are drawn at the size at which they are printed."""
@@ -166,7 +169,17 @@ def finish(figure: Figure, name: str, caption: str, *, width: Width = "double") 
         figure.savefig(stream, format=kind, dpi=200, metadata=metadata)
         encodings[kind] = stream.getvalue()
     plt.close(figure)
+    encodings["svg"] = numbered(encodings["svg"])
     return Plot(name, caption, width, **encodings)
+
+
+def numbered(svg: bytes) -> bytes:
+    """Return a figure whose shared parts are numbered in their order.
+
+    Matplotlib names them by a hash of coordinates that are not rounded yet, which differ between processors.
+    """
+    names: dict[bytes, bytes] = {}
+    return HASHED.sub(lambda found: names.setdefault(found[0], b"part%d" % (len(names) + 1)), svg)
 
 
 def write_plot(plot: Plot, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from segbench.core.run_record import Method
 from segbench.reporting import figures, rank_figures
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import differences, reference_method, statistics_of
-from segbench.reporting.style import GREY, SMALLEST_PT, WIDTH_MM, fixed_jitter, method_styles
+from segbench.reporting.style import GREY, SMALLEST_PT, WIDTH_MM, fixed_jitter, method_styles, numbered
 from segbench.reporting.tables import build_table
 from tests.unit.reporting.drawn import kept_figures
 from tests.unit.reporting.synthetic_run import write_run
@@ -108,6 +110,17 @@ def method(experiment, model, initialisation, kind):
         citation="",
         url="",
     )
+
+
+@pytest.mark.slow
+def test_shared_parts_are_numbered_because_their_hashes_differ_between_processors(run, statistics):
+    text = b'<path id="m0123456789"/><use xlink:href="#m0123456789"/><g clip-path="url(#pabcdefabcd)"/>'
+    assert numbered(text) == b'<path id="part1"/><use xlink:href="#part1"/><g clip-path="url(#part2)"/>'
+    for plot in draw_all(run, "upstream", statistics["upstream"]):
+        names = re.findall(rb'id="([^"]+)"', plot.svg)
+        assert len(names) == len(set(names))
+        assert set(re.findall(rb'(?:url\(|href=")#([^")]+)', plot.svg)) <= set(names)
+        assert not re.search(rb'id="[^"]*[0-9a-f]{10}"', plot.svg)
 
 
 def test_a_method_has_one_colour_on_the_whole_page():
