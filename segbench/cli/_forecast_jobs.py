@@ -173,7 +173,8 @@ def validation_seconds(config: Config, job: Job, task: Task, counts: Counts, pre
     settings = config.training_of(job.experiment, job.entry(config), job.initialisation)
     measured = []
     if settings.validation_fraction:
-        measured.append((settings.validation_fraction, min(settings.validation_points, steps_of(config, job))))
+        points = min(settings.validation_points, steps_of(config, job))
+        measured.append((settings.validation_fraction, points + 1))  # and once as many cases that were trained on
     if settings.tuning is not None:
         measured.append((settings.tuning.validation_fraction, len(settings.tuning.learning_rates)))
     training = counts.total - counts.test

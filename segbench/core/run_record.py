@@ -117,13 +117,15 @@ class ValidationDice(_Part):
     """Dice (0 to 1) of each task on training cases that were held out of the training, after some of its steps.
 
     `cases` counts those of each task. `dice` has a row per step with a value per task, None where nothing was to be
-    compared. `seconds` is what measuring took; it is no part of the training's.
+    compared. `seen_dice` is that of as many cases that were trained on, after the last step; empty when it was not
+    measured. `seconds` is what measuring took; it is no part of the training's.
     """
 
     tasks: tuple[str, ...]
     cases: tuple[int, ...]
     steps: tuple[int, ...]
     dice: tuple[tuple[float | None, ...], ...]
+    seen_dice: tuple[float | None, ...] = ()
     seconds: float
 
     @model_validator(mode="after")
@@ -131,6 +133,8 @@ class ValidationDice(_Part):
         size = len(self.tasks)
         if len(self.dice) != len(self.steps) or {size} != {len(self.cases), *map(len, self.dice)}:
             raise ValueError(f"{len(self.steps)} rows of {size} values, and {size} counts of cases")
+        if self.seen_dice and len(self.seen_dice) != size:
+            raise ValueError(f"{size} values of cases that were trained on, or none")
         return self
 
 

@@ -16,6 +16,7 @@ from segbench.core.case import Case, read_manifest
 from segbench.core.errors import input_error, suggestion
 from segbench.core.files import sha256_of
 from segbench.core.paths import RunPaths
+from segbench.core.seeds import seed_for
 from segbench.core.task import Task, TaskSet
 from segbench.experiment.config import Config, Network, Training, load_config
 from segbench.experiment.held_out import held_out_cases, tuning_cases
@@ -136,6 +137,16 @@ class JobContext:
         """
         held_out = set(self.validation_cases(task))
         return tuple(case for case in self.sides(task).train if case not in held_out)
+
+    def seen_cases(self, task: str) -> tuple[str, ...]:
+        """Return as many of the `training_cases` as there are `validation_cases`, fewer where there are fewer.
+
+        They are the first ones by a hash, the same for every method; what a network has learnt is shown beside what it
+        has not.
+        """
+        cases = self.training_cases(task)
+        ranked = sorted(cases, key=lambda case: (seed_for("seen", self.job.fold, task, case), case))
+        return tuple(ranked[: len(self.validation_cases(task))])
 
     def tuning_cases(self, task: str) -> tuple[str, ...]:
         """Return those of the `training_cases` that score the trials of a tuned training; in the end it sees all."""

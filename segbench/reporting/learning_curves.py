@@ -33,7 +33,19 @@ LEAST_POINTS = 5
 NORMAL, MINUS = 1.96, "\u2212"
 FLATTENED, FALLS, RISES, UNCLEAR = "flattened", "still falls", "rises", "not clear"
 NO_FALL, TOO_FEW = "does not fall", "too few points"
-VALIDATION_COLUMNS = ["model", "initialisation", "title", "task", "cases", "fold", "seed", "step", "progress", "dice"]
+VALIDATION_COLUMNS = [
+    "model",
+    "initialisation",
+    "title",
+    "task",
+    "cases",
+    "fold",
+    "seed",
+    "step",
+    "progress",
+    "dice",
+    "seen_dice",
+]
 LOSS_COLUMNS = [
     "model",
     "initialisation",
@@ -83,20 +95,24 @@ def validation_frame(run: Run, experiment: str) -> pd.DataFrame:
     """Return the Dice of held-out training cases: a row per method, job, task and step; empty where none was measured.
 
     Columns: model, initialisation, title, task (its title), cases, fold, seed, step, progress (per cent of the steps of
-    the job), dice (0 to 1, NaN where nothing was to be compared).
+    the job), dice (0 to 1, NaN where nothing was to be compared), seen_dice (of cases that were trained on, at the last
+    step; NaN at others).
     """
     titles = {task.name: task.title for task in run.tasks(experiment)}
     records = [
-        (*method.key, method.title, titles.get(task, task), cases, job.fold, job.seed, step, progress, dice)
+        (*method.key, method.title, titles.get(task, task), cases, job.fold, job.seed, step, progress, dice, seen)
         for method in run.methods_of(experiment)
         for job in run.jobs(experiment, method.key)
         if job.validation is not None and job.status == "ok"
         for step, row in zip(job.validation.steps, job.validation.dice, strict=True)
         for progress in [100 * step / job.validation.steps[-1]]  # iterations count the trials of tuning as well
-        for task, cases, dice in zip(job.validation.tasks, job.validation.cases, row, strict=True)
+        for seen_row in [job.validation.seen_dice if progress == 100 else ()]
+        for task, cases, dice, seen in zip(
+            job.validation.tasks, job.validation.cases, row, seen_row or [None] * len(row), strict=True
+        )
     ]
     frame = pd.DataFrame.from_records(records, columns=VALIDATION_COLUMNS)
-    return frame.astype({"dice": float})
+    return frame.astype({"dice": float, "seen_dice": float})
 
 
 def loss_frame(run: Run, experiment: str) -> pd.DataFrame:
@@ -157,8 +173,9 @@ def learning_table(run: Run, experiment: str, name: str) -> SmallTable | None:
     for row in named_rows(losses):
         cells = [row.title, number(row.before, 3), number(row.last, 3), _fall_text(row), row.state]
         if len(validation):
-            before, last = ends.get((row.model, row.initialisation), (np.nan, np.nan))
+            before, last, seen, gap = ends.get((row.model, row.initialisation), (np.nan,) * 4)
             cells += [shown("dice", before), shown("dice", last), shown("dice", last - before, sign=True)]
+            cells += [shown("dice", seen), shown("dice", gap, sign=True)]
         rows.append(cells)
     head = ["Method", "Loss before", "Loss at the end", "Fraction of the fall", "Loss"]
     caption = (
@@ -168,10 +185,11 @@ def learning_table(run: Run, experiment: str, name: str) -> SmallTable | None:
         "straight line has 25 %. A learning rate that decays to zero flattens a loss as well."
     )
     if len(validation):
-        head += ["Dice before", "Dice at the end", "Gain"]
+        head += ["Dice before", "Dice at the end", "Gain", "Dice, trained on", "Gap"]
         caption += (
             " Dice in % of the held-out training cases at the last two points at which it was measured, mean over "
-            f"tasks, folds and seeds; no choice was made by it. Every point: tables/{name}_validation.csv."
+            "tasks, folds and seeds; no choice was made by it. Beside it that of as many cases that were trained on, "
+            f"and how much higher that is. Every point: tables/{name}_validation.csv."
         )
     csv = f"tables/{name}_loss.csv"
     return SmallTable("End of the learning curves", caption, head, rows, csv, conclusion=flat_sentence(losses))
@@ -185,16 +203,19 @@ def _fall_text(row: Any) -> str:
     return f"{value} % ({low} to {high})"
 
 
-def _validation_ends(validation: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float]]:
-    """Return method -> mean Dice at the last point but one, NaN without one, and at the last."""
+def _validation_ends(validation: pd.DataFrame) -> dict[tuple[str, str], tuple[float, ...]]:
+    """Return method -> mean Dice at the last point but one, at the last, of cases trained on, and the gap of these two.
+
+    NaN for what was not measured.
+    """
     found = {}
     for (model, initialisation), part in groups_of(validation, ["model", "initialisation"]):
         ends = []
         for _, curve in groups_of(part, ["task", "fold", "seed"]):
-            values = curve.sort_values("step")["dice"].tolist()
-            ends.append((values[-2] if len(values) > 1 else np.nan, values[-1]))
-        before, last = pd.DataFrame(ends).mean()
-        found[model, initialisation] = (float(before), float(last))
+            points = curve.sort_values("step")
+            values, seen = points["dice"].tolist(), points["seen_dice"].iloc[-1]
+            ends.append((values[-2] if len(values) > 1 else np.nan, values[-1], seen, seen - values[-1]))
+        found[model, initialisation] = tuple(pd.DataFrame(ends).mean())
     return found
 
 

@@ -72,8 +72,8 @@ class Progression:
     seconds: of training; waiting_seconds: those of them in which the next batch was not ready yet. rows, window: of the
     log. rate_factor: multiplies the learning rate. dead: see `DeadOutput`. retries: each divergence with its cases.
     attempts: device, precision, threads and versions of each process that trained, with its first step. diagnostics:
-    see `record_diagnostics`. validation: step -> mean Dice of each task; validation_seconds: what it took, beside
-    `seconds`.
+    see `record_diagnostics`. validation: step -> mean Dice of each task on held-out cases; seen_dice: that on cases
+    that were trained on, at the end; validation_seconds: what both took, beside `seconds`.
     """
 
     step: int = 0
@@ -87,6 +87,7 @@ class Progression:
     attempts: list[dict[str, Any]] = field(default_factory=list)
     diagnostics: dict[str, dict[str, Any]] = field(default_factory=dict)
     validation: dict[int, list[float | None]] = field(default_factory=dict)
+    seen_dice: list[float | None] = field(default_factory=list)
     validation_seconds: float = 0.0
 
 
@@ -247,7 +248,7 @@ class TrainingRun:
         patches = progression.step * self.settings.batch_size
         validation = {}
         if self.validation is not None:
-            measured = self.validation.record(progression.validation)
+            measured = self.validation.record(progression.validation, progression.seen_dice)
             validation = {"validation": measured | {"seconds": round(progression.validation_seconds, 3)}}
         return {
             "train_seconds": round(progression.seconds, 3),
@@ -365,6 +366,8 @@ class TrainingRun:
         assert isinstance(model, SegmentationModel), "an objective measures no Dice"
         began = time.monotonic()
         progression.validation[progression.step] = self.validation.measure(model)
+        if progression.step == len(self.stream):
+            progression.seen_dice = self.validation.measure_seen(model)
         progression.validation_seconds += time.monotonic() - began
         return True
 

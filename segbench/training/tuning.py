@@ -108,6 +108,10 @@ class AsTrial(AtRate):
         """Return the training cases of the job that score the trial."""
         return self.job_context.tuning_cases(task)
 
+    def seen_cases(self, task: str) -> tuple[str, ...]:
+        """Return none: what a trial has learnt is not shown."""
+        return ()
+
     @cached_property
     def identity(self) -> Identity:
         """Identity of the trial: other rates of the grid are not part of it."""

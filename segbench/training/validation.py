@@ -1,4 +1,4 @@
-"""Dice on held-out training cases in the course of a training.
+"""Dice on held-out training cases in the course of a training, and on as many others at its end.
 
 For learning curves it chooses nothing. The trials of tuned trainings are scored by it too, on other cases
 (`training.tuning`).
@@ -34,7 +34,7 @@ def validation_steps(total: int, points: int) -> list[int]:
 
 
 class Validation:
-    """Measures the Dice of a job's tasks on the cases that are held out of its training.
+    """Measures the Dice of a job's tasks on the cases that are held out of its training, and on some that are not.
 
     A case is predicted by sliding windows that overlap by half, without mirroring, and compared on its preprocessed
     grid: cheaper than an evaluation, and close to it. Weights, generators and modes are afterwards as before.
@@ -50,10 +50,10 @@ class Validation:
     def __init__(self, context: JobContext, total: int, *, precision: str, compiled: bool = False):
         self.tasks, self.compiled = context.tasks, compiled
         self.steps = validation_steps(total, context.training.validation_points)
-        self.cases = [
-            [open_case(context.folder(task.name, case)) for case in context.validation_cases(task.name)]
-            for task in self.tasks
-        ]
+        self.cases, self.seen = (
+            [[open_case(context.folder(task.name, case)) for case in chosen(task.name)] for task in self.tasks]
+            for chosen in (context.validation_cases, context.seen_cases)
+        )
         self.windows = Windows(context.network.patch_size_zyx, precision=precision)
         self.batch = context.training.batch_size
 
@@ -63,21 +63,32 @@ class Validation:
         A structure counts in the cases in which it was looked for, and is in the reference or the prediction; None for
         a task without any.
         """
+        return self._measured(model, self.cases)
+
+    def measure_seen(self, model: SegmentationModel) -> list[float | None]:
+        """Return the same of as many cases that the network was trained on."""
+        return self._measured(model, self.seen)
+
+    def _measured(
+        self, model: SegmentationModel, cases_of_tasks: Sequence[Sequence[PreprocessedCase]]
+    ) -> list[float | None]:
         eager = torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
         with _as_before(model), eager:
-            return [self._mean_dice(model, task, cases) for task, cases in zip(self.tasks, self.cases, strict=True)]
+            return [self._mean_dice(model, task, cases) for task, cases in zip(self.tasks, cases_of_tasks, strict=True)]
 
-    def record(self, found: Mapping[int, Sequence[float | None]]) -> dict[str, Any]:
+    def record(self, found: Mapping[int, Sequence[float | None]], seen: Sequence[float | None]) -> dict[str, Any]:
         """Return plain values for the outcome: tasks, held-out cases of each, steps, and the Dice of each by step.
 
         Args:
             found: step -> what `measure` returned after it.
+            seen: what `measure_seen` returned at the end; empty before.
         """
         return {
             "tasks": list(self.tasks.names),
             "cases": [len(cases) for cases in self.cases],
             "steps": list(found),
             "dice": [list(values) for values in found.values()],
+            "seen_dice": list(seen),
         }
 
     def _mean_dice(self, model: SegmentationModel, task: Task, cases: Sequence[PreprocessedCase]) -> float | None:

@@ -164,7 +164,8 @@ class Training(Recipe):
         ge=0,
         le=0.5,
         description="Fraction of the training patients of each task, at least one, that no method of the experiment "
-        "learns from, so that learning curves show their Dice; never used to choose anything. 0: none.",
+        "learns from, so that learning curves show their Dice, beside that of as many others at the end; never used to "
+        "choose anything. 0: none.",
     )
     validation_points: int = Field(
         10, ge=1, description="How often that Dice is measured, at evenly spaced steps of which the last is the end."

@@ -286,7 +286,8 @@ def _validation(job, tasks, points):
     own = tasks if job["scope"] == "joint" else [job["scope"]]
     steps = [job["iterations"] * number // points for number in range(1, points + 1)]
     dice = [[0.5 * number / points + 0.1 * (task == tasks[0]) for task in own] for number in range(1, points + 1)]
-    return {"tasks": own, "cases": [2] * len(own), "steps": steps, "dice": dice, "seconds": 1.0}
+    found = {"tasks": own, "cases": [2] * len(own), "steps": steps, "dice": dice}
+    return found | {"seen_dice": [value + 0.2 for value in dice[-1]], "seconds": 1.0}
 
 
 def _record(experiments, jobs, cases, *, n_validation):

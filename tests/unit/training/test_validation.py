@@ -65,16 +65,18 @@ def test_the_weights_are_the_same_bytes_however_often_dice_is_measured(run, job_
 def test_the_last_point_is_the_dice_of_the_weights_that_are_scored(run, recipe):
     context = held_out(**recipe)
     facts = loop.train(context, device=CPU)
-    assert measured(facts).keys() == {"tasks", "cases", "steps", "dice"}
+    assert measured(facts).keys() == {"tasks", "cases", "steps", "dice", "seen_dice"}
     assert facts["validation"]["tasks"] == ["phantom_spleen", "phantom_petct"]
     assert facts["validation"]["cases"] == [1, 1]
     assert [len(values) for values in facts["validation"]["dice"]] == [2] * 4
     json.dumps(facts["validation"])
     model = loop.new_model(context)
     model.load_state_dict(load_weights(context.train_folder / "weights.pt"))
-    again = Validation(context, 8, precision=facts["precision"]).measure(model)
+    validation = Validation(context, 8, precision=facts["precision"])
+    again = validation.measure(model)
     assert again == facts["validation"]["dice"][-1]
     assert any(value > 0 for value in again)
+    assert validation.measure_seen(model) == facts["validation"]["seen_dice"] != again
 
 
 @pytest.mark.parametrize("saved", [2, 3, 4], ids=["at a point", "between points", "at the next point"])
@@ -91,22 +93,22 @@ def test_a_killed_training_has_the_same_points_and_weights(run, monkeypatch, sav
 
 def test_the_time_of_measuring_is_no_time_of_training(run, monkeypatch):
     clock = [0.0]
-    measure, step = Validation.measure, loop.Stepper.step
+    measure, step = Validation._measured, loop.Stepper.step
 
-    def slow_measure(self, model):
+    def slow_measure(self, *arguments):
         clock[0] += 100.0
-        return measure(self, model)
+        return measure(self, *arguments)
 
     def quick_step(self, *arguments, **options):
         clock[0] += 1.0
         return step(self, *arguments, **options)
 
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(Validation, "measure", slow_measure)
+    monkeypatch.setattr(Validation, "_measured", slow_measure)
     monkeypatch.setattr(loop.Stepper, "step", quick_step)
     facts = loop.train(held_out(), device=CPU)
     assert facts["train_seconds"] == 8.0
-    assert facts["validation"]["seconds"] == 400.0
+    assert facts["validation"]["seconds"] == 500.0
 
 
 def test_no_model_learns_from_a_held_out_case(run):
@@ -121,6 +123,14 @@ def test_no_model_learns_from_a_held_out_case(run):
             drawn = {case for step in range(len(stream)) if stream[step][0] == own for case in stream[step][3]}
             assert drawn == set(context.training_cases(task))
             assert out[0] not in drawn
+
+
+def test_cases_that_were_trained_on_are_measured_at_the_end_as_many_as_are_held_out(run):
+    context = held_out()
+    for task in context.tasks.names:
+        assert len(context.seen_cases(task)) == len(context.validation_cases(task)) == 1
+        assert set(context.seen_cases(task)) <= set(context.training_cases(task))
+    assert job(config(), JOB).seen_cases("phantom_spleen") == ()
 
 
 def test_nothing_is_measured_of_an_objective_nor_without_a_fraction(run):
