@@ -131,12 +131,16 @@ def _labels(
 ) -> dict[str, np.ndarray]:
     native_zyx = geometry.cropped_shape_zyx
     maps = [np.zeros(native_zyx, dtype=np.uint8) for _ in tasks]
-    for rows in _row_parts(tasks, geometry.shape_zyx, native_zyx[1], windows.patch_size_zyx, keep_on):
+
+    def fill(rows: tuple[int, int]) -> None:  # a function, so that its sums are freed before those of the next rows
         native = [NativeLabels(geometry.shape_zyx, labels_ZYX, rows) for labels_ZYX in maps]
         found = slabs(model, images_CZYX, tasks, windows, rows=native[0].grid_rows, keep_on=keep_on, batch=batch)
         for start, slab in found:
             for labels, probabilities_KZYX in zip(native, slab, strict=True):
                 labels.add(start, probabilities_KZYX)
+
+    for rows in _row_parts(tasks, geometry.shape_zyx, native_zyx[1], windows.patch_size_zyx, keep_on):
+        fill(rows)
     return {task.name: geometry.placed(labels_ZYX) for task, labels_ZYX in zip(tasks, maps, strict=True)}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from monai.inferers import sliding_window_inference
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from models.blocks.plain_unet import BatchStatisticsNorm
 from models.interface import NetworkSpec, SegmentationModel
@@ -118,6 +119,22 @@ def test_streamed_label_maps_are_those_of_the_whole_volume(monkeypatch, grid, na
     assert labels.shape == native
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, whole_volume_labels(expected, geometry))
+
+
+def test_the_sums_of_some_rows_are_freed_before_those_of_the_next(monkeypatch):
+    sums: list[StorageWeakRef] = []
+    make = sliding_window._Sums.__init__
+
+    def watched(self, *arguments):
+        assert all(reference.expired() for reference in sums)
+        make(self, *arguments)
+        sums.append(StorageWeakRef(self._sums_KZYX[0].untyped_storage()))
+
+    monkeypatch.setattr(sliding_window._Sums, "__init__", watched)
+    monkeypatch.setattr(sliding_window, "ACCUMULATOR_BYTES", 4 * 6 * 8**3)
+    images = np.zeros((1, 16, 24, 8), dtype=np.float32)
+    predict_labels(Positions((8, 8, 8)), images, [MANY], geometry_of((16, 24, 8), (16, 24, 8)), Windows((8, 8, 8)))
+    assert len(sums) == 3
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
