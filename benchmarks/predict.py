@@ -26,6 +26,7 @@ import nibabel as nib
 import numpy as np
 
 from benchmarks.sides import ours, peer, run_side
+from segbench.core.memory import keep_freed_memory
 
 MODULE = "benchmarks.predict"
 GIB = 1e9
@@ -205,6 +206,7 @@ def main() -> int:
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.job:
+        keep_freed_memory()  # as the command does
         job = json.loads(args.job.read_text())
         print(json.dumps({"predict": predict, "memory": peak_memory}[job["step"]](job)))
         return 0

@@ -310,8 +310,8 @@ class _Sums:
         """Add one window of one task; its flips come one after the other and are averaged first."""
         seen = self._flips_seen[number] = self._flips_seen[number] % self._flip_count + 1
         for first, last in self._pieces(logits_BKZYX):
-            piece_KZYX = model.probabilities(logits_BKZYX[:, :, first:last], self.tasks[number])[0].flip(flip)
-            piece_KZYX = piece_KZYX.to(self.device)
+            piece_KZYX = model.probabilities(logits_BKZYX[:, :, first:last], self.tasks[number])[0]
+            piece_KZYX = (piece_KZYX.flip(flip) if flip else piece_KZYX).to(self.device)  # no flip would be a copy
             if 1 in flip:
                 first, last = self._depth - last, self._depth - first
             if self._flip_count == 1:
