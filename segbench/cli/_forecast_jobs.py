@@ -165,7 +165,7 @@ def network_jobs(
 
 
 def validation_seconds(config: Config, job: Job, task: Task, counts: Counts, predict_seconds: float) -> float:
-    """Return what the Dice of held-out cases of a task costs in a training and its trials, 0 where none are held out.
+    """Return what the Dice of held-out cases of a task, and of as many others at the end, costs; 0 without these.
 
     A held-out case is as large as a tested one, whose prediction takes `predict_seconds`; it is predicted without
     mirroring, in windows that overlap by half, whose number grows with the third power of their density.
