@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from segbench.core.run_record import Curve
+from segbench.core.run_record import Curve, ValidationDice
 from segbench.reporting.figures import headline, panel_edges, panel_grid, wrapped
 from segbench.reporting.frames import groups_of, named_rows
 from segbench.reporting.run import Method, Run
@@ -46,6 +46,7 @@ VALIDATION_COLUMNS = [
     "dice",
     "seen_dice",
 ]
+DiceOfTasks = tuple[float | None, ...]
 LOSS_COLUMNS = [
     "model",
     "initialisation",
@@ -104,15 +105,19 @@ def validation_frame(run: Run, experiment: str) -> pd.DataFrame:
         for method in run.methods_of(experiment)
         for job in run.jobs(experiment, method.key)
         if job.validation is not None and job.status == "ok"
-        for step, row in zip(job.validation.steps, job.validation.dice, strict=True)
+        for step, row, seen_row in _points(job.validation)
         for progress in [100 * step / job.validation.steps[-1]]  # iterations count the trials of tuning as well
-        for seen_row in [job.validation.seen_dice if progress == 100 else ()]
-        for task, cases, dice, seen in zip(
-            job.validation.tasks, job.validation.cases, row, seen_row or [None] * len(row), strict=True
-        )
+        for task, cases, dice, seen in zip(job.validation.tasks, job.validation.cases, row, seen_row, strict=True)
     ]
     frame = pd.DataFrame.from_records(records, columns=VALIDATION_COLUMNS)
     return frame.astype({"dice": float, "seen_dice": float})
+
+
+def _points(validation: ValidationDice) -> Iterator[tuple[int, DiceOfTasks, DiceOfTasks]]:
+    """Yield each step with the Dice of held-out cases and, at the last one, of cases that were trained on."""
+    nothing = (None,) * len(validation.tasks)
+    for step, row in zip(validation.steps, validation.dice, strict=True):
+        yield step, row, validation.seen_dice if validation.seen_dice and step == validation.steps[-1] else nothing
 
 
 def loss_frame(run: Run, experiment: str) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from segbench.core.vocabulary import EQUAL, NO_RECIPE
 from segbench.reporting.figures import method_costs
 from segbench.reporting.frames import groups_of, named_rows
 from segbench.reporting.metrics import about
@@ -24,7 +25,6 @@ from segbench.reporting.tables import DASH, Table, coverage_text, folds_text, in
 from segbench.stats.decision import CONFLICTING, RULE_TEXT
 from segbench.stats.published import check_published
 from segbench.stats.ranking import ALL_TASKS
-from segbench.stats.recipes import experiment_of
 
 MEASURED_PHASES = ("training", "inference", "scoring")
 PAIR_HEAD = [
@@ -347,8 +347,8 @@ def published_check(run: Run) -> pd.DataFrame:
 
 
 def _title_at_recipe(run: Run, comparison: str, key: tuple[str, str]) -> str:
-    title, recipe = run.method(comparison, key).title, comparison.removeprefix(experiment_of(comparison)).strip("_")
-    return f"{title}, {recipe} recipe" if recipe else title
+    method = run.method(comparison, key)
+    return method.title if method.recipe in (EQUAL, NO_RECIPE) else f"{method.title}, {method.recipe} recipe"
 
 
 def published_table(run: Run, table: pd.DataFrame, csv: str) -> SmallTable:
