@@ -43,7 +43,7 @@ def job(number: int, seconds: float, kill: str, descriptor: int) -> None:
 def main(count: int, at_a_time: int, seed: int) -> None:
     rng = random.Random(seed)
     kinds = [rng.choices(["", "computing", "waiting"], [0.7, 0.2, 0.1])[0] for _ in range(count)]
-    plan = [(number, rng.uniform(0.02, 0.05), kind) for number, kind in enumerate(kinds)]
+    plan = [(number, rng.uniform(0.05, 0.15), kind) for number, kind in enumerate(kinds)]
     path = Path(os.environ["SEGBENCH_LEASES"]) / "events"
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

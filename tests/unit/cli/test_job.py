@@ -4,7 +4,6 @@ import errno
 import json
 import logging
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -273,14 +272,13 @@ def done():
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
-def test_what_was_done_before_takes_no_time_and_no_torch(done, command):
+def test_what_was_done_before_loads_no_large_package(done, command):
     write_json(done.train_folder / "outcome.json", {"status": "ok"})
     program = (
         "import sys; from segbench.cli import main;"
         f"assert main(['{command}', '--config', 'config.json', '--job', '{SINGLE}']) == 0;"
         "print(*sorted({'torch', 'numpy', 'pandas', 'nibabel'} & set(sys.modules)))"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     answer = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -288,11 +286,8 @@ def test_what_was_done_before_takes_no_time_and_no_torch(done, command):
         text=True,
         check=True,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "done before, from the same inputs" in answer.stderr
     assert answer.stdout.split() == []
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert seconds < 2, f"{seconds:.1f} s of processor time"
     assert json.loads((done.paths.root / command / SINGLE / "outcome.json").read_text())["status"] == "ok"
 
 
