@@ -48,7 +48,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of the numerical libraries")
 
 
-def check_machine(**counts: tuple[int, int]) -> None:
+def check_machine(**counts: tuple[float | None, int]) -> None:
     """Raise `InputError` with every setting that the machine cannot meet, before any work.
 
     Args:

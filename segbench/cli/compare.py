@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read and check everything, compute everything, then write."""
     from segbench.cli._comparison_files import parse_equivalence, parse_missing_masks, write_tables
+    from segbench.cli._counts import count_problems
     from segbench.core.cards import dataset_cards
     from segbench.core.errors import Problem, raise_problems, suggestion
     from segbench.reporting.comparison import control_names, run_of_table
@@ -104,11 +105,7 @@ def run(args: argparse.Namespace) -> int:
                 if 0 < args.alpha < 1
                 else [Problem("--alpha", str(args.alpha), "a number between 0 and 1", "use 0.05")]
             ),
-            *(
-                []
-                if args.resamples >= 100
-                else [Problem("--resamples", str(args.resamples), "at least 100", "use 2000")]
-            ),
+            *count_problems(resamples=(args.resamples, 100)),
             *([Problem("--out", f"{args.out} is a file", "a folder", "name another")] if args.out.is_file() else []),
             *handling_problems,
             *rope_problems,

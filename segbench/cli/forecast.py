@@ -56,11 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the table and keep the forecast in results/RUN/forecast.json; or compare it with the run."""
+    from segbench.cli._counts import count_problems
     from segbench.core import devices
+    from segbench.core.errors import raise_problems
     from segbench.experiment.config import load_config
 
-    args.processes = args.processes or devices.jobs_at_a_time() or devices.cores()
-    _refuse(args)
+    if args.processes is None:
+        args.processes = devices.jobs_at_a_time() or devices.cores()
+    counts = {"seconds": 1, "processes": 1, "threads": 1, "cases": 2}
+    raise_problems(count_problems(**{name: (getattr(args, name), least) for name, least in counts.items()}))
     if args.against:
         return _compare(args.against)
     config = load_config(args.config)
@@ -69,17 +73,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _tell(config, _Measured.of(config, args), args.processes)
     return 0
-
-
-def _refuse(args: argparse.Namespace) -> None:
-    from segbench.core.errors import Problem, raise_problems
-
-    options = ("seconds", 0), ("processes", 0), ("threads", 0), ("cases", 1)
-    raise_problems(
-        Problem(f"--{name}", f"{getattr(args, name):g}", f"more than {least}", "fix the option")
-        for name, least in options
-        if getattr(args, name) <= least
-    )
 
 
 def _measure(config: Config, args: argparse.Namespace) -> dict[str, Any]:

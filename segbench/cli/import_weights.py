@@ -26,17 +26,15 @@ def run(args: argparse.Namespace) -> int:
     from models.loader import build_model
     from models.weights.conventions import Convention
     from models.weights.transfer import transfer_weights
+    from segbench.cli._counts import count_problems
     from segbench.core.cards import format_cards
-    from segbench.core.errors import input_error
+    from segbench.core.errors import raise_problems
     from segbench.core.task import TaskSet
     from segbench.training.checkpoint import load_weights, save
     from segbench.training.initialise import checked_sha256
 
     prefixes = _prefixes(args.format, args.model)
-    if args.channels < 1:
-        raise input_error(
-            "--channels", found=args.channels, expected="1 or more", fix="count the task's image channels"
-        )
+    raise_problems(count_problems(channels=(args.channels, 1)))
     digest = checked_sha256(args.file, args.sha256)
     spec, options = _network(args.config, args.model)
     stated = format_cards()[args.format]["axes"]

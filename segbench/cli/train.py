@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Train and write outcome.json, record.json, weights.pt and log.csv; an external model trains by its command."""
     from segbench.experiment.context import JobContext
 
-    check_machine(threads=(args.threads, 1), workers=(args.workers or 0, 0))
+    check_machine(threads=(args.threads, 1), workers=(args.workers, 0))
     keep_freed_memory()  # before PyTorch allocates
     context = JobContext.of(args.config, args.job)
     launched = devices.launched()

@@ -41,12 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Rebuild, compare, and say what differs; then score and train again as far as it is asked for."""
-    from segbench.core.errors import RunFailed, input_error
+    from segbench.cli._counts import count_problems
+    from segbench.core.errors import RunFailed, raise_problems
 
-    for option in ("rescore", "threads"):
-        value = getattr(args, option)
-        if value is not None and value < 1:
-            raise input_error(f"--{option}", found=value, expected="at least 1", fix="give a positive number")
+    raise_problems(count_problems(rescore=(args.rescore, 1), threads=(args.threads, 1)))
     further = args.rescore is not None or args.retrain is not None
     with _report(args.report, own_ids=further) as (folder, differing, configs):
         if differing:

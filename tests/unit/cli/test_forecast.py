@@ -226,8 +226,10 @@ def test_no_forecast_is_refused(folder, capsys):
 
 
 def test_options_out_of_range_are_refused(folder, capsys):
-    assert main(["forecast", "--config", str(RunPaths("small").config), "--seconds", "0"]) == 2
-    assert "--seconds: found 0; expected more than 0" in capsys.readouterr().err
+    assert main(["forecast", "--config", str(RunPaths("small").config), "--seconds", "0", "--processes", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "--seconds: found 0; expected at least 1" in said
+    assert "--processes: found 0; expected at least 1" in said
 
 
 def test_the_whole_command_on_data_that_are_not_there(folder, monkeypatch, capsys):
