@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-import pytest
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 VARIABLE = "SEGBENCH_CHROMIUM"
@@ -22,17 +21,22 @@ def program() -> str | None:
     return next(filter(None, map(shutil.which, (named, *PROGRAMS) if named else PROGRAMS)), None)
 
 
+def missing() -> str | None:
+    """Return what has to be installed before a browser can start, None where nothing is missing."""
+    if importlib.util.find_spec("playwright") is None:
+        return "Playwright is not installed: pip install -r envs/lock-dev.txt"
+    if program() is None:
+        return f"no {', '.join(PROGRAMS)} on the path: install Chromium, or name it in {VARIABLE}"
+    return None
+
+
 @contextmanager
 def started() -> Iterator:
-    """Yield a running browser; skips the test, with the reason, where Playwright or Chromium is not installed."""
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is not installed: pip install -r envs/lock-dev.txt"
-    )
-    path = program()
-    if path is None:
-        pytest.skip(f"no {', '.join(PROGRAMS)} on the path: install Chromium, or name it in {VARIABLE}")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path)
+    """Yield a running browser, where nothing is `missing`."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program())
         yield browser
         browser.close()
 

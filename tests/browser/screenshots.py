@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.browser.chromium import DESKTOP, OPEN_ALL, PHONE, started
+from tests.browser.chromium import DESKTOP, OPEN_ALL, PHONE, missing, started
 
 LONGEST = 16_000
 """Tallest picture in pixels; a longer page is cut into several."""
@@ -18,6 +18,8 @@ LONGEST = 16_000
 
 def main(page_path: Path, folder: Path) -> None:
     """Write PNG files, and the print as PDF; its pages as PNG where `pdftoppm` is installed."""
+    if reason := missing():
+        sys.exit(reason)
     folder.mkdir(parents=True, exist_ok=True)
     with started() as browser:
         for name, (width, height) in (("desktop", DESKTOP), ("phone", PHONE)):

@@ -16,7 +16,7 @@ import pytest
 
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import reference_method
-from tests.browser.chromium import DESKTOP, OPEN_ALL, PHONE, started
+from tests.browser.chromium import DESKTOP, OPEN_ALL, PHONE, missing, started
 from tests.paths import ROOT
 
 AXE = Path(__file__).parent / "vendor" / "axe-4.14.1.min.js"
@@ -30,6 +30,8 @@ SCREENS = [(scheme, size) for scheme in ("light", "dark") for size in (DESKTOP, 
 
 @pytest.fixture(scope="module")
 def browser():
+    if reason := missing():
+        pytest.skip(reason)
     with started() as running:
         yield running
 
