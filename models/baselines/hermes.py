@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from models.backbone import SharedDecoder, SharedEncoder, initialise_weights
 from models.blocks.attention import AttentionBlock, to_tokens, to_volume
+from models.blocks.placement import on_device
 from models.interface import NetworkSpec, SegmentationModel
 from segbench.core.task import Task, TaskSet
 
@@ -72,10 +73,10 @@ class PriorLevel(nn.Module):
         self.modality_tokens = nn.Parameter(torch.randn(modalities, width))
         self.exchanges = nn.ModuleList(Exchange(width) for _ in range(layers))
 
-    def forward(self, x_BCZYX: Tensor, task_index: int, present: list[int]) -> tuple[Tensor, Tensor]:
-        """Return features of the same shape and the class tokens, `BKC`."""
+    def forward(self, x_BCZYX: Tensor, task_index: int, present: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features of the same shape and the class tokens, `BKC`; `present` has the numbers of modalities."""
         classes_KC = self.class_tokens[task_index]
-        tokens_NC = torch.cat([classes_KC, self.modality_tokens[present]])
+        tokens_NC = torch.cat([classes_KC, self.modality_tokens.index_select(0, present)])
         tokens_BNC, features_BMC = tokens_NC.expand(x_BCZYX.shape[0], -1, -1), to_tokens(x_BCZYX)
         for exchange in self.exchanges:
             tokens_BNC, features_BMC = exchange(tokens_BNC, features_BMC)
@@ -113,8 +114,9 @@ class Hermes(SegmentationModel):
 
     def decode(self, features: list[Tensor], task: Task) -> list[Tensor]:
         index = self.tasks.index(task)
-        present = [self.modalities.index(name) for name in dict.fromkeys(c.modality for c in task.channels)]
         *skips, x_BCZYX = features
+        modalities = dict.fromkeys(channel.modality for channel in task.channels)
+        present = on_device([self.modalities.index(name) for name in modalities], x_BCZYX.device)
         posteriors = []
         for number, priors in enumerate(self.down_priors):
             if number > 0:

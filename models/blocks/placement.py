@@ -21,5 +21,5 @@ def on_device(values: Tensor | Sequence[int], device: torch.device, **options: A
     """
     tensor = torch.tensor(values) if isinstance(values, Sequence) else values
     if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True, **options)
+        return tensor.to("cpu", **options).pin_memory().to(device, non_blocking=True)
     return tensor.to(device, **options)

@@ -77,17 +77,16 @@ def _launch_problems(context: JobContext, launched: devices.Launched) -> Iterato
     if batch % launched.size:
         expected = f"as many as divide the batch: training.batch_size is {batch}"
         yield Problem(where, found, expected, "start fewer processes, or make the batch larger")
-    if devices.scheduler():
-        return
-    if known and launched.local_size > len(known):
+    if known and not devices.scheduler() and launched.local_size > len(known):
         found = f"{launched.local_size} processes on this machine"
         yield Problem(where, found, f"at most {len(known)}, a GPU for each", "start fewer processes")
-    if not known and not (context.job.external or context.job.self_supervised):
-        from segbench.training.distributed import batch_norm_problem, has_batch_norm
+    if not (context.job.external or context.job.self_supervised):
+        from segbench.training.distributed import batch_norm_problem
         from segbench.training.loop import new_model
 
-        if has_batch_norm(new_model(context)):
-            yield batch_norm_problem(launched.size)
+        on_gpus = bool(known or devices.scheduler())
+        if problem := batch_norm_problem(new_model(context), launched.size, on_gpus=on_gpus):
+            yield problem
 
 
 def _follow(context: JobContext, args: argparse.Namespace, products: list[str]) -> int:

@@ -11,28 +11,34 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from models.blocks.placement import on_device
 from models.blocks.plain_unet import BatchStatisticsNorm
 from models.interface import SegmentationModel
+from segbench.core.errors import RunFailed
 from segbench.core.task import Task
 from segbench.data.geometry import Geometry
 from segbench.inference.native_labels import NativeLabels
 from segbench.inference.precision import autocast, choose
 
 Triple = tuple[int, int, int]
+Result = TypeVar("Result")
 SIGMA = 0.125
 """Standard deviation of the Gaussian weights as a fraction of the window."""
 LEAST_WEIGHT = 1e-3
 ACCUMULATOR_BYTES = 1 << 31
 """Largest accumulator on a processor; planes that need more are predicted some rows at a time."""
+MOST_PARTS = 3
+"""Parts of rows in which a GPU predicts a volume at most: each predicts the windows at its edges once more. A processor
+keeps the sums of a volume that would take more."""
 BATCH = {"cpu": 2, "cuda": 8}
 BATCH_BYTES = 1 << 30
 """Largest output of a batch."""
@@ -67,12 +73,19 @@ class Slab(NamedTuple):
     probabilities_KZYX: list[Tensor]
 
 
+class NotFinite(RunFailed):
+    """A network's probabilities are not numbers."""
+
+
 def predict_probabilities(
     model: SegmentationModel, images_CZYX: np.ndarray, tasks: Sequence[Task], windows: Windows
 ) -> dict[str, np.ndarray]:
     """Return task name -> probabilities_KZYX (float32), the mean over flips; tasks share one encoding of every window.
 
     Every class of the whole volume is in memory; `predict_labels` needs a slab.
+
+    Raises:
+        NotFinite: see `slabs`.
     """
     found = [np.empty((task.num_classes, *images_CZYX.shape[1:]), dtype=np.float32) for task in tasks]
     for start, slab in slabs(model, images_CZYX, tasks, windows):
@@ -87,7 +100,8 @@ def predict_labels(
     """Return task name -> labels_XYZ (uint8) on the native grid: the class of the largest interpolated probability.
 
     Outside the crop is background; of equal classes the first wins. Memory is bounded by a slab, whatever the number of
-    classes. When the memory of a device is used up, sums are kept in the memory of the processor, which is logged.
+    classes. When the memory of a device is used up, sums are kept in the memory of the processor; where a probability
+    is not finite in a lower precision, the volume is predicted again in float32. Both are logged.
 
     Args:
         model: the network, in evaluation mode, on its device.
@@ -101,11 +115,42 @@ def predict_labels(
 
     Raises:
         InputError: the network has no such task, or the channels are not the task's.
+        NotFinite: a probability is not finite in float32 either.
     """
+
+    def labels(windows: Windows) -> dict[str, np.ndarray]:
+        return _labels_where_they_fit(model, images_CZYX, tasks, geometry, windows)
+
+    return finite(labels, windows, next(model.parameters()).device)
+
+
+def finite(predict: Callable[[Windows], Result], windows: Windows, device: torch.device) -> Result:
+    """Return what a prediction by windows gives, in float32 where it is not finite in a lower precision.
+
+    Raises:
+        NotFinite: it is not in float32 either.
+    """
+    precision = choose(device, windows.precision)
+    try:
+        return predict(windows)
+    except NotFinite:
+        if precision == "float32":
+            raise
+        log.warning("probabilities are not finite in %s: the volume is predicted again in float32", precision)
+    return predict(replace(windows, precision="float32"))
+
+
+def _labels_where_they_fit(
+    model: SegmentationModel, images_CZYX: np.ndarray, tasks: Sequence[Task], geometry: Geometry, windows: Windows
+) -> dict[str, np.ndarray]:
     attempts = _attempts(next(model.parameters()).device)
     for number, (device, batch) in enumerate(attempts):
+        rows = _row_parts(tasks, geometry.shape_zyx, geometry.cropped_shape_zyx[1], windows.patch_size_zyx, device)
+        if device.type != "cpu" and len(rows) > MOST_PARTS:
+            log.info("sums of %d parts would not fit %s: they are kept in the processor's memory", len(rows), device)
+            continue
         try:
-            return _labels(model, images_CZYX, tasks, geometry, windows, device, batch)
+            return _labels(model, images_CZYX, tasks, geometry, windows, rows, device, batch)
         except torch.OutOfMemoryError:
             if number + 1 == len(attempts):
                 raise
@@ -126,11 +171,11 @@ def _labels(
     tasks: Sequence[Task],
     geometry: Geometry,
     windows: Windows,
+    row_parts: Sequence[tuple[int, int]],
     keep_on: torch.device,
     batch: int,
 ) -> dict[str, np.ndarray]:
-    native_zyx = geometry.cropped_shape_zyx
-    maps = [np.zeros(native_zyx, dtype=np.uint8) for _ in tasks]
+    maps = [np.zeros(geometry.cropped_shape_zyx, dtype=np.uint8) for _ in tasks]
 
     def fill(rows: tuple[int, int]) -> None:  # a function, so that its sums are freed before those of the next rows
         native = [NativeLabels(geometry.shape_zyx, labels_ZYX, rows) for labels_ZYX in maps]
@@ -139,7 +184,7 @@ def _labels(
             for labels, probabilities_KZYX in zip(native, slab, strict=True):
                 labels.add(start, probabilities_KZYX)
 
-    for rows in _row_parts(tasks, geometry.shape_zyx, native_zyx[1], windows.patch_size_zyx, keep_on):
+    for rows in row_parts:
         fill(rows)
     return {task.name: geometry.placed(labels_ZYX) for task, labels_ZYX in zip(tasks, maps, strict=True)}
 
@@ -148,12 +193,26 @@ def _row_parts(
     tasks: Sequence[Task], shape_zyx: Triple, native_rows: int, patch_size_zyx: Triple, keep_on: torch.device
 ) -> list[tuple[int, int]]:
     """Return ranges of native rows such that the sums of each fit their memory; one range where all of them fit."""
-    most = ACCUMULATOR_BYTES if keep_on.type == "cpu" else torch.cuda.mem_get_info(keep_on)[0] // 3
+    most = ACCUMULATOR_BYTES if keep_on.type == "cpu" else max(1, _free_bytes(keep_on) // 3)
     columns = max(shape_zyx[2], patch_size_zyx[2])
     row_bytes = 4 * sum(task.num_classes for task in tasks) * patch_size_zyx[0] * columns
     parts = min(native_rows, math.ceil(row_bytes * shape_zyx[1] / most))
     edges = [native_rows * number // parts for number in range(parts + 1)]
     return list(itertools.pairwise(edges))
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Return the memory of a GPU that this process can get, with what its allocator keeps for later."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
+def sums_device(
+    device: torch.device, tasks: Sequence[Task], shape_zyx: Sequence[int], patch_size_zyx: Triple
+) -> torch.device:
+    """Return where the sums of whole planes fit: the network's device, or else the processor."""
+    fits = device.type == "cpu" or len(_row_parts(tasks, _triple(shape_zyx), shape_zyx[1], patch_size_zyx, device)) == 1
+    return device if fits else torch.device("cpu")
 
 
 @torch.no_grad()
@@ -180,6 +239,9 @@ def slabs(
 
     Yields:
         Slabs of the wanted rows.
+
+    Raises:
+        NotFinite: a probability is not finite, since the network overflowed.
     """
     device = next(model.parameters()).device
     keep_on = keep_on or device
@@ -203,7 +265,7 @@ def slabs(
                 )
                 if repeat and len(group) == 1:
                     windows_BCZYX = windows_BCZYX.expand(2, -1, -1, -1, -1)
-                features = model.encode(windows_BCZYX.to(device))
+                features = model.encode(on_device(windows_BCZYX, device))
                 for task_number, task in enumerate(tasks):
                     logits_BKZYX = model.decode(features, task)[0]
                     for item, (place, flip) in enumerate(group):
@@ -382,6 +444,8 @@ class _Sums:
             for sums_KZYX in self._sums_KZYX:
                 sums_KZYX[:, own] /= self._sum_of_weights_ZYX[own]
                 inner_KZYX = sums_KZYX[:, own][:, inner.start : end - begin, :, columns]
+                if not math.isfinite(float(inner_KZYX.sum())):  # of one pass over memory and nothing kept
+                    raise NotFinite("the network's probabilities are not finite")
                 parts.append(inner_KZYX)
             if end > max(begin, 0):
                 yield Slab(max(begin, 0), parts)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
 from torch import nn
+from torch.utils._triton import has_triton
 
 from segbench.training.losses import scale_loss
 
@@ -38,13 +39,15 @@ def pays(device: torch.device, mode: str, *, voxels: int, steps: int) -> bool:
 
 
 def why_not() -> str:
-    """Return what keeps PyTorch's compiler from working on a GPU here, '' when nothing is known to."""
+    """Return what keeps PyTorch's compiler from working on the GPU here, '' when nothing is known to."""
     if torch._dynamo.config.disable:
         return "TORCH_COMPILE_DISABLE is set"
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "no C compiler is found: install gcc, or set CC"
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
         return "Python.h is not found: install the development files of Python"
+    if not has_triton():
+        return "Triton is not installed, or cannot compile for this GPU"
     return ""
 
 

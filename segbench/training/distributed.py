@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -17,10 +18,14 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from models.blocks.plain_unet import BatchStatisticsNorm
 from segbench.core import devices
 from segbench.core.errors import InputError, Problem
 
 Result = TypeVar("Result")
+LONGEST_WAIT = timedelta(days=30)
+"""How long processes wait for each other, such as for one that queues for a device. By default gloo gives up after half
+an hour, NCCL after ten minutes. When one process dies, `torchrun` ends the others."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Ranks:
         launched = devices.launched()
         if launched.size == 1:
             return cls()
-        distributed.init_process_group("gloo", rank=launched.rank, world_size=launched.size)
+        distributed.init_process_group("gloo", rank=launched.rank, world_size=launched.size, timeout=LONGEST_WAIT)
         return cls(launched.rank, launched.size, distributed.group.WORLD)
 
     def with_device(self, kind: str) -> tuple[Ranks, torch.device]:
@@ -53,7 +58,8 @@ class Ranks:
             return self, torch.device(kind)
         own = devices.launched().local_rank if torch.cuda.device_count() > 1 else 0  # a leased device is the only one
         torch.cuda.set_device(own)
-        return Ranks(self.rank, self.size, distributed.new_group(backend="nccl")), torch.device("cuda", own)
+        group = distributed.new_group(backend="nccl", timeout=LONGEST_WAIT)
+        return Ranks(self.rank, self.size, group), torch.device("cuda", own)
 
     @contextlib.contextmanager
     def leasing(self) -> Iterator[None]:
@@ -93,15 +99,15 @@ class Ranks:
         )
 
     def share_statistics(self, model: nn.Module, device: torch.device) -> None:
-        """Let the batch norms of a model be over the samples of all processes.
+        """Let the batch norms of a model be over the samples of all processes; copies of it are made before.
 
         Raises:
-            InputError: the model has batch norms and the processes compute on processors, where PyTorch has none such.
+            InputError: the model has batch norms that cannot be shared, see `batch_norm_problem`.
         """
-        if self.size == 1 or not has_batch_norm(model):
+        if self.size == 1:
             return
-        if device.type != "cuda":
-            raise InputError([batch_norm_problem(self.size)])
+        if problem := batch_norm_problem(model, self.size, on_gpus=device.type == "cuda"):
+            raise InputError([problem])
         nn.SyncBatchNorm.convert_sync_batchnorm(model, self.group)
 
     def agreed(self, *flags: bool) -> list[bool]:
@@ -132,16 +138,21 @@ class Ranks:
 ALONE = Ranks()
 
 
-def has_batch_norm(model: nn.Module) -> bool:
-    """Tell whether a model has statistics of the batch, which several processes must share."""
-    return any(isinstance(module, _BatchNorm) for module in model.modules())
+def batch_norm_problem(model: nn.Module, size: int, *, on_gpus: bool) -> Problem | None:
+    """Return why a model is not trained by several processes, None where nothing speaks against it.
 
-
-def batch_norm_problem(size: int) -> Problem:
-    """Return why a network with batch norm is not trained by several processes on processors."""
+    Args:
+        model: the network.
+        size: how many processes there are.
+        on_gpus: whether each has a GPU; there PyTorch shares the statistics of its own batch norms.
+    """
+    modules = list(model.modules())
+    unshared = any(isinstance(module, BatchStatisticsNorm) for module in modules)
+    if not unshared and (on_gpus or not any(isinstance(module, _BatchNorm) for module in modules)):
+        return None
     return Problem(
         "torchrun",
-        f"{size} processes without a GPU",
+        f"{size} processes",
         "one process for a network with batch norm, whose statistics are those of the whole batch",
-        "train it with one process, or on GPUs",
+        "train it with one process" if unshared else "train it with one process, or on GPUs",
     )

@@ -176,11 +176,11 @@ class TrainingRun:
         if isinstance(self.model, SegmentationModel):
             self.match = initialise(context, self.model) if initialised else None
             self.forward_flops = forward_flops(self.model, context.network.patch_size_zyx)
-        ranks.share_statistics(self.model, device)
         self.model.to(device=device, memory_format=self.arithmetic.memory_format).train()  # type: ignore[call-overload]
         self.stream = BatchStream(context, ranks.samples(self.settings.batch_size))
         self.diagnostic_steps = diagnostic_steps(len(self.stream))
         self.optimisation = Optimisation(self.model, self.settings, len(self.stream), fused=self.arithmetic.late)
+        ranks.share_statistics(self.model, device)  # the optimisation's average is a copy, which is not shared
         self._compile_if_it_pays()
         self.stepper = Stepper(
             self.model, self.optimisation, self.arithmetic, self.settings, seed=context.job.seed, ranks=ranks

@@ -193,15 +193,23 @@ class Stepper:
     def result(self, step: Step) -> StepResult:
         """Return what a step found, always finite; one that was not in a lower precision is repeated in float32 now.
 
+        In float16 it is first repeated with half the scale of the loss, which grows until the gradient overflows.
+
         Raises:
             Diverged: loss or gradient is not finite in float32; no weight was moved.
         """
         result = _result(step.numbers)
         if _finite(result):
             return result
+        if self.scaler.is_enabled():
+            self.scaler.update()
+            values, _ = self._attempt(self.arithmetic, step.batch)
+            result = _result(_Numbers(values))
+            self.scaler.update()
+            if _finite(result):
+                self._move(step.rates)
+                return result
         if self.arithmetic.precision != "float32":
-            if self.scaler.is_enabled():
-                self.scaler.update()  # a smaller scale from the next step on
             self.repeats += 1
             if self.repeats <= REPEATS_LOGGED:
                 log.warning(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from models.interface import SegmentationModel
 from segbench.core.task import IGNORED, Task
 from segbench.data.store import PreprocessedCase, open_case
 from segbench.experiment.context import JobContext
-from segbench.inference.sliding_window import Windows, slabs
+from segbench.inference.sliding_window import Windows, finite, slabs, sums_device
 from segbench.metrics import score_pair
 
 DIGITS = 6
@@ -96,7 +97,9 @@ class Validation:
         for case in cases:
             structures = [item for item in task.structures if all(map(case.is_annotated, item.labels))]
             reference_ZYX = case.labels[:]
-            predicted_ZYX = self._predicted(model, task, case.images[:])
+            images_CZYX, device = case.images[:], next(model.parameters()).device
+            predict = partial(self._predicted, model, task, images_CZYX, device)
+            predicted_ZYX = finite(predict, self.windows, device)
             predicted_ZYX[reference_ZYX == IGNORED] = 0
             for found in score_pair(reference_ZYX, predicted_ZYX, ANY_SPACING, structures, metrics=("dice",)):
                 if found.value is not None:
@@ -104,10 +107,15 @@ class Validation:
         means = [statistics.fmean(values) for values in of_structure.values()]
         return round(statistics.fmean(means), DIGITS) if means else None
 
-    def _predicted(self, model: SegmentationModel, task: Task, images_CZYX: np.ndarray) -> np.ndarray:
+    def _predicted(
+        self, model: SegmentationModel, task: Task, images_CZYX: np.ndarray, device: torch.device, windows: Windows
+    ) -> np.ndarray:
         """Return labels_ZYX, the class of the largest probability on the preprocessed grid."""
         labels_ZYX = np.empty(images_CZYX.shape[1:], dtype=np.uint8)
-        for start, (probabilities_KZYX,) in slabs(model, images_CZYX, [task], self.windows, batch=self.batch):
+        keep_on = sums_device(device, [task], images_CZYX.shape[1:], windows.patch_size_zyx)
+        for start, (probabilities_KZYX,) in slabs(
+            model, images_CZYX, [task], windows, keep_on=keep_on, batch=self.batch
+        ):
             largest_ZYX = probabilities_KZYX.argmax(dim=0).to(torch.uint8).cpu().numpy()
             labels_ZYX[start : start + len(largest_ZYX)] = largest_ZYX
         return labels_ZYX

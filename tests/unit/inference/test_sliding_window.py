@@ -1,5 +1,6 @@
 """Sliding windows: equal to whole-volume blending and interpolation, mirroring undone, one encoding for all tasks."""
 
+import dataclasses
 import itertools
 import math
 
@@ -17,7 +18,14 @@ from segbench.core.task import Channel, Structure, Task, TaskSet
 from segbench.data.geometry import Geometry
 from segbench.data.resampling import zoom
 from segbench.inference import sliding_window
-from segbench.inference.sliding_window import Windows, gaussian_weights, predict_labels, predict_probabilities
+from segbench.inference.sliding_window import (
+    NotFinite,
+    Windows,
+    gaussian_weights,
+    predict_labels,
+    predict_probabilities,
+    sums_device,
+)
 
 ORGAN = Structure("organ", (1,), 2.0)
 TASKS = [Task(name, name, (Channel("CT", "CT"),), ("organ",), (ORGAN,)) for name in ("first", "second")]
@@ -237,6 +245,45 @@ def test_sums_move_to_the_processor_when_the_memory_of_a_device_is_used_up(monke
     monkeypatch.setattr(sliding_window, "_attempts", lambda device: [(cpu, 8)])
     with pytest.raises(torch.OutOfMemoryError):
         predict_labels(model, images, [MANY], geometry, CUBE)
+
+
+class Overflowing(Threshold):
+    """Its probabilities are not finite while autocast is on, or ever."""
+
+    def __init__(self, *, always):
+        super().__init__()
+        self.always = always
+
+    def decode(self, features, task):
+        factor = math.nan if self.always or torch.is_autocast_enabled("cpu") else 1.0
+        return [logits * factor for logits in super().decode(features, task)]
+
+
+def test_what_is_not_finite_in_a_lower_precision_is_predicted_again_in_float32(volume, caplog):
+    geometry = geometry_of((13, 9, 11), (11, 9, 13))
+    arguments = (volume, TASKS[:1], geometry)
+    lower = dataclasses.replace(CUBE, precision="bfloat16")
+    expected = predict_labels(Threshold(), *arguments, CUBE)
+    assert expected["first"].any()
+    found = predict_labels(Overflowing(always=False), *arguments, lower)
+    np.testing.assert_array_equal(found["first"], expected["first"])
+    assert "not finite in bfloat16: the volume is predicted again in float32" in caplog.text
+    for windows in (CUBE, lower):
+        with pytest.raises(NotFinite, match="not finite"):
+            predict_labels(Overflowing(always=True), *arguments, windows)
+
+
+def test_a_gpu_keeps_sums_of_a_few_parts_and_leaves_more_to_the_processor(monkeypatch):
+    cuda, patch, free = torch.device("cuda"), (8, 8, 8), {"bytes": 0}
+    monkeypatch.setattr(sliding_window, "_free_bytes", lambda device: free["bytes"])
+    whole = 4 * TASKS[0].num_classes * 8 * 16 * 16
+    for count, where in ((1, "cuda"), (2, "cpu")):
+        free["bytes"] = 3 * whole // count
+        assert len(sliding_window._row_parts(TASKS[:1], (16, 16, 16), 16, patch, cuda)) == count
+        assert sums_device(cuda, TASKS[:1], (16, 16, 16), patch).type == where
+    free["bytes"] = 0
+    assert len(sliding_window._row_parts(TASKS[:1], (16, 16, 16), 16, patch, cuda)) == 16
+    assert sums_device(torch.device("cpu"), TASKS[:1], (16, 16, 16), patch).type == "cpu"
 
 
 def test_attempts_of_a_gpu_end_with_the_processor():

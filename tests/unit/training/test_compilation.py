@@ -39,13 +39,17 @@ def test_the_compiled_loss_is_the_loss(activation, ignored, known):
 
 def test_what_keeps_the_compiler_from_working_is_said(monkeypatch):
     monkeypatch.setenv("CC", "gcc")
+    monkeypatch.setattr("segbench.training.compilation.has_triton", lambda: False)
+    assert "Triton" in why_not()
+    monkeypatch.setattr("segbench.training.compilation.has_triton", lambda: True)
+    assert why_not() == ""
     monkeypatch.setattr("sysconfig.get_paths", lambda: {"include": "/nowhere"})
     assert "Python.h" in why_not()
     monkeypatch.delenv("CC")
     monkeypatch.setenv("PATH", "")
     assert "no C compiler" in why_not()
-    monkeypatch.setattr(torch._dynamo.config, "disable", True)
-    assert "TORCH_COMPILE_DISABLE" in why_not()
+    with torch._dynamo.config.patch(disable=True):
+        assert "TORCH_COMPILE_DISABLE" in why_not()
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.blocks.plain_unet import BatchStatisticsNorm
 from models.weights.reading import read_state_dict
 from segbench.cli import main
 from segbench.core import devices
 from segbench.core.files import write_json
 from segbench.core.paths import RunPaths
 from segbench.experiment import requests
+from segbench.experiment.context import JobContext
+from segbench.training.distributed import Ranks, batch_norm_problem
+from segbench.training.loop import TrainingRun
 from tests.paths import ROOT
 from tests.unit.training.small_run import CONTENT, config, write_data, write_manifests
 
@@ -178,9 +182,28 @@ def test_more_processes_than_devices_are_refused(tmp_path, monkeypatch, capsys):
     assert "found 2 processes on this machine; expected at most 1, a GPU for each" in capsys.readouterr().err
 
 
-def test_a_network_with_batch_norm_needs_gpus(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("norm", "gpus"), [(torch.nn.BatchNorm3d, ""), (BatchStatisticsNorm, "GPU-a,GPU-b")])
+def test_batch_norm_that_cannot_be_shared_is_refused(tmp_path, monkeypatch, capsys, norm, gpus):
     write_run(tmp_path, monkeypatch)
     launch(monkeypatch, 2)
-    monkeypatch.setattr("segbench.training.loop.new_model", lambda context: torch.nn.BatchNorm3d(1))
+    monkeypatch.setenv(devices.FAKE, gpus)
+    monkeypatch.setattr("segbench.training.loop.new_model", lambda context: norm(1))
     assert train(JOB) == 2
     assert "one process for a network with batch norm" in capsys.readouterr().err
+
+
+def test_pytorch_s_own_batch_norm_is_shared_between_gpus():
+    assert batch_norm_problem(torch.nn.BatchNorm3d(1), 2, on_gpus=True) is None
+    assert batch_norm_problem(torch.nn.InstanceNorm3d(1), 2, on_gpus=False) is None
+
+
+def test_the_average_of_weights_is_copied_before_its_norms_are_shared(tmp_path, monkeypatch):
+    """A process group, which shared norms hold, cannot be copied."""
+    write_run(tmp_path, monkeypatch, ema_decay=0.9)
+
+    def share(ranks, model, device):
+        model.group = (item for item in ())
+
+    monkeypatch.setattr(Ranks, "share_statistics", share)
+    run = TrainingRun(JobContext.of(PATHS.config, JOB), torch.device("cpu"))
+    assert run.optimisation.average is not None

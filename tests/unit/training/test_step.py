@@ -146,16 +146,25 @@ def test_a_step_that_is_not_finite_in_a_lower_precision_is_repeated_in_float32(c
     assert caplog.text.count("repeated in float32") == 5
 
 
-def test_the_scale_of_float16_halves_after_an_overflow_and_is_stored():
+def test_a_scale_that_grew_too_far_is_halved_and_the_step_repeated_in_float16():
+    largest = torch.finfo(torch.float32).max / 65536
+    model, plain = Line(1.5 * largest), Line(1.5 * largest)
+    own = stepper(model, "float16")
+    assert take(own) == take(stepper(plain))
+    assert torch.equal(model.weight, plain.weight)
+    assert (own.scaler.get_scale(), own.repeats) == (65536 / 2, 0)
+
+
+def test_the_scale_of_float16_halves_after_every_overflow_and_is_stored():
     model = Overflows(3.0)
     own = stepper(model, "float16")
     first = own.scaler.get_scale()
     take(own)
-    assert own.scaler.get_scale() == first / 2
+    assert own.scaler.get_scale() == first / 4
     state = own.state_dict()
     other = stepper(Overflows(3.0), "float16")
     other.load_state_dict(state)
-    assert (other.scaler.get_scale(), other.repeats) == (first / 2, 1)
+    assert (other.scaler.get_scale(), other.repeats) == (first / 4, 1)
     assert torch.equal(other.model.weight, model.weight)
 
 

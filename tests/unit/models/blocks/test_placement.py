@@ -27,5 +27,5 @@ def test_a_copy_to_a_gpu_starts_from_page_locked_memory_and_waits_for_nothing():
             return self
 
     on_device(Values(), torch.device("cuda"), memory_format=torch.contiguous_format)
-    options = {"non_blocking": True, "memory_format": torch.contiguous_format}
-    assert Values.calls == ["pinned", (torch.device("cuda"), options)]
+    converted = ("cpu", {"memory_format": torch.contiguous_format})
+    assert Values.calls == [converted, "pinned", (torch.device("cuda"), {"non_blocking": True})]
