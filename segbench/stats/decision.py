@@ -7,6 +7,7 @@ mean and the rank sum point to different methods, the outcome is CONFLICTING and
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -82,15 +83,17 @@ def sign_flip_p(differences_P: np.ndarray) -> float:
     """Return the exact two-sided p value of the mean under all 2^n sign changes.
 
     The distribution of the sum is built patient by patient (Streitberg and Roehmel 1986) after differences are rounded
-    to 1 / GRID of the sum of their absolute values. Rounding keeps the symmetry that the test assumes, so the
-    test stays exact for the rounded values. 1 without a non-zero difference, NaN without any difference.
+    to 1 / GRID of the sum of their absolute values, away from 0 where that is nearest, so that no difference is lost
+    beside a much larger one. Rounding keeps the symmetry that the test assumes, so the test stays exact for the rounded
+    values. 1 without a non-zero difference, NaN without any difference.
     """
     if not len(differences_P):
         return np.nan
     total = float(np.abs(differences_P).sum())
     if total == 0:
         return 1.0
-    return _flip_p(np.rint(differences_P / total * GRID).astype(int))
+    steps_P = np.maximum(np.rint(np.abs(differences_P) / total * GRID), differences_P != 0)
+    return _flip_p((np.sign(differences_P) * steps_P).astype(int))
 
 
 def _flip_p(steps_P: np.ndarray) -> float:
@@ -170,7 +173,7 @@ def correct(table: pd.DataFrame, *, reference: str | None, rule: Rule, alpha: fl
             table.loc[tested, "p_holm"] = multipletests(table.loc[tested, "p_value"], alpha=alpha, method="holm")[1]
             smallest = table.loc[tested, "n_patients"].map(attainable_p).to_numpy(float)
             later = (smallest[:, None] <= smallest[None, :]).sum(axis=1)
-            table.loc[tested, "attainable_p_holm"] = np.minimum(1.0, smallest * later)
+            table.loc[tested, "attainable_p_holm"] = _running_maximum(np.minimum(1.0, smallest * later), by=smallest)
     table["can_be_significant"] = table["attainable_p_holm"] < alpha
     lower = table["lower_is_better"].astype(bool)
     signs = zip(table["sign_of_mean"].astype(int), table["sign_of_ranks"].astype(int), strict=True)
@@ -180,6 +183,11 @@ def correct(table: pd.DataFrame, *, reference: str | None, rule: Rule, alpha: fl
     ]
     table["significant"] = table["better"].isin(("a", "b"))
     return table
+
+
+def _running_maximum(values: np.ndarray, *, by: np.ndarray) -> np.ndarray:
+    """Return for each value the largest among those that are not after it in the order of `by`, as Holm does."""
+    return np.array([values[by <= own].max() for own in by])
 
 
 def agreement(better: str, limits: tuple[float, float], seen: tuple[float, float], *, lower_is_better: bool) -> str:
@@ -219,7 +227,8 @@ def oriented(paired: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
     turned = paired[(paired["method_a"] == second) & (paired["method_b"] == first)].copy()
     names = {"method_a": "method_b", "n_seeds_a": "n_seeds_b", "p_a_better": "p_b_better", "n_missed_a": "n_missed_b"}
     turned = turned.rename(columns=names | {b: a for a, b in names.items()})
-    for low, high in (("low", "high"), ("low_as_seen", "high_as_seen")):
+    for prefix, suffix in itertools.product(("", "patient_"), ("", "_as_seen")):
+        low, high = f"{prefix}low{suffix}", f"{prefix}high{suffix}"
         turned[low], turned[high] = -turned[high], -turned[low]
     for name in ("difference", "median_difference", "sign_of_mean", "sign_of_ranks", "rank_biserial", "cohen_dz"):
         turned[name] = -turned[name]

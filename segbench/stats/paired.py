@@ -73,7 +73,8 @@ def paired_table(
 
     Columns: n_patients, n_folds, n_seeds_a, n_seeds_b, n_missed_a, n_missed_b (missed structures, counted per case and
     averaged over seeds), difference, low, high (interval over patients that allows for missed structures, see
-    `pair_limits`), low_as_seen, high_as_seen (never wider), seed_degrees (degrees of freedom of the seeds' spread, 0
+    `pair_limits`), low_as_seen, high_as_seen (never wider), patient_low, patient_high, patient_low_as_seen,
+    patient_high_as_seen (both without the spread of seeds), seed_degrees (degrees of freedom of the seeds' spread, 0
     when seeds are not in the interval), coverage_low, coverage_high (measured for coverage_n patients),
     median_difference, rule, p_value (of the rule's test), p_mean, p_ranks, sign_of_mean, sign_of_ranks, rank_biserial
     and cohen_dz (effect sizes, positive when a is larger), p_a_better, p_equivalent, p_b_better (posterior
@@ -166,15 +167,19 @@ def paired_over_tasks(
 
     `difference` is the unweighted mean over tasks, so every patient counts with 1 / (patients of the task) / (tasks);
     a patient of two tasks of one data set is one patient with the sum of both. The test of the rule is over these
-    patients. The distances from the difference to its limits add in squares over tasks (Zou and Donner 2008), with the
-    correlation of tasks that have patients in common. These comparisons are families of their own. Nothing is said
-    about equivalence and detectable differences, which are about one task. Empty with one task.
+    patients. The distances from the difference to its limits over patients add in squares over tasks (Zou and Donner
+    2008), with the correlation of tasks that have patients in common. A seed of a joint network is one training for all
+    tasks, so the spread of seeds is that of the means over tasks, which does not shrink with the number of tasks. These
+    comparisons are families of their own. Nothing is said about equivalence and detectable differences, which are about
+    one task. Empty with one task.
     """
     lower = lower_is_better(metric)
     parts = []
     for experiment, part in paired.groupby("experiment", sort=False):
         tables = case_tables(rows, metric=metric, missing_masks=missing_masks, experiment=str(experiment))
         tasks = list(tables.scales)
+        trained = rows[rows["experiment"] == experiment]
+        seeds = seeds_over_tasks(trained, tasks, metric=metric, missing_masks=missing_masks)
         records = []
         for (a, b), own in part.groupby(["method_a", "method_b"], sort=False):
             if len(tasks) < 2 or set(own["task"]) != set(tasks):
@@ -184,17 +189,20 @@ def paired_over_tasks(
             values_P = pd.concat([values / len(values) for values in by_task]).groupby(level=[0, 1]).sum()
             values_P = values_P * (len(values_P) / len(tasks))
             correlation_TT = shared_patients(by_task)
-            limits = Limits(
-                *over_tasks(own["difference"], own["low"], own["high"], correlation_TT),
-                *over_tasks(own["difference"], own["low_as_seen"], own["high_as_seen"], correlation_TT),
-            )
+            of_pair = (seeds[str(a)], seeds[str(b)])
+            over_patients = [
+                over_tasks(own["difference"], own[f"patient_low{seen}"], own[f"patient_high{seen}"], correlation_TT)
+                for seen in ("", "_as_seen")
+            ]
+            widened = [_widened(own["difference"].mean(), limits, of_pair, alpha) for limits in over_patients]
+            limits = Limits(*widened[0], *widened[1], patients=Limits(*over_patients[0], *over_patients[1]))
             found = compare_pair(
                 values_P.to_numpy().round(12),
                 limits,
                 rope=np.nan,
                 alpha=alpha,
                 lower_is_better=lower,
-                seeds=(Seeds(int(own["n_seeds_a"].min())), Seeds(int(own["n_seeds_b"].min()))),
+                seeds=of_pair,
                 rule=rule,
                 rng=None,
             )
@@ -204,6 +212,27 @@ def paired_over_tasks(
         decided = _decided(records, reference=reference, rule=rule, alpha=alpha)
         parts.append(decided.assign(family_name=decided["family_name"] + ", over tasks") if len(decided) else decided)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _widened(
+    center: float, limits: tuple[float, float], seeds: tuple[Seeds, Seeds], alpha: float
+) -> tuple[float, float]:
+    """Return limits over patients that hold the spread of seeds of both methods too."""
+    half = (limits[1] - limits[0]) / 2 / stats.norm.ppf(1 - alpha / 2)
+    margin = seed_margin(seeds, half**2 if np.isfinite(half) else 0.0, alpha=alpha)
+    return combine(center, limits, margin, Scale())
+
+
+def seed_margin(seeds: tuple[Seeds, Seeds], patient_variance: float, *, alpha: float) -> float:
+    """Return half the width of the interval of a difference over seeds; 0 where their spread is unknown or none.
+
+    Student's quantile with Welch and Satterthwaite's degrees of freedom of the sum with the variance over patients.
+    """
+    own = sum(method.variance / method.count for method in seeds)
+    if own == 0:
+        return 0.0
+    degrees = welch_degrees([(own, seeds[0].degrees), (patient_variance, np.inf)])
+    return float(stats.t.ppf(1 - alpha / 2, degrees) * np.sqrt(own))
 
 
 def _persons(tables: CaseTables, task: str, first: str, second: str) -> pd.Series:
@@ -270,22 +299,46 @@ def seed_variances(
     return found
 
 
+def seeds_over_tasks(
+    rows: pd.DataFrame, tasks: Sequence[str], *, metric: str, missing_masks: Mapping[str, Handling] | None
+) -> dict[str, Seeds]:
+    """Return per method the spread between its seeds' means over tasks, pooled as in `seed_variances`.
+
+    A method without a value on every task is left out. Seeds count that every task has: two tasks with other seeds
+    have no spread in common.
+    """
+    chosen = apply_handling(rows[rows["metric"] == metric], missing_masks)
+    chosen = chosen[chosen["counted"]].assign(method=method_labels(chosen))
+    spreads = {}
+    for method, part in chosen.groupby("method", sort=False):
+        effects = [seed_effects(of_task) for _, of_task in part.groupby("task", sort=False)]
+        if part["task"].nunique() == len(tasks):
+            means = pd.DataFrame([dict(zip(names, spread.means_S, strict=True)) for spread, names in effects])
+            noise = sum(spread.noise for spread, _ in effects) / len(tasks) ** 2
+            spreads[str(method)] = SeedSpread(means.dropna(axis=1).mean().to_numpy(), float(noise))
+    return pool_seeds(spreads)
+
+
 def pool_seeds(spreads: Mapping[str, SeedSpread]) -> dict[str, Seeds]:
     """Return per method its number of seeds, with the variance and its degrees of freedom pooled over methods."""
     several = [(spread.variance, len(spread.means_S) - 1) for spread in spreads.values() if len(spread.means_S) > 1]
     degrees = sum(own for _, own in several)
     pooled = max(sum(variance * own for variance, own in several) / degrees, 0.0) if several else 0.0
-    return {method: Seeds(len(spread.means_S), pooled, degrees) for method, spread in spreads.items()}
+    return {method: Seeds(max(1, len(spread.means_S)), pooled, degrees) for method, spread in spreads.items()}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Interval of a mean difference that allows for missed structures, and the interval as seen."""
+    """Interval of a mean difference that allows for missed structures, and the interval as seen.
+
+    patients: the same without the spread of seeds; None where there is none.
+    """
 
     low: float
     high: float
     low_as_seen: float
     high_as_seen: float
+    patients: Limits | None = None
 
 
 def pair_limits(
@@ -318,22 +371,27 @@ def pair_limits(
         resamples: number of draws.
     """
     mean = float(differences_P.mean()) if len(differences_P) else np.nan
-    seen = difference_interval(differences_P, seeds, alpha=alpha)
-    limits = seen
+    drawn: list[tuple[float, float]] = []
     if scale.worst is not None and len(differences_P) > 1:
-        own = sum(method.variance / method.count for method in seeds)
-        patient_variance = float(differences_P.var(ddof=1)) / len(differences_P)
-        degrees = welch_degrees([(own, seeds[0].degrees), (patient_variance, np.inf)]) if own else np.inf
-        margin = float(stats.t.ppf(1 - alpha / 2, degrees) * np.sqrt(own))
         draws_2B = difference_draws(*sums, scale, rng=np.random.default_rng(rng_seeds), resamples=resamples)
-        drawn = [combine(mean, interval(draws_B, 1 - alpha), margin, Scale()) for draws_B in draws_2B]
-        if any(method.missed_PK.any() for method in sums):
-            seen = drawn[0]
-        limits = hull(seen, drawn[1])
-    if folds is not None and folds.variance > 0:
-        seen, limits = (with_seeds(mean, own, folds, Scale(), confidence=1 - alpha) for own in (seen, limits))
-        limits = hull(seen, limits)
-    return Limits(*(float(limit) for limit in np.clip([*limits, *seen], -bound, bound)))
+        drawn = [interval(draws_B, 1 - alpha) for draws_B in draws_2B]
+
+    def limits_with(seeds: tuple[Seeds, Seeds], patients: Limits | None = None) -> Limits:
+        seen = difference_interval(differences_P, seeds, alpha=alpha)
+        limits = seen
+        if drawn:
+            margin = seed_margin(seeds, float(differences_P.var(ddof=1)) / len(differences_P), alpha=alpha)
+            own_seen, own = (combine(mean, over_patients, margin, Scale()) for over_patients in drawn)
+            if any(method.missed_PK.any() for method in sums):
+                seen = own_seen
+            limits = hull(seen, own)
+        if folds is not None and folds.variance > 0:
+            seen, limits = (with_seeds(mean, own, folds, Scale(), confidence=1 - alpha) for own in (seen, limits))
+            limits = hull(seen, limits)
+        low, high, low_as_seen, high_as_seen = map(float, np.clip([*limits, *seen], -bound, bound))
+        return Limits(low, high, low_as_seen, high_as_seen, patients)
+
+    return limits_with(seeds, limits_with((Seeds(), Seeds())))
 
 
 def compare_pair(
@@ -354,7 +412,7 @@ def compare_pair(
     count = len(differences_P)
     mean = float(differences_P.mean()) if count else np.nan
     spread = float(differences_P.std(ddof=1)) if count > 1 else np.nan
-    coverage = measured_coverage(count, DIFFERENCE)
+    coverage, patients = measured_coverage(count, DIFFERENCE), limits.patients or limits
     signs = directions(differences_P)
     left, middle, right = (np.nan,) * 3 if rng is None else equivalence(differences_P, rope, rng)
     a_better, b_better = (left, right) if lower_is_better else (right, left)
@@ -365,6 +423,10 @@ def compare_pair(
         "high": limits.high,
         "low_as_seen": limits.low_as_seen,
         "high_as_seen": limits.high_as_seen,
+        "patient_low": patients.low,
+        "patient_high": patients.high,
+        "patient_low_as_seen": patients.low_as_seen,
+        "patient_high_as_seen": patients.high_as_seen,
         "n_seeds_a": seeds[0].count,
         "n_seeds_b": seeds[1].count,
         "seed_degrees": seeds[0].degrees,

@@ -15,6 +15,7 @@ from segbench.stats.decision import (
     Directions,
     agreement,
     attainable_p,
+    correct,
     decide,
     oriented,
     sign_flip_p,
@@ -132,6 +133,30 @@ def test_sign_flip_is_exact():
     assert sign_flip_p(np.full(9, 0.1)) == pytest.approx(attainable_p(9)) == pytest.approx(2 / 2**9)
     assert sign_flip_p(np.zeros(4)) == 1
     assert np.isnan(sign_flip_p(np.array([])))
+
+
+def test_small_differences_are_not_lost_beside_a_large_one():
+    """By hand: all of one sign give 2 / 2^n; one of thirteen against the others, (1 + 12) / 2^12 of the signs."""
+    assert sign_flip_p(np.array([300.0] + [0.004] * 9)) == pytest.approx(2 / 2**10)
+    assert sign_flip_p(np.array([120.0] + [0.0015] * 11 + [-0.0015])) == pytest.approx(13 / 2**12)
+
+
+def test_more_patients_never_attain_less():
+    """Holm's value of a task of six patients is not below that of the tasks before it."""
+    rows = pd.DataFrame(
+        {
+            "method_a": "a",
+            "method_b": "b",
+            "n_patients": [6] + [9] * 20,
+            "p_value": [attainable_p(6)] + [attainable_p(9)] * 20,
+            "sign_of_mean": 1,
+            "sign_of_ranks": 1,
+            "lower_is_better": False,
+        }
+    )
+    found = correct(rows, reference=None, rule="mean", alpha=0.05)
+    assert found["attainable_p_holm"].tolist() == pytest.approx([21 * 2 / 2**9] * 21)
+    assert found["p_holm"].tolist() == pytest.approx(found["attainable_p_holm"].tolist())
 
 
 def test_the_primary_family_is_corrected_apart():

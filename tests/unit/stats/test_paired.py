@@ -152,6 +152,38 @@ def test_seeds_widen_the_difference():
     assert wide["high"] - wide["low"] > 5 * (narrow["high"] - narrow["low"])
 
 
+def test_a_seed_that_tasks_share_counts_once():
+    """Over four tasks patients shrink the interval by two, and the seed of a joint training not at all."""
+    shifts = dict(enumerate((-0.05, 0.0, 0.05)))
+
+    def rows(task, shift_of_seed):
+        return table(
+            *(
+                item
+                for seed, shift in shift_of_seed.items()
+                for item in by_case([value + shift for value in A], model="a", seed=seed, task=task, dataset=task)
+            ),
+            *by_case(B, model="b", task=task, dataset=task),
+        )
+
+    def halves(*parts):
+        both = pd.concat(parts)
+        paired = paired_table(both, metric="dice")
+        whole = paired_over_tasks(both, paired, metric="dice").iloc[0]
+        return [row["high_as_seen"] - row["difference"] for row in (paired.iloc[0], whole)], whole
+
+    (one, shared), whole = halves(*(rows(task, shifts) for task in "STUV"))
+    assert shared == pytest.approx(one, rel=0.1)
+    assert (whole["seed_degrees"], whole["n_seeds_a"], whole["n_seeds_b"]) == (2, 3, 1)
+    patients = whole["patient_high_as_seen"] - whole["difference"]
+    (alone, over_four), _ = halves(*(rows(task, {0: 0.0}) for task in "STUV"))
+    assert over_four == pytest.approx(alone / 2)
+    assert patients == pytest.approx(over_four)
+    turned = [{0: -0.05, 1: 0.05}, {0: 0.05, 1: -0.05}] * 2
+    (one, opposite), _ = halves(*(rows(task, own) for task, own in zip("STUV", turned, strict=True)))
+    assert opposite == pytest.approx(over_four), "effects that cancel over tasks are no spread of the mean over tasks"
+
+
 def test_rank_biserial_by_hand():
     """|d| ranks: 1 -> 1, -2 -> 2, 3 -> 3, 4 -> 4; positive 8, negative 2, all 10: 0.6."""
     assert rank_biserial(np.array([1.0, -2.0, 3.0, 4.0, 0.0])) == pytest.approx(0.6)
