@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segbench.core.errors import Problem
 
 EXAMPLE = "python -m segbench score --reference labels/ --prediction masks/ --labels 1=liver,2=tumour --out scores.csv"
 DEFAULT_METRICS = ("dice", "hd95", "hd95_max")
@@ -17,13 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--structures-from-files",
         action="store_true",
-        help="instead of --labels: a folder per case, a file with values 0 and 1 per structure, named by the structure",
+        help="instead of --labels: a folder per case, a mask (0 and one other value) per structure, named by the "
+        "structure",
     )
     parser.add_argument(
         "--patient",
-        choices=["file", "folder", "top-folder"],
-        help="what one patient is, where label maps lie in folders: a file, the folder that it is in, or the outermost "
-        "folder",
+        metavar="{file,folder,top-folder,REGEX}",
+        help="what one patient is: a file, the folder that it is in, the outermost folder, or what a regular "
+        "expression (its group, if it has one) finds in the name of a case: 'sub-[^_/]+'",
     )
     parser.add_argument("--out", type=Path, required=True, help="table to write")
     parser.add_argument(
@@ -48,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Score every case and write the table whole or not at all."""
     from segbench.cli._counts import count_problems
     from segbench.core.errors import input_error, raise_problems
-    from segbench.evaluation.label_maps import LARGEST_LABEL
+    from segbench.evaluation.label_maps import LARGEST_LABEL, MASK_VALUE
     from segbench.evaluation.rows import write_rows
     from segbench.evaluation.score_files import Request, pairs, score_all
 
@@ -56,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         raise input_error(
             "--labels, --structures-from-files", found="both or none", expected="one of them", fix="name the structures"
         )
-    raise_problems(count_problems(workers=(args.workers, 1)))
+    raise_problems([*count_problems(workers=(args.workers, 1)), *_blank_names(model=args.model, task=args.task)])
     if args.out.is_dir():
         raise input_error(
             "--out", found=f"{args.out} is a folder", expected="a file", fix=f"write {args.out / 'scores.csv'}"
@@ -73,16 +78,10 @@ def run(args: argparse.Namespace) -> int:
         for option, text in (("--ignore-labels", args.ignore_labels), ("--other-labels", args.other_labels))
     )
     scored_values = {value for item in structures for value in item.labels}
-    if ignored & (scored_values | other | {0}):
-        raise input_error(
-            "--ignore-labels",
-            found=f"{sorted(ignored & (scored_values | other | {0}))}, which are scored or background",
-            expected="values that mark voxels without annotation",
-            fix="remove them from one of the options",
-        )
+    raise_problems(_overlap_problems(ignored, other, scored_values))
     request = Request(
         structures=structures,
-        labels=frozenset({0, *ignored, *other, *scored_values}),
+        labels=frozenset({0, *ignored, *other, *({MASK_VALUE} if args.structures_from_files else scored_values)}),
         ignored=ignored,
         metrics=parse_metrics(args.metrics, args.engine),
         engine=args.engine,
@@ -105,6 +104,29 @@ def run(args: argparse.Namespace) -> int:
     if hidden:
         print(f"notice: ignored voxels (label {', '.join(map(str, sorted(ignored)))}) count nowhere")
     return 0
+
+
+def _overlap_problems(ignored: frozenset[int], other: frozenset[int], scored: set[int]) -> list[Problem]:
+    from segbench.core.errors import Problem
+
+    fix = "remove them from one of the options"
+    problems = []
+    if twice := sorted(ignored & (scored | other | {0})):
+        expected = "values that mark voxels without annotation"
+        problems.append(Problem("--ignore-labels", f"{twice}, which are scored or background", expected, fix))
+    if twice := sorted(other & scored):
+        problems.append(Problem("--other-labels", f"{twice}, which are scored", "values that count as background", fix))
+    return problems
+
+
+def _blank_names(**names: str) -> list[Problem]:
+    from segbench.core.errors import Problem
+
+    return [
+        Problem(f"--{option}", "a blank name", "a name for the score table", "write it, or leave the option out")
+        for option, name in names.items()
+        if not name.strip()
+    ]
 
 
 def parse_metrics(text: str | None, engine: str) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ OBJECTIVE_FOLDER = ROOT / "segbench" / "training" / "self_supervised"
 DATASET_FOLDER = ROOT / "segbench" / "data" / "sources"
 CONTROL_FOLDER = ROOT / "models" / "controls"
 FORMAT_FOLDER = ROOT / "models" / "weights" / "formats"
+WHOLE_NUMBER = re.compile("[0-9]{1,9}")
 CARD_FILE = "a Python file with a CARD"
 OWN_AXES = "zyx"
 """Order of the spatial axes of images here."""
@@ -370,17 +371,10 @@ def target_names(format_card: dict) -> list[str]:
 def _meaning_problems(name: str, card: dict) -> Iterator[Problem]:
     """Yield what the schema cannot see: a pattern without its one group, names that are there twice."""
     pattern = card.get("patient_pattern")
-    try:
-        groups = 1 if pattern is None else re.compile(pattern).groups
-    except re.error as error:
-        yield Problem(f"card {name}, patient_pattern", f"{pattern!r} ({error})", "a regular expression", "fix it")
-    else:
-        if groups != 1:
-            yield Problem(f"card {name}, patient_pattern", f"{groups} groups", "one, the patient id", "use (?:...)")
-    words = [value for value in card["classes"] if not value.isdigit()]
-    if words:
-        yield Problem(f"card {name}", f"class values {words}", "whole numbers", "write value: name")
-    named = {int(value) for value in card["classes"] if value.isdigit()} | {0} | set(card.get("merge", {}))
+    if pattern is not None:
+        yield from pattern_problems(f"card {name}, patient_pattern", pattern)
+    yield from _class_problems(name, card["classes"])
+    named = set(_class_values(card)) | {0} | set(card.get("merge", {}))
     for value in card.get("ignore_labels", ()):
         if value in named:
             yield Problem(f"card {name}", f"ignore_labels {value}", "no background, class or merged value", "fix it")
@@ -394,6 +388,35 @@ def _meaning_problems(name: str, card: dict) -> Iterator[Problem]:
     structures = [structure["name"] for structure in card["structures"]]
     for twice in sorted({item for item in structures if structures.count(item) > 1}):
         yield Problem(f"card {name}", f"the structure {twice!r} twice", "each once", "rename one")
+
+
+def pattern_problems(where: str, pattern: str, *, needs_group: bool = True) -> Iterator[Problem]:
+    """Yield why a pattern is no regular expression with one group, or with none where it needs no group."""
+    try:
+        groups = re.compile(pattern).groups
+    except (re.error, OverflowError, RecursionError) as error:
+        yield Problem(where, f"{pattern!r} ({error})", "a regular expression", "fix it")
+        return
+    if groups > 1 or (needs_group and groups < 1):
+        yield Problem(where, f"{groups} groups", "one, the patient id", "use (?:...)")
+
+
+def _class_problems(name: str, classes: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield values that are no numbers, or are written with zeros before the number, and names that come twice."""
+    words = [value for value in classes if not WHOLE_NUMBER.fullmatch(value)]
+    if words:
+        yield Problem(f"card {name}", f"class values {words}", "whole numbers", "write value: name")
+    for value in classes:
+        if WHOLE_NUMBER.fullmatch(value) and value != str(int(value)):
+            expected = "a number without zeros before it"
+            yield Problem(f"card {name}", f"the class value {value!r}", expected, f"write {int(value)}")
+    names = list(classes.values())
+    for twice in sorted({item for item in names if names.count(item) > 1}):
+        yield Problem(f"card {name}", f"the class {twice!r} twice", "each once", "rename one, or join them by `merge`")
+
+
+def _class_values(card: dict) -> list[int]:
+    return sorted(int(value) for value in card["classes"] if WHOLE_NUMBER.fullmatch(value))
 
 
 def objective_cards() -> dict[str, dict]:
@@ -417,11 +440,11 @@ def task_from_card(name: str, card: dict) -> Task:
     """Return the task of a data-set card.
 
     Raises:
-        InputError: class values are not 1, 2, ..., a structure uses another value or comes twice, or the pattern of
-            patients is no regular expression with one group.
+        InputError: class values are not 1, 2, ..., two classes have one name, a structure uses another value or comes
+            twice, or the pattern of patients is no regular expression with one group.
     """
     problems = list(_meaning_problems(name, card))
-    values = sorted(int(value) for value in card["classes"] if value.isdigit())
+    values = _class_values(card)
     if values != list(range(1, len(values) + 1)):
         problems.append(Problem(f"card {name}", f"class values {values}", "1, 2, ... without gaps", "use `merge`"))
     for structure in card["structures"]:
@@ -468,5 +491,10 @@ def supports(card: dict, task: Task) -> str | None:
 def patient_of(card: dict, case_id: str) -> str:
     """Return the patient id of a case: the one group of the card's pattern, or the whole case id."""
     pattern = card.get("patient_pattern")
-    match = re.search(pattern, case_id) if pattern else None
-    return match.group(1) if match else case_id
+    return (matched_patient(pattern, case_id) if pattern else None) or case_id
+
+
+def matched_patient(pattern: str, case_id: str) -> str | None:
+    """Return what the group of a pattern, or the whole pattern, finds in a case id; None where it finds nothing."""
+    match = re.search(pattern, case_id)
+    return (match.group(1 if match.re.groups else 0) or None) if match else None

@@ -6,14 +6,16 @@ Every defect is a `Problem` that names the file; nothing is resampled, reoriente
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import nibabel as nib
 import numpy as np
 
+from segbench.core.cards import matched_patient, pattern_problems
 from segbench.core.errors import InputError, Problem, input_error, raise_problems, short
 from segbench.core.names import matched
 from segbench.data.checks import MAX_VOXELS, factor_problems, header_notices, implausible_spacing
@@ -28,7 +30,16 @@ from segbench.data.volumes import (
 )
 
 LARGEST_LABEL = 65_535
+MASK_VALUE = LARGEST_LABEL + 1
+"""Among allowed values: each file is a mask, whose one value that is not allowed by itself becomes 1 (0 and 255)."""
 SHEAR_TOLERANCE = 1e-3
+PATIENT_WAYS = ("file", "folder", "top-folder")
+BIDS_SUBJECT = re.compile("sub-[^_]+")
+UNREAD_SUFFIXES = (
+    *(".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip", ".hdr", ".img", ".hdr.gz", ".img.gz", ".mgz", ".mgh", ".mnc"),
+    *(".mhd", ".nhdr", ".npz", ".npy", ".b2nd", ".h5", ".hdf5", ".gipl", ".gipl.gz", ".vtk", ".tif", ".tiff", ".dcm"),
+)
+"""Suffixes of images in formats that are not read."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +79,20 @@ def pairs(
 ) -> list[Pair]:
     """Return the cases of two files or two folders, sorted by name.
 
-    Files of folders belong together by their path below the folder without the suffix. A reference without prediction
-    is a pair with None.
+    Files of folders belong together by their path below the folder without the suffix; links to folders are followed.
+    A reference without prediction is a pair with None.
 
     Args:
         reference: a label map, or a folder of them.
         prediction: the same for predictions.
         patient: "file", "folder" (the one that a file is in) or "top-folder" (the outermost one) says what one patient
-            is, where files lie in folders; None asks the names.
+            is; any other text is a regular expression whose group, or whole match, in the name of a case is the
+            patient; None asks the names.
         structures_from_files: a folder is a case, and each of its files holds the structure that its name says.
 
-    Raises `InputError` for a missing file or folder, a file beside a folder, a case stored twice,
-    a prediction without a reference, a folder without a label map and predictions of which none fits.
+    Raises `InputError` for a missing file or folder, a file beside a folder, a folder inside the other one, a link to
+    nothing, a case stored twice, a prediction without a reference or in a format that is not read, a folder without a
+    label map, predictions of which none fits, and patients that the names or the regular expression do not tell.
     """
     absent = [path for path in (reference, prediction) if not path.exists()]
     raise_problems(
@@ -92,12 +105,25 @@ def pairs(
         )
     if reference.is_file():
         name = case_name(reference.name) or reference.name
-        return [Pair(name, reference, prediction, name)]
+        return [Pair(name, reference, prediction, _patients(reference, [name], patient)[name])]
+    _refuse_nested(reference, prediction)
     found = _folder_pairs(reference, prediction)
     if structures_from_files:
         return _structure_pairs(reference, found, patient)
     patients = _patients(reference, [case for case, _, _ in found], patient)
     return [Pair(case, one, other, patients[case]) for case, one, other in found]
+
+
+def _refuse_nested(reference: Path, prediction: Path) -> None:
+    """Refuse a folder inside the other one: its files would be cases of both."""
+    one, other = reference.resolve(), prediction.resolve()
+    if one in other.parents or other in one.parents:
+        raise input_error(
+            prediction,
+            found=f"a folder inside {reference}" if one in other.parents else f"a folder around {reference}",
+            expected="references and predictions in folders beside each other",
+            fix="move one of them",
+        )
 
 
 def _structure_pairs(folder: Path, found: list[tuple[str, Path, Path | None]], patient: str | None) -> list[Pair]:
@@ -116,6 +142,8 @@ def _structure_pairs(folder: Path, found: list[tuple[str, Path, Path | None]], p
 
 def _patients(where: Path, cases: Sequence[str], patient: str | None) -> dict[str, str]:
     """Return case -> patient, as `patient` says or as the names of files and folders say."""
+    if patient is not None and patient not in PATIENT_WAYS:
+        return _matched_patients(cases, patient)
     ways = {
         "file": {case: case for case in cases},
         "folder": {case: _folder_of(case) or case for case in cases},
@@ -123,6 +151,43 @@ def _patients(where: Path, cases: Sequence[str], patient: str | None) -> dict[st
     }
     if patient is not None:
         return ways[patient]
+    found = _patients_by_folders(where, cases, ways)
+    _ask_of_subjects(where, found)
+    return found
+
+
+def _matched_patients(cases: Sequence[str], pattern: str) -> dict[str, str]:
+    """Return case -> what a regular expression finds in its name; a case in which it finds nothing is a problem."""
+    raise_problems(pattern_problems("--patient", pattern, needs_group=False))
+    found = {case: patient for case in cases if (patient := matched_patient(pattern, case))}
+    left = [case for case in cases if case not in found]
+    if left:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        raise input_error(
+            "--patient",
+            found=f"{pattern!r}, which finds no patient in {', '.join(left[:3])}{more}",
+            expected=f"{', '.join(PATIENT_WAYS)}, or a regular expression that finds the patient in every case's name",
+            fix="fix the option",
+        )
+    return found
+
+
+def _ask_of_subjects(where: Path, patients: Mapping[str, str]) -> None:
+    """Ask where files of one subject of BIDS (`sub-1_ses-1`, `sub-1_ses-2`) would be several patients."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for case, patient in patients.items():
+        subject = BIDS_SUBJECT.match(PurePosixPath(case).name)
+        if subject:
+            found[subject.group()].setdefault(patient, case)
+    for subject, cases in found.items():
+        if len(cases) > 1:
+            one, other = list(cases.values())[:2]
+            fix = f"add `--patient 'sub-[^_/]+'` when {subject} is a patient, or `--patient file` when a file is one"
+            raise _unclear(where, f"{one} and {other}, both of {subject}", fix)
+
+
+def _patients_by_folders(where: Path, cases: Sequence[str], ways: Mapping[str, dict[str, str]]) -> dict[str, str]:
+    """Return the one of the ways that the folders tell; ask where they tell none."""
     by_folder, by_top = ways["folder"], ways["top-folder"]
     if len(set(by_top.values())) == len(cases):
         return ways["file"]
@@ -166,6 +231,9 @@ def _folder_of(case: str) -> str:
 def _folder_pairs(reference: Path, prediction: Path) -> list[tuple[str, Path, Path | None]]:
     (references, problems), (predictions, more) = _volumes(reference), _volumes(prediction)
     problems += more
+    missing = references.keys() - predictions.keys()
+    if predictions and missing:
+        problems += _unread(prediction, missing)
     extra = sorted(predictions.keys() - references.keys())
     spelled = matched(extra, references)
     problems += [
@@ -192,17 +260,20 @@ def _folder_pairs(reference: Path, prediction: Path) -> list[tuple[str, Path, Pa
 
 def _volumes(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     """Return case -> file of a folder, those below it included, and its problems; hidden files are not looked at."""
+    paths = list(_files_below(folder))
+    problems = [problem for path in paths if (problem := _no_file(path))]
     found = [
         (path.relative_to(folder).with_name(name).as_posix(), path)
-        for path in sorted(folder.rglob("*"))
-        if (name := case_name(path.name)) and path.is_file() and not _hidden(path.relative_to(folder))
+        for path in paths
+        if (name := case_name(path.name)) and path.is_file()
     ]
     if not found:
-        return {}, [
-            Problem(str(folder), "no label map", f"files *{', *'.join(SUFFIXES)}", "name the folder of label maps")
-        ]
+        other = next((path.name for path in paths if _unread_name(path.name)), None)
+        words = f"no label map, but {other}" if other else "no label map"
+        expected, fix = f"files *{', *'.join(SUFFIXES)}", "name the folder of label maps"
+        return {}, [*problems, Problem(str(folder), words, expected, fix)]
     twice = [case for case, count in Counter(case for case, _ in found).items() if count > 1]
-    return dict(found), [
+    return dict(found), problems + [
         Problem(
             f"{folder}: {case}",
             " and ".join(path.name for name, path in found if name == case),
@@ -213,18 +284,58 @@ def _volumes(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     ]
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Yield what is no folder, sorted, without hidden names; links to folders are followed, except in a circle."""
+    above |= {folder.resolve()}
+    try:
+        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        found = f"a folder that cannot be opened ({error.strerror})"
+        raise input_error(folder, found=found, expected="a folder", fix="give yourself the right to read it") from error
+    for path in paths:
+        if not path.is_dir():
+            yield path
+        elif path.resolve() not in above:
+            yield from _files_below(path, above)
+
+
+def _no_file(path: Path) -> Problem | None:
+    """Return what is wrong with a name of a label map, or of a folder, behind which there is no file."""
+    if path.is_file() or not (case_name(path.name) or (path.is_symlink() and not path.suffix)):
+        return None
+    if path.is_symlink() and not path.exists():
+        return Problem(str(path), "a link to nothing", "a label map", "get the file, or remove the link")
+    return Problem(str(path), "no regular file", "a label map", "put the file in its place")
+
+
+def _unread(folder: Path, cases: Collection[str]) -> list[Problem]:
+    """Return a problem for each file of a case in a format that is not read."""
+    return [
+        Problem(str(path), f"a format that is not read ({path.name[len(name) :]})", FORMATS, "convert it")
+        for path in _files_below(folder)
+        if (name := _unread_name(path.name)) and path.relative_to(folder).with_name(name).as_posix() in cases
+    ]
+
+
+def _unread_name(file_name: str) -> str | None:
+    return _without_suffix(file_name, UNREAD_SUFFIXES)
 
 
 def case_name(file_name: str) -> str | None:
     """Return a file name without the suffix of an image format in any case of letters, None for other files."""
+    return _without_suffix(file_name, SUFFIXES)
+
+
+def _without_suffix(file_name: str, suffixes: Iterable[str]) -> str | None:
     low = file_name.lower()
-    return next((file_name[: -len(suffix)] for suffix in SUFFIXES if low.endswith(suffix) and low != suffix), None)
+    return next((file_name[: -len(suffix)] for suffix in suffixes if low.endswith(suffix) and low != suffix), None)
 
 
 def read_label_map(path: Path, allowed: frozenset[int]) -> LabelMap:
-    """Return a label map with the allowed values only; raises `InputError` with the problem that stopped reading."""
+    """Return a label map with the allowed values only; raises `InputError` with the problem that stopped reading.
+
+    With `MASK_VALUE` among the allowed values the file is a mask: its one other value becomes 1, with a notice.
+    """
     volume = readable_volume(path)
     raise_problems(factor_problems(volume))
     try:
@@ -239,7 +350,17 @@ def read_label_map(path: Path, allowed: frozenset[int]) -> LabelMap:
     problem = problem or _value_problem(labels_XYZ, allowed) or _affine_problem(volume)
     if problem:
         raise InputError([Problem(str(path), *problem)])
-    return LabelMap(path, labels_XYZ, volume.affine, _notices(volume), volume.is_oriented)
+    labels_XYZ, notices = _as_mask(labels_XYZ, allowed) if MASK_VALUE in allowed else (labels_XYZ, ())
+    return LabelMap(path, labels_XYZ, volume.affine, (*_notices(volume), *notices), volume.is_oriented)
+
+
+def _as_mask(labels_XYZ: np.ndarray, allowed: frozenset[int]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the labels with 1 for the one value that is not allowed by itself, and a notice where it is another."""
+    value = next(iter(_other_values(labels_XYZ, allowed)), 1)
+    if value == 1:
+        return labels_XYZ, ()
+    notice = f"masks with the value {value} are read as masks with the value 1"
+    return np.where(labels_XYZ == value, 1, labels_XYZ), (notice,)
 
 
 def _notices(volume: Volume) -> tuple[str, ...]:
@@ -276,15 +397,21 @@ def _whole_labels(data: np.ndarray) -> tuple[np.ndarray, Deviation]:
 
 
 def _value_problem(labels_XYZ: np.ndarray, allowed: frozenset[int]) -> Deviation:
-    unknown = [value for value in present_labels(labels_XYZ) if value not in allowed]
-    if not unknown:
+    unknown = _other_values(labels_XYZ, allowed)
+    is_mask = MASK_VALUE in allowed
+    if len(unknown) <= (1 if is_mask else 0):
         return None
     more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+    first = "write a file per structure, or name values in" if is_mask else "name them in --labels,"
     return (
         f"labels {unknown[:5]}{more}",
-        f"one of {sorted(allowed)}",
-        "name them in --labels, --other-labels (background) or --ignore-labels (voxels that count nowhere)",
+        "0 and one other value, the structure" if is_mask else f"one of {sorted(allowed)}",
+        f"{first} --other-labels (background) or --ignore-labels (voxels that count nowhere)",
     )
+
+
+def _other_values(labels_XYZ: np.ndarray, allowed: frozenset[int]) -> list[int]:
+    return [value for value in present_labels(labels_XYZ) if value not in allowed - {MASK_VALUE}]
 
 
 def present_labels(labels_XYZ: np.ndarray) -> list[int]:

@@ -14,7 +14,7 @@ from segbench.experiment.config.section import Check, Distinct, Number, Numbers,
 Protocol = Literal["seeded", "kfold", "listed", "as_published", "corrected", "btcv_21_9", "btcv_24_6", "btcv_18_12"]
 WITH_LISTS = ("listed", "as_published", "corrected", "btcv_24_6", "btcv_18_12")
 """Protocols that follow lists which are no part of segbench."""
-LIST_SUFFIXES = (".pkl", ".json")
+LIST_SUFFIXES = (".pkl", ".pickle", ".json")
 OUTPUT_FOLDERS = ("results", "reports")
 """Folders of the run's own files, relative to the working directory."""
 
@@ -85,7 +85,7 @@ def _root(data: Data) -> Iterator[Problem]:
 
 def _list_names(data: Data) -> Iterator[Problem]:
     for name in data.split_files:
-        if PurePath(name).suffix not in LIST_SUFFIXES:
+        if PurePath(name).suffix.lower() not in LIST_SUFFIXES:
             yield Problem("data.split_files", repr(name), " or ".join(LIST_SUFFIXES), "see docs/protocols.md")
 
 

@@ -24,6 +24,8 @@ from segbench.core.paths import NAME_PATTERN
 from segbench.core.vocabulary import EQUAL, OWN
 
 T = TypeVar("T", bound=Hashable)
+LONGEST_NAME = 60
+"""Most characters of a name that is a part of paths: three of them and a task are in the name of a folder."""
 
 
 class Section(BaseModel):
@@ -76,6 +78,13 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def _short_enough(name: str) -> str:
+    if len(name) > LONGEST_NAME:
+        found, expected = f"a name of {len(name)} characters", f"at most {LONGEST_NAME}, as part of paths"
+        raise problem_of_value(found, expected, "write a shorter name")
+    return name
+
+
 def alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yield pairs of different names that are one name where a file system ignores upper and lower case."""
     first: dict[str, str] = {}
@@ -100,7 +109,7 @@ def shown(values: Sequence[object], *, most: int = 5) -> str:
 
 Distinct = (AfterValidator(_distinct), Field(json_schema_extra={"uniqueItems": True}))
 Text = Annotated[str, StringConstraints(pattern=r"\S")]
-Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$"), AfterValidator(_short_enough)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Number = Annotated[int, Field(ge=0)]
 Axis = Annotated[int, Field(ge=0, le=2)]

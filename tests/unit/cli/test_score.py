@@ -289,6 +289,10 @@ def test_a_cut_file_a_sheared_and_an_impossible_grid(folders, capsys):
         ["--labels", "liver"],
         ["--labels", ""],
         ["--labels", "organ=1+"],
+        ["--model", ""],
+        ["--task", "  "],
+        ["--other-labels", "1"],
+        ["--patient", "("],
     ],
 )
 def test_wrong_options_are_one_line_each(folders, options, capsys):
@@ -466,3 +470,31 @@ def test_a_segmentation_of_slicer_belongs_to_its_nifti(tmp_path):
     SimpleITK.WriteImage(image, str(tmp_path / "prediction" / "a.seg.nrrd"))
     assert score(tmp_path, "--metrics", "dice") == 0
     assert set(pd.read_csv(tmp_path / "scores.csv").value) == {1}
+
+
+def test_masks_of_0_and_255_are_scored_by_the_names_of_their_files(tmp_path, capsys):
+    for name in ("s1/liver", "s2/liver", "s1/spleen", "s2/spleen"):
+        mask = (cube() > 0).astype(np.uint8)
+        save(tmp_path / "reference" / f"{name}.nii.gz", mask * 255)
+        save(tmp_path / "prediction" / f"{name}.nii.gz", mask if name == "s1/liver" else mask * 255)
+    options = ["--labels", "", "--structures-from-files", "--metrics", "dice"]
+    assert score(tmp_path, *options) == 0
+    assert "masks with the value 255 are read as masks with the value 1, in 4 of 4" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "scores.csv")
+    assert set(table.value) == {1}
+    assert (table.reference_volume_mm3 == (4 * 4 * 3 + 4 * 3) * 6).all()
+    save(tmp_path / "reference" / "s1" / "liver.nii.gz", cube())
+    assert score(tmp_path, *options) == 2
+    (line,) = problems(capsys)
+    assert "labels [1, 2]; expected 0 and one other value, the structure; write a file per structure" in line
+    assert "--labels" not in line
+    assert score(tmp_path, *options, "--other-labels", "2") == 0
+
+
+def test_time_points_of_flat_files_are_one_patient_by_a_regular_expression(tmp_path, capsys):
+    names = ["sub-1_ses-1_seg", "sub-1_ses-2_seg", "sub-2_ses-1_seg"]
+    assert tree(tmp_path, names) == 2
+    assert "add `--patient 'sub-[^_/]+'`" in capsys.readouterr().err
+    assert tree(tmp_path, names, "--patient", "sub-[^_/]+") == 0
+    assert "3 cases of 2 patient(s)" in capsys.readouterr().out
+    assert set(pd.read_csv(tmp_path / "scores.csv").patient) == {"sub-1", "sub-2"}

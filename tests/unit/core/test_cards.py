@@ -50,10 +50,14 @@ def test_reading_a_card_runs_nothing(tmp_path):
     [
         ({"classes": {"1": "a", "3": "b"}}, r"class values \[1, 3\]"),
         ({"classes": {"spleen": "1"}}, r"class values \['spleen'\]"),
+        ({"classes": {"²": "a"}}, r"class values \['²'\]"),
+        ({"classes": {"01": "a"}}, "the class value '01'; expected a number without zeros before it; write 1$"),
+        ({"classes": {"1": "a", "2": "a"}}, "the class 'a' twice"),
         ({"structures": [{"name": "s", "labels": [2], "tolerance_mm": 1.0}]}, r"labels \[2\]"),
         ({"structures": [{"name": "s", "labels": [1], "tolerance_mm": 1.0}] * 2}, "the structure 's' twice"),
         ({"patient_pattern": "("}, "a regular expression"),
         ({"patient_pattern": "a"}, "0 groups"),
+        ({"patient_pattern": "(a{99999999999})"}, "a regular expression"),
     ],
 )
 def test_values_that_the_schema_cannot_see(change, message):
@@ -88,6 +92,12 @@ def test_a_patient_is_the_group_of_the_pattern():
     assert cards.patient_of({"patient_pattern": r"^(P\d+)_"}, "P7_a") == "P7"
     assert cards.patient_of({"patient_pattern": r"^(P\d+)_"}, "Q7") == "Q7"
     assert cards.patient_of({}, "Q7") == "Q7"
+    assert cards.patient_of({"patient_pattern": r"^Q(a?)"}, "Q7") == "Q7"
+
+
+@pytest.mark.parametrize(("pattern", "patient"), [(r"P\d+", "P7"), (r"P(\d+)", "7"), ("Q", None), ("Q*", None)])
+def test_a_pattern_finds_its_group_or_its_whole_match(pattern, patient):
+    assert cards.matched_patient(pattern, "P7_a") == patient
 
 
 def test_a_published_recipe_is_stated_once_and_completed_from_the_card_that_it_names():

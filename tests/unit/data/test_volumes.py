@@ -259,6 +259,18 @@ def test_another_origin_of_metaimage_is_another_grid(tmp_path):
     assert "37.4 mm apart" in found
 
 
+def turned(angle: float) -> np.ndarray:
+    """A grid of 2 x 2 x 3 mm that is turned about its third axis (rad)."""
+    return nib.affines.from_matvec(nib.eulerangles.euler2mat(angle, 0, 0) @ np.diag([2.0, 2, 3]))
+
+
+@pytest.mark.parametrize(("angle", "words"), [(1e-6, None), (-1e-6, None), (0.1, "orientation"), (-0.1, "affine")])
+def test_a_tiny_turn_at_45_degrees_is_the_same_grid(angle, words):
+    reference, other = ((20, 20, 10), turned(np.pi / 4 - 1e-7)), ((20, 20, 10), turned(np.pi / 4 - 1e-7 + angle))
+    difference = grid_difference(reference, other)
+    assert difference is None if words is None else words in difference[0]
+
+
 def test_a_header_without_orientation_beside_one_with_it_is_named_so(tmp_path):
     data = labels_of((4, 3, 2))
     save(tmp_path / "a.nii.gz", data, np.diag([-2.0, -2, 3, 1]))

@@ -31,6 +31,13 @@ def test_a_name_is_refused_by_config_or_passes_through_the_wildcard_of_the_workf
     assert match.group("task") == name
 
 
+def test_a_name_is_short_enough_for_a_path():
+    names = TypeAdapter(Name)
+    assert names.validate_python("a" * 60) == "a" * 60
+    with pytest.raises(ValidationError, match="at most 60"):
+        names.validate_python("a" * 61)
+
+
 @SETTINGS
 @given(parts=st.lists(st.from_regex(NAME_PATTERN, fullmatch=True), min_size=4, max_size=4), numbers=st.integers(0, 9))
 def test_the_id_of_a_job_passes_through_the_wildcard_of_the_workflow(parts, numbers):
