@@ -17,7 +17,7 @@ import numpy as np
 
 from segbench.core.cards import patient_of, task_from_card
 from segbench.core.case import CaseFiles
-from segbench.core.errors import InputError, Problem, short
+from segbench.core.errors import InputError, Problem, raise_problems, short
 from segbench.core.names import spelled_alike
 from segbench.core.progress import Progress
 from segbench.core.task import Task
@@ -29,6 +29,7 @@ from segbench.data.notices import (
     card_notices,
     label_quartiles,
     notices_of,
+    unlabelled,
     unlisted,
     window_notices,
 )
@@ -81,6 +82,7 @@ def check_task(
     problems = [] if accept_partial and cases else list(_count_problems(card, cases, data_root / card["folder"]))
     found, seen = _check_cases(cases, values | ignored, modalities, title=task.name, ignored=ignored)
     notices = notices_of(seen, values, modalities, cases=cases) if seen else []
+    notices += unlabelled(data_root / card["folder"], cases)
     notices += annotation_notices(cases, card["classes"])
     notices += window_notices(seen, card, window_hu)
     notices += card_notices(task.name, {**known_cards(), task.name: card}, len(cases))
@@ -106,7 +108,8 @@ def check_folder(folder: Path) -> Checked:
         return Checked(f"{folder}: refused", list(error.problems), [])
     problems, seen = _check_cases(cases, values | ignored, modalities, title=folder.name, ignored=ignored)
     problems = [*_stated_count(folder, content, len(cases)), *problems]
-    notices = (notices_of(seen, values, modalities, cases=cases) if seen else []) + unlisted(folder, cases)
+    notices = notices_of(seen, values, modalities, cases=cases) if seen else []
+    notices += [*unlisted(folder, cases), *unlabelled(folder, cases)]
     notices += annotation_notices(cases, classes)
     notices += card_notices(name, known_cards(), len(cases)) if name else []
     return _checked(str(folder), problems, notices, cases=cases, modalities=modalities, values=values)
@@ -141,9 +144,9 @@ def label_values(folder: Path, content: dict) -> tuple[set[int], set[int]]:
     where = str(folder / "dataset.json")
     if not isinstance(labels, dict) or not labels:
         found = "a MONAI datalist, which names no labels" if is_datalist(content) else "no labels"
-        raise InputError(
-            [Problem(where, found, "a mapping of label values to names", 'add `labels`: {"0": name, ...}')]
-        )
+        found = f"`labels` {labels!r}"[:80] if labels else found
+        expected, fix = "a mapping of label values to names", 'write `labels` as {"0": "background", "1": name, ...}'
+        raise InputError([Problem(where, found, expected, fix)])
     pairs = [
         (name, value) for name, entry in _named(labels) for value in (entry if isinstance(entry, list) else [entry])
     ]
@@ -152,10 +155,28 @@ def label_values(folder: Path, content: dict) -> tuple[set[int], set[int]]:
         if any(isinstance(value, bool) or float(value) != int(value) for value in values):
             raise ValueError("a value that is not whole")
         ignored = {int(value) for name, value in pairs if str(name).strip().lower() == "ignore"}
-        return {int(value) for value in values} - ignored, ignored
+        declared = {int(value) for value in values}
     except (TypeError, ValueError, OverflowError) as error:
         found = f"labels {labels}"[:120]
         raise InputError([Problem(where, found, "whole-number values", "fix `labels`")]) from error
+    raise_problems(_wrong_labels(labels, declared, where))
+    return declared - ignored, ignored
+
+
+def _wrong_labels(labels: dict, declared: Collection[int], where: str) -> Iterator[Problem]:
+    """Yield a value that two names of a `labels` have (regions, which are lists, may share values), and no 0."""
+    names = defaultdict(list)
+    for name, value in _named(labels):
+        if not isinstance(value, list):
+            names[int(value)].append(str(name))
+    for value, of_value in names.items():
+        if len(of_value) > 1:
+            found = f"label value {value} for {' and '.join(of_value)}"
+            yield Problem(where, found, "one name for each value", "give each class its own value")
+    if 0 not in declared:
+        expected = "the value 0 for the background"
+        fix = 'add it to `labels`: "0": "background" (Decathlon) or "background": 0 (nnU-Net v2)'
+        yield Problem(where, f"label values {sorted(declared)}", expected, fix)
 
 
 def class_names(content: dict) -> dict[str, str]:
@@ -205,11 +226,18 @@ def _check_cases(
 
 
 def _name_problems(cases: list[CaseFiles], title: str) -> Iterator[Problem]:
-    """Case ids must be file names that differ on every file system, and a label map belongs to one case."""
+    """Case ids must be file names that differ on every file system, and a label map belongs to one case.
+
+    Patient ids that are spellings of one patient would put that patient on both sides of a split.
+    """
     yield from name_problems(cases, title)
-    for spellings in spelled_alike({case.case_id for case in cases}):
-        found = f"case ids {' and '.join(spellings)}"
-        yield Problem(title, found, "ids that differ in more than letter case and spelling", "rename the files")
+    alike = spelled_alike({case.case_id for case in cases})
+    expected = "ids that differ in more than letter case and spelling"
+    for spellings in alike:
+        yield Problem(title, f"case ids {' and '.join(spellings)}", expected, "rename the files")
+    for spellings in spelled_alike({case.patient_id for case in cases}):
+        if spellings not in alike:
+            yield Problem(title, f"patient ids {' and '.join(spellings)}", expected, "write each id in one way")
 
 
 def name_problems(cases: Sequence[CaseFiles], title: str) -> Iterator[Problem]:

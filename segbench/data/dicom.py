@@ -7,6 +7,7 @@ C.7.6.2 (image plane: position, orientation, pixel spacing) and C.8.8.6 (contour
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_rescale
 
 from segbench.core.errors import input_error, short
+from segbench.data.layouts import folders_below
+
+log = logging.getLogger(__name__)
 
 UNREADABLE = (
     AttributeError,
@@ -58,9 +62,12 @@ def in_words(error: Exception) -> str:
 
 
 def headers_by_series(folder: Path) -> dict[str, list[pydicom.Dataset]]:
-    """Return series UID -> headers (no pixels) of every DICOM file below a folder; other files are passed over."""
+    """Return series UID -> headers (no pixels) of every DICOM file below a folder; other files are passed over.
+
+    Links to folders are followed.
+    """
     series: dict[str, list[pydicom.Dataset]] = defaultdict(list)
-    for path in sorted(item for item in folder.rglob("*") if item.is_file()):
+    for path in sorted(item for below in folders_below(folder) for item in below.iterdir() if item.is_file()):
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True)
         except InvalidDicomError:
@@ -146,40 +153,54 @@ def contours_of(structures: pydicom.Dataset, name: str) -> list[Contour]:
     """Return the contours of a structure; none for a structure without any.
 
     Raises:
-        InputError: for a second structure of that name with contours, and for an item that encloses no area (points,
-            open contours), because a mask without it would not be the structure as drawn.
+        InputError: for a second structure of that name, in any letter case, with contours, for two structures with one
+            number, and for an item that encloses no area (points, open contours) or lacks its points, because a mask
+            without it would not be the structure as drawn.
     """
     where = f"{structures.filename}, structure {name}"
-    found = [contours for other, contours in _drawn(structures) if other.strip() == name.strip() and contours]
-    if not found:
-        return []
-    if len(found) > 1:
-        expected, fix = "one structure of that name", "rename or delete one in the planning program"
-        raise input_error(where, found=f"{len(found)} of them", expected=expected, fix=fix)
-    for contour in found[0]:
-        kind, points = str(contour.ContourGeometricType), len(contour.ContourData) // 3
-        if not kind.startswith(CLOSED) or points < 3:
-            raise input_error(
-                where,
-                found=f"an item of type {kind} with {points} point(s)",
-                expected="closed contours",
-                fix="delete the item in the planning program, or choose another structure",
-            )
-    return [
-        Contour(
-            np.reshape(np.asarray(contour.ContourData, dtype=float), (-1, 3)),
-            str(contour.ContourGeometricType).endswith(EXCLUSIVE),
+    same = [item for item in _drawn(structures) if item[0].strip().casefold() == name.strip().casefold() and item[1]]
+    if len(same) > 1:
+        found = f"{len(same)} of them ({', '.join(other for other, _ in same)})"
+        expected, fix = "one structure of that name in any letter case", "rename or delete one in the planning program"
+        raise input_error(where, found=found, expected=expected, fix=fix)
+    return [_contour(item, where) for _, items in same for item in items]
+
+
+def _contour(item: pydicom.Dataset, where: str) -> Contour:
+    """Return a closed contour of a structure set; anything else raises InputError."""
+    kind = str(item.get("ContourGeometricType", "")) or "(none)"
+    stored = item.get("ContourData")
+    numbers = np.atleast_1d(np.asarray([] if stored is None else stored, dtype=float))
+    if len(numbers) == 0 or len(numbers) % 3:
+        found = f"a contour with {len(numbers)} numbers" if len(numbers) else "a contour without points (ContourData)"
+        raise input_error(where, found=found, expected="x, y and z of every point", fix="get the structure set again")
+    if not kind.startswith(CLOSED) or len(numbers) < 9:
+        raise input_error(
+            where,
+            found=f"an item of type {kind} with {len(numbers) // 3} point(s)",
+            expected="closed contours",
+            fix="delete the item in the planning program, or choose another structure",
         )
-        for contour in found[0]
-    ]
+    return Contour(numbers.reshape(-1, 3), kind.endswith(EXCLUSIVE))
 
 
 def _drawn(structures: pydicom.Dataset) -> list[tuple[str, list[pydicom.Dataset]]]:
-    """Return (name, items) of every structure; items of several sequences for one structure are all kept."""
+    """Return (name, items) of every structure; items of several sequences for one structure are all kept.
+
+    Two structures with one number raise InputError: their items cannot be told apart.
+    """
+    names: dict[int, list[str]] = defaultdict(list)
+    for roi in structures.StructureSetROISequence:
+        names[int(roi.ROINumber)].append(str(roi.ROIName))
+    for number, of_number in names.items():
+        if len(of_number) > 1:
+            found = f"structures {' and '.join(of_number)} with one number ({number})"
+            fix = "get the structure set again"
+            raise input_error(structures.filename, found=found, expected="a number for each structure", fix=fix)
     items: dict[int, list[pydicom.Dataset]] = defaultdict(list)
     for item in structures.ROIContourSequence:
         items[int(item.ReferencedROINumber)] += item.get("ContourSequence", ())
-    return [(str(roi.ROIName), items[int(roi.ROINumber)]) for roi in structures.StructureSetROISequence]
+    return [(name, items[number]) for number, (name,) in names.items()]
 
 
 def mask_of(contours: Iterable[Contour], *, shape_xyz: Sequence[int], affine: np.ndarray, where: Path) -> np.ndarray:
@@ -187,11 +208,15 @@ def mask_of(contours: Iterable[Contour], *, shape_xyz: Sequence[int], affine: np
 
     A contour inside another one of its slice cuts a hole, separate and overlapping ones add up, and one that is stored
     twice counts once; those of the type CLOSEDPLANAR_XOR are combined by exclusive or. No contours give an empty mask.
+    A warning names the slices (from 0) with a contour that holds the centre of no voxel, and those where nothing is
+    left.
 
     Raises:
         InputError: a contour is not on a slice, or no contour holds the centre of a voxel.
     """
     contours = list(contours)
+    levels: set[int] = set()
+    unresolved: set[int] = set()
     mask = np.zeros(shape_xyz, dtype=bool)
     exclusive = np.zeros(shape_xyz, dtype=bool)
     earlier: dict[int, list[np.ndarray]] = defaultdict(list)
@@ -209,6 +234,9 @@ def mask_of(contours: Iterable[Contour], *, shape_xyz: Sequence[int], affine: np
                 fix="get the structure set of this series",
             )
         area_XY = Polygon(points[:, :2]).contains_points(centres).reshape(shape_xyz[:2])
+        levels.add(level)
+        if not area_XY.any():
+            unresolved.add(level)
         if is_exclusive:
             exclusive[:, :, level] ^= area_XY
             continue
@@ -226,6 +254,12 @@ def mask_of(contours: Iterable[Contour], *, shape_xyz: Sequence[int], affine: np
             found=f"{len(contours)} contour(s) without the centre of a voxel",
             expected="a structure that the image resolves",
             fix="get the structure set of this series, or choose another structure",
+        )
+    unresolved |= {level for level in levels if not mask[:, :, level].any()}
+    if unresolved:
+        slices = ", ".join(map(str, sorted(unresolved)))
+        log.warning(
+            "%s: contours that hold the centre of no voxel, so nothing of them is drawn: slice %s", where, slices
         )
     return mask.astype(np.uint8)
 

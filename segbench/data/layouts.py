@@ -8,8 +8,10 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from segbench.core import cards
 from segbench.core.case import CaseFiles
@@ -37,7 +39,7 @@ def table(folder: Path, card: dict) -> list[CaseFiles]:
     """A table cases.csv or cases.tsv with columns case, patient, label and one image column per channel name.
 
     The separator is the comma, semicolon or tab that the head has most. A column `annotated` names the classes that
-    were looked for in a case, separated by `|`; a blank cell stands for all.
+    were looked for in a case, separated by `|`; a blank cell stands for all. Blanks around a cell count nowhere.
     """
     path = next((folder / name for name in ("cases.csv", "cases.tsv") if (folder / name).exists()), None)
     if path is None:
@@ -50,7 +52,7 @@ def table(folder: Path, card: dict) -> list[CaseFiles]:
             continue
         paths = [_inside(folder, row[name], path, problems) for name in (*channels, "label")]
         cell = row.get("annotated") or None
-        names = cell.split("|") if cell else None
+        names = [name.strip() for name in cell.split("|")] if cell else None
         annotated = _annotated(names, card["classes"], f"{path}, line {number}", problems)
         found.append(CaseFiles(row["case"], row["patient"], tuple(paths[:-1]), paths[-1], annotated))
     raise_problems(problems)
@@ -60,20 +62,32 @@ def table(folder: Path, card: dict) -> list[CaseFiles]:
 def _table_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Return the rows of a table with at least these columns; what is no such table raises InputError."""
     try:
-        lines = _text(path).splitlines()
+        lines = text_of(path).splitlines()
         separator = max(",;\t", key=(lines or [""])[0].count)
-        reader = csv.DictReader(lines, delimiter=separator)
-        rows = list(reader)
+        head = [name.strip() for name in next(csv.reader(lines[:1], delimiter=separator), [])]
+        rows = list(csv.DictReader(lines[1:], head, delimiter=separator))
     except (OSError, ValueError, csv.Error) as error:
         raise input_error(path, found=f"no table ({error})", expected="text in UTF-8", fix="fix the file") from error
-    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    missing = [name for name in columns if name not in head]
     if missing:
-        raise input_error(path, found=f"columns {reader.fieldnames}", expected=f"also {missing}", fix="add the columns")
-    return rows
+        raise input_error(path, found=f"columns {head}", expected=f"also {missing}", fix="add the columns")
+    twice = sorted({name for name in head if name and head.count(name) > 1})
+    if twice:
+        found, fix = f"the column {' and '.join(twice)} twice", "rename or remove one"
+        raise input_error(path, found=found, expected="each column once", fix=fix)
+    return [{name: _stripped(cell) for name, cell in row.items()} for row in rows]
 
 
-def _text(path: Path) -> str:
-    """Return the text of a regular file; a pipe would be waited for."""
+def _stripped(cell: Any) -> Any:
+    """Return a cell without the blanks around it; no cell and a list of extra cells stay as they are."""
+    return cell.strip() if isinstance(cell, str) else cell
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a regular file in UTF-8, with or without a byte order mark.
+
+    Raises OSError for what cannot be opened (a pipe would be waited for), ValueError for another encoding.
+    """
     if path.exists() and not path.is_file():
         raise OSError(0, "no regular file")
     try:
@@ -86,7 +100,7 @@ def dataset_json(folder: Path, card: dict | None = None) -> dict:
     """Read dataset.json of a folder; a missing or damaged file raises InputError."""
     path = folder / "dataset.json"
     try:
-        content = json.loads(_text(path), object_pairs_hook=_distinct)
+        content = json.loads(text_of(path), object_pairs_hook=distinct_keys)
     except OSError as error:
         expected = f"the data set {card['title']}" if card else "a folder with dataset.json"
         fix = card["obtain"] if card else "name a folder in Decathlon or nnU-Net layout, or a card's folder"
@@ -98,8 +112,11 @@ def dataset_json(folder: Path, card: dict | None = None) -> dict:
     return content
 
 
-def _distinct(pairs: list[tuple[str, object]]) -> dict:
-    """Build a mapping of JSON; a key that is there twice would silently hide its first value."""
+def distinct_keys(pairs: list[tuple[str, object]]) -> dict:
+    """Build a mapping of JSON (its `object_pairs_hook`); a key that is there twice raises ValueError.
+
+    It would silently hide its first value.
+    """
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -148,6 +165,7 @@ def msd_cases(folder: Path, content: dict, *, patient_of: PatientOf, classes: Cl
     if not isinstance(entries, list) or not entries:
         raise input_error(path, found="no training cases", expected="a list `training`", fix="add the list")
     cases, problems = [], []
+    channels = ChannelFiles()
     for number, entry in enumerate(entries):
         found = _entry(entry)
         if found is None:
@@ -158,7 +176,10 @@ def msd_cases(folder: Path, content: dict, *, patient_of: PatientOf, classes: Cl
         *images, label = (_inside(folder, name, path, problems) for name in found)
         case_id = stem(images[0].name) if len(images) == 1 else CHANNEL.sub("", stem(images[0].name))
         if len(images) == 1 and not os.path.exists(images[0]):
-            images = _channel_files(images[0], len(channel_names(folder, content))) or images
+            count = max(1, len(channel_names(folder, content)))
+            problems += channels.beyond(images[0], count)
+            files = channels.of(images[0], count)
+            images = files if os.path.exists(files[0]) else images
         annotated = _annotated(entry.get("annotated"), classes, f"{path}: training[{number}]", problems)
         cases.append(CaseFiles(case_id, patient_of(case_id), tuple(images), label, annotated))
     raise_problems(problems)
@@ -166,11 +187,15 @@ def msd_cases(folder: Path, content: dict, *, patient_of: PatientOf, classes: Cl
 
 
 def _entry(entry: object) -> list[str] | None:
-    """Return the paths of an entry, the label last; an image may be a list of files, one per channel (MONAI)."""
+    """Return the paths of an entry, the label last.
+
+    An image may be a list of files, one per channel, and a label a list of one (MONAI).
+    """
     if not isinstance(entry, dict):
         return None
-    image = entry.get("image")
-    paths = [*(image if isinstance(image, list) else [image]), entry.get("label")]
+    image, label = entry.get("image"), entry.get("label")
+    label = label[0] if isinstance(label, list) and len(label) == 1 else label
+    paths = [*(image if isinstance(image, list) else [image]), label]
     return paths if len(paths) > 1 and all(isinstance(name, str) and name for name in paths) else None
 
 
@@ -187,11 +212,55 @@ def _annotated(names: object, classes: Classes | None, where: str, problems: lis
     return None if len(chosen) == len(values) else chosen
 
 
-def _channel_files(image: Path, channels: int) -> list[Path]:
-    """Return IMAGE_0000, IMAGE_0001, ... of a listed IMAGE, as nnU-Net v1 stores them; none without the first."""
-    name = stem(image.name)
-    paths = [image.with_name(f"{name}_{number:04d}{image.name[len(name) :]}") for number in range(max(1, channels))]
-    return paths if os.path.exists(paths[0]) else []
+class ChannelFiles:
+    """The channel files NAME_0000, NAME_0001, ... of images in folders; each folder is read once.
+
+    The suffix of a file counts in any letter case.
+    """
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, dict[str, dict[int, str]]] = {}
+
+    def of(self, image: Path, channels: int) -> list[Path]:
+        """Return the paths of as many channels of IMAGE, whether they are there or not."""
+        name, there = stem(image.name), self._numbered(image)
+        names = [f"{name}_{number:04d}{image.name[len(name) :]}" for number in range(channels)]
+        return [image.with_name(there.get(number, default)) for number, default in enumerate(names)]
+
+    def beyond(self, image: Path, channels: int) -> Iterator[Problem]:
+        """Yield a problem of an IMAGE with files of channels from number `channels` on, which nobody named."""
+        extra = sorted(number for number in self._numbered(image) if number >= channels)
+        if extra:
+            found = f"a file of channel {_listed(extra)} of {stem(image.name)}"
+            fix = "name every channel in dataset.json, or remove the files"
+            yield Problem(str(image.parent), found, f"{channels} channel(s), as dataset.json says", fix)
+
+    def _numbered(self, image: Path) -> dict[int, str]:
+        """Return number -> file name of an image's channels."""
+        if image.parent not in self._folders:
+            self._folders[image.parent] = _read_channels(image.parent)
+        return self._folders[image.parent].get(_low_suffix(image.name), {})
+
+
+def _read_channels(folder: Path) -> dict[str, dict[int, str]]:
+    """Return image name, without channel, -> number -> file name; nothing for a folder that cannot be read."""
+    numbers: dict[str, dict[int, str]] = defaultdict(dict)
+    try:
+        files = sorted(os.listdir(folder))
+    except (OSError, ValueError):
+        return numbers
+    for file in files:
+        name = stem(file)
+        channel = CHANNEL.search(name)
+        if channel:
+            numbers[_low_suffix(name[: channel.start()] + file[len(name) :])][int(channel.group()[1:])] = file
+    return numbers
+
+
+def _low_suffix(file: str) -> str:
+    """Return a file name with its image suffix in small letters."""
+    name = stem(file)
+    return name + file[len(name) :].lower()
 
 
 def nnunet_cases(
@@ -204,7 +273,7 @@ def nnunet_cases(
             folder / "dataset.json", found="no channel_names", expected="a mapping", fix="add channel_names"
         )
     ending = content.get("file_ending", ".nii.gz")
-    if ending not in SUFFIXES:
+    if str(ending).lower() not in SUFFIXES:
         raise input_error(
             folder / "dataset.json",
             found=f"file_ending {ending!r}",
@@ -214,9 +283,14 @@ def nnunet_cases(
     if "dataset" in content:
         return _nnunet_listed(folder, content["dataset"], patient_of=patient_of, classes=classes)
     cases, problems = [], []
-    for label in find(folder / "labelsTr", f"*{ending}"):
-        case_id = label.name.removesuffix(ending)
-        images = [folder / "imagesTr" / f"{case_id}_{number:04d}{ending}" for number in range(len(names))]
+    channels = ChannelFiles()
+    for label in find(folder / "labelsTr", "*"):
+        if not label.name.lower().endswith(ending.lower()):
+            continue
+        case_id = label.name[: -len(ending)]
+        image = folder / "imagesTr" / f"{case_id}{ending}"
+        images = channels.of(image, len(names))
+        problems += channels.beyond(image, len(names))
         absent = [number for number, path in enumerate(images) if not path.exists()]
         if absent:
             problems.append(
@@ -258,11 +332,31 @@ def _nnunet_listed(folder: Path, listed: object, *, patient_of: PatientOf, class
 def find(root: Path, pattern: str) -> list[Path]:
     """Return what matches a glob pattern below a folder, in order of path, without hidden files and folders.
 
-    Archives made on macOS carry a hidden `._NAME` beside every file, which is no image.
+    `**/` at the beginning stands for every folder, links to folders included. Archives made on macOS carry a hidden
+    `._NAME` beside every file, which is no image.
     """
     hidden = (".", "__MACOSX")
-    found = ((path, path.relative_to(root).parts) for path in root.glob(pattern))
-    return sorted(path for path, parts in found if not any(part.startswith(hidden) for part in parts))
+    below = pattern.removeprefix("**/")
+    folders = [root] if below == pattern else folders_below(root)
+    found = ((path, path.relative_to(root).parts) for folder in folders for path in folder.glob(below))
+    return sorted({path for path, parts in found if not any(part.startswith(hidden) for part in parts)})
+
+
+def folders_below(root: Path, *, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """Yield a folder and every folder below it, links followed; none where it is no folder that can be read.
+
+    `Path.glob` does not enter links. A link to a folder that it lies in (`above`: real paths) is not entered.
+    """
+    real = os.path.realpath(root)
+    if real in above or not os.path.isdir(root):
+        return
+    yield root
+    try:
+        names = sorted(os.listdir(root))
+    except PermissionError:
+        return
+    for name in names:
+        yield from folders_below(root / name, above=above | {real})
 
 
 def stem(name: str) -> str:
@@ -283,6 +377,8 @@ def _inside(folder: Path, name: str, listing: Path, problems: list[Problem]) -> 
     """
     path = folder / name
     try:
+        if "\\" in name and not path.exists():  # a listing that was written on Windows
+            path = folder / name.replace("\\", "/")
         path.exists()  # also raises for names that are too long
         path.resolve()
         inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))

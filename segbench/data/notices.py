@@ -16,6 +16,7 @@ import numpy as np
 
 from segbench.core.case import CaseFiles
 from segbench.data.presence import expected_count
+from segbench.data.volumes import SUFFIXES
 
 LARGEST_CT = 4095  # of 12-bit scanners, offset of 1024 included
 SCALE_SPREAD = 100
@@ -133,6 +134,14 @@ def unlisted(folder: Path, cases: Sequence[CaseFiles]) -> list[str]:
     listed = {case.label_path.name for case in cases if case.label_path}
     left = sorted(path.name for path in (folder / "labelsTr").glob("[!.]*") if path.name not in listed)
     return [f"{len(left)} files in labelsTr that dataset.json does not list: {_some(left)}"] if left else []
+
+
+def unlabelled(folder: Path, cases: Sequence[CaseFiles]) -> list[str]:
+    """Return a notice of images in imagesTr that belong to no labelled case; none for a folder without imagesTr."""
+    used = {path.name for case in cases for path in case.image_paths}
+    left = sorted(path.name for path in (folder / "imagesTr").glob("[!.]*") if path.name not in used)
+    left = [name for name in left if name.lower().endswith(SUFFIXES)]
+    return [f"{len(left)} images in imagesTr without a label, which nothing uses: {_some(left)}"] if left else []
 
 
 def _size(cases: Sequence[CaseFiles]) -> Iterator[str]:

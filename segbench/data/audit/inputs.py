@@ -16,11 +16,22 @@ from segbench.data.ingest import card_of, discover, ingest, known_cards, manifes
 from segbench.data.layouts import channel_names, dataset_json, folder_cases
 from segbench.data.splitting.folds import make_splits
 from segbench.data.splitting.pickled_lists import load_lists
-from segbench.data.splitting.protocols import RELEASED, patient_of_released, read_json, rule_of, sides_of
+from segbench.data.splitting.protocols import (
+    RELEASED,
+    SIDES,
+    is_one_fold,
+    is_pickle,
+    lists_of,
+    numbered_folds,
+    patient_of_released,
+    read_json,
+    rule_of,
+)
 from segbench.experiment.config import Config
 
 SPLIT_FORMS = (
-    "a list of folds or one fold with train and val (or test), {task: such a list or fold}, or splits.json of a run"
+    "a list of folds, {fold: fold} or one fold with train and val (or test), {task: such a list or fold}, or "
+    "splits.json of a run"
 )
 
 
@@ -60,18 +71,16 @@ def members_of_file(path: Path) -> list[Member]:
     """Return the members of a split file (*.pkl or *.json); names alone are known, no image.
 
     Released names are recognised by their form. Other cases belong to the task that the file names, or to one with the
-    file's own name; a task that is a data-set card, by its name or its folder's, brings its patients and namespace.
+    file's own name (`source` tells files of one name apart); a task that is a data-set card, by its name or its
+    folder's, brings its patients and namespace.
     """
-    content = load_lists(path) if path.suffix == ".pkl" else read_json(path, SPLIT_FORMS)
-    if isinstance(content, dict) and isinstance(content.get("folds"), dict):
-        folds = content["folds"]
-    else:
-        folds = _by_fold(path, content)
+    content = load_lists(path) if is_pickle(path) else read_json(path, SPLIT_FORMS)
+    folds = _folds_of_run(content) or _by_fold(path, content)
     members = [
-        _member(task, name, side, fold)
+        _member(path, task, name, side=side, fold=fold)
         for fold, tasks in folds.items()
         for task, sides in _mapping(path, tasks).items()
-        for side, names in sides_of(path, _mapping(path, sides), SPLIT_FORMS).items()
+        for side, names in lists_of(path, _mapping(path, sides), SPLIT_FORMS).items()
         for name in names
     ]
     if not members:
@@ -79,19 +88,26 @@ def members_of_file(path: Path) -> list[Member]:
     return members
 
 
-def _by_fold(path: Path, content: object) -> dict[str, dict[str, dict]]:
-    """Return fold -> task -> sides, whatever the form."""
-    if isinstance(content, list) or _is_one_fold(content):
-        content = {path.stem: content}
-    folds: dict[str, dict[str, dict]] = {}
+def _folds_of_run(content: object) -> dict | None:
+    """Return fold -> task -> sides of the splits.json of a run, None for another form."""
+    folds = content.get("folds") if isinstance(content, dict) else None
+    is_of_run = isinstance(folds, dict) and not any(is_one_fold(tasks) for tasks in folds.values())
+    return folds if is_of_run else None
+
+
+def _by_fold(path: Path, content: object) -> dict[str, dict[str | None, dict]]:
+    """Return fold -> task -> sides, whatever the form; the task None stands for a file that names none."""
+    if isinstance(content, dict) and set(content) == {"folds"}:
+        content = content["folds"]
+    if numbered := numbered_folds(path, content):
+        return {fold: {None: sides} for fold, sides in numbered.items()}
+    if isinstance(content, list) or is_one_fold(content):
+        content = {None: content}
+    folds: dict[str, dict[str | None, dict]] = {}
     for task, listed in _mapping(path, content).items():
         for number, sides in enumerate(listed if isinstance(listed, list) else [listed]):
-            folds.setdefault(str(number), {})[str(task)] = sides
+            folds.setdefault(str(number), {})[task] = sides
     return folds
-
-
-def _is_one_fold(content: object) -> bool:
-    return isinstance(content, dict) and bool(content) and set(content) <= {"train", "val", "test"}
 
 
 def _mapping(path: Path, content: object) -> dict:
@@ -100,17 +116,23 @@ def _mapping(path: Path, content: object) -> dict:
     return content
 
 
-def _member(task: str, name: str, side: str, fold: str) -> Member:
+def _member(path: Path, named: str | None, name: str, *, side: str, fold: str) -> Member:
+    """Return the member of a listed name. named: its task, None where the file names none."""
+    task = path.stem if named is None else named
     rule = rule_of(name)
     card_name = card_of(task)
+    key, side = side, SIDES[side]
     if rule is not None and card_name in (None, rule.task):
         namespace = known_cards()[rule.task]["patient_namespace"]
-        return Member(rule.task, name, patient_of_released(rule, name), namespace, side, rule.experiment, fold)
+        patient = patient_of_released(rule, name)
+        return Member(rule.task, name, patient, namespace, side, rule.experiment, fold, listed_as=key)
     if card_name is None:
-        return Member(task, name, name, task, side, "upstream", fold)
+        source = "" if named else str(path)
+        return Member(task, name, name, task, side, "upstream", fold, listed_as=key, source=source)
     card = known_cards()[card_name]
     experiment = next((item.experiment for item in RELEASED if item.task == card_name), "upstream")
-    return Member(card_name, name, cards.patient_of(card, name), card["patient_namespace"], side, experiment, fold)
+    patient, namespace = cards.patient_of(card, name), card["patient_namespace"]
+    return Member(card_name, name, patient, namespace, side, experiment, fold, listed_as=key)
 
 
 def members_of_folders(folders: Sequence[Path]) -> tuple[list[Member], list[Case]]:

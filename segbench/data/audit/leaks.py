@@ -10,8 +10,8 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,8 @@ FORM = 1  # of stored fingerprints; a change of segbench/data/audit/fingerprint.
 class Member:
     """A case of a split. experiment: upstream or downstream; side: train, test or unsplit (a bare folder).
 
-    Patient ids are comparable only within a namespace.
+    Patient ids are comparable only within a namespace. listed_as: the key of its list (train, val, test), blank where
+    none is known. source: the file that its task is called after, blank where the task has a name of its own.
     """
 
     task: str
@@ -46,11 +47,13 @@ class Member:
     side: str = UNSPLIT
     experiment: str = "upstream"
     fold: str = "0"
+    listed_as: str = ""
+    source: str = ""
 
     @property
     def key(self) -> CaseKey:
-        """Task and case id."""
-        return self.task, self.case_id
+        """Task, or the file that it is called after, and case id."""
+        return self.source or self.task, self.case_id
 
 
 def audit(members: Sequence[Member], images: Mapping[tuple[CaseKey, CaseKey], str] | None = None) -> list[Finding]:
@@ -59,11 +62,31 @@ def audit(members: Sequence[Member], images: Mapping[tuple[CaseKey, CaseKey], st
     images: pairs of cases that show the same image, with the evidence (`same_image_pairs`).
     """
     found = []
+    members = _told_apart(members)
     for fold in dict.fromkeys(member.fold for member in members):
         inside = [member for member in members if member.fold == fold]
-        found += [*_same_cases(inside), *_same_patients(inside), *_same_images(inside, images or {})]
+        found += [
+            *_same_cases(inside),
+            *_in_val_and_test(inside),
+            *_same_patients(inside),
+            *_same_images(inside, images or {}),
+        ]
     order = {"same case": 0, "same patient": 1, "same image": 2}
     return sorted(found, key=lambda item: (item.fold, order[item.kind], item.name, item.train_task, item.test_task))
+
+
+def _told_apart(members: Sequence[Member]) -> list[Member]:
+    """Return the members with the path of the file for its name where two files have one name."""
+    sources = defaultdict(set)
+    for member in members:
+        sources[member.task].add(member.source)
+    shared = {task for task, found in sources.items() if len(found) > 1}
+    return [
+        replace(member, task=member.source, namespace=member.source)
+        if member.source and member.task in shared
+        else member
+        for member in members
+    ]
 
 
 def _leaks(first: Member, second: Member) -> bool:
@@ -105,10 +128,7 @@ def _same_cases(members: Sequence[Member]) -> Iterable[Finding]:
         for first, second in _pairs(group):
             name = f"case:{first.task}/{first.case_id}"
             yield _finding(name, "same case", [first], [second], "listed on both sides")
-    names = defaultdict(list)
-    for member in members:
-        names[member.task].append(member.case_id)
-    case_of = {task: same_case_groups(listed) for task, listed in names.items()}
+    case_of = _spelled_in(members, lambda item: item.task, lambda item: item.case_id)
     for group in _groups(members, lambda item: (item.task, case_of[item.task][item.case_id])):
         for first, second in _pairs(group):
             if first.case_id != second.case_id:
@@ -116,18 +136,45 @@ def _same_cases(members: Sequence[Member]) -> Iterable[Finding]:
                 yield _finding(name, "same case", [first], [second], "two spellings of one case")
 
 
+def _in_val_and_test(members: Sequence[Member]) -> Iterable[Finding]:
+    """One finding per case that a fold lists under val and under test, which both count as test."""
+    for group in _groups(members, lambda item: (item.key, item.experiment)):
+        lists = [[member for member in group if member.listed_as == key] for key in ("val", "test")]
+        if all(lists):
+            name = f"case:{group[0].task}/{group[0].case_id}"
+            yield _finding(name, "same case", *lists, "listed under val and under test, which both count as test")
+
+
 def _same_patients(members: Sequence[Member]) -> Iterable[Finding]:
-    """One finding per patient and pair of tasks; a case on both sides is not reported twice."""
-    for group in _groups(members, lambda item: (item.namespace, item.patient_id)):
+    """One finding per patient and pair of tasks; a case on both sides is not reported twice.
+
+    Ids of a namespace that are spellings of one patient are that patient.
+    """
+    case_of = _spelled_in(members, lambda item: item.task, lambda item: item.case_id)
+    patient_of = _spelled_in(members, lambda item: item.namespace, lambda item: item.patient_id)
+    for group in _groups(members, lambda item: (item.namespace, patient_of[item.namespace][item.patient_id])):
         between = defaultdict(list)
         for first, second in _pairs(group):
-            apart = first.task != second.task if first.side == UNSPLIT else first.key != second.key
-            if apart:
+            same_task = first.task == second.task
+            same_case = same_task and case_of[first.task][first.case_id] == case_of[second.task][second.case_id]
+            if not (same_task if first.side == UNSPLIT else same_case):
                 between[first.task, first.experiment, second.task, second.experiment].append((first, second))
         for pairs in between.values():
             trained, tested = zip(*pairs, strict=True)
             name = f"patient:{trained[0].namespace}/{trained[0].patient_id}"
-            yield _finding(name, "same patient", trained, tested, f"patient {trained[0].patient_id}")
+            spellings = sorted({item.patient_id for pair in pairs for item in pair})
+            evidence = f"patient {' and '.join(spellings)}" + (", spellings of one id" if len(spellings) > 1 else "")
+            yield _finding(name, "same patient", trained, tested, evidence)
+
+
+def _spelled_in(
+    members: Sequence[Member], scope: Callable[[Member], str], name: Callable[[Member], str]
+) -> dict[str, dict[str, str]]:
+    """Return scope -> name -> normal name, the same for all spellings of one name within a scope."""
+    names = defaultdict(set)
+    for member in members:
+        names[scope(member)].add(name(member))
+    return {where: same_case_groups(sorted(found)) for where, found in names.items()}
 
 
 def _same_images(members: Sequence[Member], images: Mapping[tuple[CaseKey, CaseKey], str]) -> Iterable[Finding]:

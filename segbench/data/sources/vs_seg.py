@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 import nibabel as nib
@@ -61,18 +62,24 @@ def discover(root: Path, card: dict) -> list[CaseFiles]:
 def convert(source: Path, target: Path) -> int:
     """Write vs_gk_N below `target` for every VS-SEG-NNN folder of the DICOM edition; return how many were written.
 
-    A case that is there is left alone, so that a broken run goes on. Every case that cannot be converted is a problem;
-    the others are written first. A disk that cannot be written raises RunFailed.
+    A case that is there is left alone, so that a broken run goes on. Every case that cannot be converted, and a patient
+    with two folders, is a problem; the others are written first. A disk that cannot be written raises RunFailed.
     """
-    patients = [path for path in find(source, "**/VS-SEG-*") if re.fullmatch(r"VS-SEG-\d+", path.name)]
+    patients: dict[int, list[Path]] = defaultdict(list)
+    for path in find(source, "**/VS-SEG-*"):
+        if re.fullmatch(r"VS-SEG-\d+", path.name):
+            patients[int(path.name.removeprefix("VS-SEG-"))].append(path)
     if not patients:
         raise input_error(source, found="no VS-SEG-NNN folder", expected="the DICOM edition", fix=CARD["obtain"])
     problems: list[Problem] = []
     written = 0
     with Progress(total=len(patients), title="convert vs_seg") as progress:
-        for patient in patients:
+        for number, (patient, *others) in patients.items():
             try:
-                written += _convert_case(patient, target / f"vs_gk_{int(patient.name.removeprefix('VS-SEG-'))}")
+                if others:
+                    found, fix = f"the same patient as {patient}", "move one of the folders away"
+                    raise input_error(others[0], found=found, expected="one folder for each patient", fix=fix)
+                written += _convert_case(patient, target / f"vs_gk_{number}")
             except InputError as error:
                 problems += error.problems
             except OSError as error:

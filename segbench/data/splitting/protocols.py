@@ -5,7 +5,7 @@ The files are pickles, which `pickled_lists` reads without running code. Two pro
 - `as_published`: the released lists, leaks included;
 - `corrected`: a case or patient on both sides is moved to one side, as `correct` says.
 
-`listed` follows lists that the user writes as JSON.
+`listed` and the BTCV protocols follow lists that the user writes as JSON.
 
 The three protocols in use for BTCV are separate names (`BTCV_PROTOCOLS`), because their scores do not compare.
 """
@@ -20,16 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segbench.core.case import Case
-from segbench.core.errors import InputError, Problem, input_error, raise_problems
+from segbench.core.errors import InputError, Problem, input_error, raise_problems, short
 from segbench.core.files import sha256_of
 from segbench.core.names import matched
 from segbench.core.task import Task
+from segbench.data.layouts import distinct_keys, text_of
 from segbench.data.splitting.pickled_lists import load_lists
 from segbench.data.volumes import open_volume
 from segbench.experiment.config import Data
 
 Sides = dict[str, list[str]]
 SIDES = {"train": "train", "val": "test", "test": "test"}
+SPELLINGS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
+PICKLES = (".pkl", ".pickle")
+SEE = "see docs/protocols.md"
 
 RELEASED_SHA256 = {
     "splits_final_11_tasks.pkl": "49b5439bb5073fd25dc74138caf6f4f07aa6f78326b2e5e135e865e06c961678",
@@ -104,7 +108,7 @@ def read_released(path: Path | str, *, fold: int = 0) -> Sides:
     expected = "a pickled list of {'train': names, 'val': names}"
     content = load_lists(path)
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
-        raise input_error(path, found=type(content).__name__, expected=expected, fix="get the released file again")
+        raise input_error(path, found=type(content).__name__, expected=expected, fix=SEE)
     if fold >= len(content):
         raise input_error(path, found=f"{len(content)} fold(s)", expected=f"fold {fold}", fix="choose another fold")
     return sides_of(path, content[fold], expected)
@@ -113,14 +117,63 @@ def read_released(path: Path | str, *, fold: int = 0) -> Sides:
 def sides_of(path: Path | str, content: Mapping, expected: str) -> Sides:
     """Return both sides of one fold; entries that are not lists of names raise InputError. `val` counts as test."""
     sides: Sides = {"train": [], "test": []}
-    for key, names in content.items():
-        if key in SIDES and isinstance(names, list) and any(isinstance(name, int | float) for name in names):
-            found = f"numbers such as {names[0]} under {key!r}"
-            raise input_error(path, found=found, expected="names of cases as text", fix='write them in quotes: "001"')
-        if key not in SIDES or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise input_error(path, found=f"entry {key!r}", expected=expected, fix="get the released file again")
+    for key, names in lists_of(path, content, expected).items():
         sides[SIDES[key]] += names
     return sides
+
+
+def lists_of(path: Path | str, content: Mapping, expected: str) -> dict[str, list[str]]:
+    """Return the lists of one fold under the keys train, val and test, as far as they are there.
+
+    Letter case and the words training, valid, validation and testing count as well. Other keys, one side under two
+    keys, and entries that are not lists of names raise InputError.
+    """
+    lists: dict[str, list[str]] = {}
+    for key, names in content.items():
+        side = side_key(key)
+        if side is None:
+            found, fix = f"the key {key!r}"[:80], f"take it out, or name the sides train, val or test ({SEE})"
+            raise input_error(path, found=found, expected=expected, fix=fix)
+        if side in lists:
+            raise input_error(path, found=f"two keys for {side!r}", expected=expected, fix="keep one of them")
+        if isinstance(names, list) and any(isinstance(name, int | float) for name in names):
+            found = f"numbers such as {names[0]} under {key!r}"
+            raise input_error(path, found=found, expected="names of cases as text", fix='write them in quotes: "001"')
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise input_error(path, found=f"no list of names under {key!r}", expected=expected, fix=SEE)
+        lists[side] = names
+    return lists
+
+
+def side_key(key: object) -> str | None:
+    """Return train, val or test for the key of a list, None for any other key."""
+    word = str(key).strip().casefold()
+    word = SPELLINGS.get(word, word)
+    return word if word in SIDES else None
+
+
+def is_one_fold(content: object) -> bool:
+    """Tell whether content is a mapping with lists of sides, and not of tasks; it may have wrong keys beside them."""
+    if not isinstance(content, dict):
+        return False
+    return any(side_key(key) and not isinstance(names, dict) for key, names in content.items())
+
+
+def numbered_folds(path: Path | str, content: object) -> dict[str, dict] | None:
+    """Return number -> sides of {"fold_0": sides, ...} or {"0": sides, ...}; None for anything else.
+
+    Two keys of one number raise InputError.
+    """
+    if not isinstance(content, dict) or not content or not all(is_one_fold(sides) for sides in content.values()):
+        return None
+    numbers = [re.fullmatch(r"(?:fold)?[\s_-]*(\d+)", str(key).strip().casefold()) for key in content]
+    folds = {str(int(match[1])): sides for match, sides in zip(numbers, content.values(), strict=True) if match}
+    if not all(numbers):
+        return None
+    if len(folds) < len(numbers):
+        found = f"folds {', '.join(map(str, content))}"[:120]
+        raise input_error(path, found=found, expected="each fold once", fix="rename the folds")
+    return folds
 
 
 def rule_of(name: str) -> Released | None:
@@ -178,23 +231,49 @@ def listed_split(
     """Return the split of tasks by a protocol that follows lists, in our case ids, and one sentence per repair.
 
     accepted: SHA-256 of files in the released form that may stand for the released ones; a sentence names them.
-    In the published protocol a patient with PET/CT studies on both sides has them numbered in the order of their
+    Files in the released form serve `as_published` and `corrected` first, own lists the other protocols. In the
+    published protocol a patient with PET/CT studies on both sides has them numbered in the order of their
     names, which need not be the released order; `corrected` does not depend on it. Raises InputError that name every
-    task without lists and the listed cases that are not there.
+    task without lists, a task with lists in two files, and the listed cases that are not there.
     """
-    lists: dict[str, Sides] = {}
+    released: dict[str, Sides] = {}
+    own: dict[str, Sides] = {}
+    doubled: dict[str, str] = {}
     split: dict[str, Sides] = {}
     changes: list[str] = []
     problems: list[Problem] = []
     for path in split_files:
-        lists |= _released_lists(path, accepted, changes) if path.suffix == ".pkl" else own_lists(path)
+        if is_pickle(path):
+            _add(released, _released_lists(path, accepted, changes), path)
+        else:
+            lists, said = own_lists(path)
+            _add(own, lists, path)
+            doubled |= said
+    follows_released = protocol in ("as_published", "corrected")
+    lists = own | released if follows_released else released | own
     for task, rows in cases.items():
         try:
             split[task] = _task_split(task, rows, lists.get(task), protocol, changes)
+            changes += [] if follows_released or task not in doubled else [doubled[task]]
         except InputError as error:
             problems += error.problems
     raise_problems(problems)
     return split, changes
+
+
+def _add(lists: dict[str, Sides], more: Mapping[str, Sides], path: Path) -> None:
+    """Add the lists of a file; a task whose lists another file of that form has brought raises InputError."""
+    raise_problems(
+        Problem(str(path), f"lists of {task}, as in a file before it", "each task in one file", "remove one of them")
+        for task in more
+        if task in lists
+    )
+    lists |= more
+
+
+def is_pickle(path: Path) -> bool:
+    """Tell whether a file is a pickle by its name: .pkl or .pickle in any letter case."""
+    return path.suffix.lower() in PICKLES
 
 
 def _released_lists(path: Path, accepted: Iterable[str], changes: list[str]) -> dict[str, Sides]:
@@ -214,21 +293,41 @@ def _released_lists(path: Path, accepted: Iterable[str], changes: list[str]) -> 
     return by_task(sides)
 
 
-def own_lists(path: Path) -> dict[str, Sides]:
-    """Return {task: {"train": case ids, "test": case ids}} of a JSON file; any other content raises InputError."""
+def own_lists(path: Path) -> tuple[dict[str, Sides], dict[str, str]]:
+    """Return {task: {"train": case ids, "test": case ids}} of a JSON file, and task -> a sentence on val and test.
+
+    There is a sentence for each task with both keys, since both count as test. Any other content raises InputError.
+    """
     expected = '{task: {"train": [case ids], "test": [case ids]}}'
     content = read_json(path, expected)
+    if numbered_folds(path, content) or is_one_fold(content):
+        found, fix = "lists without the name of a task", "write one fold's lists under the name of its task"
+        raise input_error(path, found=found, expected=expected, fix=fix)
     if not isinstance(content, dict) or not all(isinstance(sides, dict) for sides in content.values()):
-        raise input_error(path, found="other content", expected=expected, fix="see docs/protocols.md")
-    return {task: sides_of(path, sides, expected) for task, sides in content.items()}
+        raise input_error(path, found="other content", expected=expected, fix=SEE)
+    said = {}
+    for task, sides in content.items():
+        lists = lists_of(path, sides, expected)
+        if {"val", "test"} <= lists.keys():
+            both = len(set(lists["val"]) & set(lists["test"]))
+            said[task] = f"{task}: {path.name} lists val and test, both count as test ({both} case(s) in both)"
+    return {task: sides_of(path, sides, expected) for task, sides in content.items()}, said
 
 
 def read_json(path: Path, expected: str) -> object:
-    """Return the content of a JSON file in UTF-8, with or without a byte order mark."""
+    """Return the content of a JSON file in UTF-8, with or without a byte order mark.
+
+    Anything else, and a key that is there twice in one mapping, raises InputError.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise input_error(path, found=f"{error}", expected=expected, fix="see docs/protocols.md") from error
+        return json.loads(text_of(path), object_pairs_hook=distinct_keys)
+    except OSError as error:
+        found = error.strerror or "a file that cannot be read"
+        raise input_error(path, found=found, expected=expected, fix=SEE) from error
+    except (ValueError, RecursionError) as error:
+        found = f"content that cannot be read as JSON ({short(error, most=120)})"
+        fix = f"write the lists as JSON in UTF-8 ({SEE})"
+        raise input_error(path, found=found, expected=expected, fix=fix) from error
 
 
 def _task_split(task: str, rows: Sequence[Case], sides: Sides | None, protocol: str, changes: list[str]) -> Sides:

@@ -233,7 +233,7 @@ def test_two_structures_of_one_name_are_refused(tmp_path):
     def change(item):
         item.StructureSetROISequence[1].ROIName = "TV "
 
-    with pytest.raises(InputError, match="2 of them; expected one structure of that name"):
+    with pytest.raises(InputError, match=r"2 of them \(TV, TV\s*\); expected one structure of that name"):
         dicom.contours_of(rewritten(tmp_path / "rt.dcm", change), "TV")
 
 
@@ -348,3 +348,65 @@ def test_only_a_data_set_that_needs_it_is_converted_and_only_from_its_tree(tmp_p
     assert "known: vs_seg" in capsys.readouterr().err
     assert main(["convert", "vs_seg", "--source", str(tmp_path), "--data-root", str(tmp_path)]) == 2
     assert "no VS-SEG-NNN folder" in capsys.readouterr().err
+
+
+def chosen(tmp_path, change, *, drawn=None):
+    """Write structures, change them and return the contours of TV."""
+    drawn = drawn or {"TV": [LEFT], "Cochlea": [RIGHT]}
+    write_structures(tmp_path / "rt.dcm", drawn, oblique_affine(SPACING), series="1.2.3")
+    return dicom.contours_of(rewritten(tmp_path / "rt.dcm", change), "TV")
+
+
+def test_names_that_differ_in_letter_case_are_one_name(tmp_path):
+    with pytest.raises(InputError, match=r"2 of them \(TV, tv\)"):
+        chosen(tmp_path, lambda item: None, drawn={"TV": [LEFT], "tv": [RIGHT]})
+
+
+def test_two_structures_with_one_number_are_refused(tmp_path):
+    def change(item):
+        item.StructureSetROISequence[1].ROINumber = 1
+
+    with pytest.raises(InputError, match=r"structures TV and Cochlea with one number \(1\)"):
+        chosen(tmp_path, change)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"), [(None, "without points"), ("empty", "without points"), (["1", "2"] * 5, "with 10 numbers")]
+)
+def test_points_that_are_missing_are_named_in_plain_words(data, words, tmp_path):
+    def change(item):
+        contour = item.ROIContourSequence[0].ContourSequence[0]
+        if data is None:
+            del contour.ContourData
+        else:
+            contour.ContourData = None if data == "empty" else data
+
+    with pytest.raises(InputError, match=words) as error:
+        chosen(tmp_path, change)
+    assert "structure TV" in str(error.value)
+
+
+def test_a_contour_that_draws_nothing_is_said_with_its_slice(structures, caplog):
+    structures(rectangle((1.1, 1.4), (1.1, 1.4), 2), LEFT)
+    assert "slice 2" in caplog.text
+    caplog.clear()
+    structures(LEFT, RIGHT)
+    assert not caplog.text
+
+
+def test_links_to_folders_are_followed(volume, tmp_path):
+    write_series(tmp_path / "store", volume, oblique_affine(SPACING), description="t1_mpr", uid=generate_uid())
+    (tmp_path / "patient").mkdir()
+    (tmp_path / "patient" / "series").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "circle").symlink_to(tmp_path / "store")
+    np.testing.assert_array_equal(read(tmp_path / "patient")[0], volume)
+
+
+@pytest.mark.parametrize("other", ["manifest-2/VS-SEG-001", "manifest-1/Vestibular-Schwannoma-SEG/VS-SEG-1"])
+def test_a_patient_with_two_folders_is_a_problem(other, volume, tmp_path, capsys):
+    for number in (1, 2):
+        write_patient(tmp_path, number, volume)
+    (tmp_path / other).mkdir(parents=True)
+    assert main(["convert", "vs_seg", "--source", str(tmp_path), "--data-root", str(tmp_path / "data")]) == 2
+    assert "found the same patient as" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "data" / CARD["folder"]).iterdir()] == ["vs_gk_2"]

@@ -9,11 +9,12 @@ import SimpleITK
 
 from segbench.cli import main
 from segbench.core.cards import DatasetCard, checked, task_from_card
+from segbench.core.case import CaseFiles
 from segbench.core.errors import InputError
 from segbench.core.task import IGNORED
-from segbench.data.checks import check_folder
+from segbench.data.checks import _name_problems, check_folder
 from segbench.data.ingest import ingest
-from segbench.data.layouts import dataset_json, folder_cases, table
+from segbench.data.layouts import dataset_json, find, folder_cases, table
 from segbench.data.readers import read_label
 
 SHAPE = (8, 7, 6)
@@ -308,3 +309,113 @@ def test_a_table_names_the_classes_that_were_looked_for(tmp_path):
 
 
 CELLS = {"a": "liver|kidney", "bb": ""}
+
+
+@pytest.mark.parametrize("content", [V2, V2 | {"channel_names": {"0": "CT"}}], ids=["two named", "one named"])
+def test_a_channel_that_nobody_named_is_a_problem(content, tmp_path):
+    folder = two_channels(tmp_path / "D", content)
+    save(folder / "imagesTr" / "a_0002.nii.gz", image_of(5))
+    with pytest.raises(InputError) as error:
+        found(folder)
+    assert "of a; expected" in str(error.value)
+    assert len(error.value.problems) == 3 - len(content["channel_names"])
+
+
+def test_a_channel_that_nobody_named_is_a_problem_of_nnunet_v1(tmp_path):
+    listed = [{"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"} for case in "ab"]
+    content = {"modality": {"0": "CT"}, "labels": {"0": "bg", "1": "organ"}, "training": listed}
+    with pytest.raises(InputError, match=r"a file of channel 1 of a; expected 1 channel"):
+        found(two_channels(tmp_path / "D", content))
+
+
+def test_a_case_that_ends_in_digits_has_no_further_channels(tmp_path):
+    folder = two_channels(tmp_path / "D", V2, cases=("la_0003", "la_0004"))
+    assert [case.case_id for case in found(folder)] == ["la_0003", "la_0004"]
+
+
+def test_an_image_without_a_label_is_said(tmp_path):
+    folder = two_channels(tmp_path / "D", V2, cases=("a", "b", "c"))
+    (folder / "labelsTr" / "c.nii.gz").unlink()
+    notices = " ".join(check_folder(folder).notices)
+    assert "2 images in imagesTr without a label, which nothing uses: c_0000.nii.gz, c_0001.nii.gz" in notices
+    assert "without a label" not in " ".join(check_folder(two_channels(tmp_path / "E", V2)).notices)
+
+
+def test_suffixes_count_in_any_letter_case(tmp_path):
+    folder = two_channels(tmp_path / "D", V2)
+    for path in list(folder.rglob("*.nii.gz")):
+        path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
+    for ending in (".nii.gz", ".NII.GZ"):
+        rewrite(folder, lambda content, ending=ending: content | {"file_ending": ending})
+        assert not check_folder(folder).problems
+        assert [case.case_id for case in found(folder)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda path: path.replace("/", "\\"), lambda path: [path]], ids=["Windows", "MONAI"]
+)
+def test_paths_of_windows_and_labels_in_a_list_are_read(change, tmp_path):
+    folder = decathlon(tmp_path / "M")
+    listed = [{key: change(path) for key, path in item.items()} for item in dataset_json(folder)["training"]]
+    rewrite(folder, lambda content: content | {"training": listed})
+    assert not check_folder(folder).problems
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (["bg", "organ"], "`labels` ['bg', 'organ']; expected a mapping"),
+        ({"1": "organ"}, "label values [1]; expected the value 0"),
+        ({"background": 0, "organ": 1, "tumour": 1}, "label value 1 for organ and tumour"),
+        ({"0": "bg", "1": "organ", "01": "tumour"}, "label value 1 for organ and tumour"),
+    ],
+)
+def test_labels_that_cannot_be_meant_are_one_problem(labels, words, tmp_path):
+    folder = decathlon(tmp_path / "M")
+    rewrite(folder, lambda content: content | {"labels": labels})
+    (problem,) = check_folder(folder).problems
+    assert words in problem.line()
+
+
+def test_regions_may_share_values(tmp_path):
+    folder = decathlon(tmp_path / "M")
+    rewrite(folder, lambda content: content | {"labels": {"background": 0, "whole": [1, 2], "core": 2}})
+    assert not check_folder(folder).problems
+
+
+TABLE_CARD = {"channels": [{"name": "CT"}], "classes": {"1": "organ"}, "obtain": ""}
+
+
+def test_blanks_around_cells_of_a_table_count_nowhere(tmp_path):
+    (tmp_path / "cases.csv").write_text('case, patient ,CT,label,\na,"P1 ", i.nii.gz,l.nii.gz,\n')
+    (case,) = table(tmp_path, TABLE_CARD)
+    assert (case.case_id, case.patient_id, case.image_paths[0].name) == ("a", "P1", "i.nii.gz")
+
+
+def test_a_column_twice_is_refused(tmp_path):
+    (tmp_path / "cases.csv").write_text("case,patient,CT,label, label\na,p,i.nii.gz,l.nii.gz,other.nii.gz\n")
+    with pytest.raises(InputError, match="the column label twice"):
+        table(tmp_path, TABLE_CARD)
+
+
+def test_spellings_of_one_patient_are_a_problem(tmp_path):
+    paths = (tmp_path / "i.nii.gz",), tmp_path / "l.nii.gz"
+    cases = [CaseFiles(name, patient, *paths) for name, patient in (("a", "P1"), ("b", "p01"), ("c", "P2"))]
+    problems = [problem.found for problem in _name_problems(cases, "mine")]
+    assert "patient ids P1 and p01" in problems
+    same = [CaseFiles(name, name, *paths) for name in ("x1", "X1")]
+    assert sum("ids X1 and x1" in problem.found for problem in _name_problems(same, "mine")) == 1
+
+
+def test_linked_folders_are_searched_and_circles_are_not(tmp_path):
+    (tmp_path / "store" / "b").mkdir(parents=True)
+    (tmp_path / "data" / "a" / "inner").mkdir(parents=True)
+    for place in (tmp_path / "store" / "b", tmp_path / "data" / "a" / "inner"):
+        (place / "x_seg.nii.gz").touch()
+    (tmp_path / "data" / "b").symlink_to(tmp_path / "store" / "b")
+    (tmp_path / "data" / "a" / "circle").symlink_to(tmp_path / "data")
+    (tmp_path / "store" / "b" / "back").symlink_to(tmp_path / "store" / "b")
+    (tmp_path / "data" / "a" / "itself").symlink_to(tmp_path / "data" / "a" / "itself")
+    names = [path.relative_to(tmp_path / "data").as_posix() for path in find(tmp_path / "data", "**/*_seg.nii.gz")]
+    assert names == ["a/inner/x_seg.nii.gz", "b/x_seg.nii.gz"]
+    assert find(tmp_path / "nowhere", "**/*") == []

@@ -62,3 +62,20 @@ def test_tasks_that_share_patients_and_are_split_apart_leak():
         for name in patients
     ]
     assert not audit.audit(together)
+
+
+def test_spellings_of_one_patient_are_that_patient():
+    members = [
+        audit.Member("liver", "x", "P01", "hospital", "train"),
+        audit.Member("liver", "y", "p1", "hospital", "test"),
+        audit.Member("liver", "z", "p10", "hospital", "test"),
+        audit.Member("heart", "u", "P 1", "elsewhere", "test"),
+    ]
+    (finding,) = audit.audit(members)
+    assert (finding.kind, finding.train_cases, finding.test_cases) == ("same patient", "x", "y")
+    assert finding.evidence == "patient P01 and p1, spellings of one id"
+
+
+def test_spellings_of_one_case_are_reported_once():
+    members = [audit.Member("liver", name, name, "liver", side) for name, side in (("c1", "train"), ("C01", "test"))]
+    assert [item.kind for item in audit.audit(members)] == ["same case"]

@@ -119,3 +119,89 @@ def test_a_btcv_protocol_scores_its_own_organs():
     protocols.check_organs([tasks["btcv_8_organs"]], Data(root="x", protocol="btcv_18_12"))
     with pytest.raises(InputError, match="13 structures"):
         protocols.check_organs([tasks["btcv"]], Data(root="x", protocol="btcv_18_12"))
+
+
+def listed(folder, *contents):
+    """Split two tasks by lists in as many files as there are contents, each JSON or the text of a file."""
+    paths = []
+    for number, content in enumerate(contents):
+        paths.append(folder / f"{number}.json")
+        paths[-1].write_text(content if isinstance(content, str) else json.dumps(content))
+    namespaces = dict.fromkeys(KIDNEYS, "somebody")
+    return make_splits(KIDNEYS, namespaces, Data(root="x", protocol="listed"), lists=paths)
+
+
+SIDES = {"train": ["case_00000"], "test": ["case_00001"]}
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path):
+    text = '{"kits19": {"train": ["case_00000"], "test": ["case_00001"], "train": ["case_00002"]}}'
+    with pytest.raises(InputError, match="the key 'train' twice in one mapping"):
+        listed(tmp_path, text)
+    with pytest.raises(InputError, match="the key 'kits19' twice"):
+        listed(tmp_path, f'{{"kits19": {json.dumps(SIDES)}, "kits19": {json.dumps(SIDES)}}}')
+
+
+def test_two_files_with_lists_of_one_task_are_refused(tmp_path):
+    with pytest.raises(InputError, match="lists of kits19, as in a file before it"):
+        listed(tmp_path, {"kits19": SIDES}, {"kits19": {"train": ["case_00001"], "test": ["case_00000"]}})
+    made = listed(tmp_path, {"kits19": SIDES}, {"other": SIDES})
+    assert made["folds"]["0"]["kits19"] == SIDES
+
+
+def test_released_lists_of_a_task_do_not_clash_with_own_ones(released, tmp_path):
+    path = released({"train": ["kidney_2"], "val": ["kidney_3"]})
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps({"kits19": SIDES}))
+    for files in ([path, mine], [mine, path]):
+        made = make_splits(KIDNEYS, {"kits19": "k"}, Data(root="x", protocol="listed"), lists=files)
+        assert made["folds"]["0"]["kits19"] == SIDES
+        made = make_splits(KIDNEYS, {"kits19": "k"}, Data(root="x", protocol="corrected"), lists=files)
+        assert made["folds"]["0"]["kits19"]["test"] == ["case_00003"]
+
+
+@pytest.mark.parametrize(("train", "test"), [("training", "validation"), ("Train", "Valid"), ("train", "testing")])
+def test_other_words_for_the_sides_are_read(train, test, tmp_path):
+    made = listed(tmp_path, {"kits19": {train: SIDES["train"], test: SIDES["test"]}})
+    assert made["folds"]["0"]["kits19"] == SIDES
+
+
+def test_val_beside_test_is_said(tmp_path):
+    both = {"train": ["case_00000"], "val": ["case_00001", "case_00002"], "test": ["case_00002"]}
+    made = listed(tmp_path, {"kits19": both, "other": both})
+    assert made["folds"]["0"]["kits19"]["test"] == ["case_00001", "case_00002"]
+    assert made["changes"] == ["kits19: 0.json lists val and test, both count as test (1 case(s) in both)"]
+    assert not listed(tmp_path, {"kits19": SIDES})["changes"]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({"kits19": SIDES | {"seed": ["3"]}}, "the key 'seed'"),
+        ({"kits19": SIDES | {"training": []}}, "two keys for 'train'"),
+        ({"kits19": {"train": [{"image": "a.nii.gz"}], "val": []}}, "no list of names under 'train'"),
+        ({"fold_0": SIDES, "fold_1": SIDES}, "lists without the name of a task"),
+        (SIDES, "lists without the name of a task"),
+        ("case,split\n", "content that cannot be read as JSON"),
+    ],
+)
+def test_other_lists_are_refused_in_plain_words(content, found, tmp_path):
+    with pytest.raises(InputError) as error:
+        listed(tmp_path, content)
+    assert found in str(error.value)
+    assert "get the released file" not in str(error.value)
+
+
+def test_another_encoding_is_refused_on_one_line(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_bytes(json.dumps({"kits19": SIDES}).encode("utf-16"))
+    with pytest.raises(InputError, match=r"another encoding than UTF-8.*write the lists as JSON in UTF-8"):
+        split(KIDNEYS, path, "listed")
+
+
+def test_folds_by_number():
+    assert protocols.numbered_folds("s.json", {"fold_0": SIDES, "Fold 1": SIDES}) == {"0": SIDES, "1": SIDES}
+    assert protocols.numbered_folds("s.json", {"0": SIDES}) == {"0": SIDES}
+    assert protocols.numbered_folds("s.json", {"liver": SIDES, "0": SIDES}) is None
+    with pytest.raises(InputError, match="each fold once"):
+        protocols.numbered_folds("s.json", {"fold_0": SIDES, "0": SIDES})

@@ -1,0 +1,80 @@
+"""Split files of every form give the same members; files of one name are told apart."""
+
+import json
+import pickle
+
+import pytest
+
+from segbench.core.errors import InputError
+from segbench.data.audit.inputs import members_of_file
+from segbench.data.audit.leaks import audit
+
+FOLD = {"train": ["a", "b"], "val": ["c"]}
+OTHER = {"train": ["a", "c"], "val": ["b"]}
+
+
+def listed(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return members_of_file(path)
+
+
+def sides(members):
+    return {(item.fold, item.task, item.case_id): item.side for item in members}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"fold_0": FOLD, "fold_1": OTHER},
+        {"0": FOLD, "1": OTHER},
+        {"folds": [FOLD, OTHER]},
+        {"folds": {"0": FOLD, "1": OTHER}},
+        {"folds": {"0": {"liver": FOLD}, "1": {"liver": OTHER}}},
+        {"liver": [FOLD, OTHER]},
+        [{"training": FOLD["train"], "validation": FOLD["val"]}, {"Train": OTHER["train"], "Valid": OTHER["val"]}],
+    ],
+)
+def test_folds_are_read_in_every_form(content, tmp_path):
+    assert sides(listed(tmp_path / "liver.json", content)) == sides(listed(tmp_path / "liver.json", [FOLD, OTHER]))
+
+
+@pytest.mark.parametrize("name", ["liver.pkl", "liver.PKL", "liver.pickle"])
+def test_pickles_are_known_by_their_suffix(name, tmp_path):
+    (tmp_path / name).write_bytes(pickle.dumps([FOLD]))
+    assert sides(members_of_file(tmp_path / name)) == sides(listed(tmp_path / "liver.json", [FOLD]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("s.csv", b"case,split\na,train\n", "write the lists as JSON"),
+        ("s.yaml", b"- train: [a]\n", "write the lists as JSON"),
+        ("s.json", json.dumps([FOLD]).encode("utf-16"), "another encoding than UTF-8"),
+        ("s.json", b'{"train": ["a"], "val": ["b"], "train": ["c"]}', "the key 'train' twice"),
+        ("s.json", b'{"train": ["a"], "val": ["b"], "seed": 3}', "the key 'seed'"),
+    ],
+)
+def test_other_files_are_refused_on_one_line(name, content, words, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as error:
+        members_of_file(tmp_path / name)
+    assert words in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_two_files_of_one_name_are_two_data_sets(tmp_path):
+    first, second = tmp_path / "A" / "splits_final.json", tmp_path / "B" / "splits_final.json"
+    members = listed(first, [{"train": ["a"], "val": ["b"]}]) + listed(second, [{"train": ["b"], "val": ["a", "b"]}])
+    assert len({member.key for member in members}) == 4
+    (finding,) = audit(members)
+    assert (finding.train_task, finding.train_cases, finding.test_task) == (str(second), "b", str(second))
+    (alone,) = audit(members_of_file(second))
+    assert alone.train_task == "splits_final"
+
+
+def test_a_case_in_val_and_in_test_is_a_finding(tmp_path):
+    members = listed(tmp_path / "s.json", {"train": ["a"], "val": ["b", "c"], "test": ["b"]})
+    (finding,) = audit(members)
+    assert (finding.name, finding.kind) == ("case:s/b", "same case")
+    assert "both count as test" in finding.evidence
