@@ -6,7 +6,10 @@ import argparse
 import pathlib
 import pickle
 import re
+import warnings
+import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +45,18 @@ INSERTED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoi
 """Parts of names that torch.compile, sharded training and activation checkpointing insert anywhere."""
 LIGHTNING_KEY = "pytorch-lightning_version"
 LIGHTNING_NETWORKS = ("model.", "net.", "network.", "_model.")
-LIGHTNING_LOSSES = re.compile(r"(loss|criterion|metric)[^.]*\.|(train|val|test)_[^.]*\.")
+DEEPSPEED = "_forward_module."
+"""What a Lightning module under DeepSpeed puts before every name."""
+LIGHTNING_LOSSES = re.compile(r"[^.]*(loss|criterion|metric)[^.]*(\.|$)|(train|val|test)_[^.]*\.")
+COUNTERS = frozenset({"n_averaged"})
+"""What averaging of weights (torch.optim.swa_utils.AveragedModel) stores beside the network."""
+
+
+def _empty_bytes() -> bytes:
+    """Stand for the type `bytes`, which empty arrays ask for; with a size it would fill the memory."""
+    return b""
+
+
 NUMBERS = "?bhilqBHILQefdFD"  # NumPy's types of booleans, whole numbers, floats and complex numbers
 # Numbers and settings that trainers store beside the weights. Building them runs no code of the file: NumPy's own
 # functions get plain bytes, and the types of objects and records are left out. NumPy 1 writes `numpy.core`.
@@ -58,6 +72,8 @@ PLAIN_GLOBALS: list[Any] = [
             (multiarray._reconstruct, "_reconstruct"),
         )
     ),
+    (_empty_bytes, "builtins.bytes"),
+    (_empty_bytes, "__builtin__.bytes"),
     argparse.Namespace,
     *(
         (kind, f"{module}.{name}")
@@ -75,6 +91,9 @@ PLAIN_GLOBALS: list[Any] = [
     ),
 ]
 SAFETENSORS = ".safetensors"
+TORCH_PROTOCOL = 2
+"""The pickle protocol of torch.save, and the only one that is read without executing code."""
+FOREIGN_STARTS = {b"\x1f\x8b": "a file that gzip packed"}
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
@@ -89,11 +108,12 @@ def load_safely(path: Path | str) -> object:
         InputError: the file cannot be read so; the problem names the class that it asks for.
     """
     try:
-        if str(path).endswith(SAFETENSORS):
+        if str(path).lower().endswith(SAFETENSORS):
             from safetensors.torch import load_file
 
             return load_file(path)
-        with torch.serialization.safe_globals(PLAIN_GLOBALS):
+        with torch.serialization.safe_globals(PLAIN_GLOBALS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # _in_words says so where it matters
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here; all mean that the file cannot be trusted
         found, fix = _in_words(Path(path), error)
@@ -115,8 +135,31 @@ def _in_words(path: Path, error: Exception) -> tuple[str, str]:
     asked = re.search(r"GLOBAL ([\w.]+)", str(error))
     if asked:
         return f"it asks for {asked.group(1)}", save
+    protocol = _pickle_protocol(path)
+    if protocol > TORCH_PROTOCOL:
+        return f"pickle protocol {protocol}", f"{save}, with pickle_protocol={TORCH_PROTOCOL}, the default"
+    kind = next((kind for start, kind in FOREIGN_STARTS.items() if _start(path).startswith(start)), None)
+    if kind:
+        return kind, f"unpack or convert it, and {save}"
+    refused = re.search(r"but got <class '([\w.]+)'>", str(error))
+    if refused:
+        return f"it holds {refused.group(1)}", save
     words = "no pickle of tensors" if isinstance(error, pickle.UnpicklingError) else type(error).__name__
     return words, f"get the file again, or {save}"
+
+
+def _start(path: Path) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(2)
+
+
+def _pickle_protocol(path: Path) -> int:
+    """Return the protocol of the pickle that a file is or, as torch.save writes it, holds; 0 where there is none."""
+    start = _start(path)
+    with suppress(Exception):  # no archive, or one that is damaged in any way: its first bytes are all there is
+        with zipfile.ZipFile(path) as archive:
+            start = archive.open(next(name for name in archive.namelist() if name.endswith("data.pkl"))).read(2)
+    return start[1] if len(start) == 2 and start[:1] == pickle.PROTO else 0
 
 
 def tensors_of(content: object, where: object) -> dict[str, Tensor]:
@@ -179,7 +222,8 @@ def _entry_problem(name: object, value: object) -> tuple[str, str, str] | None:
                 "a dense tensor of real numbers",
                 "save it dense and in float32 (sparse: tensor.to_dense())",
             )
-    if not value.isfinite().all():
+    numbers = value.float() if value.is_floating_point() and value.itemsize == 1 else value
+    if not numbers.isfinite().all():
         return f"{name} with nan or inf", "finite numbers", "use another checkpoint"
     return None
 
@@ -187,15 +231,23 @@ def _entry_problem(name: object, value: object) -> tuple[str, str, str] | None:
 def _network_names(names: list[str], *, is_lightning: bool) -> dict[str, str]:
     """Return stored name -> name in the network; losses and metrics of a Lightning module are left out."""
     found = {name: INSERTED.sub("", name) for name in names}
-    while all(name.startswith(PARALLEL) for name in found.values()):
+    counters = {name for name in COUNTERS & found.keys() if any(other.startswith(PARALLEL) for other in names)}
+    found = {stored: name for stored, name in found.items() if stored not in counters}
+    while found and all(name.startswith(PARALLEL) for name in found.values()):
         found = {stored: name.removeprefix(PARALLEL) for stored, name in found.items()}
     if is_lightning:
-        kept = {stored: name for stored, name in found.items() if not LIGHTNING_LOSSES.match(name)}
+        found = {stored: name.removeprefix(DEEPSPEED) for stored, name in found.items()}
+        kept = {stored: name for stored, name in found.items() if not _beside_the_network(name)}
         prefix = next((item for item in LIGHTNING_NETWORKS if all(name.startswith(item) for name in kept.values())), "")
         if kept and prefix:
             names = [name.removeprefix(prefix) for name in kept.values()]
             return dict(zip(kept, _network_names(names, is_lightning=False).values(), strict=True))
     return found
+
+
+def _beside_the_network(name: str) -> bool:
+    """Tell whether an entry of a Lightning module is a loss, a metric or a buffer of the module itself."""
+    return "." not in name or LIGHTNING_LOSSES.match(name) is not None
 
 
 def load_strictly(

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segbench.core.errors import InputError, Problem
 
 EXAMPLE = "python -m segbench import-weights --file model_swinvit.pt --format swin_unetr_ssl --model swin_unetr"
+SHOWN_NAMES = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from models.weights.transfer import transfer_weights
     from segbench.cli._counts import count_problems
     from segbench.core.cards import format_cards
-    from segbench.core.errors import raise_problems
+    from segbench.core.errors import InputError, raise_problems
     from segbench.core.task import TaskSet
     from segbench.training.checkpoint import load_weights, save
     from segbench.training.initialise import checked_sha256
@@ -40,17 +46,29 @@ def run(args: argparse.Namespace) -> int:
     stated = format_cards()[args.format]["axes"]
     spec = spec if stated == "unknown" else Convention(stated).spec(spec)
     model = build_model(args.model, TaskSet([_probe_task(args.channels)]), spec, **options)
-    report = transfer_weights(
-        load_weights(args.file), model, where=str(args.file), source_format=args.format, prefixes=prefixes
-    )
+    state = load_weights(args.file)
+    try:
+        report = transfer_weights(state, model, where=str(args.file), source_format=args.format, prefixes=prefixes)
+    except InputError as error:
+        raise InputError([*error.problems, *_names_problem(args.file, state, error)]) from error
     print(report.text())
     entry = {"name": "NAME", "file": str(args.file), "format": args.format, "sha256": digest, "probe": report.probe}
     print("-", yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=1000).strip())
     if args.out:
-        state = model.state_dict()
-        save(args.out, {name: state[name] for name in report.matched + report.resized})
+        own = model.state_dict()
+        save(args.out, {name: own[name] for name in report.matched + report.resized})
         print(f"wrote {args.out}")
     return 0
+
+
+def _names_problem(file: Path, state: Mapping[str, object], error: InputError) -> list[Problem]:
+    """Return a problem that shows names of the file where no other problem does; none when one does."""
+    from segbench.core.errors import Problem
+
+    if any(name in problem.found for problem in error.problems for name in state):
+        return []
+    shown = ", ".join(list(state)[:SHOWN_NAMES])
+    return [Problem(str(file), f"tensors named {shown} ...", "the names of the format", "state the file's own format")]
 
 
 def _prefixes(name: str, model: str) -> list[str]:

@@ -21,6 +21,8 @@ FORMAT: Final = 4
 """Version of run.json; it grows when a key that a reader needs is added, or one is removed or means something else."""
 MOST_PROBLEMS = 8
 FIX = "run `segbench gather` again with this version of segbench, or restore the file"
+COMPARED = "cells.csv"
+"""A table that `segbench compare` writes into its folder and no report has there."""
 SHA256 = r"^[0-9a-f]{64}$"
 WEB_ADDRESS = r"^(https?://\S+)?$"
 
@@ -397,6 +399,13 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and (path.parent / COMPARED).exists():
+            raise input_error(
+                path.parent,
+                found="a folder that `segbench compare` wrote, which has no run record",
+                expected="a folder results/<run> or a report of a run",
+                fix="run the same `segbench compare` again into another folder: equal files check this one",
+            ) from error
         raise input_error(
             path,
             found=error.strerror or type(error).__name__,

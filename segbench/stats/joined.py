@@ -9,13 +9,14 @@ import pandas as pd
 
 from segbench.core.errors import Problem, raise_problems
 from segbench.core.vocabulary import KEY_COLUMNS
-from segbench.stats.methods import check_complete, method_labels
+from segbench.stats.methods import check_complete, method_labels, patient_problems
+from segbench.stats.scores import shortened
 
 log = logging.getLogger(__name__)
 ROW_KEY = [name for name in KEY_COLUMNS if name not in ("scope", "dataset")]
+CASE = ["task", "case"]
 SAME = 1e-9
 """Two values closer than this are one value that was written with other digits."""
-MOST_PROBLEMS = 20
 
 
 def join_tables(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -25,11 +26,16 @@ def join_tables(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         tables: checked rows by the name of their file, as `segbench.stats.longtable.read_long` returns them.
 
     Raises:
-        InputError: a row is in two tables with another value or status, two methods have the same name, or a method
-            lacks rows that another one has.
+        InputError: a row is in two tables with another value or status, a case has another patient in each, two methods
+            have the same name, or a method lacks rows that another one has.
+
+    A table in which no patient differs from its case names none; it takes those of the other tables, and the log says
+    so.
     """
-    names = list(tables)
+    names, tables = list(tables), _with_patients(tables)
     every = pd.concat([rows.assign(source=name) for name, rows in tables.items()], ignore_index=True)
+    where = " and ".join(names)
+    raise_problems(shortened(patient_problems(every, where), where))
     again = every.duplicated(ROW_KEY)
     first = every.drop_duplicates(ROW_KEY)
     twice = every[again].merge(first, on=ROW_KEY, suffixes=("", "_first"))
@@ -44,19 +50,31 @@ def join_tables(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             "one value per row",
             "remove one of the rows, or give the second method another name in the column model",
         )
-        for row in wrong.head(MOST_PROBLEMS).to_dict("records")
+        for row in wrong.to_dict("records")
     ]
-    if len(wrong) > MOST_PROBLEMS:
-        rest = f"{len(wrong) - MOST_PROBLEMS} more rows that differ"
-        problems.append(Problem(" and ".join(names), rest, "none", "fix the ones above first"))
-    raise_problems(problems)
+    raise_problems(shortened(problems, where))
     if len(twice):
         log.info("%d rows are in two tables with the same value and are used once", len(twice))
     joined = first.drop(columns="source").reset_index(drop=True)
-    where = " and ".join(names)
     raise_problems(_clashes(joined, where))
     check_complete(joined, where=where)
     return joined
+
+
+def _with_patients(tables: Mapping[str, pd.DataFrame]) -> Mapping[str, pd.DataFrame]:
+    """Return the tables; those that name no patients have them from those that do."""
+    naming = {name: rows for name, rows in tables.items() if (rows["patient"] != rows["case"]).any()}
+    if not naming:
+        return tables
+    known = pd.concat(naming.values()).drop_duplicates(CASE).set_index(CASE)["patient"]
+    found = dict(tables)
+    for name in tables.keys() - naming.keys():
+        rows = tables[name]
+        patients = known.reindex(pd.MultiIndex.from_frame(rows[CASE])).set_axis(rows.index)
+        found[name] = rows.assign(patient=patients.fillna(rows["case"]))
+        if patients.notna().any():
+            log.warning("%s names no patients; those of its cases in %s are used", name, " and ".join(naming))
+    return found
 
 
 def _shown(value: float, status: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.methods import check_complete
 from segbench.stats.missing_masks import declare_metric, known_metrics
 from segbench.stats.recipes import split_rows
-from segbench.stats.scores import NUMBER_COLUMNS, read_csv_text, validate_rows
+from segbench.stats.scores import NUMBER_COLUMNS, rows_of_text, table_text, validate_rows
 
 log = logging.getLogger(__name__)
 NEEDED = ("model", "task", "case", "structure", "metric", "value")
@@ -31,6 +32,9 @@ DEFAULTS = {
 
 
 SEPARATORS = (",", ";", "\t")
+STATED_SEPARATOR = re.compile(r'"?sep=([^\w\s"]|\t)"?[,;\t]*(\r\n?|\n)', re.IGNORECASE)
+AROUND = re.compile(r"^[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+$")
+"""Blanks of every kind, those without width too."""
 
 
 def read_long(
@@ -38,8 +42,8 @@ def read_long(
 ) -> pd.DataFrame:
     """Return the checked rows of a long table with the columns of a score table.
 
-    Columns are separated by commas, semicolons or tabs; the first line tells which. With semicolons or tabs a comma in
-    a number is a decimal comma.
+    Columns are separated by commas, semicolons or tabs; the first line tells which, also as `sep=;`. With semicolons or
+    tabs a comma in a number is a decimal comma. Blanks around a cell are taken off.
 
     Needed: `NEEDED`; other columns of a score table are used where present and filled with `DEFAULTS` otherwise
     (dataset: the task, patient: the case), further columns are ignored with a log line. Metrics that are not ours must
@@ -48,9 +52,9 @@ def read_long(
     every problem, rows that one method has and another lacks included; a table that is one of several (not `whole`) is
     checked for the latter after it is joined (`segbench.stats.joined`).
     """
-    separator = separator_of(path)
-    rows = read_csv_text(path, separator=separator)
-    rows.columns = [str(name).strip().lower() for name in rows.columns]
+    separator, text = _separator(table_text(path))
+    rows = rows_of_text(text, path, separator=separator).map(_stripped)
+    rows.columns = [_stripped(name).lower() for name in rows.columns]
     raise_problems(_column_problems(path, list(rows.columns)))
     for name in (*lower_is_better, *higher_is_better):
         declare_metric(name, lower_is_better=name in lower_is_better)
@@ -61,7 +65,6 @@ def read_long(
     for name, value in DEFAULTS.items():
         rows[name] = rows[name].where(rows[name] != "", value) if name in rows else value
     rows["dataset"] = rows.get("dataset", rows["task"])
-    rows["patient"] = rows.get("patient", rows["case"])
     rows = rows.reindex(columns=list(SCORE_COLUMNS), fill_value="")
     if separator != ",":
         for name in NUMBER_COLUMNS:
@@ -72,14 +75,19 @@ def read_long(
     return checked
 
 
-def separator_of(path: Path | str) -> str:
-    """Return the separator of the first line: the one of SEPARATORS that stands there most often."""
-    try:
-        with open(path, encoding="utf-8-sig") as stream:
-            first = stream.readline()
-    except (OSError, UnicodeDecodeError):
-        return ","  # reading the table says what is wrong
-    return max(SEPARATORS, key=first.count)
+def _separator(text: str) -> tuple[str, str]:
+    """Return the separator of a table and its text without the line `sep=` that Excel writes before the head.
+
+    Without such a line it is the one of SEPARATORS that stands most often in the first line.
+    """
+    stated = STATED_SEPARATOR.match(text)
+    if stated:
+        return stated.group(1), text[stated.end() :]
+    return max(SEPARATORS, key=text.lstrip("\r\n").partition("\n")[0].partition("\r")[0].count), text
+
+
+def _stripped(cell: str) -> str:
+    return AROUND.sub("", cell)
 
 
 def _column_problems(path: Path | str, columns: list[str]) -> list[Problem]:

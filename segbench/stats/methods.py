@@ -5,20 +5,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from segbench.core.errors import Problem, raise_problems
+from segbench.core.names import normal_name, spelled_alike
 from segbench.core.vocabulary import NEVER_COUNTED
 from segbench.stats.intervals import PatientSums, Scale
 from segbench.stats.missing_masks import Handling, apply_handling, scale_of
 from segbench.stats.recipes import split_rows
+from segbench.stats.scores import shortened
 
 ALL_TASKS = "all tasks"
 PLAIN_INITIALISATIONS = ("", "random", "none")
+WHOLE_MM3, SAME_VOLUME = 0.5, 1e-4
+"""Two volumes of one reference differ by no more than rounding to mm3, or by this fraction."""
 CASE_KEYS = ["task", "patient", "case", "structure"]
 
 
@@ -33,8 +38,13 @@ def check_complete(rows: pd.DataFrame, *, where: str = "scores") -> None:
 
     Every (model, initialisation, seed) must have the same tasks, and on them the same cases, structures and metrics; a
     failed case and a task that a model does not serve are rows with their status.
+
+    Names that are one name in two spellings, cases with two patients or two references, and a task with the name of the
+    mean over tasks are errors as well.
     """
     rows, keys = split_rows(rows), ["case", "structure", "metric"]
+    wrong = [*_name_problems(rows, where), *patient_problems(rows, where), *_reference_problems(rows, where)]
+    raise_problems(shortened(wrong, where))
     problems = _clashes(rows, where) + _missing_tasks(rows, where)
     for (experiment, protocol, task), part in rows.groupby(["experiment", "protocol", "task"], sort=False):
         expected = pd.MultiIndex.from_frame(part[keys].drop_duplicates())
@@ -50,6 +60,74 @@ def check_complete(rows: pd.DataFrame, *, where: str = "scores") -> None:
                     )
                 )
     raise_problems(problems)
+
+
+def _name_problems(rows: pd.DataFrame, where: str) -> Iterator[Problem]:
+    """Yield a problem for each name that is spelled in two ways, and for a task named like the mean over tasks."""
+    for task in rows["task"].unique():
+        if _plain(task) == _plain(ALL_TASKS):
+            words = "the name of the mean over tasks"
+            yield Problem(f"{where}: task {task!r}", words, "a name of its own", "rename the task")
+    fix = "write it in one way, or give two different ones different names"
+    for column, within, groups_of in (
+        ("model", None, _alike),
+        ("task", None, _alike),
+        ("structure", "task", _alike),
+        ("case", "task", spelled_alike),
+        ("patient", "dataset", spelled_alike),
+    ):
+        parts = rows.groupby(within, sort=False) if within else [("", rows)]
+        for name, part in parts:
+            place = f"{where}: {within} {name}: {column}" if within else f"{where}: {column}"
+            for group in groups_of(part[column].unique()):
+                yield Problem(place, " and ".join(map(repr, group)), "one spelling of a name", fix)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "_", normal_name(name))
+
+
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups of names that differ in letter case, Unicode form, blanks, hyphens and underlines only.
+
+    Digits count: `lr0.01` and `lr0.1` are two models, while `case_01` and `case_1` are one case.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(_plain(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def patient_problems(rows: pd.DataFrame, where: str = "scores") -> list[Problem]:
+    """Return a problem for each case of a task that has several patients: its methods would never meet."""
+    pairs = rows[["task", "case", "patient"]].drop_duplicates()
+    several = pairs[pairs.duplicated(["task", "case"], keep=False)]
+    return [
+        Problem(
+            f"{where}: case {case} of task {task}",
+            f"the patients {' and '.join(part['patient'])}",
+            "one patient per case",
+            "correct the column patient",
+        )
+        for (task, case), part in several.groupby(["task", "case"], sort=False)
+    ]
+
+
+def _reference_problems(rows: pd.DataFrame, where: str) -> list[Problem]:
+    """Return a problem for each structure of a case whose reference has two volumes; rounding is no difference."""
+    keys, column = ["experiment", "protocol", "task", "case", "structure"], "reference_volume_mm3"
+    known = rows[rows[column].notna()]
+    volumes = known.groupby(keys, sort=False)[column].agg(["min", "max"])
+    differ = volumes[volumes["max"] - volumes["min"] > WHOLE_MM3 + SAME_VOLUME * volumes["max"]]
+    return [
+        Problem(
+            f"{where}: case {case} of task {task}, {structure}",
+            f"reference volumes of {low:g} and {high:g} mm3: methods scored against different references",
+            "one reference for all methods",
+            f"score every method with the same references, or correct {column}",
+        )
+        for (_, _, task, case, structure), low, high in differ.itertuples(name=None)
+    ]
 
 
 def _clashes(rows: pd.DataFrame, where: str) -> list[Problem]:

@@ -6,7 +6,12 @@ Values and statuses stay apart here; `segbench.stats.aggregate` decides what a s
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
+import zlib
 from collections.abc import Collection, Iterator
+from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
 
@@ -22,26 +27,86 @@ NUMBER_COLUMNS = ("value", "reference_volume_mm3", "prediction_volume_mm3", "dia
 UNIT_INTERVAL_METRICS = tuple(name for name, metric in METRICS.items() if metric.highest == 1)
 VALUELESS_STATUSES = ("prediction_missing", "not_defined", "skipped", "failed")
 """Statuses of rows that hold no value: no mask was scored, or the metric has no meaning there."""
+MILLIMETRE_METRICS = tuple(name for name, metric in METRICS.items() if metric.unit == "mm")
 MOST_PROBLEMS = 20
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""First bytes of .xlsx, .ods and other zip files, and of .xls."""
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+EXACT = 1e-4
+"""Fractions that differ by no more are the same, whatever their digits."""
+COARSEST_FRACTION, COARSEST_LENGTH = 0.005, 0.5
+"""How far the rounding of a cell is believed in: two decimals of a fraction, whole mm and mm3."""
 
 
 def read_csv_text(path: Path | str, *, separator: str = ",") -> pd.DataFrame:
     """Return a CSV file as text cells, blanks as ''; raises `InputError` when it cannot be read or has no rows."""
+    return rows_of_text(table_text(path), path, separator=separator)
+
+
+def table_text(path: Path | str) -> str:
+    """Return the text of a table in UTF-8, or in UTF-16 with its mark; anything else raises `InputError`.
+
+    A file that gzip packed is unpacked.
+    """
     try:
-        rows = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, na_filter=False, encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        content = Path(path).read_bytes()
+        content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    except (OSError, EOFError, zlib.error) as error:
         found = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         raise input_error(path, found=found, expected="a readable CSV table", fix="check the file") from error
-    if rows.empty:
-        raise input_error(path, found="no rows", expected="one row per expected score", fix="run the scorer first")
-    return rows
+    if content.startswith(WORKBOOKS):
+        fix = "export it as CSV (in a spreadsheet program: save as CSV UTF-8)"
+        raise input_error(path, found="a workbook or an archive", expected="a CSV table", fix=fix)
+    try:
+        text = content.decode("utf-16" if content.startswith(UTF16_MARKS) else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise input_error(path, found="no text in UTF-8", expected="a CSV table", fix="save the table as CSV UTF-8")
+    return text
+
+
+def rows_of_text(text: str, where: Path | str, *, separator: str) -> pd.DataFrame:
+    """Return the rows of a table as text cells, blanks as ''.
+
+    Lines without any cell are left out, and so are columns without name and cells. Raises `InputError` when a quote is
+    not closed, a row has more cells than the head, a column is there twice, or there are no rows.
+    """
+    try:
+        every = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
+    except csv.Error as error:
+        fix = "close the quotes of every cell, and double those inside"
+        raise input_error(where, found=f"text that is no CSV ({error})", expected="a CSV table", fix=fix) from error
+    table = [(number, row) for number, row in enumerate(every, start=1) if any(cell.strip() for cell in row)]
+    if not table:
+        raise input_error(where, found="an empty file", expected="a CSV table", fix="check the file")
+    (_, head), *body = table
+    raise_problems(_shape_problems(where, head, body))
+    size = len(head)
+    cells = pd.DataFrame([(row + [""] * size)[:size] for _, row in body], dtype=str)
+    if cells.empty:
+        raise input_error(where, found="no rows", expected="one row per expected score", fix="run the scorer first")
+    named = [place for place, name in enumerate(head) if name.strip() or (cells[place] != "").any()]
+    return cells[named].set_axis([head[place] or f"Unnamed: {place}" for place in named], axis="columns")
+
+
+def _shape_problems(where: Path | str, head: list[str], body: list[tuple[int, list[str]]]) -> list[Problem]:
+    names = [name for name in dict.fromkeys(head) if name.strip() and head.count(name) > 1]
+    twice = [Problem(str(where), f"column {name!r} twice", "each column once", "remove one") for name in names]
+    longer = [number for number, row in body if any(cell.strip() for cell in row[len(head) :])]
+    if longer:
+        found = f"more cells than the {len(head)} names of the head (rows like this: {len(longer)})"
+        fix = "quote cells that hold the separator, decimal commas too, or name every column"
+        twice.append(Problem(f"{where}: row {longer[0]}", found, "one cell per column", fix))
+    return twice
 
 
 def read_scores(path: Path | str) -> pd.DataFrame:
     """Return the checked rows of a score table written by this project.
 
     Columns are `SCORE_COLUMNS`; `value` and the volumes are floats in the units of the table (NaN where blank), `seed`
-    and `fold` integers, everything else text. A blank patient becomes the case. Raises `InputError` with every problem.
+    and `fold` integers, everything else text. A blank patient becomes that of the case's other rows, or else the case.
+    Raises `InputError` with every problem.
     """
     rows = read_csv_text(path)
     if tuple(rows.columns) != SCORE_COLUMNS:
@@ -56,10 +121,11 @@ def validate_rows(
 
     Checked: numbers are finite numbers, statuses are known and metrics are among `metrics`, names are not blank,
     bounded metrics lie in 0..1, other metrics of ours and volumes are not negative, no key occurs twice, a value stands
-    beside status `ok` and none beside VALUELESS_STATUSES, an empty mask has the volume and the value of one. `rows` is
-    not changed.
+    beside status `ok` and none beside VALUELESS_STATUSES, an empty mask has the volume and the value of one. Within the
+    rounding of the cells, no distance exceeds the diagonal of its row, and Dice and IoU are possible with the volumes
+    of their row and with each other. `rows` is not changed.
     """
-    rows = rows.copy()
+    given, rows = rows, rows.copy()
     lines = pd.Series(np.arange(2, len(rows) + 2), index=rows.index)
     problems: list[Problem] = []
     unreadable = lines.index[:0]
@@ -77,10 +143,25 @@ def validate_rows(
     problems += _unknown(where, lines, rows["metric"], metrics)
     problems += _value_problems(where, lines, rows.drop(unreadable))
     problems += _status_problems(where, lines, rows.drop(unreadable))
+    problems += _impossible_values(where, lines, given, rows)
     problems += _duplicate_problems(where, lines, rows)
-    raise_problems(problems[:MOST_PROBLEMS] + _overflow(where, problems))
-    rows["patient"] = rows["patient"].where(rows["patient"].astype(str) != "", rows["case"])
+    raise_problems(shortened(problems, where))
+    rows["patient"] = _patients(rows)
     return rows.reset_index(drop=True)
+
+
+def _patients(rows: pd.DataFrame) -> pd.Series:
+    """Return the patient of each row; a blank one is that of other rows of its case, or else the case."""
+    named = rows["patient"].where(rows["patient"].astype(str) != "")
+    of_case = named.groupby([rows["task"], rows["case"]], sort=False).transform("first")
+    return named.fillna(of_case).fillna(rows["case"])
+
+
+def shortened(problems: list[Problem], where: str) -> list[Problem]:
+    """Return the first MOST_PROBLEMS, with a line that counts the others where there are any."""
+    more = len(problems) - MOST_PROBLEMS
+    rest = [Problem(where, f"{more} further problems", "none", "fix the ones above first")] if more > 0 else []
+    return problems[:MOST_PROBLEMS] + rest
 
 
 def _column_problems(path: Path | str, columns: list[str]) -> Iterator[Problem]:
@@ -192,6 +273,64 @@ def _value_of_empty(metric: str, *, status: str) -> float:
     return METRICS[metric].empty.get(status, other)
 
 
+def _impossible_values(where: str, lines: pd.Series, given: pd.DataFrame, rows: pd.DataFrame) -> list[Problem]:
+    """Return values that no two masks have: too far apart for their image, or too much overlap for their volumes.
+
+    given: the same rows before cells became numbers, which tell how far each was rounded.
+    """
+    bounded = rows["metric"].isin(UNIT_INTERVAL_METRICS)
+    scored = rows[(rows["status"] == "ok") & (rows["value"] <= np.where(bounded, 1.0, np.finfo(float).max))]
+    far = scored[scored["metric"].isin(MILLIMETRE_METRICS) & scored["diagonal_mm"].notna()]
+    rounded = sum(given.loc[far.index, name].map(_rounding) for name in ("value", "diagonal_mm"))
+    far = far.loc[far["value"] > far["diagonal_mm"] * (1 + EXACT) + rounded, "value"]
+    what = "at most diagonal_mm, the diagonal of the image"
+    problems = _listed(where, lines[far.index], "value", far, what, "correct value or diagonal_mm")
+    for metric in ("dice", "iou"):
+        over = _above_volumes(scored[scored["metric"] == metric], given)
+        what = f"a {METRICS[metric].title} that is possible with both volumes"
+        problems += _listed(where, lines[over.index], "value", over, what, "correct value or volumes")
+    apart = _dice_without_its_iou(scored, given)
+    what = "2 IoU / (1 + IoU) with the IoU of the same masks"
+    return problems + _listed(where, lines[apart.index], "value", apart, what, "correct Dice or IoU")
+
+
+def _above_volumes(rows: pd.DataFrame, given: pd.DataFrame) -> pd.Series:
+    """Return Dice or IoU above that of two masks of which one lies inside the other."""
+    sides = ["reference_volume_mm3", "prediction_volume_mm3"]
+    volumes = rows[sides]
+    smaller, larger, whole = volumes.min(axis=1, skipna=False), volumes.max(axis=1), volumes.sum(axis=1)
+    is_dice = rows["metric"] == "dice"
+    highest = (2 * smaller / whole).where(is_dice, smaller / larger)
+    rounded = sum(given.loc[rows.index, side].map(_rounding) for side in sides) * 2 / larger
+    fraction = given.loc[rows.index, "value"].map(_rounding_of_fraction)
+    return rows.loc[rows["value"] > highest + rounded + fraction, "value"]
+
+
+def _dice_without_its_iou(rows: pd.DataFrame, given: pd.DataFrame) -> pd.Series:
+    """Return values of Dice that differ from what the IoU of the same masks gives."""
+    key = [name for name in KEY_COLUMNS if name != "metric"]
+    rows = rows[["metric", "value", *key]].assign(
+        line=rows.index, rounded=given.loc[rows.index, "value"].map(_rounding_of_fraction)
+    )
+    both = rows[rows["metric"] == "dice"].merge(rows[rows["metric"] == "iou"], on=key, suffixes=("", "_iou"))
+    differs = (both["value"] - 2 * both["value_iou"] / (1 + both["value_iou"])).abs()
+    wrong = both[differs > both["rounded"] + 2 * both["rounded_iou"]]
+    return pd.Series(wrong["value"].to_numpy(), index=wrong["line"].to_numpy())
+
+
+def _rounding(cell: object, coarsest: float = COARSEST_LENGTH) -> float:
+    """Return half a unit of a number's last digit, at most `coarsest`."""
+    try:
+        exponent = Decimal(str(cell)).as_tuple().exponent
+    except InvalidOperation:
+        return coarsest
+    return min(coarsest, 0.5 * 10.0**exponent) if isinstance(exponent, int) else coarsest
+
+
+def _rounding_of_fraction(cell: object) -> float:
+    return max(EXACT, _rounding(cell, COARSEST_FRACTION))
+
+
 def _duplicate_problems(where: str, lines: pd.Series, rows: pd.DataFrame) -> list[Problem]:
     again = rows.index[rows.duplicated(list(KEY_COLUMNS))]
     return [
@@ -203,8 +342,3 @@ def _duplicate_problems(where: str, lines: pd.Series, rows: pd.DataFrame) -> lis
         )
         for index in again
     ]
-
-
-def _overflow(where: str, problems: list[Problem]) -> list[Problem]:
-    more = len(problems) - MOST_PROBLEMS
-    return [Problem(where, f"{more} further problems", "none", "fix the ones above first")] if more > 0 else []

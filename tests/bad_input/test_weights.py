@@ -124,7 +124,7 @@ def test_a_wrong_checksum_is_named(here, capsys):
         (["--format", "model_genesis"], "did you mean 'models_genesis'?"),
         (["--model", "swin_unetr"], "found swin_unetr; expected one of: clip_driven_original, models_genesis"),
         (["--model", "empty"], "a control has no weights"),
-        (["--channels", "0"], "expected 1 or more"),
+        (["--channels", "0"], "expected at least 1"),
         (["--channels", "2"], "a task it supports"),
     ],
 )

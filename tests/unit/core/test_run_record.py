@@ -124,3 +124,9 @@ def test_a_leak_of_two_folds_is_one(content):
     twice = [finding, finding | {"fold": "1", "train_cases": "c8", "test_cases": "c7"}]
     record = RunRecord.model_validate_json(json.dumps(content | {"audit": content["audit"] | {"findings": twice}}))
     assert record.audit.names() == {finding["name"]}
+
+
+def test_a_folder_of_compare_has_no_record(tmp_path):
+    (tmp_path / "cells.csv").write_text("model\n")
+    with pytest.raises(InputError, match=r"`segbench compare` wrote, which has no run record.*compare` again"):
+        read_run_record(tmp_path / "run.json")

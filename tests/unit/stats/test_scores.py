@@ -1,10 +1,12 @@
 import csv
+import gzip
+import re
 
 import pytest
 
 from segbench.core.errors import InputError
 from segbench.core.vocabulary import SCORE_COLUMNS
-from segbench.stats.scores import MOST_PROBLEMS, read_scores
+from segbench.stats.scores import MOST_PROBLEMS, read_csv_text, read_scores
 
 from .score_tables import ROW, table
 
@@ -65,6 +67,39 @@ def test_a_bad_cell_is_one_line_with_its_place(tmp_path, row, words):
     assert all(word in line for word in [str(tmp_path / "s.csv"), *words])
 
 
+@pytest.mark.parametrize("metric", ["hd95", "hd95_max", "hd", "assd", "masd"])
+def test_a_distance_above_the_diagonal_is_refused(metric):
+    with pytest.raises(InputError, match=r"found '300\.2'; expected at most diagonal_mm"):
+        table({"metric": metric, "value": 300.2})
+    table({"metric": metric, "value": 300.0})
+
+
+def test_an_overlap_that_the_volumes_do_not_permit_is_refused():
+    """A mask of 100 mm3 inside one of 300 mm3: Dice 200 / 400, IoU 100 / 300."""
+    volumes = {"reference_volume_mm3": 300.0, "prediction_volume_mm3": 100.0}
+    table({"value": 0.5, **volumes}, {"metric": "iou", "value": 0.3333, **volumes})
+    table({"value": "0.50", **volumes, "prediction_volume_mm3": 99.0})  # 0.496, written with two decimals
+    for row in ({"value": 0.5123}, {"metric": "iou", "value": 0.3433}):
+        with pytest.raises(InputError, match="possible with both volumes"):
+            table(row | volumes)
+    table({"value": 0.9, "prediction_volume_mm3": float("nan")})
+
+
+def test_dice_and_iou_of_one_cell_agree_within_their_rounding():
+    """IoU 0.5 is Dice 2/3."""
+    for dice, iou in ((0.6667, 0.5), ("0.67", "0.50"), (0.0, 0.0), (1.0, 1.0)):
+        table({"value": dice}, {"metric": "iou", "value": iou})
+    for dice, iou in (("0.6690", "0.5000"), (0.5, 0.9)):
+        with pytest.raises(InputError, match=r"2 IoU / \(1 \+ IoU\)"):
+            table({"value": dice}, {"metric": "iou", "value": iou})
+    table({"value": 0.5, "case": "d"}, {"metric": "iou", "value": 0.9})
+
+
+def test_a_blank_patient_is_that_of_the_other_rows_of_its_case():
+    rows = table({"patient": "p"}, {"model": "b"}, {"case": "d"})
+    assert rows["patient"].tolist() == ["p", "p", "d"]
+
+
 def test_a_key_twice_is_a_problem(tmp_path):
     (line,) = problems_of(write(tmp_path / "s.csv", {"value": 0.1}, {"case": "other"}, {"value": 0.2}))
     assert "line 4" in line
@@ -91,6 +126,48 @@ def test_an_unreadable_file_is_one_problem(tmp_path, content):
     path = tmp_path / "s.csv"
     path.write_bytes(content)
     assert str(path) in problems_of(path)[0]
+
+
+TEXT = "a,b\n1,ü\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TEXT.encode(),
+        TEXT.encode("utf-8-sig"),
+        TEXT.encode("utf-16"),
+        TEXT.replace("\n", "\r\n").encode("utf-16"),
+        gzip.compress(TEXT.encode(), mtime=0),
+        (TEXT + ",\n , \n\n").encode(),
+        b"\n" + TEXT.encode(),
+        TEXT.replace("\n", ",,\n").encode(),
+        TEXT.replace("ü\n", "ü,\n").encode(),
+    ],
+)
+def test_a_table_is_read_whatever_program_wrote_it(tmp_path, content):
+    (tmp_path / "s.csv").write_bytes(content)
+    assert read_csv_text(tmp_path / "s.csv").to_dict("list") == {"a": ["1"], "b": ["ü"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (TEXT.encode("latin1"), "save the table as CSV UTF-8"),
+        (TEXT.encode("utf-16-le"), "save the table as CSV UTF-8"),
+        (b"PK\x03\x04abc", "export it as CSV"),
+        (b"\xd0\xcf\x11\xe0abc", "export it as CSV"),
+        (b"\x1f\x8babc", "check the file"),
+        (b"a,b,a\n1,2,3\n", "column 'a' twice"),
+        (b"a,b\n1,2\n1,2,3\n", "row 3: found more cells than the 2 names of the head"),
+        (b'a,b\n1,"2\n1,2\n', "close the quotes"),
+        (b"\n\n", "an empty file"),
+    ],
+)
+def test_a_table_that_would_be_misread_is_refused(tmp_path, content, words):
+    (tmp_path / "s.csv").write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(words)):
+        read_csv_text(tmp_path / "s.csv")
 
 
 def test_no_file_and_no_rows_are_problems(tmp_path):

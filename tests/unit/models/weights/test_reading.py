@@ -105,6 +105,11 @@ def named(*prefixes: str) -> dict[str, torch.Tensor]:
         LIGHTNING | {"state_dict": named("net.", "module.")},
         LIGHTNING | {"state_dict": named("model.", "_orig_mod.")},
         LIGHTNING | {"state_dict": named("model.") | {"loss.weight": torch.ones(2), "train_dice.sum": torch.ones(1)}},
+        named("module.") | {"n_averaged": torch.tensor(5)},
+        {"ema": named("module.") | {"n_averaged": torch.tensor(5)}},
+        LIGHTNING | {"state_dict": named("model.") | {"dice_loss.weight": torch.ones(2)}},
+        LIGHTNING | {"state_dict": named("model.") | {"class_weights": torch.ones(2)}},
+        LIGHTNING | {"state_dict": named("_forward_module.", "model.")},
         {name: tensor.numpy() for name, tensor in WEIGHTS.items()},
         OrderedDict(nn.ParameterDict({})) | {name: nn.Parameter(t, requires_grad=False) for name, t in WEIGHTS.items()},
     ],
@@ -134,6 +139,7 @@ BESIDE = [
     np.arange(3),
     np.ones((2, 2), np.float32),
     np.array(["a", "b"]),
+    np.zeros((0, 3)),
     np.random.RandomState(1).get_state(),
     pathlib.PosixPath("a/b"),
     argparse.Namespace(lr=0.1),
@@ -159,9 +165,11 @@ def test_safetensors_are_read(tmp_path):
     (tmp_path / "b.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes()[:60])
     with pytest.raises(InputError, match="does not load safely"):
         read_state_dict(tmp_path / "b.safetensors")
+    save_file(dict(WEIGHTS), tmp_path / "c.SAFETENSORS")
+    assert read_state_dict(tmp_path / "c.SAFETENSORS").keys() == WEIGHTS.keys()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
 def test_other_precision_is_kept(dtype, tmp_path):
     torch.save({"a": torch.ones(3, dtype=dtype)}, tmp_path / "a.pt")
     assert read_state_dict(tmp_path / "a.pt")["a"].dtype == dtype
@@ -187,6 +195,45 @@ def test_the_problem_says_what_is_in_the_file(content, words, tmp_path):
     torch.save(content(), tmp_path / "a.pt")
     with pytest.raises(InputError, match=words):
         read_state_dict(tmp_path / "a.pt")
+
+
+def test_weights_of_8_bits_with_nan_are_refused(tmp_path):
+    torch.save({"a": torch.tensor([1.0, float("nan")]).to(torch.float8_e4m3fn)}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="a with nan or inf"):
+        read_state_dict(tmp_path / "a.pt")
+
+
+def test_bytes_of_a_size_are_not_made(tmp_path):
+    """An empty array asks for `bytes()`; `bytes(10 ** 12)` would fill the memory."""
+
+    class Huge:
+        def __reduce__(self):
+            return bytes, (10**12,)
+
+    torch.save({"state_dict": WEIGHTS, "log": Huge()}, tmp_path / "a.pt")
+    with pytest.raises(InputError, match="does not load safely"):
+        read_state_dict(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+def test_another_pickle_protocol_is_named(protocol, tmp_path):
+    torch.save({"hook": {1: WEIGHTS}, "set": frozenset()}, tmp_path / "a.pt", pickle_protocol=protocol)
+    (tmp_path / "b.pkl").write_bytes(pickle.dumps([1.5], protocol=protocol))
+    found = []
+    for name in ("a.pt", "b.pkl"):
+        with pytest.raises(InputError) as caught:
+            read_state_dict(tmp_path / name)
+        found.append(str(caught.value))
+    assert all(f"pickle protocol {protocol}" in text and "pickle_protocol=2" in text for text in found)
+
+
+def test_a_packed_file_and_an_object_are_named(tmp_path):
+    (tmp_path / "a.pt.gz").write_bytes(b"\x1f\x8babc")
+    torch.save({"state_dict": WEIGHTS, "log": np.array(["a", {}], dtype=object)}, tmp_path / "b.pt")
+    with pytest.raises(InputError, match="a file that gzip packed"):
+        read_state_dict(tmp_path / "a.pt.gz")
+    with pytest.raises(InputError, match=r"it holds numpy\.dtypes\.ObjectDType"):
+        read_state_dict(tmp_path / "b.pt")
 
 
 def test_a_bundle_and_a_list_of_parts_are_named(tmp_path):
