@@ -72,8 +72,11 @@ def run(args: argparse.Namespace) -> int:
     missing_masks, handling_problems = parse_missing_masks(args.missing_masks, present)
     rope, rope_problems = parse_equivalence(args.equivalence, present)
     models = rows["model"].unique()
-    methods = method_labels(rows).drop_duplicates().tolist()
-    known_reference = args.reference is None or args.reference in methods
+    labels = method_labels(rows)
+    methods = labels.drop_duplicates().tolist()
+    competing = rows[~rows["model"].isin(control_names())]
+    competitors = labels[competing.index].drop_duplicates().tolist() or methods
+    known_reference = args.reference is None or args.reference in competitors
     raise_problems(
         [
             *(
@@ -82,9 +85,9 @@ def run(args: argparse.Namespace) -> int:
                 else [
                     Problem(
                         f"--reference {args.reference}",
-                        "not in the table",
+                        "a control, which is not ranked" if args.reference in methods else "not in the table",
                         "a method of the table",
-                        suggestion(args.reference, methods),
+                        suggestion(args.reference, competitors),
                     )
                 ]
             ),
@@ -134,6 +137,8 @@ def run(args: argparse.Namespace) -> int:
         rule=args.decision_rule,
         alpha=args.alpha,
         reference=args.reference,
+        equivalence=rope,
+        seed=args.seed,
         sources=[path.name for path in dict.fromkeys(args.scores)],
     )
     write_tables(args.out, tables)

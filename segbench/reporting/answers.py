@@ -15,13 +15,13 @@ from segbench.reporting.pictures import anchor, picture_of
 from segbench.reporting.run import Run
 from segbench.reporting.sentences import (
     decision_word,
+    difference_text,
     leader_text,
     not_above_baselines,
-    points,
     seconds_text,
 )
 from segbench.reporting.statistics import MEAN_COLUMN
-from segbench.reporting.tables import Table, shown
+from segbench.reporting.tables import Table
 
 HASH_LETTERS = 12
 
@@ -91,11 +91,14 @@ def _leaders(table: Table, paired: pd.DataFrame | None) -> str:
 
 
 def _gain(challengers: pd.DataFrame, metric: str) -> str:
-    """Return the largest mean gain over the reference with the decision on it, and how many are decided."""
+    """Return the largest mean gain over the reference with its interval and the decision on it, and all decisions."""
     means = challengers[challengers["column"] == MEAN_COLUMN]
     best = means.sort_values("difference", ascending=False, kind="stable").iloc[0]
-    gain = f"{shown(metric, best['difference'], sign=True)} {points(metric)}"
-    return f"{best['title']} {gain} against the reference: {decision_word(best['transfer'])}."
+    gain = f"{best['title']} {difference_text(metric, best)}: {decision_word(best['transfer'])}."
+    if len(means) == 1:
+        return gain
+    counts = means["transfer"].map(decision_word).value_counts(sort=False)
+    return f"{gain} All {len(means)}: {', '.join(f'{count} {word}' for word, count in counts.items())}."
 
 
 def trust_card(run: Run) -> Card:

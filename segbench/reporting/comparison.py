@@ -36,6 +36,8 @@ def run_of_table(
     rule: Rule,
     alpha: float,
     reference: str | None,
+    equivalence: Mapping[str, float],
+    seed: int,
     sources: Sequence[str],
 ) -> tuple[Run, bytes]:
     """Return a run made of checked rows, and the rows as the bytes of a scores.csv.
@@ -48,13 +50,15 @@ def run_of_table(
         rule: decision rule.
         alpha: level of the tests.
         reference: label of the method that the others are held against.
+        equivalence: metric -> half-width of its region of practical equivalence, where it is not the default.
+        seed: of all draws.
         sources: names of the files, for the description.
     """
     content = rows.to_csv(index=False, lineterminator="\n", float_format="%.9g").encode()
     first = first_protocol(rows)
-    return Run.of_table(
-        first, _record(first, content, missing_masks, rule, sources), alpha=alpha, reference=reference
-    ), content
+    record = _record(first, content, missing_masks, rule, sources)
+    run = Run.of_table(first, record, alpha=alpha, reference=reference, equivalence=equivalence, seed=seed)
+    return run, content
 
 
 def _record(

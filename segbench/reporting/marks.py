@@ -78,7 +78,10 @@ def _meaning(table: Table, paired: pd.DataFrame | None, any_mark: bool) -> str:
         return "No cell is bold: methods are not compared by this metric here."
     title = about(table.metric).title
     if not any_mark:
-        return f"No cell is bold: in no column a method is distinguishable from the one with the best mean {title}."
+        return (
+            f"No cell is bold: in every column no method is distinguishable from the one with the best mean {title}, "
+            "or a trivial baseline is at least as good as it."
+        )
     return (
         f"Bold: the best mean {title} of a column and every method that is not distinguishable from it by the decision "
         "rule of this report. A column without bold names no better method."

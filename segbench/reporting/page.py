@@ -157,7 +157,7 @@ def experiment_part(run: Run, experiment: str, out: _Output, pictures: Collectio
 
     `pictures` are the files of the pictures that the page shows.
     """
-    tables = [build_table(run, experiment, metric) for metric in run.metrics]
+    tables = [build_table(run, experiment, metric) for metric in run.metrics_of(experiment)]
     main = tables[0]
     log.info("%s: statistics of %s", experiment, main.metric)
     statistics = statistics_of(run, experiment, main.metric)

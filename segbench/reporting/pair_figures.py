@@ -124,10 +124,10 @@ def _caption(run: Run, table: Table, values: pd.DataFrame, method: Method, refer
     side = "above" if direction(table.metric) < 0 else "below"
     return (
         f"{run.data_word(table.experiment)}Left: one point per case and structure (n = {len(values)}, means over "
-        f"seeds, colour and shape by task); {side} the line {method.title} is better. Missed structures stand in the "
-        f"margin: {only} by {method.title} only, {other} by {reference.title} only, {both} by both. Right: "
-        f"{method.title} minus {reference.title} by task with {run.level} interval, patients paired, positive where "
-        f"{method.title} is better; filled: the decision rule names a better method."
+        f"seeds, colour and shape by task); {side} the line {method.title} is better. Structures that were missed "
+        f"with every seed stand in the margin: {only} by {method.title} only, {other} by {reference.title} only, "
+        f"{both} by both. Right: {method.title} minus {reference.title} by task with {run.level} interval, patients "
+        f"paired, positive where {method.title} is better; filled: the decision rule names a better method."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +26,8 @@ class Run:
     """Score rows and record of one run; `cells` and `counted_rows` are computed once for their arguments.
 
     `alpha` is the level of tests and one minus that of intervals. `reference` is the label of the method that the
-    others are held against; None leaves the choice to `statistics.reference_method`.
+    others are held against; None leaves the choice to `statistics.reference_method`. `equivalence` has metrics whose
+    region of practical equivalence is not the default one. `seed` is that of all draws.
     """
 
     def __init__(self, folder: Path):
@@ -44,17 +45,33 @@ class Run:
         self._take(record, rows)
 
     @classmethod
-    def of_table(cls, rows: pd.DataFrame, record: RunRecord, *, alpha: float, reference: str | None) -> Run:
+    def of_table(
+        cls,
+        rows: pd.DataFrame,
+        record: RunRecord,
+        *,
+        alpha: float,
+        reference: str | None,
+        equivalence: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> Run:
         """Return a run made of checked rows and a record without jobs; see `segbench.reporting.comparison`."""
         run = cls.__new__(cls)
-        run._take(record, rows, alpha=alpha, reference=reference)
+        run._take(record, rows, alpha=alpha, reference=reference, equivalence=equivalence, seed=seed)
         return run
 
     def _take(
-        self, record: RunRecord, rows: pd.DataFrame, *, alpha: float = ALPHA, reference: str | None = None
+        self,
+        record: RunRecord,
+        rows: pd.DataFrame,
+        *,
+        alpha: float = ALPHA,
+        reference: str | None = None,
+        equivalence: Mapping[str, float] | None = None,
+        seed: int = 0,
     ) -> None:
         self.record, self.rows = split_record(record), split_rows(rows)
-        self.alpha, self.reference = alpha, reference
+        self.alpha, self.reference, self.equivalence, self.seed = alpha, reference, equivalence or {}, seed
         self.scores_sha256 = self.record.scores_sha256
         self.methods = _with_distinct_titles(self.record.methods)
         self.self_supervised = _with_distinct_titles(self.record.self_supervised)
@@ -62,7 +79,8 @@ class Run:
         self.counted_rows = functools.cache(self._counted_rows)
 
     def _cells(self, metric: str) -> pd.DataFrame:
-        return cells(self.rows, metric=metric, missing_masks=self.record.missing_masks, confidence=1 - self.alpha)
+        handling, confidence = self.record.missing_masks, 1 - self.alpha
+        return cells(self.rows, metric=metric, missing_masks=handling, confidence=confidence, seed=self.seed)
 
     def _counted_rows(self, experiment: str, metric: str) -> pd.DataFrame:
         """Return the rows of an experiment and a metric that enter its means, `scored` as in the tables."""
@@ -88,7 +106,15 @@ class Run:
     @property
     def metrics(self) -> list[str]:
         """Metrics of the score table, Dice first."""
-        found = list(dict.fromkeys(self.rows["metric"]))
+        return self._ordered(self.rows)
+
+    def metrics_of(self, experiment: str) -> list[str]:
+        """Return the metrics of an experiment, Dice first."""
+        return self._ordered(self.rows[self.rows["experiment"] == experiment])
+
+    @staticmethod
+    def _ordered(rows: pd.DataFrame) -> list[str]:
+        found = list(dict.fromkeys(rows["metric"]))
         return sorted(found, key=lambda name: (name not in ("dice", "hd95"), name))
 
     @property

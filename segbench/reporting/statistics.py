@@ -55,9 +55,9 @@ class Statistics:
     n_seeds: int = 1
 
 
-def conventions(run: Run) -> list[str]:
-    """Return the run's metrics by which a ranking of all tasks can be defended: overlaps and distances."""
-    return [name for name in run.metrics if about(name).unit != "ml" and not about(name).lesion_only]
+def conventions(run: Run, experiment: str) -> list[str]:
+    """Return the experiment's metrics by which a ranking of all tasks can be defended: overlaps and distances."""
+    return [name for name in run.metrics_of(experiment) if about(name).unit != "ml" and not about(name).lesion_only]
 
 
 def label_of(method: Method) -> str:
@@ -92,8 +92,8 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
     options: dict[str, Any] = {"metric": metric, "missing_masks": run.record.missing_masks}
     paired = compared(run, experiment, metric)
     ranks = rank_table(rows, **options, paired=per_task(paired))
-    distribution = rank_distribution(rows, **options, resamples=RESAMPLES)
-    variants = ranking_variants(rows, metrics=conventions(run), missing_masks=run.record.missing_masks)
+    distribution = rank_distribution(rows, **options, resamples=RESAMPLES, seed=run.seed)
+    variants = ranking_variants(rows, metrics=conventions(run, experiment), missing_masks=run.record.missing_masks)
     return Statistics(
         experiment=experiment,
         metric=metric,
@@ -102,7 +102,7 @@ def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
         ranks=ranks,
         consensus=consensus(ranks),
         distribution=distribution,
-        stability=rank_stability(distribution),
+        stability=rank_stability(distribution, confidence=1 - run.alpha),
         friedman=friedman(rows, **options, alpha=run.alpha),
         ranking_variants=variants,
         flips=ranking_variants_summary(variants) if len(variants) else variants,
@@ -136,7 +136,16 @@ def compared(run: Run, experiment: str, metric: str) -> pd.DataFrame:
     rows, reference = trained_rows(run, experiment), reference_method(run, experiment)
     handling, rule = run.record.missing_masks, decision_rule(run)
     label = None if reference is None else label_of(reference)
-    paired = paired_table(rows, metric=metric, missing_masks=handling, reference=label, rule=rule, alpha=run.alpha)
+    paired = paired_table(
+        rows,
+        metric=metric,
+        missing_masks=handling,
+        reference=label,
+        rule=rule,
+        alpha=run.alpha,
+        rope=run.equivalence.get(metric),
+        seed=run.seed,
+    )
     if paired.empty:
         return paired
     whole = paired_over_tasks(

@@ -171,7 +171,7 @@ def build_table(run: Run, experiment: str, metric: str) -> Table:
         method.key: [_cell(by_key.get((*method.key, task.name)), states) for task in tasks]
         for method in run.methods_of(experiment)
     }
-    means = _means(table, grid, tasks)
+    means = _means(table, grid, tasks, 1 - run.alpha)
     rows = [Row(method, means[method.key], grid[method.key]) for method in run.methods_of(experiment)]
     return Table(
         name=file_stem(f"{experiment}_{metric}"),
@@ -235,10 +235,11 @@ def _cell(found, states: dict) -> Cell:
     )
 
 
-def _means(table: pd.DataFrame, grid: dict, tasks: list[ScoredTask]) -> dict[tuple, Cell]:
+def _means(table: pd.DataFrame, grid: dict, tasks: list[ScoredTask], confidence: float) -> dict[tuple, Cell]:
     """Mean over tasks; `partial` when a task is missing for which some method has a value."""
     defined = [any(np.isfinite(cells[i].mean) for cells in grid.values()) for i in range(len(tasks))]
-    found = {(row.model, row.initialisation): row for row in named_rows(mean_over_tasks(table))} if len(table) else {}
+    over_tasks = mean_over_tasks(table, confidence=confidence) if len(table) else table
+    found = {(row.model, row.initialisation): row for row in named_rows(over_tasks)}
     means = {}
     for key, cells in grid.items():
         row = found.get(key)
@@ -349,10 +350,24 @@ def _legend(run: Run, experiment: str, metric: str, table: pd.DataFrame) -> str:
     facts = about(metric)
     return (
         f"{facts.title}: {facts.definition}. A cell is the mean over structures of the means over test cases, with "
-        f"its {run.level} interval. {_interval_sentence(table, run.seeds(experiment))}{folds_text(table)} Empty and "
-        f"missing masks: {handling_text(metric, run.record.missing_masks)}; not defined and skipped ones are left out."
+        f"its {run.level} interval. {_interval_sentence(table, run.seeds(experiment))}{folds_text(table)}"
+        f"{_weights_text(run, experiment, metric)} Empty and missing masks: "
+        f"{handling_text(metric, run.record.missing_masks)}; not defined and skipped ones are left out."
         f"{_ceiling_sentence(run, experiment)}{recipes_of_methods(run.methods_of(experiment))}"
         f"{chosen_rates({item.title: run.jobs(experiment, item.key) for item in run.methods_of(experiment)})}"
+    )
+
+
+def _weights_text(run: Run, experiment: str, metric: str) -> str:
+    """Return how patients with different numbers of cases count; empty where each has as many as the others."""
+    rows = run.rows[(run.rows["experiment"] == experiment) & (run.rows["metric"] == metric)]
+    cases = rows.groupby(["task", "patient"])["case"].nunique().groupby("task").nunique()
+    tasks = [task.title for task in run.tasks(experiment) if cases.get(task.name, 1) > 1]
+    if not tasks:
+        return ""
+    return (
+        f" Patients have different numbers of cases in {', '.join(tasks)}: there a mean weighs cases, and a "
+        "difference, its interval and its test weigh patients, so that the two can differ."
     )
 
 

@@ -41,7 +41,7 @@ def task_leaders(run: Run, table: Table, paired: pd.DataFrame | None, checks: pd
         return None
     costs = method_costs(run, table.experiment).set_index("key")
     controls = {row["column"]: row for _, row in checks.iterrows()}
-    rows, decided = [], 0
+    rows, decided, below = [], 0, 0
     for i, task in enumerate(table.tasks):
         ranked = [row for row in table.rows if comparable(row.method, row.cells[i])]
         ranked = sorted(ranked, key=lambda row: row.cells[i].mean * direction(table.metric))
@@ -49,10 +49,11 @@ def task_leaders(run: Run, table: Table, paired: pd.DataFrame | None, checks: pd
             continue
         best, other = ranked[:2]
         word, texts = _against(table, paired, best, other, task.name)
+        decided += word == "better"
         control = controls.get(task.title)
         if control is not None and best.method.title in control["not_better"]:
             word = f"not above {control['control']}"
-        decided += word == "better"
+            below += 1
         known = best.method.key in costs.index
         rows.append(
             [
@@ -76,7 +77,8 @@ def task_leaders(run: Run, table: Table, paired: pd.DataFrame | None, checks: pd
         "on the best mean by the decision rule of this report; cost of the method with the best mean.",
         HEAD,
         rows,
-        conclusion=f"The best mean is distinguishable from the next on {decided} of {len(rows)} tasks.",
+        conclusion=f"The best mean is distinguishable from the next on {decided} of {len(rows)} tasks"
+        + (f", and not above a trivial baseline on {below}." if below else "."),
     )
 
 

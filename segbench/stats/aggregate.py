@@ -76,7 +76,7 @@ def cells(
             resamples,
             draw_seeds(seed, str(key[-1]), metric),
         )
-        | _counts(part)
+        | _counts(part, confidence)
         for key, part in chosen.groupby(CELL, sort=False)
     ]
     return pd.DataFrame.from_records(records)
@@ -105,7 +105,8 @@ def mean_over_tasks(cell_table: pd.DataFrame, *, confidence: float = 0.95) -> pd
     """Return one row per (experiment, model, initialisation): the unweighted mean of its cells with an interval.
 
     Tasks have different patients, so the distances from the means to the patient limits add in squares (MOVER, Zou and
-    Donner 2008); seeds are shared by tasks, so their spread is taken from the per-seed means over tasks. `n_tasks` of
+    Donner 2008); seeds are shared by tasks, so their spread is taken from the per-seed means over tasks. The mean over
+    one task has the interval of its cell. `n_tasks` of
     `n_tasks_expected` says how many cells had a value; `complete` is False when one had none that another method has,
     and the mean is then not comparable with that of a complete row. Limits stay within the metric's range.
     """
@@ -137,6 +138,8 @@ def mean_over_tasks(cell_table: pd.DataFrame, *, confidence: float = 0.95) -> pd
 def _over_tasks(seen: pd.DataFrame, confidence: float) -> tuple[float, float, float]:
     if seen.empty:
         return (np.nan, np.nan, np.nan)
+    if len(seen) == 1:
+        return (float(seen["low"].iloc[0]), float(seen["high"].iloc[0]), float(seen["mean"].iloc[0]))
     mean = float(seen["mean"].mean())
     below = np.sqrt(((seen["mean"] - seen["patient_low"]) ** 2).sum(skipna=False)) / len(seen)
     above = np.sqrt(((seen["patient_high"] - seen["mean"]) ** 2).sum(skipna=False)) / len(seen)
@@ -250,10 +253,10 @@ def seed_effects(counted: pd.DataFrame) -> tuple[SeedSpread, list[int]]:
     return seed_spread(np.stack(values_SP, axis=1)), sorted(counted["seed"].unique())
 
 
-def _counts(part: pd.DataFrame) -> dict[str, float]:
+def _counts(part: pd.DataFrame, confidence: float) -> dict[str, float]:
     counted = part[part["counted"]]
     patients = counted["patient"].nunique()
-    low, high, simulated = measured_coverage(patients)
+    low, high, simulated = measured_coverage(patients, confidence=confidence)
     return {
         "n_scored": len(counted),
         "n_expected": len(part),

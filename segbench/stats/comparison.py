@@ -64,7 +64,8 @@ def compare(rows: pd.DataFrame, options: Options) -> dict[str, pd.DataFrame]:
     first = first_protocol(rows)
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in TITLES}
     for metric in options.metrics:
-        for name, table in _of_metric(first, metric, options).items():
+        scored = first.loc[first["metric"] == metric, "experiment"]
+        for name, table in _of_metric(first[first["experiment"].isin(scored)], metric, options).items():
             found[name].append(table)
     variants = ranking_variants(rows, metrics=options.metrics, missing_masks=options.missing_masks)
     found["ranking_variants"].append(variants)
@@ -122,7 +123,7 @@ def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, p
         "detectable": detectable_per_task(paired).assign(metric=metric) if len(paired) else paired,
         "variance": variance_split(rows, metric=metric, missing_masks=handling).assign(metric=metric),
         "ranks": ranks,
-        "stability": rank_stability(distribution),
+        "stability": rank_stability(distribution, confidence=confidence),
         "rank_distribution": distribution,
         "consensus": consensus(ranks),
         "friedman": friedman(rows, metric=metric, missing_masks=handling, alpha=alpha),

@@ -20,12 +20,15 @@ def coverage_table() -> pd.DataFrame:
 
 
 @functools.cache
-def measured_coverage(patients: int, method: str = CELLS) -> tuple[float, float, float]:
+def measured_coverage(patients: int, method: str = CELLS, *, confidence: float = 0.95) -> tuple[float, float, float]:
     """Return the lowest and highest measured coverage over all designs, and the number of patients simulated there.
 
     `method` is CELLS for the intervals of `aggregate.cells`, DIFFERENCE for those of `paired_table`, seeds included.
-    The largest simulated n at or below `patients` is used, and it is what must be quoted. NaN below the smallest one.
+    The largest simulated n at or below `patients` is used, and it is what must be quoted. NaN below the smallest one,
+    and for intervals that are not of 95 %, which were not simulated.
     """
+    if not np.isclose(confidence, 0.95):
+        return np.nan, np.nan, np.nan
     table = coverage_table()
     table = table[(table["method"] == method) & (table["n"] <= patients)]
     if table.empty:

@@ -412,7 +412,7 @@ def compare_pair(
     count = len(differences_P)
     mean = float(differences_P.mean()) if count else np.nan
     spread = float(differences_P.std(ddof=1)) if count > 1 else np.nan
-    coverage, patients = measured_coverage(count, DIFFERENCE), limits.patients or limits
+    coverage, patients = measured_coverage(count, DIFFERENCE, confidence=1 - alpha), limits.patients or limits
     signs = directions(differences_P)
     left, middle, right = (np.nan,) * 3 if rng is None else equivalence(differences_P, rope, rng)
     a_better, b_better = (left, right) if lower_is_better else (right, left)

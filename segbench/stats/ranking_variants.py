@@ -85,9 +85,10 @@ def ranking_variants(
 ) -> pd.DataFrame:
     """Return one row per (experiment, variant, method): the five choices, value, rank, winner, `default`.
 
-    The default variant is the first metric, the stated handling, the mean of task means, no task left out and the first
-    protocol. A metric that is defined for nobody on some task (nominal spacing) ranks over the others: `n_tasks` of
-    `n_tasks_expected` says over how many. Methods without a value on every one of these take no part. Ties get the
+    The default variant of an experiment is the stated handling, the mean of task means and no task left out, by the
+    first metric and then the first protocol under which methods are ranked there; none where there is none. A metric
+    that is defined for nobody on some task (nominal spacing) ranks over the others: `n_tasks` of `n_tasks_expected`
+    says over how many. Methods without a value on every one of these take no part. Ties get the
     better rank. Protocols are a choice where a task has rows of several; one for each task is one way of evaluating.
     """
     if (rows.groupby(["experiment", "task"])["protocol"].nunique() == 1).all():
@@ -103,18 +104,22 @@ def ranking_variants(
     table = pd.DataFrame.from_records(records)
     if table.empty:
         return table
-    defaults = {
-        "metric": metrics[0],
-        "handling": "as stated",
-        "aggregation": aggregations[0],
-        "left_out": NONE_LEFT_OUT,
-        "protocol": rows["protocol"].iloc[0],
-    }
-    table["default"] = np.logical_and.reduce([table[name] == value for name, value in defaults.items()])
+    table["default"] = _is_default(table, metrics, aggregations[0])
     table["winner"] = table["rank"] == 1
     return table[
         ["experiment", *CHOICES, "default", "method", "value", "rank", "winner", "n_tasks", "n_tasks_expected"]
     ]
+
+
+def _is_default(table: pd.DataFrame, metrics: Sequence[str], aggregation: str) -> pd.Series:
+    """Return which rows are of their experiment's default variant; protocols are in the order of the table."""
+    defaults = {"handling": "as stated", "aggregation": aggregation, "left_out": NONE_LEFT_OUT}
+    stated = table[np.logical_and.reduce([table[name] == value for name, value in defaults.items()])]
+    found = pd.Series(False, index=table.index)
+    for _, part in stated.groupby("experiment", sort=False):
+        part = part[part["metric"] == min(part["metric"], key=list(metrics).index)]
+        found[part.index] = part["protocol"] == part["protocol"].iloc[0]
+    return found
 
 
 def _variants(
@@ -156,13 +161,16 @@ def ranking_variants_summary(table: pd.DataFrame) -> pd.DataFrame:
     `winner_changes` is the fraction of variants with this value whose winner differs; `flips_alone` says whether the
     winner differs when this choice alone departs from the default, `winner_alone` who wins then. `tasks` says over how
     many tasks of the experiment these variants rank at most. The row (choice 'any') counts all variants. A tie for
-    the first rank counts as changed when the default winner has no part in it.
+    the first rank counts as changed when the default winner has no part in it. An experiment without a default variant
+    is left out.
     """
     records: list[dict[str, object]] = []
     for experiment, part in table.groupby("experiment", sort=False):
         winners = part[part["winner"]].groupby([*CHOICES, *TASKS], sort=False)["method"]
         variants = winners.agg(tuple).reset_index(name="winners")
         first = part[part["default"]]
+        if first.empty:
+            continue
         champion = tuple(first.loc[first["winner"], "method"])
         variants["changed"] = [not set(champion) & set(winners) for winners in variants["winners"]]
         variants["departures"] = sum((variants[name] != first[name].iloc[0]).astype(int) for name in CHOICES)

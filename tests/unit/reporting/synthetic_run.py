@@ -195,7 +195,7 @@ def _rows(experiment, method, task, seed, cases, rng):
                             cell,
                             why,
                             _volume(status, "reference", "1000"),
-                            _volume(status, "prediction", "900"),
+                            _volume(status, "prediction", "1000"),
                             "" if nominal else "400",
                         ),
                         strict=True,
@@ -217,10 +217,11 @@ def _status(model, lesion, state, quality, case, rng):
         return "failed", "RunFailed: the loss is nan at step 40", None, None
     if model == "unetr" and case == 1:
         return "prediction_missing", "no file", None, None
+    if lesion and case == 2:
+        nothing = model == "empty" or quality > 0.5
+        return ("both_empty", "", None, None) if nothing else ("reference_empty", "", 0.0, None)
     if model == "empty":
         return "prediction_empty", "", 0.0, None
-    if lesion and case == 2:
-        return ("both_empty", "", None, None) if quality > 0.5 else ("reference_empty", "", 0.0, None)
     if quality < 0.08:
         return "prediction_empty", "", 0.0, None
     return "ok", "", quality, 0.0 if quality == 1 else float(40 * (1 - quality) ** 1.5 + rng.gamma(2, 0.6))

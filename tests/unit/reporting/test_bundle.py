@@ -16,6 +16,7 @@ import pytest
 from segbench.cli import main
 from segbench.core.errors import InputError
 from segbench.core.provenance import content_hash
+from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.reporting.bundle import MANIFEST, differences, write_bundle
 from tests.paths import ROOT
 from tests.unit.reporting.finished_run import write_finished_run
@@ -133,7 +134,7 @@ def test_an_edited_score_is_found(bundle, tmp_path):
     lines = files["report/scores.csv"].decode().splitlines(keepends=True)
     at = next(number for number, line in enumerate(lines) if ",ok," in line)
     cells = lines[at].split(",")
-    cells[13] = "0.123"
+    cells[SCORE_COLUMNS.index("value")] = "0.123"
     lines[at] = ",".join(cells)
     changed = packed(tmp_path / "changed.zip", files | {"report/scores.csv": "".join(lines).encode()})
     with pytest.raises(InputError, match="SHA-256"):

@@ -59,7 +59,7 @@ def test_the_mean_over_tasks_needs_a_decision_of_its_own(table):
 def test_a_column_in_which_nobody_is_distinguishable_has_no_mark(table):
     result = marked(table, decided(table, 1, beaten=0, task=table.tasks[0].name), NO_CHECKS)
     assert marks(result, 1) == []
-    assert "No cell is bold: in no column" in result.marking
+    assert "No cell is bold: in every column" in result.marking
 
 
 def test_a_conflicting_comparison_distinguishes_nothing(table):

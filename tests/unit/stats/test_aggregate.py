@@ -55,19 +55,21 @@ def test_distance_penalty_and_published_sentinels():
 
 def test_a_missing_distance_is_the_diagonal_of_its_own_image():
     rows = table(
-        {"metric": "hd95", "value": 350.0},
+        {"metric": "hd95", "value": 250.0},
         {"metric": "hd95", "case": "d", "value": np.nan, "status": "failed", "diagonal_mm": 500.0},
         {"metric": "hd95", "case": "e", "value": np.nan, "status": "failed", "diagonal_mm": np.nan},
         {"metric": "hd95", "case": "e", "value": 7.0, "model": "b", "diagonal_mm": 450.0},
     )
-    assert apply_handling(rows)["scored"].tolist() == [350, 500, 450, 7]
+    assert apply_handling(rows)["scored"].tolist() == [250, 500, 450, 7]
     with pytest.raises(InputError, match="diagonal_mm"):
         apply_handling(rows.iloc[:3])
 
 
 def test_a_penalty_below_a_measured_distance_is_refused_once_it_is_used():
     rows = table(
-        {"metric": "hd95", "value": 350.0}, {"metric": "hd95", "case": "d", "value": np.nan, "status": "failed"}
+        {"metric": "hd95", "value": 350.0},
+        {"metric": "hd95", "case": "d", "value": np.nan, "status": "failed"},
+        diagonal_mm=400.0,
     )
     with pytest.raises(InputError, match="300 mm, and a measured distance of 350 mm"):
         apply_handling(rows, {"hd95": {"failed": 300}})
@@ -233,7 +235,10 @@ def test_mean_over_tasks_adds_limits_in_squares():
     assert (found["mean"], found["low"], found["high"]) == pytest.approx((15.0, 15 - 5 / 2, 15 + 5 / 2))
     assert (found["n_tasks"], found["n_scored"], found["n_expected"], found["n_failed"]) == (2, 4, 6, 2)
     assert found["complete"]
-    parts.loc[1, ["mean", "patient_low", "patient_high"]] = np.nan
+    parts = parts.assign(low=6.5, high=14.5)
+    parts.loc[1, ["mean", "low", "high", "patient_low", "patient_high"]] = np.nan
+    only = mean_over_tasks(parts).iloc[0]
+    assert (only["mean"], only["low"], only["high"]) == (10.0, 6.5, 14.5), "that of its only cell"
     assert mean_over_tasks(parts)["complete"].all()  # nobody has a value on B
     parts = pd.concat([parts, parts.assign(model="n", mean=12.0)], ignore_index=True)
     partial = mean_over_tasks(parts).iloc[0]
