@@ -141,7 +141,7 @@ def unlabelled(folder: Path, cases: Sequence[CaseFiles]) -> list[str]:
     used = {path.name for case in cases for path in case.image_paths}
     left = sorted(path.name for path in (folder / "imagesTr").glob("[!.]*") if path.name not in used)
     left = [name for name in left if name.lower().endswith(SUFFIXES)]
-    return [f"{len(left)} images in imagesTr without a label, which nothing uses: {_some(left)}"] if left else []
+    return [f"{len(left)} image(s) in imagesTr without a label, which nothing uses: {_some(left)}"] if left else []
 
 
 def _size(cases: Sequence[CaseFiles]) -> Iterator[str]:

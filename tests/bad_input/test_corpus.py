@@ -130,6 +130,7 @@ def uncompressed(folder):
     """Store the image without compression and with bytes after its voxels."""
     path = image(folder).with_suffix("")
     write(path, voxels(image(folder)))
+    image(folder).unlink()
     path.write_bytes(path.read_bytes() + b"more")
     edit_listing(lambda d: d["training"][1].update(image="imagesTr/case_1.nii"))(folder)
 

@@ -59,7 +59,7 @@ def test_a_table_is_accepted_with_other_columns_and_a_byte_order_mark(check):
     ("table", "words"),
     [
         (b"\xff\xfe\x00", "no table (text in another encoding"),
-        ("", "columns None"),
+        ("", "found columns []"),
         (HEAD, "no labelled case"),
         ("case,patient,label\n", "also ['CT']"),
         (HEAD + "0,p0\n", "line 2: found empty or extra cells"),

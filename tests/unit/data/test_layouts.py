@@ -337,7 +337,7 @@ def test_an_image_without_a_label_is_said(tmp_path):
     folder = two_channels(tmp_path / "D", V2, cases=("a", "b", "c"))
     (folder / "labelsTr" / "c.nii.gz").unlink()
     notices = " ".join(check_folder(folder).notices)
-    assert "2 images in imagesTr without a label, which nothing uses: c_0000.nii.gz, c_0001.nii.gz" in notices
+    assert "2 image(s) in imagesTr without a label, which nothing uses: c_0000.nii.gz, c_0001.nii.gz" in notices
     assert "without a label" not in " ".join(check_folder(two_channels(tmp_path / "E", V2)).notices)
 
 

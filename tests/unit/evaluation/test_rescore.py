@@ -85,7 +85,7 @@ def forge_a_value(model: str) -> None:
     """Write another Dice of one model into the results and render the report anew, as a forger would."""
     rows = read_rows(PATHS.scores)
     forged = next(row for row in rows if row["model"] == model and row["status"] == "ok")
-    forged["value"] = "0.987654321"
+    forged["value"] = "0.000123456789"
     write_rows(PATHS.scores, rows)
     record = json.loads(PATHS.run_record.read_text())
     write_json(PATHS.run_record, record | {"scores_sha256": sha256_of(PATHS.scores)})
@@ -97,7 +97,7 @@ def test_a_forged_score_is_found(here, capsys):
     forge_a_value("threshold")
     assert verify("--rescore", "100") == 1
     found = capsys.readouterr()
-    assert found.out.count("in scores.csv 0.987654321") == 1
+    assert found.out.count("in scores.csv 0.000123456789") == 1
     assert "1 of 6 cases have other scores than the table" in found.err
 
 
