@@ -61,7 +61,7 @@ def main() -> None:
         for repeat in range(REPEATS):
             rows = score_rows(tasks, patients, shared=shared, rng=np.random.default_rng([tasks, patients, repeat]))
             whole = paired_over_tasks(rows, paired_table(rows, metric="dice"), metric="dice").iloc[0]
-            held += whole["low_as_seen"] <= 0 <= whole["high_as_seen"]
+            held += bool(whole["low_as_seen"] <= 0 <= whole["high_as_seen"])
             widths.append(100 * (whole["high_as_seen"] - whole["low_as_seen"]))
         name = "one training for all tasks" if shared else "a training for each task"
         found[f"coverage_{tasks}_tasks_{name.replace(' ', '_')}"] = held / REPEATS
