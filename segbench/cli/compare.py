@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
     models = rows["model"].unique()
     labels = method_labels(rows)
     methods = labels.drop_duplicates().tolist()
-    competing = rows[~rows["model"].isin(control_names())]
-    competitors = labels[competing.index].drop_duplicates().tolist() or methods
+    is_control = rows["model"].isin(control_names())
+    competitors = labels[~is_control].drop_duplicates().tolist() or methods
     known_reference = args.reference is None or args.reference in competitors
     raise_problems(
         [
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         synthetic=[task for task in rows["task"].unique() if cards.get(task, {}).get("synthetic")],
     )
     shown = rows[rows["metric"].isin(options.metrics)]
-    competing = shown[~shown["model"].isin(control_names())]
+    competing = shown[~is_control[shown.index]]
     tables = compare(competing if len(competing) else shown, options)
     report, content = run_of_table(
         shown,

@@ -15,7 +15,7 @@ from segbench.reporting.run import Method, Run
 from segbench.reporting.tables import Table, direction
 from segbench.stats.decision import CONFLICTING, Rule, oriented, winner
 from segbench.stats.methods import method_labels
-from segbench.stats.paired import FEW_PATIENTS, detectable_per_task, paired_over_tasks, paired_table, variance_split
+from segbench.stats.paired import FEW_PATIENTS, detectable_per_task, paired_with_means, variance_split
 from segbench.stats.ranking import (
     ALL_TASKS,
     consensus,
@@ -134,24 +134,16 @@ def compared(run: Run, experiment: str, metric: str) -> pd.DataFrame:
     Rows are tasks and, where a pair shares every task of several, `ALL_TASKS`.
     """
     rows, reference = trained_rows(run, experiment), reference_method(run, experiment)
-    handling, rule = run.record.missing_masks, decision_rule(run)
-    label = None if reference is None else label_of(reference)
-    paired = paired_table(
+    return paired_with_means(
         rows,
         metric=metric,
-        missing_masks=handling,
-        reference=label,
-        rule=rule,
+        missing_masks=run.record.missing_masks,
         alpha=run.alpha,
         rope=run.equivalence.get(metric),
+        reference=None if reference is None else label_of(reference),
+        rule=decision_rule(run),
         seed=run.seed,
     )
-    if paired.empty:
-        return paired
-    whole = paired_over_tasks(
-        rows, paired, metric=metric, missing_masks=handling, reference=label, rule=rule, alpha=run.alpha
-    )
-    return pd.concat([paired, whole], ignore_index=True) if len(whole) else paired
 
 
 def per_task(paired: pd.DataFrame) -> pd.DataFrame:

@@ -9,9 +9,9 @@ import pandas as pd
 
 from segbench.stats.aggregate import cells, mean_over_tasks, structure_cells
 from segbench.stats.decision import DEFAULT_RULE, RULE_TEXT, Rule
-from segbench.stats.methods import first_protocol, undefined_tasks
+from segbench.stats.methods import ALL_TASKS, first_protocol, undefined_tasks
 from segbench.stats.missing_masks import Handling, handling_text
-from segbench.stats.paired import detectable_per_task, paired_over_tasks, paired_table, variance_split
+from segbench.stats.paired import detectable_per_task, paired_with_means, variance_split
 from segbench.stats.published import check_published
 from segbench.stats.ranking import consensus, friedman, nemenyi, rank_distribution, rank_stability, rank_table
 from segbench.stats.ranking_variants import handling_sensitivity, ranking_variants, ranking_variants_summary
@@ -92,7 +92,7 @@ def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, p
     structures = structure_cells(
         rows, metric=metric, missing_masks=handling, confidence=confidence, resamples=resamples, seed=seed
     )
-    paired = paired_table(
+    every = paired_with_means(
         rows,
         metric=metric,
         missing_masks=handling,
@@ -102,24 +102,14 @@ def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, p
         rule=options.rule,
         seed=seed,
     )
-    whole = paired
-    if len(paired):
-        whole = paired_over_tasks(
-            rows,
-            paired,
-            metric=metric,
-            missing_masks=handling,
-            alpha=alpha,
-            reference=options.reference,
-            rule=options.rule,
-        )
+    paired = every[every["task"] != ALL_TASKS] if len(every) else every
     ranks = rank_table(rows, metric=metric, missing_masks=handling, paired=paired)
     distribution = rank_distribution(rows, metric=metric, missing_masks=handling, resamples=resamples, seed=seed)
     tables = {
         "cells": cell_table,
         "mean_over_tasks": mean_over_tasks(cell_table, confidence=confidence),
         "structures": structures,
-        "paired": pd.concat([paired, whole], ignore_index=True) if len(whole) else paired,
+        "paired": every,
         "detectable": detectable_per_task(paired).assign(metric=metric) if len(paired) else paired,
         "variance": variance_split(rows, metric=metric, missing_masks=handling).assign(metric=metric),
         "ranks": ranks,

@@ -153,6 +153,36 @@ def _decided(records: list[dict[str, object]], *, reference: str | None, rule: R
     return table
 
 
+def paired_with_means(
+    rows: pd.DataFrame,
+    *,
+    metric: str,
+    missing_masks: Mapping[str, Handling] | None = None,
+    alpha: float = 0.05,
+    rope: float | None = None,
+    reference: str | None = None,
+    rule: Rule = DEFAULT_RULE,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return the rows of `paired_table`, then those of `paired_over_tasks`; options are those of `paired_table`."""
+    paired = paired_table(
+        rows,
+        metric=metric,
+        missing_masks=missing_masks,
+        alpha=alpha,
+        rope=rope,
+        reference=reference,
+        rule=rule,
+        seed=seed,
+    )
+    if paired.empty:
+        return paired
+    whole = paired_over_tasks(
+        rows, paired, metric=metric, missing_masks=missing_masks, alpha=alpha, reference=reference, rule=rule
+    )
+    return pd.concat([paired, whole], ignore_index=True) if len(whole) else paired
+
+
 def paired_over_tasks(
     rows: pd.DataFrame,
     paired: pd.DataFrame,

@@ -28,11 +28,11 @@ from segbench.data.layouts import distinct_keys, text_of
 from segbench.data.splitting.pickled_lists import load_lists
 from segbench.data.volumes import open_volume
 from segbench.experiment.config import Data
+from segbench.experiment.config.data import PICKLES
 
 Sides = dict[str, list[str]]
 SIDES = {"train": "train", "val": "test", "test": "test"}
 SPELLINGS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
-PICKLES = (".pkl", ".pickle")
 SEE = "see docs/protocols.md"
 
 RELEASED_SHA256 = {

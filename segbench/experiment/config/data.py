@@ -14,7 +14,8 @@ from segbench.experiment.config.section import Check, Distinct, Number, Numbers,
 Protocol = Literal["seeded", "kfold", "listed", "as_published", "corrected", "btcv_21_9", "btcv_24_6", "btcv_18_12"]
 WITH_LISTS = ("listed", "as_published", "corrected", "btcv_24_6", "btcv_18_12")
 """Protocols that follow lists which are no part of segbench."""
-LIST_SUFFIXES = (".pkl", ".pickle", ".json")
+PICKLES = (".pkl", ".pickle")
+LIST_SUFFIXES = (*PICKLES, ".json")
 OUTPUT_FOLDERS = ("results", "reports")
 """Folders of the run's own files, relative to the working directory."""
 
