@@ -124,7 +124,8 @@ def _initialisations(config: Config) -> Iterator[Problem]:
     for key, _, items in config.downstream.lists():
         yield from unknown_names(key, [item.name for item in items if item.file is None], known, expected)
         for item in items:
-            recipes = [entry.recipe_name for entry in sources if entry.key == item.name and item.file is None]
+            named = (entry.recipe_name for entry in sources if entry.key == item.name and item.file is None)
+            recipes = list(dict.fromkeys(named))
             where, listed = f"{key}.{item.name}.upstream_recipe", ", ".join(recipes)
             if item.upstream_recipe is None and len(recipes) > 1:
                 found = f"nothing, and {item.name} is trained by several recipes"

@@ -47,26 +47,42 @@ def load_config(path: Path | str) -> Config:
     """Read and check a YAML or JSON config file.
 
     Raises:
-        InputError: the file is missing or no YAML, has a key twice, or has any problem that `parse_config` finds.
+        InputError: the file is missing or no YAML, has a key twice or one that is no text, or has any problem that
+            `parse_config` finds.
     """
-    return parse_config(read_config_file(path), where=str(path))
+    content, problems = _read(path)
+    try:
+        config = parse_config(content, where=str(path))
+    except InputError as error:
+        problems += error.problems
+    raise_problems(problems)
+    return config
 
 
 def read_config_file(path: Path | str) -> Any:
     """Return the content of a YAML or JSON config file, unchecked.
 
     Raises:
-        InputError: the file is missing or no YAML, or a mapping in it has a key twice.
+        InputError: the file is missing or no YAML, or a mapping in it has a key twice or one that is no text.
     """
+    content, problems = _read(path)
+    raise_problems(problems)
+    return content
+
+
+def _read(path: Path | str) -> tuple[Any, list[Problem]]:
+    """Return the content of a file without the keys that are no text, and the problems of its keys."""
     try:
         loader = UniqueKeyLoader(Path(path).read_text(encoding="utf-8"), where=str(path))
         content = loader.get_single_data()
     except OSError as error:
         raise input_error(path, found=error.strerror, expected="a config file", fix="check --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        found = f"byte {error.start} that is no UTF-8"
+        raise input_error(path, found=found, expected="a text file in UTF-8", fix="save it in UTF-8") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise input_error(path, found=f"not YAML ({error})", expected="YAML", fix="fix the syntax") from error
-    raise_problems(loader.problems)
-    return content
+    return content, loader.problems
 
 
 def parse_config(content: Any, *, where: str) -> Config:

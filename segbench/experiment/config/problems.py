@@ -8,6 +8,31 @@ from typing import Any
 from pydantic import BaseModel
 
 from segbench.core.errors import Problem, suggestion
+from segbench.core.paths import NAME_PATTERN
+
+SECTION, LIST = "a section of keys", "a list"
+EXPECTED = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "tuple_type": LIST,
+    "list_type": LIST,
+    "dict_type": SECTION,
+    "model_type": SECTION,
+    "model_attributes_type": SECTION,
+}
+"""What a key expects, by the type of pydantic's error, where pydantic speaks of Python."""
+PATTERNS = {
+    r"\S": "text that is not blank",
+    f"^{NAME_PATTERN}$": "letters, digits and underscores, of which the first is no underscore",
+    r"^[0-9a-f]{64}$": "64 hexadecimal digits, in lower case",
+}
+"""What a text expects, by its pattern."""
 
 
 def section_of(annotation: Any) -> Any:
@@ -33,7 +58,24 @@ def as_problem(where: str, item: Mapping[str, Any], schema: Any = None) -> Probl
         )
     if item["type"] == "missing":
         return Problem(key, "nothing", "a value", "see config/README.md")
-    return Problem(key, repr(item["input"])[:120], item["msg"].removeprefix("Input should be "), "see config/README.md")
+    return Problem(key, repr(item["input"])[:120], _expected(item), _fix(item))
+
+
+def _expected(item: Mapping[str, Any]) -> str:
+    context = item.get("ctx", {})
+    if item["type"] == "string_pattern_mismatch":
+        return PATTERNS[context["pattern"]]
+    if item["type"] == "too_short":
+        return f"at least {context['min_length']}"
+    return EXPECTED.get(item["type"], item["msg"].removeprefix("Input should be "))
+
+
+def _fix(item: Mapping[str, Any]) -> str:
+    if item["type"] == "string_type" and not isinstance(item["input"], (list, dict, type(None))):
+        return "put it in quotes; YAML reads no, on, 2024 and 2024-01-01 as other values than text"
+    if item["type"] in ("int_parsing", "float_parsing") and item["input"] in ("true", "false"):
+        return "write a number; YAML reads yes and on as true, no and off as false"
+    return "see config/README.md"
 
 
 def _known_keys(section: Any, location: list[str]) -> list[str]:

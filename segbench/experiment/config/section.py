@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +17,7 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -32,6 +34,31 @@ class Section(BaseModel):
     """Base of every section: unknown keys, infinite and undefined numbers are refused, values are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_value_is_a_number(cls, content: Any) -> Any:
+        """Hand over truth values as words where numbers are asked for: pydantic would take `yes` for 1."""
+        if not isinstance(content, dict):
+            return content
+        numbers = _number_keys(cls)
+        return {key: without_truth_values(value) if key in numbers else value for key, value in content.items()}
+
+
+@cache
+def _number_keys(section: type[Section]) -> frozenset[str]:
+    return frozenset(key for key, field in section.model_fields.items() if _of_numbers(field.annotation))
+
+
+def _of_numbers(annotation: Any) -> bool:
+    return annotation in (int, float) or any(_of_numbers(inner) for inner in get_args(annotation))
+
+
+def without_truth_values(value: Any) -> Any:
+    """Return a value, or a list of them, in which truth values are the words `true` and `false`."""
+    if isinstance(value, (list, tuple)):
+        return [without_truth_values(item) for item in value]
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 class Check(NamedTuple):

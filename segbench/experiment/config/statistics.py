@@ -10,7 +10,15 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapV
 from segbench.core.errors import Problem
 from segbench.core.metric_facts import METRIC_NAMES, METRICS
 from segbench.core.vocabulary import HANDLED_STATUSES
-from segbench.experiment.config.section import Check, Distinct, Section, Text, problem_of_value, unknown_names
+from segbench.experiment.config.section import (
+    Check,
+    Distinct,
+    Section,
+    Text,
+    problem_of_value,
+    unknown_names,
+    without_truth_values,
+)
 
 if TYPE_CHECKING:
     from segbench.experiment.config.experiment import Config
@@ -27,7 +35,7 @@ class Statistics(Section):
 def _one_problem(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     """Check one value; a wrong one is one problem instead of one for a number and one for a word."""
     try:
-        return handler(value)
+        return handler(without_truth_values(value))
     except ValidationError as error:
         raise problem_of_value(repr(value), "a finite number, 'exclude' or 'diagonal'", "write one of them") from error
 

@@ -1,4 +1,4 @@
-"""A YAML loader that notices a key which a mapping has twice; PyYAML would keep the last one and say nothing."""
+"""A YAML loader that notices a key which a mapping has twice or which is no text; PyYAML would say nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segbench.core.errors import Problem
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that collects a problem for each repeated key."""
+    """SafeLoader that collects a problem for each key that is repeated or no text."""
 
     def __init__(self, text: str, *, where: str):
         super().__init__(text)
@@ -19,14 +19,18 @@ class UniqueKeyLoader(yaml.SafeLoader):
         self.problems: list[Problem] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Return a mapping, and note its repeated keys; those of a merge (`<<`) may be overridden."""
+        """Return a mapping, and note wrong keys; those of a merge (`<<`) may be overridden."""
         lines: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue
             line = key.start_mark.line + 1
+            if key.tag != "tag:yaml.org,2002:str":
+                found, fix = f"the key {key.value!r} in line {line}, which is no text in YAML", "put it in quotes"
+                self.problems.append(Problem(self.where, found, "a key that is text", fix))
             if key.value in lines:
                 found = f"the key {key.value!r} in lines {lines[key.value]} and {line}"
                 self.problems.append(Problem(self.where, found, "each key once", "remove one of them"))
             lines[key.value] = line
-        return super().construct_mapping(node, deep=deep)
+        content = super().construct_mapping(node, deep=deep)
+        return {key: value for key, value in content.items() if isinstance(key, str)}

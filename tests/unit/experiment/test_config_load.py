@@ -134,6 +134,49 @@ def test_a_wrong_type_hides_no_problem_of_another_key():
     assert len(found) == len(parts)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seeds", [0, True]),
+        ("training.iterations_per_task", True),
+        ("training.weight_decay", False),
+        ("training.warmup", True),
+        ("training.mirror_axes", [False]),
+        ("downstream.training", {"iterations_per_task": True}),
+        ("network.base_features", True),
+        ("missing_masks", {"hd95": {"failed": True}}),
+    ],
+)
+def test_a_truth_value_is_no_number(key, value):
+    line = only(changed(key, value))
+    assert key.split(".")[-1] in line
+    assert "number" in line
+
+
+def test_a_number_may_be_written_as_text():
+    content = changed("training.initial_learning_rate", "1e-3") | {"seeds": ["3"]}
+    config = parse_config(content, where="x")
+    assert (config.training.initial_learning_rate, config.seeds) == (0.001, (3,))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("run", False, "expected text; put it in quotes"),
+        ("run", "my run", "expected letters, digits and underscores"),
+        ("metrics", "dice", "expected a list"),
+        ("metrics", [], "expected at least 1"),
+        ("inference", None, "expected a section of keys"),
+        ("seeds", ["x"], "expected a whole number"),
+        ("data.accept_split_files", ["AB"], "expected 64 hexadecimal digits"),
+        ("data.root", " ", "expected text that is not blank"),
+        ("training.mirror_sides", 3, "expected true or false"),
+    ],
+)
+def test_what_is_expected_is_said_without_words_of_python(key, value, message):
+    assert message in only(changed(key, value))
+
+
 @pytest.mark.parametrize("section", ["upstream", "downstream", "data", "network", "statistics"])
 @pytest.mark.parametrize("value", [None, 3, "text", [], ["text"]])
 def test_a_section_that_is_no_mapping_is_a_problem_and_not_a_crash(section, value):
@@ -176,14 +219,26 @@ def test_every_key_that_a_check_reads_exists():
         ("run: a\ndata:\n  root: x\n  folds: [0]\n  root: y\n", "the key 'root' in lines 3 and 5"),
         ('{"run": "a", "run": "b"}', "the key 'run' in lines 1 and 1"),
         ("upstream:\n  models:\n    - {name: uniseg, name: dodnet}\n", "the key 'name' in lines 3 and 3"),
+        ("run: a\non: b\n", "the key 'on' in line 2, which is no text in YAML"),
+        ("run: a\ndata:\n  task_protocols: {5: seeded}\n", "the key '5' in line 3, which is no text in YAML"),
+        (b"run: a\ndescription: K\xf6rper\n", "byte 21 that is no UTF-8"),
     ],
 )
 def test_a_file_that_is_not_read_as_written_is_refused(tmp_path, text, message):
     path = tmp_path / "config.yaml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError, match=message.replace("(", r"\(")) as caught:
         load_config(path)
     assert all(str(path) in problem.where for problem in caught.value.problems)
+
+
+def test_wrong_keys_hide_no_problem_of_another_key(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(demo() | {5: "x", "metrics": ["dise"]}) + "\nseeds: [0]\n")
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    found = "\n".join(problem.line() for problem in caught.value.problems)
+    assert all(part in found for part in ("the key '5'", "the key 'seeds' in lines", "did you mean 'dice'?"))
 
 
 def test_an_absent_file_is_a_problem(tmp_path):
