@@ -15,5 +15,5 @@ def count_problems(**counts: tuple[float | None, int]) -> list[Problem]:
     return [
         Problem(f"--{option.replace('_', '-')}", f"{value:g}", f"at least {least}", f"give {max(least, 1)}")
         for option, (value, least) in counts.items()
-        if value is not None and value < least
+        if value is not None and not value >= least  # not a number is no count either
     ]

@@ -37,9 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print counts, how much is done, rates, a line for each job that runs or needs attention, and the report."""
+    from segbench.cli._counts import count_problems
+    from segbench.core.errors import raise_problems
     from segbench.experiment.config import load_config
     from segbench.experiment.status import ledger, run_status
 
+    raise_problems(count_problems(watch=(args.watch, 0)))
     config = load_config(args.config)
     if args.ledger:
         _write(args.ledger, ledger(config))

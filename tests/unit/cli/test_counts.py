@@ -22,3 +22,9 @@ def test_a_number_that_is_too_small_is_refused_before_any_work(command, tmp_path
     assert "found -1" in line
     assert "expected at least" in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("seconds", ["-3", "nan"])
+def test_status_waits_for_no_negative_time(seconds, capsys):
+    assert main(["status", "--config", "x.json", f"--watch={seconds}"]) == 2
+    assert f"--watch: found {seconds}; expected at least 0" in capsys.readouterr().err
