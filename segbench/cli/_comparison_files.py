@@ -13,6 +13,7 @@ from segbench.core.errors import Problem, suggestion
 from segbench.core.files import write_text
 from segbench.core.metric_facts import Handling, Rule
 from segbench.core.vocabulary import HANDLED_STATUSES
+from segbench.experiment.config.statistics import impossible_value
 from segbench.reporting.csv_text import table_text
 
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -38,6 +39,8 @@ def parse_missing_masks(texts: Sequence[str], metrics: Sequence[str]) -> tuple[d
             expected = f"a number or {', '.join(map(repr, RULES))}"
             problems.append(Problem(f"--missing-masks {text}", repr(value), expected, "write METRIC.STATUS=VALUE"))
         else:
+            if number is not None:
+                problems += impossible_value(f"--missing-masks {text}", metric, number)
             missing_masks.setdefault(metric, {})[status] = value if number is None else number
     return dict(missing_masks), problems
 

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from segbench.core.errors import InputError, Problem, suggestion
+from segbench.core.metric_facts import METRICS
 from segbench.core.paths import NAME_PATTERN
 from segbench.core.vocabulary import EQUAL, FROM_SCRATCH, NO_RECIPE, PUBLISHED, TUNED
 from segbench.experiment.config.data import WITH_LISTS
@@ -61,6 +62,18 @@ def _task_cards(config: Config) -> Iterator[Problem]:
         if config.data.phantom is not None and not known[name].get("synthetic"):
             fix = "remove data.phantom, or leave the task out"
             yield Problem("data.phantom", f"the real task {name}", "synthetic tasks only", fix)
+
+
+def _lesion_metrics(config: Config) -> Iterator[Problem]:
+    """Metrics of lesions where a task has one: without any, every row of the metric would say not defined."""
+    try:
+        lesions = any(structure.lesion for task in config.tasks for structure in task.structures)
+    except (InputError, KeyError):
+        return  # a card that is wrong or unknown is a problem of its own
+    for name in config.metrics:
+        if not lesions and name in METRICS and METRICS[name].lesion_only:
+            fix = "leave the metric out, or declare the structure under structures with lesion: true"
+            yield Problem("metrics", repr(name), "a metric that a structure of the run can have: none is a lesion", fix)
 
 
 def _tasks_named(config: Config) -> Iterator[Problem]:
@@ -255,6 +268,10 @@ def _folds(config: Config) -> Iterator[Problem]:
 def _sides(config: Config) -> Iterator[Problem]:
     """Enough cases for both sides of each task, and a fold for each, as far as cards and the config say."""
     data = config.data
+    if data.split_files and not any(data.protocol_of(name) in WITH_LISTS for name in config.all_task_names):
+        expected = f"a task whose protocol follows lists: {', '.join(WITH_LISTS)}"
+        fix = "change data.protocol, or remove them"
+        yield Problem("data.split_files", f"lists for {data.protocol}", expected, fix)
     for name in config.all_task_names:
         card = config.known_dataset_cards.get(name)
         protocol = data.protocol_of(name)
@@ -313,6 +330,7 @@ SPLIT = ("data.protocol", "data.task_protocols", "data.folds", "data.fold_count"
 CHECKS = (
     Check(TASKS, _task_names),
     Check((*TASKS, "structures", "data.phantom"), _task_cards),
+    Check((*TASKS, "structures", "metrics"), _lesion_metrics),
     Check((*TASKS, "task_preprocessing", "structures", "data.task_protocols", "data.accept_partial"), _tasks_named),
     Check((*MODELS, "downstream.models"), _model_ids),
     Check((*MODELS, "downstream.models"), _one_network),

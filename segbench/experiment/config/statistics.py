@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -68,10 +69,23 @@ def _metrics(config: Config) -> Iterator[Problem]:
     yield from unknown_names("metrics", config.metrics, METRIC_NAMES, "a metric")
 
 
+def impossible_value(where: str, metric: str, value: float) -> Iterator[Problem]:
+    """Yield a problem when a metric cannot have the value that a missing mask would count as."""
+    if metric not in METRICS:
+        return
+    highest = METRICS[metric].highest
+    if not 0 <= value <= highest:
+        expected = "at least 0" if math.isinf(highest) else f"0 to {highest:g}"
+        yield Problem(where, f"{value:g}", expected, "write a value that the metric can have, or exclude")
+
+
 def _missing_masks(config: Config) -> Iterator[Problem]:
     yield from unknown_names("missing_masks", config.missing_masks, METRIC_NAMES, "a metric")
     for name, handling in config.missing_masks.items():
         yield from unknown_names(f"missing_masks.{name}", handling, HANDLED_STATUSES, "a status")
+        for status, value in handling.items():
+            if not isinstance(value, str):
+                yield from impossible_value(f"missing_masks.{name}.{status}", name, value)
         if "diagonal" in handling.values() and name in METRICS and METRICS[name].unit != "mm":
             fix = "write a number in its unit, or exclude"
             yield Problem(f"missing_masks.{name}", "'diagonal'", "a metric in mm for a diagonal in mm", fix)

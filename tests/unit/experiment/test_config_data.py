@@ -32,6 +32,7 @@ def test_the_environment_gives_the_data_root(monkeypatch, tmp_path):
         ("data.folds", [-1], "greater than or equal to 0"),
         ("data.folds", [0, 1, 4], "found 1, 4; expected 0, the only fold of seeded"),
         ("data.split_files", ["lists.txt"], "'lists.txt'"),
+        ("data.split_files", ["a.json"], "found lists for seeded; expected a task whose protocol follows lists"),
         ("data.split_files", ["a.json", "a.json"], "'a.json' twice"),
         ("data.accept_split_files", ["49b5"], "data.accept_split_files"),
         ("data.protocol", "seedet", "data.protocol"),

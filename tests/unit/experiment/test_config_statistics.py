@@ -20,10 +20,23 @@ from tests.unit.experiment.configs import changed, demo, lines, only
         ("statistics", {"decision_rules": "mean"}, "did you mean 'decision_rule'?"),
         ("policies", {}, "policies: found an unknown key"),
         ("missing_masks", {"dice": {"failed": "diagonal"}}, "missing_masks.dice: found 'diagonal'"),
+        ("missing_masks", {"dice": {"failed": 100}}, "missing_masks.dice.failed: found 100; expected 0 to 1"),
+        ("missing_masks", {"hd95": {"failed": -1}}, "missing_masks.hd95.failed: found -1; expected at least 0"),
     ],
 )
 def test_what_is_not_measured_is_refused(key, value, message):
     assert message in only(demo() | {key: value})
+
+
+def test_a_metric_of_lesions_needs_a_lesion():
+    content = demo() | {"metrics": ["dice", "lesion_f1"]}
+    content["upstream"]["tasks"] = ["phantom_spleen"]
+    content["downstream"]["tasks"] = ["phantom_brain"]
+    content["structures"] = {"phantom_brain": [{"name": "tumour", "labels": [1], "tolerance_mm": 1.0, "lesion": False}]}
+    line = only(content)
+    assert line.startswith("config.yaml: metrics: found 'lesion_f1'; expected a metric that a structure of the run")
+    content["structures"]["phantom_brain"][0]["lesion"] = True
+    assert parse_config(content, where="x").metrics == ("dice", "lesion_f1")
 
 
 def test_a_case_without_a_score_counts_as_asked():

@@ -304,7 +304,7 @@ def test_titles_of_a_card_ask_for_nothing_and_what_a_manifest_holds_does(real):
 
 
 def test_absent_data_are_named_with_the_way_to_get_them(here):
-    content = changed(CONTENT, {"data": {"root": "raw", "split_files": ["lists.pkl"]}})
+    content = changed(CONTENT, {"data": {"root": "raw", "protocol": "corrected", "split_files": ["lists.pkl"]}})
     lines: list[str] = []
     Run(content, warn=lines.append)
     folders = {parse_config(content, where="test").dataset_cards[task]["folder"] for task in run_of().task_names}
@@ -319,7 +319,8 @@ def test_absent_data_and_lists_ask_for_nothing_so_that_nothing_is_deleted(real):
     folder.parent.rename(folder.parent.with_name("moved"))
     content = run.config.model_dump(mode="json")
     for root in (content["data"]["root"], "mistyped"):
-        wrong = Run(changed(content, {"data": {"root": root, "split_files": ["none.pkl"]}}), warn=print)
+        lists = {"protocol": "corrected", "split_files": ["none.pkl"]}
+        wrong = Run(changed(content, {"data": {"root": root, **lists}}), warn=print)
         assert (wrong.request_ingest(TASK).read_bytes(), wrong.request_split().read_bytes()) == before
 
 
