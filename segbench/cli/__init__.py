@@ -7,17 +7,22 @@ This package alone prints and sets the exit status: 0 success, 1 the run failed,
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import logging
 import pkgutil
 import sys
 
 from segbench import __version__
-from segbench.core.errors import InputError, RunFailed, is_machine_failure, short
+from segbench.core.errors import InputError, Problem, RunFailed, is_machine_failure, short
 
 WHOLE = (
     "the light installation holds verify, report and compare: install all with `make` (.venv), or pip install .[run]"
 )
+PATH_ERRORS = frozenset(
+    {errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.EROFS}
+)
+"""Errors of a path that the user named: a folder where a file is asked for, a file as a folder, no permission."""
 INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
 
 
@@ -74,6 +79,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"segbench {args.command}: interrupted; what is done is kept, run again to go on", file=sys.stderr)
         return INTERRUPTED
     except (OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in PATH_ERRORS and error.filename is not None:
+            path, fix = error.filename2 or error.filename, "name another path, or change its permissions"
+            print(Problem(str(path), str(error.strerror), "a path of the right kind", fix).line(), file=sys.stderr)
+            return 2
         if not is_machine_failure(error):
             raise
         print(f"segbench {args.command}: {short(error)}; free memory or disk space and run again", file=sys.stderr)

@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
                 if 0 < args.alpha < 1
                 else [Problem("--alpha", str(args.alpha), "a number between 0 and 1", "use 0.05")]
             ),
-            *count_problems(resamples=(args.resamples, 100)),
+            *count_problems(resamples=(args.resamples, 100), seed=(args.seed, 0)),
             *([Problem("--out", f"{args.out} is a file", "a folder", "name another")] if args.out.is_file() else []),
             *handling_problems,
             *rope_problems,

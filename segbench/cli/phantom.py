@@ -29,7 +29,9 @@ def run(args: argparse.Namespace) -> int:
     from segbench.core.errors import raise_problems
     from segbench.data.phantoms.world import write_world
 
-    raise_problems(count_problems(workers=(args.workers, 1)))
+    raise_problems(
+        count_problems(seed=(args.seed, 0), train=(args.train, 1), test=(args.test, 1), workers=(args.workers, 1))
+    )
     tasks = None if args.tasks is None else [name.strip() for name in args.tasks.split(",") if name.strip()]
     write_world(args.out, seed=args.seed, cases_per_task=args.train + args.test, tasks=tasks, workers=args.workers)
     print(f"synthetic world of seed {args.seed} written to {args.out}")

@@ -24,6 +24,13 @@ def test_a_number_that_is_too_small_is_refused_before_any_work(command, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option", ["--seed", "--train", "--test"])
+def test_a_synthetic_world_has_a_seed_and_cases(option, tmp_path, capsys):
+    assert main(["phantom", "--out", str(tmp_path / "x"), option, "-1"]) == 2
+    assert f"{option}: found -1; expected at least" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("seconds", ["-3", "nan"])
 def test_status_waits_for_no_negative_time(seconds, capsys):
     assert main(["status", "--config", "x.json", f"--watch={seconds}"]) == 2

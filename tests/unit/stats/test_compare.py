@@ -108,6 +108,7 @@ PROBLEMS = [
     (lambda f: f, ["--metric", "hd95"], "--metric hd95"),
     (lambda f: f, ["--missing-masks", "dice.both_empt=1"], "did you mean 'both_empty'?"),
     (lambda f: f, ["--missing-masks", "dice.failed=much"], "a number or 'exclude'"),
+    (lambda f: f, ["--seed", "-1"], "--seed: found -1; expected at least 0"),
     (lambda f: f, ["--missing-masks", "dice.failed=100"], "found 100; expected 0 to 1"),
     (lambda f: f, ["--equivalence", "dice=-1"], "a positive number"),
     (lambda f: f, ["--universal", "zzz"], "--universal/--single zzz"),
