@@ -19,9 +19,7 @@ from segbench.core.errors import InputError, Problem, RunFailed, is_machine_fail
 WHOLE = (
     "the light installation holds verify, report and compare: install all with `make` (.venv), or pip install .[run]"
 )
-PATH_ERRORS = frozenset(
-    {errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.EROFS}
-)
+PATH_ERRORS = frozenset({errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM})
 """Errors of a path that the user named: a folder where a file is asked for, a file as a folder, no permission."""
 INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
 
