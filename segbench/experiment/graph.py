@@ -116,8 +116,9 @@ def _holds_files(folder: Path) -> bool:
 class Run:
     """The run that the workflow's config describes, with lookups for its rules."""
 
-    def __init__(self, content: Mapping, warn: Callable[[str], object]):
-        self.config = parse_config(content, where="config")
+    def __init__(self, content: Mapping, warn: Callable[[str], object], *, where: str = "config"):
+        """Check the content of a config; problems name `where` it is from, and absent data are handed to `warn`."""
+        self.config = parse_config(content, where=where)
         self.paths = RunPaths(self.config.run)
         for problem in self.absent_data():
             warn(problem.line())

@@ -303,6 +303,12 @@ def test_titles_of_a_card_ask_for_nothing_and_what_a_manifest_holds_does(real):
     assert run.request_ingest(TASK).read_bytes() != first
 
 
+def test_problems_name_the_file_of_the_config(here):
+    with pytest.raises(InputError) as caught:
+        Run(changed(CONTENT, {"seeds": []}), warn=print, where="mine.yaml")
+    assert str(caught.value).startswith("mine.yaml: seeds: found []")
+
+
 def test_absent_data_are_named_with_the_way_to_get_them(here):
     content = changed(CONTENT, {"data": {"root": "raw", "protocol": "corrected", "split_files": ["lists.pkl"]}})
     lines: list[str] = []
