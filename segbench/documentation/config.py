@@ -18,9 +18,10 @@ HEAD = """\
 
 Generated from `segbench/experiment/config/` by `python -m segbench.documentation.config`; a test keeps it in step.
 
-A config is one YAML or JSON file. Unknown keys, keys that come twice, empty names and numbers that are not finite are
-refused. `python -m segbench check --config FILE` names every problem, one line each. `config/schema.json` lets an
-editor complete keys and values. A *name* has letters, digits and underscores and begins with a letter or digit.
+A config is one YAML or JSON file. Unknown keys, keys that come twice or are no text, empty names, numbers that are not
+finite and truth values in place of numbers (YAML reads `no` and `off` as `false`) are refused.
+`python -m segbench check --config FILE` names every problem, one line each. `config/schema.json` lets an editor
+complete keys and values. A *name* has letters, digits and underscores and begins with a letter or digit.
 """
 TABLE = "| key | allowed values | default | meaning |\n|---|---|---|---|\n"
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
