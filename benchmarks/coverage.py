@@ -259,6 +259,8 @@ def seeds_interval(values_PS: np.ndarray, rng: np.random.Generator, resamples: i
         "patient_high": patient[1],
         "seed_means": dict(enumerate(spread.means_S.tolist())),
         "seed_noise": spread.noise,
+        "fold_means": {},
+        "fold_noise": 0.0,
     }
 
 

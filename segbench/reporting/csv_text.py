@@ -25,7 +25,7 @@ NAMES = (
     "single",
 )
 """Columns that say what a row is about; they stand first, in this order."""
-INTERNAL = ("seed_means", "seed_noise", "patient_low", "patient_high", "lower_is_better")
+INTERNAL = ("seed_means", "seed_noise", "fold_means", "fold_noise", "patient_low", "patient_high", "lower_is_better")
 """Columns that other functions need and no reader does."""
 LONGEST_STEM = 80
 LONGEST_NAME = 60

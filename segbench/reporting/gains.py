@@ -7,7 +7,7 @@ from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.sections import SmallTable
 from segbench.reporting.sentences import points, seconds_text
-from segbench.reporting.statistics import Statistics, label_of, pair_over_tasks
+from segbench.reporting.statistics import Statistics, label_of, over_tasks
 from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
 
 HEAD = [
@@ -49,7 +49,7 @@ def gains_table(run: Run, table: Table, statistics: Statistics) -> SmallTable | 
         if method.initialisation == SCRATCH:
             gain, limits = "control", DASH
         elif control is not None:
-            found = pair_over_tasks(statistics, label_of(method), label_of(control))
+            found = over_tasks(statistics.paired, label_of(method), label_of(control))
             gain = shown(metric, found["difference"], sign=True)
             limits = interval_text(metric, found["low"], found["high"], sign=True)
         own, before = _seconds(run, method)

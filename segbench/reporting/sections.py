@@ -17,8 +17,7 @@ from segbench.reporting.statistics import (
     Statistics,
     few_patients,
     outcome,
-    over_all_tasks,
-    pair_over_tasks,
+    over_tasks,
     per_task,
 )
 from segbench.reporting.tables import DASH, Table, coverage_text, folds_text, interval_text, shown, unit_of
@@ -76,22 +75,18 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
     """One row per pair of methods: mean difference, the decision over tasks, and the number of tasks by outcome."""
     rows, metric, paired = [], statistics.metric, statistics.paired
     for (a, b), part in groups_of(paired, ["method_a", "method_b"]):
-        found, tasks = pair_over_tasks(statistics, a, b), per_task(part)
-        whole = over_all_tasks(paired)
-        whole = whole[(whole["method_a"] == a) & (whole["method_b"] == b)]
+        tasks, whole = per_task(part), over_tasks(paired, a, b)
         counts = [int((tasks["better"] == word).sum()) for word in ("a", "b", CONFLICTING, "")]
         rows.append(
             [
                 statistics.titles[a],
                 statistics.titles[b],
-                f"{shown(metric, found['difference'], sign=True)}",
-                interval_text(metric, found["low"], found["high"], sign=True),
-                interval_text(metric, *whole[["low_as_seen", "high_as_seen"]].iloc[0], sign=True)
-                if len(whole)
-                else DASH,
-                p_text(whole["p_holm"].iloc[0]) if len(whole) else DASH,
+                shown(metric, whole["difference"], sign=True),
+                interval_text(metric, whole["low"], whole["high"], sign=True),
+                interval_text(metric, whole["low_as_seen"], whole["high_as_seen"], sign=True),
+                p_text(whole["p_holm"]),
                 _outcome_word(statistics, outcome(paired, a, b)),
-                (whole["interval_agrees"].iloc[0] or DASH) if len(whole) else DASH,
+                (whole["interval_agrees"] or DASH) if isinstance(whole["interval_agrees"], str) else DASH,
                 *map(str, counts),
                 str(int((tasks["equivalence"] == "practically equivalent").sum())),
             ]

@@ -14,10 +14,9 @@ from segbench.reporting.statistics import (
     TRIVIAL_BASELINES,
     Statistics,
     against_leader,
-    difference_over_tasks,
     few_patients,
     label_of,
-    over_all_tasks,
+    over_tasks,
 )
 from segbench.reporting.tables import (
     DASH,
@@ -29,7 +28,7 @@ from segbench.reporting.tables import (
     shown,
     unit_of,
 )
-from segbench.stats.decision import CONFLICTING, oriented
+from segbench.stats.decision import CONFLICTING
 from segbench.stats.ranking import ALL_TASKS
 
 NO_INTERVAL = "no interval: a task has fewer than two patients"
@@ -106,11 +105,10 @@ def leading_sentence(table: Table, paired: pd.DataFrame | None) -> str:
     if not decided:
         return f"{text} No test was made over tasks, so no method is named better."
     labels = [label_of(row.method) for row in ranking[:2]]
-    gap = difference_over_tasks(oriented(paired, labels[0], labels[1]))
-    second = oriented(over_all_tasks(paired), labels[0], labels[1]).iloc[0]
+    gap = over_tasks(paired, *labels)
     return (
         f"{text} By the decision rule it is {decided}. Difference to {ranking[1].method.title}: "
-        f"{difference_text(metric, gap)}, Holm p {p_text(second['p_holm'])}."
+        f"{difference_text(metric, gap)}, Holm p {p_text(gap['p_holm'])}."
     )
 
 

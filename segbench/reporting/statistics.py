@@ -223,6 +223,8 @@ def against(
 ) -> pd.DataFrame:
     """Return one method minus another: the mean over tasks first, then the tasks; columns as in `differences`.
 
+    The mean is NaN, and `transfer` is '', where the pair does not share every task.
+
     Args:
         paired: the table of `compared`; it must hold the pair.
         method: the method that a positive difference speaks for.
@@ -231,46 +233,25 @@ def against(
         sign: 1 where large values of the metric are good, otherwise -1.
     """
     words = {"a": "positive", "b": "negative", CONFLICTING: CONFLICTING, "": "not shown"}
-    pair = oriented(paired, label_of(method), label_of(reference))
-    pair = pair.assign(transfer=pair["better"].map(words))
-    whole = over_all_tasks(pair)
-    names = ("p_holm", "transfer", *COVERAGE)
-    decided = {name: whole.iloc[0][name] for name in names} if len(whole) else {"transfer": ""}
-    mean = pd.DataFrame([difference_over_tasks(pair) | decided | {"task": "", "column": MEAN_COLUMN}])
-    own = per_task(pair).set_index("task").reindex(list(tasks)).dropna(subset=["difference"]).reset_index()
+    pair = (label_of(method), label_of(reference))
+    names = ["difference", "low", "high", "p_holm", "better", *COVERAGE]
+    mean = over_tasks(paired, *pair)[names].to_frame().T.infer_objects().assign(task="", column=MEAN_COLUMN)
+    own = oriented(per_task(paired), *pair).set_index("task").reindex(list(tasks))
+    own = own.dropna(subset=["difference"]).reset_index()
     table = pd.concat([mean, own.assign(column=own["task"].map(tasks))], ignore_index=True)
+    table = table.assign(transfer=table["better"].map(words).fillna(""))
     low, high = (table["low"], table["high"]) if sign > 0 else (-table["high"], -table["low"])
     return table.assign(
         label=label_of(method), title=method.title, difference=sign * table["difference"], low=low, high=high
     )
 
 
-def difference_over_tasks(pair: pd.DataFrame) -> dict[str, float]:
-    """Return difference, low and high over tasks of one pair: the row of all tasks, otherwise `over_tasks`."""
-    whole = pair[pair["task"] == ALL_TASKS]
-    if len(whole):
-        return {name: float(whole.iloc[0][name]) for name in ("difference", "low", "high")}
-    return over_tasks(pair)
+def over_tasks(paired: pd.DataFrame, first: str, second: str) -> pd.Series:
+    """Return the row that decides on first minus second over tasks, whichever way round the table holds it.
 
-
-def over_tasks(table: pd.DataFrame) -> dict[str, float]:
-    """Return the unweighted mean of `difference` over tasks with limits.
-
-    Tasks have different patients, so distances from the differences to their limits add in squares (Zou and Donner
-    2008). A task without an interval leaves the mean without one.
+    NaN in every column where the pair does not share every task: a mean over fewer tasks is another comparison.
     """
-    seen = table.dropna(subset=["difference"])
-    if seen.empty:
-        return {"difference": np.nan, "low": np.nan, "high": np.nan}
-    mean, count = seen["difference"].mean(), len(seen)
-    below = np.sqrt(((seen["difference"] - seen["low"]) ** 2).sum(skipna=False)) / count
-    above = np.sqrt(((seen["high"] - seen["difference"]) ** 2).sum(skipna=False)) / count
-    return {"difference": mean, "low": mean - below, "high": mean + above}
-
-
-def pair_over_tasks(statistics: Statistics, first: str, second: str) -> dict[str, float]:
-    """Return first minus second over tasks (see `difference_over_tasks`), whichever way round the table holds it."""
-    return difference_over_tasks(oriented(statistics.paired, first, second))
+    return oriented(over_all_tasks(paired), first, second).reset_index(drop=True).reindex([0]).iloc[0]
 
 
 def few_patients(paired: pd.DataFrame) -> bool:

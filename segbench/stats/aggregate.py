@@ -61,9 +61,10 @@ def cells(
     structures seen to be missed are ever missed; never wider); sd between patients; n_scored, n_expected, n_failed,
     n_skipped, n_missed (rows: case x structure x seed); all_missed (every structure is missed); n_folds (each fold has
     its own model, and the spread between folds is in the interval); n_patients, n_cases, n_structures, n_seeds;
-    patient_low, patient_high (without the spread of seeds); seed_means (dict), seed_noise; coverage_low, coverage_high
-    (measured coverage of the interval at coverage_n patients, the largest simulated number that is not larger). Units
-    are the metric's. A cell without a counted row has NaN values, one patient no interval.
+    patient_low, patient_high (without the spread of seeds and folds); seed_means, fold_means (dicts; empty where folds
+    have no known spread), seed_noise, fold_noise; coverage_low, coverage_high (measured coverage of the interval at
+    coverage_n patients, the largest simulated number that is not larger). Units are the metric's. A cell without a
+    counted row has NaN values, one patient no interval.
     Raises `InputError` when a task mixes protocols.
     """
     chosen = apply_handling(_of_metric(rows, metric), missing_masks)
@@ -105,10 +106,10 @@ def mean_over_tasks(cell_table: pd.DataFrame, *, confidence: float = 0.95) -> pd
     """Return one row per (experiment, model, initialisation): the unweighted mean of its cells with an interval.
 
     Tasks have different patients, so the distances from the means to the patient limits add in squares (MOVER, Zou and
-    Donner 2008); seeds are shared by tasks, so their spread is taken from the per-seed means over tasks. The mean over
-    one task has the interval of its cell. `n_tasks` of
-    `n_tasks_expected` says how many cells had a value; `complete` is False when one had none that another method has,
-    and the mean is then not comparable with that of a complete row. Limits stay within the metric's range.
+    Donner 2008); seeds and folds are shared by tasks, so their spread is that of the means over tasks per seed and per
+    fold. The mean over one task has the interval of its cell. `n_tasks` of `n_tasks_expected` says how many cells had a
+    value; `complete` is False when one had none that another method has, and the mean is then not comparable with that
+    of a complete row. Limits stay within the metric's range.
     """
     keys = CELL[:-1]
     records = []
@@ -143,11 +144,29 @@ def _over_tasks(seen: pd.DataFrame, confidence: float) -> tuple[float, float, fl
     mean = float(seen["mean"].mean())
     below = np.sqrt(((seen["mean"] - seen["patient_low"]) ** 2).sum(skipna=False)) / len(seen)
     above = np.sqrt(((seen["patient_high"] - seen["mean"]) ** 2).sum(skipna=False)) / len(seen)
-    by_seed = pd.DataFrame(list(seen["seed_means"])).dropna(axis=1).mean().to_numpy()
-    spread = SeedSpread(by_seed, float(seen["seed_noise"].sum()) / len(seen) ** 2)
-    scale = scale_of(str(seen["metric"].iloc[0]), None)
-    low, high = with_seeds(mean, (mean - below, mean + above), spread, scale, confidence=confidence)
-    return low, high, mean
+    limits, scale = (mean - below, mean + above), scale_of(str(seen["metric"].iloc[0]), None)
+    for unit in ("fold", "seed"):
+        by_task = zip(seen[f"{unit}_means"], seen[f"{unit}_noise"], strict=True)
+        spread = spread_over_tasks(
+            [(SeedSpread(np.array(list(means.values())), noise), list(means)) for means, noise in by_task]
+        )
+        limits = with_seeds(mean, limits, spread, scale, confidence=confidence)
+    return *limits, mean
+
+
+def spread_over_tasks(by_task: Sequence[tuple[SeedSpread, Sequence[int]]]) -> SeedSpread:
+    """Return the spread of the means over tasks, from each task's spread and the seeds, or folds, of its means.
+
+    A seed or fold of a joint network is one training for all tasks, whose effect does not shrink with their number.
+    Those count that every task has: two tasks with other seeds have no spread in common. A task without means, as
+    `fold_spread` gives, says nothing; none gives no spread.
+    """
+    known = [(spread, names) for spread, names in by_task if len(names)]
+    if not known:
+        return SeedSpread(np.empty(0), 0.0)
+    means = pd.DataFrame([dict(zip(names, spread.means_S, strict=True)) for spread, names in known])
+    noise = sum(spread.noise for spread, _ in known) / len(known) ** 2
+    return SeedSpread(means.dropna(axis=1).mean().to_numpy(), float(noise))
 
 
 def _of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -201,48 +220,54 @@ def patient_values(sums_PK: np.ndarray, counts_PK: np.ndarray) -> np.ndarray:
 
 
 def _values(
-    counted: pd.DataFrame, scale: Scale, confidence: float, resamples: int, seeds: Sequence[int]
+    counted: pd.DataFrame, scale: Scale, confidence: float, resamples: int, rng_seeds: Sequence[int]
 ) -> dict[str, object]:
     if counted.empty:
-        return {**dict.fromkeys(_VALUES, np.nan), "seed_means": {}, "seed_noise": np.nan}
+        unknown = {"seed_means": {}, "seed_noise": np.nan, "fold_means": {}, "fold_noise": np.nan}
+        return {**dict.fromkeys(_VALUES, np.nan), **unknown}
     sums, plain = patient_sums(counted, scale), patient_sums(counted, Scale(scale.low, scale.high))
     values_P = patient_values(plain.hit_sums_PK, plain.hits_PK)
     mean = float(values_P.mean())
-    patient_limits, seen_limits = cell_limits(sums, scale, rng_seeds=seeds, confidence=confidence, resamples=resamples)
-    folds = fold_spread(fold_of_patients(counted).to_numpy(), values_P)
-    patient_limits, seen_limits = (
-        with_seeds(mean, own, folds, scale, confidence=confidence) for own in (patient_limits, seen_limits)
+    patient_limits, seen_limits = cell_limits(
+        sums, scale, rng_seeds=rng_seeds, confidence=confidence, resamples=resamples
     )
-    patient_limits = hull(patient_limits, seen_limits)
-    spread, names = seed_effects(counted)
-    limits = with_seeds(mean, patient_limits, spread, scale, confidence=confidence)
-    seen_limits = with_seeds(mean, seen_limits, spread, scale, confidence=confidence)
-    limits = hull(limits, seen_limits)
+    limits, patient_limits = patient_limits, hull(patient_limits, seen_limits)
+    folds = fold_spread(fold_of_patients(counted).to_numpy(), values_P)
+    seeds = seed_effects(counted)
+    for spread, _ in (folds, seeds):
+        limits, seen_limits = (
+            with_seeds(mean, own, spread, scale, confidence=confidence) for own in (limits, seen_limits)
+        )
+        limits = hull(limits, seen_limits)
     sd = float(values_P.std(ddof=1)) if len(values_P) > 1 else np.nan
     values = (mean, *limits, sd, *seen_limits, *patient_limits)
-    return {
-        **dict(zip(_VALUES, values, strict=True)),
-        "seed_means": dict(zip(names, spread.means_S.tolist(), strict=True)),
-        "seed_noise": spread.noise,
-    }
+    found: dict[str, object] = dict(zip(_VALUES, values, strict=True))
+    for unit, (spread, names) in (("seed", seeds), ("fold", folds)):
+        found |= {
+            f"{unit}_means": dict(zip(names, spread.means_S.tolist(), strict=True)),
+            f"{unit}_noise": spread.noise,
+        }
+    return found
 
 
-def fold_spread(fold_P: np.ndarray, values_P: np.ndarray) -> SeedSpread:
-    """Return the spread between the models of the folds of a cross-validation, from one value per patient.
+def fold_spread(fold_P: np.ndarray, values_P: np.ndarray) -> tuple[SeedSpread, list[int]]:
+    """Return the spread between the models of a cross-validation, from one value per patient, and the folds.
 
     Every fold has its own model, tested on its own patients: the variance between the means of folds is that of the
     models plus what patients explain, `noise` (mean over folds of the variance within a fold / its patients; Searle,
-    Casella and McCulloch 1992). One fold, a fold of one patient or a patient without one fold gives no spread.
+    Casella and McCulloch 1992). One fold, a fold of one patient or a patient without one fold gives no spread and no
+    folds.
 
     Args:
         fold_P: the fold in which each patient is tested; NaN for a patient of several folds.
         values_P: value of each patient.
     """
-    parts = [values_P[fold_P == fold] for fold in np.unique(fold_P)]
+    folds = np.unique(fold_P)
+    parts = [values_P[fold_P == fold] for fold in folds]
     if len(parts) < 2 or np.isnan(fold_P).any() or min(map(len, parts)) < 2:
-        return SeedSpread(values_P[:1], 0.0)
+        return SeedSpread(np.empty(0), 0.0), []
     noise = np.mean([own.var(ddof=1) / len(own) for own in parts])
-    return SeedSpread(np.array([own.mean() for own in parts]), float(noise))
+    return SeedSpread(np.array([own.mean() for own in parts]), float(noise)), [int(fold) for fold in folds]
 
 
 def seed_effects(counted: pd.DataFrame) -> tuple[SeedSpread, list[int]]:

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import special, stats
 from statsmodels.stats.power import TTestPower
 
-from segbench.stats.aggregate import draw_seeds, fold_spread, seed_effects
+from segbench.stats.aggregate import draw_seeds, fold_spread, seed_effects, spread_over_tasks
 from segbench.stats.coverage import DIFFERENCE, measured_coverage
 from segbench.stats.decision import (
     DEFAULT_RULE,
@@ -48,6 +48,7 @@ EQUIVALENCE = {"dice": 0.01, "iou": 0.01, "nsd": 0.01, "nsd_voxel": 0.01}
 WILCOXON_EFFICIENCY = 3 / np.pi
 PROBABLE = 0.95
 POSTERIOR_DRAWS = 50_000
+NO_FOLDS = SeedSpread(np.empty(0), 0.0)
 FEW_PATIENTS = 3
 """Up to this many patients equivalence is not judged and no minimum detectable difference."""
 
@@ -74,8 +75,8 @@ def paired_table(
     Columns: n_patients, n_folds, n_seeds_a, n_seeds_b, n_missed_a, n_missed_b (missed structures, counted per case and
     averaged over seeds), difference, low, high (interval over patients that allows for missed structures, see
     `pair_limits`), low_as_seen, high_as_seen (never wider), patient_low, patient_high, patient_low_as_seen,
-    patient_high_as_seen (both without the spread of seeds), seed_degrees (degrees of freedom of the seeds' spread, 0
-    when seeds are not in the interval), coverage_low, coverage_high (measured for coverage_n patients),
+    patient_high_as_seen (without the spread of seeds and folds), seed_degrees (degrees of freedom of the seeds' spread,
+    0 when seeds are not in the interval), coverage_low, coverage_high (measured for coverage_n patients),
     median_difference, rule, p_value (of the rule's test), p_mean, p_ranks, sign_of_mean, sign_of_ranks, rank_biserial
     and cohen_dz (effect sizes, positive when a is larger), p_a_better, p_equivalent, p_b_better (posterior
     probabilities), region, equivalence, minimum_detectable (80 % power at `alpha`), what `decision.correct` adds:
@@ -102,7 +103,7 @@ def paired_table(
                 sums,
                 tables.scales[task],
                 seeds=own,
-                folds=fold_spread(folds.reindex(differences.index).to_numpy(), differences_P),
+                folds=fold_spread(folds.reindex(differences.index).to_numpy(), differences_P)[0],
                 alpha=alpha,
                 rng_seeds=entropy,
                 bound=span(metric),
@@ -198,10 +199,9 @@ def paired_over_tasks(
     `difference` is the unweighted mean over tasks, so every patient counts with 1 / (patients of the task) / (tasks);
     a patient of two tasks of one data set is one patient with the sum of both. The test of the rule is over these
     patients. The distances from the difference to its limits over patients add in squares over tasks (Zou and Donner
-    2008), with the correlation of tasks that have patients in common. A seed of a joint network is one training for all
-    tasks, so the spread of seeds is that of the means over tasks, which does not shrink with the number of tasks. These
-    comparisons are families of their own. Nothing is said about equivalence and detectable differences, which are about
-    one task. Empty with one task.
+    2008), with the correlation of tasks that have patients in common. The spread of seeds and of folds is that of the
+    means over tasks (`spread_over_tasks`). These comparisons are families of their own. Nothing is said about
+    equivalence and detectable differences, which are about one task. Empty with one task.
     """
     lower = lower_is_better(metric)
     parts = []
@@ -224,8 +224,15 @@ def paired_over_tasks(
                 over_tasks(own["difference"], own[f"patient_low{seen}"], own[f"patient_high{seen}"], correlation_TT)
                 for seen in ("", "_as_seen")
             ]
-            widened = [_widened(own["difference"].mean(), limits, of_pair, alpha) for limits in over_patients]
-            limits = Limits(*widened[0], *widened[1], patients=Limits(*over_patients[0], *over_patients[1]))
+            folds = spread_over_tasks(
+                [
+                    fold_spread(tables.folds[task].reindex(values.index.droplevel(0)).to_numpy(), values.to_numpy())
+                    for task, values in zip(tasks, by_task, strict=True)
+                ]
+            )
+            widened = [_widened(own["difference"].mean(), limits, of_pair, folds, alpha) for limits in over_patients]
+            within = np.clip(widened, -span(metric), span(metric)).ravel().tolist()
+            limits = Limits(*within, patients=Limits(*over_patients[0], *over_patients[1]))
             found = compare_pair(
                 values_P.to_numpy().round(12),
                 limits,
@@ -245,12 +252,12 @@ def paired_over_tasks(
 
 
 def _widened(
-    center: float, limits: tuple[float, float], seeds: tuple[Seeds, Seeds], alpha: float
+    center: float, limits: tuple[float, float], seeds: tuple[Seeds, Seeds], folds: SeedSpread, alpha: float
 ) -> tuple[float, float]:
-    """Return limits over patients that hold the spread of seeds of both methods too."""
+    """Return limits over patients that hold the spread of seeds of both methods and that of folds too."""
     half = (limits[1] - limits[0]) / 2 / stats.norm.ppf(1 - alpha / 2)
     margin = seed_margin(seeds, half**2 if np.isfinite(half) else 0.0, alpha=alpha)
-    return combine(center, limits, margin, Scale())
+    return with_seeds(center, combine(center, limits, margin, Scale()), folds, Scale(), confidence=1 - alpha)
 
 
 def seed_margin(seeds: tuple[Seeds, Seeds], patient_variance: float, *, alpha: float) -> float:
@@ -334,18 +341,15 @@ def seeds_over_tasks(
 ) -> dict[str, Seeds]:
     """Return per method the spread between its seeds' means over tasks, pooled as in `seed_variances`.
 
-    A method without a value on every task is left out. Seeds count that every task has: two tasks with other seeds
-    have no spread in common.
+    A method without a value on every task is left out.
     """
     chosen = apply_handling(rows[rows["metric"] == metric], missing_masks)
     chosen = chosen[chosen["counted"]].assign(method=method_labels(chosen))
-    spreads = {}
-    for method, part in chosen.groupby("method", sort=False):
-        effects = [seed_effects(of_task) for _, of_task in part.groupby("task", sort=False)]
-        if part["task"].nunique() == len(tasks):
-            means = pd.DataFrame([dict(zip(names, spread.means_S, strict=True)) for spread, names in effects])
-            noise = sum(spread.noise for spread, _ in effects) / len(tasks) ** 2
-            spreads[str(method)] = SeedSpread(means.dropna(axis=1).mean().to_numpy(), float(noise))
+    spreads = {
+        str(method): spread_over_tasks([seed_effects(of_task) for _, of_task in part.groupby("task", sort=False)])
+        for method, part in chosen.groupby("method", sort=False)
+        if part["task"].nunique() == len(tasks)
+    }
     return pool_seeds(spreads)
 
 
@@ -361,7 +365,7 @@ def pool_seeds(spreads: Mapping[str, SeedSpread]) -> dict[str, Seeds]:
 class Limits:
     """Interval of a mean difference that allows for missed structures, and the interval as seen.
 
-    patients: the same without the spread of seeds; None where there is none.
+    patients: the same without the spread of seeds and folds; None where there is none.
     """
 
     low: float
@@ -377,7 +381,7 @@ def pair_limits(
     scale: Scale,
     *,
     seeds: tuple[Seeds, Seeds] = (Seeds(), Seeds()),
-    folds: SeedSpread | None = None,
+    folds: SeedSpread = NO_FOLDS,
     alpha: float,
     rng_seeds: Sequence[int],
     bound: float = np.inf,
@@ -394,7 +398,7 @@ def pair_limits(
         sums: hits and missed structures of both methods (`methods.pair_sums`).
         scale: range of the metric; without a value of missed structures both intervals are that as seen.
         seeds: seeds of both methods.
-        folds: spread of the mean difference between the models of folds; None without folds.
+        folds: spread of the mean difference between the models of folds.
         alpha: 1 - confidence.
         rng_seeds: seed of the draws.
         bound: how far two values can lie apart.
@@ -406,7 +410,7 @@ def pair_limits(
         draws_2B = difference_draws(*sums, scale, rng=np.random.default_rng(rng_seeds), resamples=resamples)
         drawn = [interval(draws_B, 1 - alpha) for draws_B in draws_2B]
 
-    def limits_with(seeds: tuple[Seeds, Seeds], patients: Limits | None = None) -> Limits:
+    def limits_with(seeds: tuple[Seeds, Seeds], folds: SeedSpread, patients: Limits | None = None) -> Limits:
         seen = difference_interval(differences_P, seeds, alpha=alpha)
         limits = seen
         if drawn:
@@ -415,13 +419,13 @@ def pair_limits(
             if any(method.missed_PK.any() for method in sums):
                 seen = own_seen
             limits = hull(seen, own)
-        if folds is not None and folds.variance > 0:
+        if folds.variance > 0:
             seen, limits = (with_seeds(mean, own, folds, Scale(), confidence=1 - alpha) for own in (seen, limits))
             limits = hull(seen, limits)
         low, high, low_as_seen, high_as_seen = map(float, np.clip([*limits, *seen], -bound, bound))
         return Limits(low, high, low_as_seen, high_as_seen, patients)
 
-    return limits_with(seeds, limits_with((Seeds(), Seeds())))
+    return limits_with(seeds, folds, limits_with((Seeds(), Seeds()), NO_FOLDS))
 
 
 def compare_pair(

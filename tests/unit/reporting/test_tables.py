@@ -14,7 +14,10 @@ import pytest
 from segbench.core.errors import InputError
 from segbench.core.files import sha256_of
 from segbench.reporting.run import Run
+from segbench.reporting.sections import pair_table
+from segbench.reporting.statistics import MEAN_COLUMN, against, outcome, over_tasks, statistics_of
 from segbench.reporting.tables import (
+    DASH,
     NOT_ANNOTATED,
     Row,
     _interval_sentence,
@@ -70,6 +73,26 @@ def test_failed_skipped_partial_and_undefined_cells_say_so(run, dice):
     notes = "\n".join(dice.notes)
     assert "UNETR, Colon tumour (CT): failed (counts as 0.0 %)" in notes
     assert "nnFormer: mean over 10 of 11 tasks, therefore not ranked on the mean" in notes
+
+
+def test_a_pair_that_does_not_share_every_task_has_no_mean_over_tasks(run):
+    """nnFormer skips a task of eleven: a difference over the other ten is not that of the column."""
+    found = statistics_of(run, "upstream", "dice")
+    labels = {title: label for label, title in found.titles.items()}
+    partial = over_tasks(found.paired, labels["nnFormer"], labels["UniSeg"])
+    assert partial.isna().all()
+    assert outcome(found.paired, labels["nnFormer"], labels["UniSeg"]) is None
+    rows = [row for row in pair_table(run, found, "").rows if "nnFormer" in row[:2]]
+    assert {tuple(row[2:6]) for row in rows} == {(DASH,) * 4}
+    whole = over_tasks(found.paired, labels["UNETR"], labels["UniSeg"])
+    turned = over_tasks(found.paired, labels["UniSeg"], labels["UNETR"])
+    assert whole["difference"] == -turned["difference"] != 0
+    assert (whole["low"], whole["high"]) == (-turned["high"], -turned["low"])
+    methods = {method.title: method for method in run.methods_of("upstream")}
+    against_uniseg = against(found.paired, methods["nnFormer"], methods["UniSeg"], {"toy_liver": "Liver"}, sign=1)
+    assert against_uniseg["column"].tolist() == [MEAN_COLUMN, "Liver"]
+    assert against_uniseg["difference"].isna().tolist() == [True, False]
+    assert against_uniseg["transfer"].iloc[0] == ""
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("dice", -1), ("hd95", 1)])

@@ -224,6 +224,8 @@ def test_mean_over_tasks_adds_limits_in_squares():
         "n_missed": 0,
         "all_missed": False,
         "seed_noise": 0.0,
+        "fold_means": {},
+        "fold_noise": 0.0,
     }
     parts = pd.DataFrame(
         [
@@ -244,3 +246,17 @@ def test_mean_over_tasks_adds_limits_in_squares():
     partial = mean_over_tasks(parts).iloc[0]
     assert not partial["complete"]
     assert (partial["n_tasks"], partial["n_tasks_expected"]) == (1, 2)
+
+
+def test_a_fold_that_tasks_share_counts_once():
+    """The model of a fold serves every task: its effect on the mean over tasks does not shrink with their number."""
+    shifted = [value + shift for shift in (-0.1, 0.1) for value in (0.5, 0.51, 0.49, 0.5)]
+
+    def width(count, *, turned=False):
+        tasks = [table(*by_case(shifted[:: -1 if turned and i % 2 else 1], task=f"t{i}")) for i in range(count)]
+        rows = pd.concat(tasks, ignore_index=True).assign(fold=([0] * 4 + [1] * 4) * count)
+        found = mean_over_tasks(cells(rows, metric="dice")).iloc[0]
+        return found["high"] - found["low"]
+
+    assert width(4) == pytest.approx(width(1), rel=0.2)
+    assert width(4, turned=True) < width(4) / 4, "effects that cancel over tasks are no spread of the mean"

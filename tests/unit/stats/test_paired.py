@@ -184,6 +184,23 @@ def test_a_seed_that_tasks_share_counts_once():
     assert opposite == pytest.approx(over_four), "effects that cancel over tasks are no spread of the mean over tasks"
 
 
+def test_a_fold_that_tasks_share_counts_once():
+    def half(tasks, *, turned=False):
+        parts = []
+        for i, task in enumerate(tasks):
+            shifts = np.repeat([-0.02, 0.0, 0.02], 3) * (-1 if turned and i % 2 else 1)
+            parts.append(methods({"a": np.array(A) - 0.05 + shifts, "b": B}, task=task, dataset=task))
+        rows = pd.concat(parts)
+        rows = rows.assign(fold=rows["case"].map(lambda case: int(case[1:]) // 3))
+        whole = paired = paired_table(rows, metric="dice")
+        if len(tasks) > 1:
+            whole = paired_over_tasks(rows, paired, metric="dice")
+        return whole["high_as_seen"].iloc[0] - whole["difference"].iloc[0]
+
+    assert half("STUV") > 0.8 * half("S"), "the model of a fold serves every task"
+    assert half("STUV", turned=True) < 0.8 * half("STUV"), "effects that cancel over tasks are no spread of the mean"
+
+
 def test_rank_biserial_by_hand():
     """|d| ranks: 1 -> 1, -2 -> 2, 3 -> 3, 4 -> 4; positive 8, negative 2, all 10: 0.6."""
     assert rank_biserial(np.array([1.0, -2.0, 3.0, 4.0, 0.0])) == pytest.approx(0.6)
