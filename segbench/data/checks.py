@@ -399,9 +399,11 @@ def header_notices(volume: Volume) -> Iterator[str]:
     header = volume.header
     if header is None:
         return
-    sform, qform = header.get_sform(coded=True), header.get_qform(coded=True)
-    if sform[1] and qform[1] and not np.allclose(sform[0], qform[0], atol=ODD):
+    forms = [matrix for matrix, _ in volume.forms.values()]
+    if len(forms) == 2 and not np.allclose(*forms, atol=ODD):
         yield "sform and qform differ (the sform is used)"
+    if header["qform_code"] > 0 and volume.forms.keys() == {"sform"}:
+        yield "the qform is no affine (the sform is used)"
     stated = np.asarray(header["pixdim"][1:4], dtype=float) * volume.mm_per_unit
     if not np.allclose(sizes, stated, rtol=ODD, atol=0):
         both = " and ".join("x".join(f"{size:.4g}" for size in item) for item in (stated, sizes))

@@ -153,11 +153,9 @@ def write_prediction(path: Path, labels_XYZ: np.ndarray, *, like: Path | str) ->
         image.set_qform(volume.affine, code="scanner")
         image.set_sform(volume.affine, code="scanner")
     else:
-        to_mm = np.diag([volume.mm_per_unit] * 3 + [1.0])
         image.header["pixdim"][1:4] = np.abs(volume.header["pixdim"][1:4]) * volume.mm_per_unit
         for form in ("qform", "sform"):
-            matrix, code = getattr(volume.header, f"get_{form}")(coded=True)
-            getattr(image.header, f"set_{form}")(None if matrix is None else to_mm @ matrix, int(code))
+            getattr(image.header, f"set_{form}")(*volume.forms.get(form, (None, 0)))
         image._affine = image.header.get_best_affine()
     image.header.set_xyzt_units("mm")
     with atomic_path(path) as temporary:

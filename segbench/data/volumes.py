@@ -8,11 +8,12 @@ has 3 axes, or 4 with channels last. Every command compares grids with `grid_dif
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import re
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
@@ -51,6 +52,7 @@ UNREADABLE = (
     MemoryError,
 )  # what reading a damaged or foreign file raises; SimpleITK's RuntimeError becomes OSError here
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it names no file; the checks say what matters
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Volume:
 
     shape: 3 axes, or 4 with channels last. affine: 4x4, to RAS+ mm. unit: that of the header. is_oriented: whether the
     header says how the axes lie in the patient. has_spacing: whether it says the voxel sizes. header: the NIfTI header
-    as stored, None for other formats.
+    as stored, None for other formats. forms: "qform" and "sform" of a NIfTI, those that it states and that are affines,
+    with their codes.
     """
 
     path: Path
@@ -71,6 +74,7 @@ class Volume:
     header: nib.Nifti1Header | None
     stored: Callable[[], np.ndarray]
     has_spacing: bool = True
+    forms: Mapping[str, tuple[np.ndarray, int]] = field(default_factory=dict)
 
     @property
     def mm_per_unit(self) -> float:
@@ -202,15 +206,22 @@ def _kept_axes(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _opened_by_nibabel(path: Path) -> Volume:
     _refuse_other_compression(path)
-    image = nib.load(path)
+    try:
+        image = nib.load(path)
+    except ValueError as error:
+        if "w2 should be positive" not in str(error):
+            raise
+        found, fix = "a qform whose quaternion (b, c, d) is longer than 1, and no sform", "set one of them again"
+        raise input_error(path, found=found, expected="the rotation of a grid", fix=fix) from error
     if not isinstance(image, nib.spatialimages.SpatialImage):
         raise OSError("no volume")
-    unit, is_oriented, header, affine = "mm", True, None, image.affine
+    unit, is_oriented, header, affine, forms = "mm", True, None, image.affine, {}
     if isinstance(image, nib.Nifti1Pair):
         if not isinstance(image, nib.Nifti1Image):
             raise _second_file(path, "a NIfTI header")
         unit = _nifti_unit(path, int(image.header["xyzt_units"]) & 7)
-        is_oriented = bool(image.header["sform_code"] > 0 or image.header["qform_code"] > 0)
+        forms = _forms(image.header, MM_PER_UNIT[unit])
+        is_oriented = bool(forms)
         affine = np.diag([MM_PER_UNIT[unit]] * 3 + [1.0]) @ affine
         with nib.openers.ImageOpener(str(path)) as stream:
             header = image.header_class.from_fileobj(stream, check=False)
@@ -223,7 +234,21 @@ def _opened_by_nibabel(path: Path) -> Volume:
         is_oriented,
         header,
         lambda: _whole_array(image) if path.name.lower().endswith(".nii.gz") else np.asarray(image.dataobj),
+        forms=forms,
     )
+
+
+def _forms(header: nib.Nifti1Header, mm_per_unit: float) -> dict[str, tuple[np.ndarray, int]]:
+    """Return the forms (mm) of a header as nibabel corrects it: a qfac of 0 is 1, an unknown code is 0."""
+    found = {}
+    for form in ("qform", "sform"):
+        try:
+            matrix, code = getattr(header, f"get_{form}")(coded=True)
+        except ValueError:  # a quaternion that is longer than 1
+            continue
+        if matrix is not None and np.isfinite(matrix).all():
+            found[form] = (np.diag([mm_per_unit] * 3 + [1.0]) @ matrix, int(code))
+    return found
 
 
 def _whole_array(image: nib.Nifti1Image) -> np.ndarray:

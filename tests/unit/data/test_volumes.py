@@ -190,6 +190,49 @@ def test_a_prediction_without_orientation_lies_where_its_image_lies(tmp_path):
     assert np.array_equal(first["pixdim"][1:4], second["pixdim"][1:4])
 
 
+@pytest.mark.parametrize(
+    ("codes", "changed", "notice"),
+    [
+        ((1, 0), {76: (0.0,)}, ""),  # a qfac of 0 is 1
+        ((1, 1), {76: (0.0,)}, ""),
+        ((1, 1), {80: (-2.0, -2.0)}, "pixdim and affine"),
+        ((1, 1), {256: (0.9, 0.9, 0.9)}, "the qform is no affine (the sform is used)"),
+        ((1, 1), {256: (float("nan"), 0.0, 0.0)}, "the qform is no affine (the sform is used)"),
+        ((0, 99), {}, "no sform, qform or space"),
+        ((-1, -1), {}, "no sform, qform or space"),
+    ],
+)
+def test_forms_that_programs_wrote_wrong_give_a_notice_and_a_prediction_on_their_grid(
+    codes, changed, notice, tmp_path, capfd
+):
+    image = nib.Nifti1Image(labels_of((4, 3, 2)), np.diag([2.0, 2.0, 3.0, 1.0]))
+    image.set_qform(image.affine, code=1)
+    nib.save(image, tmp_path / "image.nii")
+    raw = bytearray((tmp_path / "image.nii").read_bytes())
+    raw[252:256] = struct.pack("<2h", *codes)
+    for offset, values in changed.items():
+        raw[offset : offset + 4 * len(values)] = struct.pack(f"<{len(values)}f", *values)
+    (tmp_path / "image.nii").write_bytes(raw)
+    volume = open_volume(tmp_path / "image.nii")
+    notices = list(header_notices(volume))
+    assert len(notices) == bool(notice)
+    assert notice in " ".join(notices)
+    write_prediction(tmp_path / "p.nii", labels_of((4, 3, 2)), like=tmp_path / "image.nii")
+    predicted = open_volume(tmp_path / "p.nii")
+    assert grid_difference((volume.shape, volume.affine), (predicted.shape, predicted.affine)) is None
+    assert predicted.is_oriented == volume.is_oriented
+    assert not capfd.readouterr().err  # of nibabel, which names no file
+
+
+def test_a_qform_that_is_no_rotation_is_refused_where_there_is_no_sform(tmp_path):
+    save(tmp_path / "a.nii", labels_of((4, 3, 2)), np.eye(4))
+    raw = bytearray((tmp_path / "a.nii").read_bytes())
+    raw[252:268] = struct.pack("<2h3f", 1, 0, 0.9, 0.9, 0.9)
+    (tmp_path / "a.nii").write_bytes(raw)
+    with pytest.raises(InputError, match="longer than 1"):
+        open_volume(tmp_path / "a.nii")
+
+
 def test_a_fraction_stays_a_fraction():
     assert np.array_equal(whole_numbers(np.array([1.00000001, 2.0])), [1, 2])
     assert np.array_equal(whole_numbers(np.array([0.5, 1.001])), [0.5, 1.001])
