@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from segbench.core.cards import patient_of, task_from_card
@@ -343,14 +344,18 @@ def _header_problems(volume: Volume) -> Iterator[Problem]:
         yield Problem(path, "an affine that is not finite", "millimetres", "fix the header")
         return
     sizes = np.asarray(volume.spacing_mm_xyz)
-    stated = sizes if volume.header is None else np.asarray(volume.header["pixdim"][1:4], dtype=float)
+    stated = sizes if volume.header is None else _pixdim_mm(volume.header, volume)
     if not np.isfinite(stated).all() or (stated <= 0).any():
         yield Problem(path, f"voxel sizes {stated.tolist()}", "positive millimetres", "fix pixdim")
-    elif problem := implausible_spacing(volume, [*sizes[sizes > 0], *(stated * volume.mm_per_unit)]):
+    elif problem := implausible_spacing(volume, [*sizes[sizes > 0], *stated]):
         yield problem
     elif abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         yield Problem(path, "a singular affine", "three independent axes", "fix the header")
     yield from factor_problems(volume)
+
+
+def _pixdim_mm(header: nib.Nifti1Header, volume: Volume) -> np.ndarray:
+    return np.asarray(header["pixdim"][1:4], dtype=float) * volume.mm_per_unit
 
 
 def factor_problems(volume: Volume) -> Iterator[Problem]:
@@ -404,7 +409,7 @@ def header_notices(volume: Volume) -> Iterator[str]:
         yield "sform and qform differ (the sform is used)"
     if header["qform_code"] > 0 and volume.forms.keys() == {"sform"}:
         yield "the qform is no affine (the sform is used)"
-    stated = np.asarray(header["pixdim"][1:4], dtype=float) * volume.mm_per_unit
+    stated = _pixdim_mm(header, volume)
     if not np.allclose(sizes, stated, rtol=ODD, atol=0):
         both = " and ".join("x".join(f"{size:.4g}" for size in item) for item in (stated, sizes))
         yield (

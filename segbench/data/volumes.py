@@ -27,9 +27,18 @@ FORMATS = "NIfTI (.nii, .nii.gz), .nrrd or .mha"
 GRID_TOLERANCE = 0.05
 """Largest shift between two grids, at their worst corner, as a fraction of the smallest voxel side."""
 WHOLE_TOLERANCE = 1e-6  # of the largest value: rounding of a scale factor that is stored as float32
-MM_PER_UNIT = {"unknown": 1.0, "meter": 1000.0, "mm": 1.0, "micron": 0.001}
+MM_PER_UNIT = {"unknown": 1.0, "meter": 1000.0, "cm": 10.0, "mm": 1.0, "micron": 0.001}
 NIFTI_UNITS = {0: "unknown", 1: "meter", 2: "mm", 3: "micron"}
-UNIT_WORDS = {"m": "meter", "meter": "meter", "metre": "meter", "um": "micron", "µm": "micron", "micron": "micron"}
+UNIT_WORDS = {
+    word: unit
+    for unit, words in {
+        "meter": ("m", "meter", "metre"),
+        "cm": ("cm", "centimeter", "centimetre"),
+        "mm": ("mm", "millimeter", "millimetre"),
+        "micron": ("um", "\N{MICRO SIGN}m", "\N{GREEK SMALL LETTER MU}m", "micron", "micrometer", "micrometre"),
+    }.items()
+    for word in (*words, *(f"{word}s" for word in words if len(word) > 2))
+}
 NRRD_SPACES = {"ras", "las", "lps", "right-anterior-superior", "left-anterior-superior"} | {
     "left-posterior-superior",
     "rast",
@@ -39,7 +48,7 @@ NRRD_SPACES = {"ras", "las", "lps", "right-anterior-superior", "left-anterior-su
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK_BYTES = 2**20
 NIFTI_STARTS = {size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")}  # sizeof_hdr
-HEADER_BYTES = 65_536  # of text that is searched for the end of an NRRD or MetaImage header
+HEADER_BYTES = 2**20  # of text that is searched for the end of an NRRD or MetaImage header
 UNREADABLE = (
     OSError,
     EOFError,
@@ -289,7 +298,7 @@ def _opened_by_itk(path: Path) -> Volume:
 
     with open(path, "rb") as stream:
         text = stream.read(HEADER_BYTES)
-    fields = _header_fields(text)
+    fields, start = _header_fields(text)
     data_file = fields.get("data file", fields.get("datafile", fields.get("elementdatafile", "LOCAL")))
     if data_file != "LOCAL":
         raise _second_file(path, f"the name {data_file[:40]!r}")
@@ -314,6 +323,7 @@ def _opened_by_itk(path: Path) -> Volume:
     dtype = _itk_dtype(SimpleITK.GetPixelIDValueAsString(reader.GetPixelIDValue()))
 
     def voxels() -> np.ndarray:
+        _refuse_damaged(path, fields, start, math.prod(shape) * dtype.itemsize)
         try:
             data = SimpleITK.GetArrayFromImage(reader.Execute())
         except RuntimeError as error:
@@ -321,7 +331,7 @@ def _opened_by_itk(path: Path) -> Volume:
         axes = tuple(range(dimension))[::-1] + ((dimension,) if components > 1 else ())
         return data.transpose(axes)
 
-    has_spacing = bool(fields.keys() & _SIZING)
+    has_spacing = any(re.search(r"\d", fields.get(name, "")) for name in _SIZING)  # nan and none say nothing
     return Volume(path, _kept_axes(shape), LPS_TO_RAS @ affine, dtype, unit, is_oriented, None, voxels, has_spacing)
 
 
@@ -329,10 +339,36 @@ _ORIENTING = {"transformmatrix", "orientation", "rotation"}
 _SIZING = {"spacings", "space directions", "elementspacing", "elementsize"}
 
 
-def _header_fields(text: bytes) -> dict[str, str]:
-    """Return the fields of an NRRD (`field: value`) or MetaImage (`Field = value`) header, names in small letters."""
+def _refuse_damaged(path: Path, fields: dict[str, str], start: int, expected: int) -> None:
+    """Raise EOFError or zlib.error for voxels that end early or are not those that were packed.
+
+    ITK returns whatever it could unpack, and asks for no checksum. start: of the voxels; expected: their bytes.
+    """
+    if fields.get("compresseddata", "").lower() == "true" and "compresseddatasize" not in fields:
+        raise OSError("a header with CompressedData and without CompressedDataSize")
+    is_packed = fields.get("encoding") in ("gzip", "gz") or fields.get("compresseddata", "").lower() == "true"
+    if is_packed and "line skip" not in fields:
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS + 32)  # zlib's or gzip's header, as it says
+        with open(path, "rb") as stream:
+            stream.seek(start)
+            while not unpacker.eof:
+                packed = unpacker.unconsumed_tail or stream.read(CHUNK_BYTES)
+                if not packed:
+                    raise EOFError("the file ends before its voxels do")
+                unpacker.decompress(packed, CHUNK_BYTES)
+    elif fields.get("binarydata", "").lower() == "true" and path.stat().st_size - start < expected:
+        raise EOFError("the file ends before its voxels do")
+
+
+def _header_fields(text: bytes) -> tuple[dict[str, str], int]:
+    """Return the fields of an NRRD (`field: value`) or MetaImage (`Field = value`) header, and where it ends.
+
+    Names are in small letters.
+    """
     fields = {}
+    end = 0
     for line in text.split(b"\n"):
+        end += len(line) + 1
         if not line.strip():
             break
         match = re.match(rb"([A-Za-z][A-Za-z ]*?)\s*(?::|=)\s*(?!=)(.*)", line)
@@ -341,20 +377,20 @@ def _header_fields(text: bytes) -> dict[str, str]:
             fields[name] = match.group(2).decode("utf-8", "replace").strip()
             if name == "elementdatafile":
                 break
-    return fields
+    return fields, end
 
 
 def _itk_unit(path: Path, fields: dict[str, str]) -> str:
     stated = fields.get("space units", fields.get("units", fields.get("distanceunits", "")))
     words = {word.strip().lower() for word in re.findall(r'"([^"]*)"', stated) or [stated]} - {"", "?", "none", "???"}
-    units = {"mm" if word in ("mm", "millimeter", "millimetre") else UNIT_WORDS.get(word, word) for word in words}
+    units = {UNIT_WORDS.get(word, word) for word in words}
     if not units:
         return "unknown"
     if len(units) > 1 or not units <= MM_PER_UNIT.keys():
         raise input_error(
             path,
             found=f"units of length {stated[:60]}",
-            expected="one of mm, um, m",
+            expected="one of mm, um, cm, m",
             fix="write the file again with voxel sizes in mm",
         )
     return units.pop()

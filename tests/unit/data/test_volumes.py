@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from segbench.core.case import CaseFiles
 from segbench.core.errors import InputError
 from segbench.core.task import Channel, Structure, Task
-from segbench.data.checks import check_case, header_notices
+from segbench.data.checks import check_case, check_image, header_notices
 from segbench.data.geometry import Geometry, write_prediction
 from segbench.data.ingest import manifest_row
 from segbench.data.preprocess import preprocess_case
@@ -61,7 +61,7 @@ def save(path: Path, data: np.ndarray, affine_mm: np.ndarray, unit: str = "mm") 
 @SETTINGS
 @given(
     affine=affines_mm(),
-    unit=st.sampled_from(sorted(MM_PER_UNIT)),
+    unit=st.sampled_from(sorted(CODE_OF_UNIT)),
     dtype=st.sampled_from([np.uint8, np.int16, np.int32, np.float32, np.float64]),
     singletons=st.integers(0, 3),
     factor=st.sampled_from([1, 3, 7, 10]),
@@ -82,7 +82,7 @@ def test_every_header_gives_the_same_labels_on_the_same_grid(affine, unit, dtype
 
 
 @SETTINGS
-@given(affine=affines_mm(), unit=st.sampled_from(sorted(MM_PER_UNIT)), spacing=st.floats(0.5, 6))
+@given(affine=affines_mm(), unit=st.sampled_from(sorted(CODE_OF_UNIT)), spacing=st.floats(0.5, 6))
 def test_a_case_goes_to_the_grid_and_back_on_the_grid_of_its_image(affine, unit, spacing, tmp_path):
     labels = labels_of((6, 5, 4))
     save(tmp_path / "image.nii.gz", labels.astype(np.float32), affine, unit)
@@ -102,7 +102,7 @@ def test_a_case_goes_to_the_grid_and_back_on_the_grid_of_its_image(affine, unit,
 @SETTINGS
 @given(
     affine=affines_mm(),
-    unit=st.sampled_from(sorted(MM_PER_UNIT)),
+    unit=st.sampled_from(sorted(CODE_OF_UNIT)),
     singletons=st.integers(0, 2),
     dtype=st.sampled_from([np.uint8, np.int16, np.float32]),
 )
@@ -164,6 +164,49 @@ def test_a_unit_of_nrrd_and_metaimage_is_converted(suffix, old, new, tmp_path):
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((3, 4, 5), np.uint8)), str(path))
     path.write_bytes(path.read_bytes().replace(old, new))
     assert np.allclose(open_volume(path).spacing_mm_xyz, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("words", "mm_per_unit"),
+    [("microns", 0.001), ("\u03bcm", 0.001), ("millimeters", 1.0), ("cm", 10.0), ("metres", 1000.0)],
+)
+def test_an_image_in_any_unit_of_nrrd_is_accepted(words, mm_per_unit, tmp_path):
+    image = SimpleITK.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    image.SetSpacing([0.5 / mm_per_unit, 0.6 / mm_per_unit, 0.9 / mm_per_unit])
+    SimpleITK.WriteImage(image, str(tmp_path / "a.nrrd"))
+    raw = (tmp_path / "a.nrrd").read_bytes()
+    units = f'space units: "{words}" "{words}" "{words}"\nkinds:'.encode()
+    (tmp_path / "a.nrrd").write_bytes(raw.replace(b"kinds:", units))
+    problems, _ = check_image([tmp_path / "a.nrrd"], ["MR"])
+    assert not problems
+    assert np.allclose(open_volume(tmp_path / "a.nrrd").spacing_mm_xyz, (0.5, 0.6, 0.9))
+
+
+def test_spacings_of_nan_are_none(tmp_path):
+    head = b"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 2 2\nspacings: nan nan nan\nencoding: raw\n\n"
+    (tmp_path / "a.nrrd").write_bytes(head + bytes(8))
+    assert not open_volume(tmp_path / "a.nrrd").has_spacing
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_damaged_voxels_of_nrrd_and_metaimage_are_no_voxels(suffix, packed, tmp_path, capfd):
+    labels = np.random.default_rng(0).integers(0, 3, (20, 30, 40)).astype(np.uint8)
+    path = tmp_path / f"a{suffix}"
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(labels), str(path), packed)
+    whole = path.read_bytes()
+    assert np.array_equal(open_volume(path).voxels(), labels.T)
+    changed = bytearray(whole)
+    changed[len(whole) * 2 // 3] ^= 0x55
+    for damaged in [whole[: len(whole) * 2 // 3], *([bytes(changed)] if packed else [])]:
+        path.write_bytes(damaged)
+        with pytest.raises(UNREADABLE):
+            open_volume(path).voxels()
+    assert not capfd.readouterr().err
+    if packed and suffix == ".mha":
+        path.write_bytes(whole.replace(b"CompressedDataSize", b"Comment"))
+        with pytest.raises(OSError, match="without CompressedDataSize"):
+            open_volume(path).voxels()
 
 
 def test_an_unknown_unit_and_voxels_in_a_second_file_are_refused(tmp_path):
