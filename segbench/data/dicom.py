@@ -55,7 +55,10 @@ class Contour(NamedTuple):
 def in_words(error: Exception) -> str:
     """Return what is wrong with a DICOM file for an error that reading it raised, without words of Python."""
     if isinstance(error, AttributeError) and error.name:
-        return f"a header without the element {error.name} ({getattr(error.obj, 'filename', 'unknown file')})"
+        element = "PixelData" if error.name == "pixel_array" else error.name
+        return f"a header without the element {element} ({getattr(error.obj, 'filename', 'unknown file')})"
+    if isinstance(error, TypeError):
+        return "a header with an empty element"
     if isinstance(error, (KeyError, IndexError)):
         return "a header that lacks an element, or an entry of one"
     return f"a file that cannot be read ({short(error)})"
@@ -80,14 +83,18 @@ def read_series(headers: Sequence[pydicom.Dataset]) -> tuple[np.ndarray, np.ndar
     """Return images_XYZ (the stored type, float32 where the files rescale) and the 4x4 affine of one series.
 
     Slices are ordered by position along the normal, never by file name or instance number. Raises InputError for a
-    missing or double slice, and for slices that differ in orientation, spacing or shape. SimpleITK's reader, which
-    agrees on whole series, fills a gap silently.
+    missing or double slice, for slices that differ in orientation, spacing or shape or do not lie on one line, and for
+    a file with colours or several frames. SimpleITK's reader, which agrees on whole series, fills a gap silently.
     """
     headers, affine = order_slices(headers)
     slices = []
     for header in headers:
         dataset = pydicom.dcmread(header.filename)
-        slices.append(apply_rescale(dataset.pixel_array, dataset).T)
+        pixels = dataset.pixel_array
+        if pixels.ndim != 2:
+            found = f"pixels of shape {pixels.shape}"
+            raise input_error(header.filename, found=found, expected="one grey slice", fix="get the series again")
+        slices.append(apply_rescale(pixels, dataset).T)
     volume = np.stack(slices, axis=2)
     return volume.astype(np.float32) if volume.dtype.kind == "f" else volume, affine
 
@@ -108,6 +115,9 @@ def order_slices(headers: Sequence[pydicom.Dataset]) -> tuple[list[pydicom.Datas
             expected="one grid",
             fix="separate the series",
         )
+    if not (grids[0, 6:8] > 0).all():
+        found = f"PixelSpacing {grids[0, 6:8].tolist()}"
+        raise input_error(where, found=found, expected="positive millimetres", fix="get the series again")
     right, down = grids[0, :3], grids[0, 3:6]
     positions = np.array([list(map(float, item.ImagePositionPatient)) for item in headers])
     heights = positions @ np.cross(right, down)
@@ -126,6 +136,11 @@ def order_slices(headers: Sequence[pydicom.Dataset]) -> tuple[list[pydicom.Datas
             fix="get the series again",
         )
     first, last = positions[order[0]], positions[order[-1]]
+    line = np.linspace(first, last, len(positions))
+    off_mm = np.linalg.norm(positions[order] - line, axis=1).max()
+    if off_mm > GAP_TOLERANCE * typical:
+        found = f"slices up to {off_mm:.3g} mm off the line from the first to the last"
+        raise input_error(where, found=found, expected="slices on one line", fix="get the series again")
     affine = np.eye(4)
     affine[:3, 0] = right * grids[0, 7]
     affine[:3, 1] = down * grids[0, 6]

@@ -44,6 +44,42 @@ def test_a_series_is_read_with_its_affine_whatever_the_file_names(affine, volume
     np.testing.assert_allclose(found_affine, affine, atol=1e-6)
 
 
+def moved_in_its_plane(item):
+    item.ImagePositionPatient = [float(item.ImagePositionPatient[0]) + 3, *item.ImagePositionPatient[1:]]
+
+
+def coloured(item):
+    item.SamplesPerPixel, item.PhotometricInterpretation, item.PlanarConfiguration = 3, "RGB", 0
+    item.PixelData = item.PixelData * 3
+
+
+def of_two_frames(item):
+    item.NumberOfFrames, item.PixelData = 2, item.PixelData * 2
+
+
+def without_spacing(item):
+    item.PixelSpacing = [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "every", "words"),
+    [
+        (moved_in_its_plane, False, "mm off the line"),
+        (coloured, True, "one grey slice"),
+        (of_two_frames, True, "one grey slice"),
+        (without_spacing, True, "PixelSpacing"),
+    ],
+)
+def test_slices_that_make_no_volume_are_problems(change, every, words, volume, tmp_path):
+    paths = write_series(tmp_path, volume, oblique_affine(SPACING, degrees=0), description="t1", uid=generate_uid())
+    for path in paths if every else paths[3:4]:
+        item = pydicom.dcmread(path)
+        change(item)
+        item.save_as(path)
+    with pytest.raises(InputError, match=words):
+        read(tmp_path)
+
+
 def test_the_affine_agrees_with_simpleitk(volume, tmp_path):
     write_series(tmp_path, volume, oblique_affine(SPACING), description="t1_mpr", uid=generate_uid())
     image = SimpleITK.ReadImage(SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(tmp_path)))
