@@ -7,20 +7,27 @@ This package alone prints and sets the exit status: 0 success, 1 the run failed,
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import logging
 import pkgutil
 import sys
+from collections.abc import Iterator
 
 from segbench import __version__
-from segbench.core.errors import InputError, Problem, RunFailed, is_machine_failure, short
+from segbench.core.errors import (
+    PATH_ERRORS,
+    InputError,
+    Problem,
+    RunFailed,
+    is_machine_failure,
+    raise_problems,
+    short,
+)
+from segbench.core.files import unwritable
 
 WHOLE = (
     "the light installation holds verify, report and compare: install all with `make` (.venv), or pip install .[run]"
 )
-PATH_ERRORS = frozenset({errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM})
-"""Errors of a path that the user named: a folder where a file is asked for, a file as a folder, no permission."""
 INTERRUPTED = 130  # what shells expect of a process that Ctrl-C ended
 
 
@@ -58,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     only = argv[0] if argv and argv[0] in commands() else None
     args = build_parser(only).parse_args(argv)
     try:
+        raise_problems(_output_problems(args))
         return args.run(args)
     except InputError as error:
         for item in error.problems:
@@ -78,10 +86,19 @@ def main(argv: list[str] | None = None) -> int:
         return INTERRUPTED
     except (OSError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno in PATH_ERRORS and error.filename is not None:
-            path, fix = error.filename2 or error.filename, "name another path, or change its permissions"
-            print(Problem(str(path), str(error.strerror), "a path of the right kind", fix).line(), file=sys.stderr)
+            path, found = error.filename2 or error.filename, error.strerror or short(error)
+            expected, fix = "a path that can be read or written", "name another path, or change its permissions"
+            print(Problem(str(path), found, expected, fix).line(), file=sys.stderr)
             return 2
         if not is_machine_failure(error):
             raise
         print(f"segbench {args.command}: {short(error)}; free memory or disk space and run again", file=sys.stderr)
         return 1
+
+
+def _output_problems(args: argparse.Namespace) -> Iterator[Problem]:
+    """Yield a problem of an output that cannot be written, before the work that leads to it."""
+    for option in ("out", "output"):
+        path = getattr(args, option, None)
+        if path is not None and (found := unwritable(path)):
+            yield Problem(f"--{option}", found, "a folder in which you may write", "name another path")

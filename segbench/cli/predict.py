@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from segbench.cli._job import check_machine, computing_device
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     context = predict.trained_job(config, args.job)
     tasks = predict.asked_tasks(context, args.tasks)
     images = {name: _files(name) for name in args.images}
-    targets = _targets(images, args.output)
+    targets = _targets(images, args.output, [task.name for task in tasks])
     for notice in predict.checked_images(list(images.values()), tasks):
         print(f"notice: {notice}", file=sys.stderr)
     model = trained_network(context, device=computing_device(args.threads))
@@ -58,11 +59,23 @@ def run(args: argparse.Namespace) -> int:
 
 def _files(name: str) -> list[Path]:
     """Return the files of one image; a comma separates channels unless it belongs to the name of a file."""
-    return [Path(name)] if Path(name).exists() else [Path(part) for part in name.split(",")]
+    if os.path.exists(name):
+        return [Path(name)]
+    files, left = [], ""
+    for part in name.split(","):
+        left = f"{left},{part}" if left else part
+        text = left if os.path.exists(left) else left.strip()
+        if os.path.exists(text):
+            files.append(Path(text))
+            left = ""
+    return files if files and not left else [Path(part.strip()) for part in name.split(",")]
 
 
-def _targets(images: dict[str, list[Path]], output: Path) -> dict[str, str]:
-    """Return the file name of each image's predictions; two images of one name raise `InputError`."""
+def _targets(images: dict[str, list[Path]], output: Path, tasks: Sequence[str]) -> dict[str, str]:
+    """Return the file name of each image's predictions.
+
+    Two images of one name, and predictions that cannot be written or would replace an image, raise `InputError`.
+    """
     from segbench.core.errors import Problem, raise_problems
     from segbench.evaluation.label_maps import case_name
 
@@ -73,7 +86,14 @@ def _targets(images: dict[str, list[Path]], output: Path) -> dict[str, str]:
         if target in targets.values():
             problems.append(Problem(name, f"the name {target} again", "one name per image", "use two folders"))
         targets[name] = target
-    if output.exists() and not output.is_dir():
-        problems.append(Problem(str(output), "a file", "a folder", "name another folder"))
+    read = {os.path.realpath(path) for paths in images.values() for path in paths}
+    for folder in (output, *(output / task for task in tasks)):
+        if folder.exists() and not folder.is_dir():
+            problems.append(Problem(str(folder), "a file", "a folder", "name another folder"))
+    for path in (output / task / target for task in tasks for target in targets.values()):
+        if os.path.realpath(path) in read:
+            problems.append(Problem(str(path), "an image", "a path for its label map", "name another --output"))
+        elif path.is_dir():
+            problems.append(Problem(str(path), "a folder", "a file", "name another --output"))
     raise_problems(problems)
     return targets

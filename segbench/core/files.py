@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 PART = ".part-"
+KEPT_LETTERS = 30
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is synced and renamed, on failure removed.
 
-    The temporary name keeps the suffixes of `path`, because some writers choose a format by them.
+    The temporary name keeps the suffixes of `path`, because some writers choose a format by them. It keeps no more of
+    a long name, which would be too long with what is put before it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=part_prefix(), suffix="-" + path.name, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=part_prefix(), suffix="-" + path.name[-KEPT_LETTERS:], dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -35,6 +37,16 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path) -> str | None:
+    """Return in words why nothing can be written at a path, as far as folders and rights tell; None when it can."""
+    folder = path if path.is_dir() else path.parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"{folder}, which is no folder"
+    return None if os.access(folder, os.W_OK | os.X_OK) else f"{folder}, a folder in which you may not write"
 
 
 def part_prefix() -> str:

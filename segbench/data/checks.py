@@ -311,11 +311,10 @@ def check_image(paths: Sequence[Path], modalities: list[str]) -> tuple[list[Prob
 def _open(path: Path | None) -> tuple[Volume | None, Sequence[Problem]]:
     if path is None or not path.exists():
         found = "a link to nothing" if path is not None and path.is_symlink() else "no file"
-        expected = "a file that the data set lists"
-        return None, [Problem(str(path), found, expected, "get the file, or leave the case out")]
+        return None, [Problem(str(path), found, "an image or a label map", "fix the name, or get the file")]
     if not path.is_file():  # a pipe would be waited for
-        found = "a file that cannot be opened (no regular file)"
-        return None, [Problem(str(path), found, FORMATS, "put the file in its place")]
+        found = "a folder, which cannot be read as an image" if path.is_dir() else "no regular file"
+        return None, [Problem(str(path), found, FORMATS, "name a file")]
     try:
         return readable_volume(path), []
     except InputError as error:

@@ -225,9 +225,9 @@ def _opened_by_nibabel(path: Path) -> Volume:
     if not isinstance(image, nib.spatialimages.SpatialImage):
         raise OSError("no volume")
     unit, is_oriented, header, affine, forms = "mm", True, None, image.affine, {}
-    if isinstance(image, nib.Nifti1Pair):
+    if isinstance(image, nib.analyze.AnalyzeImage):  # NIfTI is one
         if not isinstance(image, nib.Nifti1Image):
-            raise _second_file(path, "a NIfTI header")
+            raise _second_file(path, "a header")
         unit = _nifti_unit(path, int(image.header["xyzt_units"]) & 7)
         forms = _forms(image.header, MM_PER_UNIT[unit])
         is_oriented = bool(forms)

@@ -50,6 +50,15 @@ def score(folder, *extra) -> int:
     )
 
 
+@pytest.mark.parametrize(
+    ("out", "words"), [("reference/a.nii.gz/scores.csv", "which is no folder"), ("n" * 300, "File name too long")]
+)
+def test_a_table_that_cannot_be_written_is_one_line_before_any_case(out, words, folders, capsys):
+    assert score(folders, "--out", str(folders / out)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
 def test_a_folder_is_scored_and_a_missing_prediction_counted(folders, capsys):
     assert score(folders) == 0
     assert "27 rows of 3 cases, 1 prediction(s) missing" in capsys.readouterr().out

@@ -1,8 +1,10 @@
 """Files appear whole or not at all."""
 
+import os
+
 import pytest
 
-from segbench.core.files import atomic_path, write_json, write_text
+from segbench.core.files import atomic_path, unwritable, write_json, write_text
 
 
 def fail_halfway(target):
@@ -29,3 +31,19 @@ def test_json_is_sorted_so_equal_content_gives_equal_bytes(tmp_path):
 def test_the_temporary_name_keeps_the_suffixes(tmp_path):
     with atomic_path(tmp_path / "label.nii.gz") as temporary:
         assert temporary.name.endswith(".nii.gz")
+
+
+def test_a_name_of_any_length_that_the_file_system_takes_is_written(tmp_path):
+    path = tmp_path / f"{'ü' * 120}.nii.gz"
+    write_text(path, "whole")
+    assert path.read_text() == "whole"
+
+
+def test_what_cannot_be_written_is_said_in_words(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    assert unwritable(tmp_path / "new" / "newer" / "scores.csv") is None
+    assert unwritable(tmp_path) is None
+    assert unwritable(tmp_path / "file") is None
+    assert unwritable(tmp_path / "file" / "below" / "scores.csv") == f"{tmp_path / 'file'}, which is no folder"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert unwritable(tmp_path / "new" / "scores.csv") == f"{tmp_path}, a folder in which you may not write"

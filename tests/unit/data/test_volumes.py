@@ -217,8 +217,10 @@ def test_an_unknown_unit_and_voxels_in_a_second_file_are_refused(tmp_path):
     with pytest.raises(InputError, match="unit of length 5"):
         open_volume(tmp_path / "a.nii")
     (tmp_path / "a.nrrd").write_bytes(b"NRRD0004\ntype: short\ndimension: 3\nsizes: 2 2 2\ndata file: a.raw\n\n")
-    with pytest.raises(InputError, match="second file"):
-        open_volume(tmp_path / "a.nrrd")
+    nib.save(nib.analyze.AnalyzeImage(labels_of((3, 3, 3)), None), tmp_path / "b.img")
+    for name in ("a.nrrd", "b.img", "b.hdr"):
+        with pytest.raises(InputError, match="second file"):
+            open_volume(tmp_path / name)
 
 
 def test_a_prediction_without_orientation_lies_where_its_image_lies(tmp_path):

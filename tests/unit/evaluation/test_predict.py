@@ -132,6 +132,49 @@ def test_bad_input_is_named_and_nothing_is_written(folder, capsys, arguments, me
     assert not (folder / "out").exists()
 
 
+def test_commas_in_names_and_blanks_beside_them_are_understood(folder):
+    write_image("ct, late.nii.gz")
+    image = nib.load("ct.nii.gz")
+    nib.save(nib.Nifti1Image(image.get_fdata() + 350, image.affine), "pet, late.nii.gz")
+    images = ["ct, late.nii.gz,pet, late.nii.gz", "ct.nii.gz, pet, late.nii.gz"]
+    assert command("--job", JOB, "--images", *images, "--tasks", "phantom_petct") == 0
+    written = sorted(path.name for path in (folder / "out" / "phantom_petct").iterdir())
+    assert written == ["ct, late.nii.gz", "ct.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("there", "output", "message"),
+    [
+        ("image", "data", "found an image; expected a path for its label map"),
+        ("image", "link", "found an image; expected a path for its label map"),
+        ("folder", "data", "found a folder; expected a file"),
+        ("task", "data", "phantom_liver: found a file; expected a folder"),
+        ("output", "data", "data: found a file; expected a folder"),
+        ("output", "data/below", "data, which is no folder"),
+        ("nothing", "n" * 300, "File name too long"),
+    ],
+)
+def test_no_image_is_replaced_and_an_output_that_cannot_be_written_is_named_at_once(
+    there, output, message, folder, capsys
+):
+    target = Path("data/phantom_liver/ct.nii.gz")
+    if there in ("image", "folder", "task"):
+        target.parent.parent.mkdir()
+    if there == "image":
+        target.parent.mkdir()
+        write_image(target)
+        Path("link").symlink_to("data")
+    elif there == "folder":
+        target.mkdir(parents=True)
+    elif there != "nothing":
+        (target.parent if there == "task" else Path("data")).write_text("")
+    before = target.read_bytes() if there == "image" else b""
+    image = str(target) if there == "image" else "ct.nii.gz"
+    assert command("--job", JOB, "--images", image, "--tasks", "phantom_liver", "--output", output) == 2
+    assert message in capsys.readouterr().err
+    assert not before or target.read_bytes() == before
+
+
 @pytest.mark.parametrize("corrupt", ["absent", "truncated", "another model", "edited"])
 def test_weights_that_do_not_fit_are_refused(folder, capsys, corrupt):
     path = RunPaths("tiny").train(JOB) / "weights.pt"
