@@ -93,7 +93,13 @@ PLAIN_GLOBALS: list[Any] = [
 SAFETENSORS = ".safetensors"
 TORCH_PROTOCOL = 2
 """The pickle protocol of torch.save, and the only one that is read without executing code."""
-FOREIGN_STARTS = {b"\x1f\x8b": "a file that gzip packed"}
+FOREIGN_STARTS = {
+    b"\x1f\x8b": "a file that gzip packed",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file that it stands for (git lfs pull)",
+    b"<!doctype html": "a web page, not the file behind it",
+    b"<html": "a web page, not the file behind it",
+    b"\x89HDF": "an HDF5 file",
+}
 
 
 def read_state_dict(path: Path | str) -> dict[str, Tensor]:
@@ -138,24 +144,25 @@ def _in_words(path: Path, error: Exception) -> tuple[str, str]:
     protocol = _pickle_protocol(path)
     if protocol > TORCH_PROTOCOL:
         return f"pickle protocol {protocol}", f"{save}, with pickle_protocol={TORCH_PROTOCOL}, the default"
-    kind = next((kind for start, kind in FOREIGN_STARTS.items() if _start(path).startswith(start)), None)
+    start = _start(path, 30).lower()
+    kind = next((kind for known, kind in FOREIGN_STARTS.items() if start.startswith(known.lower())), None)
     if kind:
-        return kind, f"unpack or convert it, and {save}"
+        return kind, f"get, unpack or convert it, or {save}"
     refused = re.search(r"but got <class '([\w.]+)'>", str(error))
     if refused:
         return f"it holds {refused.group(1)}", save
-    words = "no pickle of tensors" if isinstance(error, pickle.UnpicklingError) else type(error).__name__
-    return words, f"get the file again, or {save}"
+    words = "no pickle of tensors" if isinstance(error, pickle.UnpicklingError) else "damaged, or of another program"
+    return words if start else "an empty file", f"get the file again, or {save}"
 
 
-def _start(path: Path) -> bytes:
+def _start(path: Path, size: int) -> bytes:
     with open(path, "rb") as stream:
-        return stream.read(2)
+        return stream.read(size)
 
 
 def _pickle_protocol(path: Path) -> int:
     """Return the protocol of the pickle that a file is or, as torch.save writes it, holds; 0 where there is none."""
-    start = _start(path)
+    start = _start(path, 2)
     with suppress(Exception):  # no archive, or one that is damaged in any way: its first bytes are all there is
         with zipfile.ZipFile(path) as archive:
             start = archive.open(next(name for name in archive.namelist() if name.endswith("data.pkl"))).read(2)

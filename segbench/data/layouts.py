@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -379,6 +380,9 @@ def _inside(folder: Path, name: str, listing: Path, problems: list[Problem]) -> 
     try:
         if "\\" in name and not path.exists():  # a listing that was written on Windows
             path = folder / name.replace("\\", "/")
+        if not path.exists():  # accents that another system stores as letters of their own, or not
+            forms = (folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+            path = next((other for other in forms if other.exists()), path)
         path.exists()  # also raises for names that are too long
         path.resolve()
         inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -263,7 +264,7 @@ def _volumes(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     paths = list(_files_below(folder))
     problems = [problem for path in paths if (problem := _no_file(path))]
     found = [
-        (path.relative_to(folder).with_name(name).as_posix(), path)
+        (unicodedata.normalize("NFC", path.relative_to(folder).with_name(name).as_posix()), path)
         for path in paths
         if (name := case_name(path.name)) and path.is_file()
     ]

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 import tracemalloc
+import unicodedata
 
 import nibabel as nib
 import numpy as np
@@ -150,6 +151,15 @@ ACCEPTED = {
         lambda f: (
             image(f).rename(f / "imagesTr" / "Fäll 1.nii.gz"),
             edit_listing(lambda d: d["training"][1].update(image="imagesTr/Fäll 1.nii.gz"))(f),
+        ),
+        "",
+    ),
+    "a name that another system stores in another Unicode form": (
+        lambda f: (
+            image(f).rename(f / "imagesTr" / unicodedata.normalize("NFD", "Fäll.nii.gz")),
+            edit_listing(lambda d: d["training"][1].update(image=unicodedata.normalize("NFC", "imagesTr/Fäll.nii.gz")))(
+                f
+            ),
         ),
         "",
     ),

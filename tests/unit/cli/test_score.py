@@ -1,5 +1,7 @@
 """The command `score`: any label maps, every problem in one line, no partial table."""
 
+import unicodedata
+
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -57,6 +59,13 @@ def test_a_table_that_cannot_be_written_is_one_line_before_any_case(out, words, 
     assert score(folders, "--out", str(folders / out)) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+def test_a_name_in_another_unicode_form_is_the_same_name(folders, capsys):
+    for side, form in (("reference", "NFC"), ("prediction", "NFD")):
+        save(folders / side / f"{unicodedata.normalize(form, 'Fäll')}.nii.gz", cube())
+    assert score(folders) == 0
+    assert "of 4 cases, 1 prediction(s) missing" in capsys.readouterr().out
 
 
 def test_a_folder_is_scored_and_a_missing_prediction_counted(folders, capsys):

@@ -236,6 +236,22 @@ def test_a_packed_file_and_an_object_are_named(tmp_path):
         read_state_dict(tmp_path / "b.pt")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "a pointer of Git LFS"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"", "an empty file"),
+        (b"PK\x03\x04 cut", "damaged, or of another program"),
+    ],
+)
+def test_what_came_instead_of_the_file_is_named_without_words_of_python(content, words, tmp_path):
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(InputError, match=words) as caught:
+        read_state_dict(tmp_path / "a.pt")
+    assert "Error" not in str(caught.value)
+
+
 def test_a_bundle_and_a_list_of_parts_are_named(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "model.pt").write_bytes(b"")
