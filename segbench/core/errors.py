@@ -99,6 +99,11 @@ def short(error: Exception, *, most: int = 80) -> str:
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
+def in_words(error: Exception) -> str:
+    """Return why a file was not read, without the names of Python's errors."""
+    return getattr(error, "strerror", None) or short(error, most=160)
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return "did you mean 'x'?" for a near-miss, otherwise the list of known words."""
     known = sorted(known)

@@ -14,7 +14,7 @@ from typing import Any
 
 from models.titles import title_for
 from segbench.core.case import read_manifest
-from segbench.core.errors import RunFailed, input_error
+from segbench.core.errors import RunFailed, in_words, input_error
 from segbench.core.files import sha256_of
 from segbench.core.paths import RunPaths, preprocessed_name
 from segbench.core.provenance import commit, content_hash, host, versions
@@ -198,7 +198,7 @@ def _outcome(folder: Path) -> dict[str, Any]:
         missing = [key for key in ("status", "reason", "started", "finished") if key not in outcome]
         found = f"no key {', '.join(missing)}" if missing else ""
     except (OSError, ValueError, TypeError) as error:
-        found = f"{type(error).__name__}: {error}"
+        found = in_words(error)
     if found:
         raise input_error(
             path, found=found, expected="the outcome of a job", fix="delete it and run the workflow again"

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segbench import __version__
 from segbench.core.code import ROOT
-from segbench.core.errors import InputError, Problem, input_error, raise_problems
+from segbench.core.errors import InputError, Problem, in_words, input_error, raise_problems
 from segbench.core.files import atomic_path, sha256_of
 from segbench.core.paths import RunPaths
 from segbench.core.provenance import content_hash
@@ -201,7 +201,9 @@ def opened(path: Path) -> Iterator[tuple[Path, Manifest]]:
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
-        raise _refused(path, f"{type(error).__name__}: {error}", "a zip file that is whole") from error
+        raise _refused(
+            path, in_words(error), "the folder of a report, or a bundle (a zip file that is whole)"
+        ) from error
     with archive, tempfile.TemporaryDirectory() as folder:
         entries = {entry.filename: entry for entry in archive.infolist()}
         _refuse_entries(path, archive.infolist())
@@ -261,9 +263,7 @@ def _content(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size:
         with archive.open(entry) as stream:
             content = stream.read(size + 1)
     except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
-        raise _refused(
-            f"{path}: {entry.filename}", f"{type(error).__name__}: {error}", "a file that is whole"
-        ) from error
+        raise _refused(f"{path}: {entry.filename}", in_words(error), "a file that is whole") from error
     if len(content) != size:
         raise _refused(f"{path}: {entry.filename}", f"{len(content)} bytes or more", f"{size} bytes")
     return content
@@ -351,7 +351,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _refused(path.name, f"{type(error).__name__}: {error}", "JSON") from error
+        raise _refused(path.name, in_words(error), "JSON") from error
 
 
 def _refused(where: Path | str, found: str, expected: str) -> InputError:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from segbench.core.errors import Problem, input_error, raise_problems, suggestion
+from segbench.core.errors import Problem, in_words, input_error, raise_problems, suggestion
 from segbench.core.metric_facts import METRIC_NAMES, METRICS
 from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS, STATUSES
 
@@ -52,8 +52,7 @@ def table_text(path: Path | str) -> str:
         content = Path(path).read_bytes()
         content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
     except (OSError, EOFError, zlib.error) as error:
-        found = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise input_error(path, found=found, expected="a readable CSV table", fix="check the file") from error
+        raise input_error(path, found=in_words(error), expected="a readable CSV table", fix="check the file") from error
     if content.startswith(WORKBOOKS):
         fix = "export it as CSV (in a spreadsheet program: save as CSV UTF-8)"
         raise input_error(path, found="a workbook or an archive", expected="a CSV table", fix=fix)

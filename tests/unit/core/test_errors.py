@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from segbench.core.errors import InputError, Problem, raise_problems, short, suggestion
+from segbench.core.errors import InputError, Problem, in_words, raise_problems, short, suggestion
 
 
 def test_a_problem_is_one_line():
@@ -34,3 +34,8 @@ def test_the_message_of_a_library_fits_on_a_line():
     assert short(ValueError("a\n b")) == "a b"
     assert short(ValueError()) == "ValueError"
     assert len(short(ValueError("x" * 200))) == 80
+
+
+def test_an_error_is_said_without_its_name_in_python():
+    assert in_words(FileNotFoundError(2, "No such file or directory", "a")) == "No such file or directory"
+    assert in_words(ValueError("File is not a zip file")) == "File is not a zip file"

@@ -209,7 +209,7 @@ def test_a_damaged_outcome_is_refused(tmp_path, text):
 
 
 def test_an_absent_outcome_is_refused(tmp_path):
-    with pytest.raises(InputError, match="FileNotFoundError"):
+    with pytest.raises(InputError, match="found No such file or directory"):
         _outcome(tmp_path)
 
 
