@@ -10,16 +10,19 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from segbench.core.code import ROOT
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
+from segbench.core.schema import as_problem, problem_of_value
 from segbench.core.task import MODALITIES, Channel, Structure, Task
+from segbench.core.yaml_keys import UniqueKeyLoader
 
 MODEL_FOLDER = ROOT / "models" / "baselines"
 UNISEG_FILE = ROOT / "models" / "uniseg" / "__init__.py"
@@ -33,11 +36,17 @@ OWN_AXES = "zyx"
 """Order of the spatial axes of images here."""
 AxisOrder = Literal["zyx", "zxy", "yzx", "yxz", "xzy", "xyz"]
 TrainedOn = dict[str, list[str] | Literal["all", "unknown"]] | Literal["unknown"]
+Title = Annotated[str, Field(pattern=r"\S")]
+OPTION_KEYS = frozenset({"default", "help", "label", "labels", "always_named"})
+"""What a card says of an option of a network; `models.titles` explains the last three."""
 ANY_MODEL, SHARED_BACKBONE = "any", "shared"  # targets of a format beside the names of models
 
 
 class _Schema(BaseModel):
+    """Base of every part of a card; `page` explains its keys."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    page: ClassVar[str] = "docs/add_a_baseline.md"
 
 
 class _Channel(_Schema):
@@ -76,7 +85,8 @@ class DatasetCard(_Schema):
     sides: pairs of names of classes that differ by their side of the body alone.
     """
 
-    title: str
+    page: ClassVar[str] = "docs/add_a_dataset.md"
+    title: Title
     layout: Literal["msd", "nnunet_raw", "table", "custom"]
     folder: str
     channels: list[_Channel] = Field(min_length=1)
@@ -99,6 +109,16 @@ class DatasetCard(_Schema):
     obtain: str
     downloads: list[_Download] = Field(default_factory=list)
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _values_before_names(cls, classes: object) -> object:
+        """Take a value that YAML reads as a number for its word, and refuse names before values."""
+        if not isinstance(classes, dict):
+            return classes
+        if any(isinstance(name, int) for name in classes.values()):
+            raise problem_of_value(repr(classes), "value: name", 'write {"1": liver, "2": tumour}')
+        return {str(value) if type(value) is int else value: name for value, name in classes.items()}
+
     @field_validator("merge", mode="before")
     @classmethod
     def _ranges(cls, merge: object) -> object:
@@ -107,6 +127,8 @@ class DatasetCard(_Schema):
         expanded: dict[int, object] = {}
         for key, target in merge.items():
             first, _, last = str(key).partition("-")
+            if not all(WHOLE_NUMBER.fullmatch(end) for end in (first, last or first)):
+                raise problem_of_value(repr(key), "a label value, or a range of them", 'write 3: 2, or "1-28": 1')
             expanded |= dict.fromkeys(range(int(first), int(last or first) + 1), target)
         return expanded
 
@@ -142,14 +164,27 @@ class _OriginalTraining(_Schema):
     steps_per_task: int
 
 
+def _checked_options(options: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for name, option in options.items():
+        if not isinstance(option.get("default"), (bool, int, float, str)) or not isinstance(option.get("help"), str):
+            expected = "a default that is a number, a text, True or False, and a help"
+            raise problem_of_value(f"{name}: {option}", expected, 'write {"default": value, "help": "what it does"}')
+        for key in option.keys() - OPTION_KEYS:
+            raise problem_of_value(f"{name}: {key}", "a key of an option", suggestion(key, OPTION_KEYS))
+    return options
+
+
+Options = Annotated[dict[str, dict[str, Any]], AfterValidator(_checked_options)]
+
+
 class _MethodCard(_Schema):
-    title: str
+    title: Title
     citation: str
     url: str
     licence: str
     fidelity: Literal["numerical", "description", "concept"]
     deviations: list[str]
-    options: dict[str, dict[str, Any]]
+    options: Options
     encoder_keys: list[str]
     published_recipe: _PublishedRecipe | None = None
     original_training: _OriginalTraining | None = None
@@ -160,9 +195,9 @@ class ModelCard(_MethodCard):
 
     original_licence: str
     kind: Literal["universal", "single_task"]
-    channels: list[int] | Literal["any"]
+    channels: Annotated[list[PositiveInt], Field(min_length=1)] | Literal["any"]
     max_classes: int | None = None
-    patch_multiple: list[int] | Literal["spec"]
+    patch_multiple: Annotated[list[PositiveInt], Field(min_length=3, max_length=3)] | Literal["spec"]
     backbone: Literal["shared", "own"]
 
 
@@ -200,6 +235,7 @@ class FormatCard(_Schema):
     images were read; empty for weights whose source the user knows.
     """
 
+    page: ClassVar[str] = "docs/pretrained_weights.md"
     title: str
     citation: str
     url: str
@@ -256,31 +292,27 @@ def _literal(path: Path, mtime_ns: int, size: int) -> dict:
     raise input_error(path, found="no CARD", expected="CARD = {...}", fix="add the card, see docs/")
 
 
-def checked(card: object, schema: type[BaseModel], where: str) -> dict:
+def checked(card: object, schema: type[_Schema], where: str) -> dict:
     """Return a card with defaults filled in.
 
     Raises:
         InputError: with one problem for every departure from the schema.
     """
+    if not isinstance(card, dict):
+        raise input_error(where, found=type(card).__name__, expected="a mapping of keys", fix=f"see {schema.page}")
     try:
         return schema.model_validate(card).model_dump()
     except ValidationError as error:
-        raise_problems(_as_problem(where, item, schema) for item in error.errors())
+        problems = (as_problem("", item, schema, page=schema.page) for item in error.errors())
+        raise_problems(replace(item, where=f"{where}: {item.where}" if item.where else where) for item in problems)
         raise AssertionError("unreachable") from error
-
-
-def _as_problem(where: str, item: Mapping[str, Any], schema: type[BaseModel]) -> Problem:
-    key = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        return Problem(where, f"unknown key {key}", "a key of the card", suggestion(key, schema.model_fields))
-    return Problem(where, f"{key} = {item.get('input')!r}"[:120], item["msg"], "fix the card")
 
 
 def _modules(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
 
 
-def _cards_of(paths: Mapping[str, Path], schema: type[BaseModel]) -> dict[str, dict]:
+def _cards_of(paths: Mapping[str, Path], schema: type[_Schema]) -> dict[str, dict]:
     return {name: checked(read_card(path), schema, str(path.relative_to(ROOT))) for name, path in paths.items()}
 
 
@@ -305,18 +337,30 @@ def dataset_cards(extra_folders: Sequence[Path] = ()) -> dict[str, dict]:
 
 def _read_text_card(path: Path) -> object:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = UniqueKeyLoader(path.read_text(encoding="utf-8"), where=str(path))
+        content = loader.get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise input_error(path, found=f"not YAML ({error})", expected="a card", fix="fix the syntax") from error
+    raise_problems(loader.problems)
+    return content
 
 
 def model_cards() -> dict[str, dict]:
-    """Return name -> card of every model, controls included."""
-    paths = _modules(MODEL_FOLDER)
+    """Return name -> card of every model, controls included.
+
+    Raises:
+        InputError: a card departs from the schema, or a file has the name of a control, or of UniSeg's folder.
+    """
+    paths, controls = _modules(MODEL_FOLDER), _cards_of(_modules(CONTROL_FOLDER), ControlCard)
+    for name in paths.keys() & {*controls, UNISEG_FILE.parent.name}:
+        taken = "a control" if name in controls else UNISEG_FILE.parent.relative_to(ROOT)
+        raise input_error(
+            paths[name].relative_to(ROOT), found=f"the name of {taken}", expected="a new name", fix="rename the file"
+        )
     if UNISEG_FILE.exists():
         paths["uniseg"] = UNISEG_FILE
     networks = _with_whole_recipes(_cards_of(paths, ModelCard))
-    return networks | _cards_of(_modules(CONTROL_FOLDER), ControlCard)
+    return networks | controls
 
 
 def _with_whole_recipes(methods: dict[str, dict]) -> dict[str, dict]:
@@ -446,7 +490,8 @@ def task_from_card(name: str, card: dict) -> Task:
     problems = list(_meaning_problems(name, card))
     values = _class_values(card)
     if values != list(range(1, len(values) + 1)):
-        problems.append(Problem(f"card {name}", f"class values {values}", "1, 2, ... without gaps", "use `merge`"))
+        fix = "leave 0, the background, out" if 0 in values else "use `merge`"
+        problems.append(Problem(f"card {name}", f"class values {values}", "1, 2, ... without gaps", fix))
     for structure in card["structures"]:
         unknown = [value for value in structure["labels"] if value not in values]
         if unknown:

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from segbench.core.errors import InputError, Problem, suggestion
 from segbench.core.metric_facts import METRICS
 from segbench.core.paths import NAME_PATTERN
+from segbench.core.schema import as_problem
 from segbench.core.vocabulary import EQUAL, FROM_SCRATCH, NO_RECIPE, PUBLISHED, TUNED
 from segbench.experiment.config.data import WITH_LISTS
 from segbench.experiment.config.experiment import Config
-from segbench.experiment.config.problems import as_problem
 from segbench.experiment.config.section import (
     Check,
     ModelEntry,

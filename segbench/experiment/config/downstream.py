@@ -9,11 +9,11 @@ from pydantic import BeforeValidator, Field, ValidationError
 
 from segbench.core import cards
 from segbench.core.errors import Problem, suggestion
+from segbench.core.schema import as_problem
 from segbench.core.vocabulary import FROM_SCRATCH, PREPROCESSING_RECIPES
 from segbench.experiment.config.entries import control_problems, entry_problems
 from segbench.experiment.config.network import CHECKS as NETWORK_CHECKS
 from segbench.experiment.config.network import Network
-from segbench.experiment.config.problems import as_problem
 from segbench.experiment.config.section import (
     CONTROLS,
     PREPROCESSING_RECIPE,

@@ -16,6 +16,8 @@ import yaml
 from pydantic import ValidationError
 
 from segbench.core.errors import InputError, Problem, input_error, raise_problems
+from segbench.core.schema import as_problem, section_of
+from segbench.core.yaml_keys import UniqueKeyLoader
 from segbench.experiment.config import (
     combinations,
     data,
@@ -27,9 +29,7 @@ from segbench.experiment.config import (
     upstream,
 )
 from segbench.experiment.config.experiment import Config
-from segbench.experiment.config.problems import as_problem, section_of
 from segbench.experiment.config.section import Check
-from segbench.experiment.config.yaml_keys import UniqueKeyLoader
 
 CHECKS: tuple[Check, ...] = tuple(
     check

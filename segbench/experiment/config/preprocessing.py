@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, ValidationError
 
 from segbench.core.errors import Problem
+from segbench.core.schema import as_problem
 from segbench.core.vocabulary import PREPROCESSING_RECIPES
-from segbench.experiment.config.problems import as_problem
 from segbench.experiment.config.section import PREPROCESSING_RECIPE, Check, Section, unknown_names
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from segbench.core.errors import Problem, suggestion
 from segbench.core.paths import NAME_PATTERN
+from segbench.core.schema import problem_of_value
 from segbench.core.vocabulary import EQUAL, OWN
 
 T = TypeVar("T", bound=Hashable)
@@ -71,11 +71,6 @@ class Check(NamedTuple):
     reads: tuple[str, ...]
     find: Callable[[Any], Iterable[Problem]]
     section: str = ""
-
-
-def problem_of_value(found: str, expected: str, fix: str) -> PydanticCustomError:
-    """Return an error for a validator to raise, which becomes a problem of its key with these words."""
-    return PydanticCustomError("segbench", "{expected}", {"found": found, "expected": expected, "fix": fix})
 
 
 def one_problem(expected: str) -> WrapValidator:

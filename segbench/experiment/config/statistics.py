@@ -10,16 +10,9 @@ from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapV
 
 from segbench.core.errors import Problem
 from segbench.core.metric_facts import METRIC_NAMES, METRICS
+from segbench.core.schema import problem_of_value
 from segbench.core.vocabulary import HANDLED_STATUSES
-from segbench.experiment.config.section import (
-    Check,
-    Distinct,
-    Section,
-    Text,
-    problem_of_value,
-    unknown_names,
-    without_truth_values,
-)
+from segbench.experiment.config.section import Check, Distinct, Section, Text, unknown_names, without_truth_values
 
 if TYPE_CHECKING:
     from segbench.experiment.config.experiment import Config

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import yaml
 
 from segbench.core import cards
 from segbench.core.errors import InputError
@@ -50,6 +51,7 @@ def test_reading_a_card_runs_nothing(tmp_path):
     [
         ({"classes": {"1": "a", "3": "b"}}, r"class values \[1, 3\]"),
         ({"classes": {"spleen": "1"}}, r"class values \['spleen'\]"),
+        ({"classes": {"0": "background", "1": "a"}}, "class values .*leave 0, the background, out"),
         ({"classes": {"²": "a"}}, r"class values \['²'\]"),
         ({"classes": {"01": "a"}}, "the class value '01'; expected a number without zeros before it; write 1$"),
         ({"classes": {"1": "a", "2": "a"}}, "the class 'a' twice"),
@@ -78,6 +80,93 @@ def test_values_that_the_schema_cannot_see(change, message):
 def test_departures_from_the_schema_are_refused(change):
     with pytest.raises(InputError):
         cards.checked(SPLEEN | change, cards.DatasetCard, "card")
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"licenses": "x"}, "card: licenses: found an unknown key; expected a known key; did you mean 'licence'?"),
+        (
+            {"structures": [{"name": "s", "labels": [1], "tolerance": 1.0}]},
+            "card: structures.0.tolerance_mm: found nothing; expected a value; see docs/add_a_dataset.md\n"
+            "card: structures.0.tolerance: found an unknown key; expected a known key; did you mean 'tolerance_mm'?",
+        ),
+        (
+            {"classes": {"spleen": 1}},
+            'card: classes: found {\'spleen\': 1}; expected value: name; write {"1": liver, "2": tumour}',
+        ),
+        (
+            {"merge": {"3-a": 1}},
+            "card: merge: found '3-a'; expected a label value, or a range of them; write 3: 2, or \"1-28\": 1",
+        ),
+    ],
+)
+def test_a_departure_is_named_by_its_key_with_the_fix(change, line):
+    with pytest.raises(InputError) as error:
+        cards.checked(SPLEEN | change, cards.DatasetCard, "card")
+    assert str(error.value) == line
+
+
+def test_a_card_without_a_key_names_it_and_not_the_whole_card():
+    card = {key: value for key, value in SPLEEN.items() if key != "licence"}
+    with pytest.raises(InputError) as error:
+        cards.checked(card, cards.DatasetCard, "card")
+    assert str(error.value) == "card: licence: found nothing; expected a value; see docs/add_a_dataset.md"
+
+
+def write_card(folder, text):
+    (folder / "mine.yaml").write_text(text)
+    return cards.dataset_cards([folder])["mine"]
+
+
+def test_a_class_value_that_yaml_reads_as_a_number_is_taken(tmp_path):
+    text = yaml.safe_dump(SPLEEN | {"classes": {1: "spleen"}})
+    assert write_card(tmp_path, text)["classes"] == {"1": "spleen"}
+
+
+def test_a_key_that_a_card_has_twice_is_refused(tmp_path):
+    with pytest.raises(InputError, match="the key 'title' in lines"):
+        write_card(tmp_path, yaml.safe_dump(SPLEEN) + "title: again\n")
+
+
+def test_a_file_that_is_no_mapping_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"mine\.yaml: found list; expected a mapping of keys"):
+        write_card(tmp_path, "- title\n")
+
+
+NETWORK = cards.read_card(cards.MODEL_FOLDER / "swin_unetr.py")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"title": " "}, "title: found ' '"),
+        ({"channels": []}, "channels"),
+        ({"patch_multiple": [32, 32]}, "patch_multiple"),
+        ({"patch_multiple": [0, 0, 0]}, "patch_multiple"),
+        ({"options": {"width": 0.1}}, "options.width"),
+        ({"options": {"width": {"default": 0.1}}}, "options: found width: .*and a help"),
+        ({"options": {"width": {"help": "how wide"}}}, "options: found width: .*a default that is"),
+        ({"options": {"width": {"default": [1], "help": "how wide"}}}, "options: found width: .*a default that is"),
+        ({"options": {"width": {"default": 1, "help": "how wide", "lable": "x"}}}, "did you mean 'label'"),
+    ],
+)
+def test_a_model_card_that_would_fail_later_is_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        cards.checked(NETWORK | change, cards.ModelCard, "models/baselines/mine.py")
+
+
+@pytest.mark.parametrize("name", ["oracle", "uniseg"])
+def test_a_baseline_with_the_name_of_another_model_is_not_passed_over(name, tmp_path, monkeypatch):
+    (tmp_path / f"{name}.py").write_text(f"CARD = {NETWORK!r}\n")
+    monkeypatch.setattr(cards, "MODEL_FOLDER", tmp_path)
+    monkeypatch.setattr(cards, "ROOT", tmp_path)
+    monkeypatch.setattr(cards, "CONTROL_FOLDER", tmp_path / "controls")
+    monkeypatch.setattr(cards, "UNISEG_FILE", tmp_path / "uniseg" / "__init__.py")
+    (tmp_path / "controls").mkdir()
+    (tmp_path / "controls" / "oracle.py").write_text('CARD = {"title": "Oracle", "predicts": "the reference"}\n')
+    with pytest.raises(InputError, match=f"{name}.py: found the name of .*rename the file"):
+        cards.model_cards()
 
 
 def test_what_a_model_cannot_serve():

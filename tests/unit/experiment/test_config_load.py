@@ -9,9 +9,9 @@ import yaml
 
 from segbench.core.errors import InputError
 from segbench.core.provenance import content_hash
+from segbench.core.schema import section_of
 from segbench.experiment.config import load_config, parse_config, schema
 from segbench.experiment.config.load import CHECKS
-from segbench.experiment.config.problems import section_of
 from tests.paths import ROOT
 from tests.unit.experiment.configs import SHIPPED, changed, demo, lines, only
 

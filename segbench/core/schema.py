@@ -1,4 +1,4 @@
-"""From pydantic's errors to problems that name the key, and back to the sections of the config."""
+"""From pydantic's errors to problems that name the key, for the config and for cards."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import PydanticCustomError
 
 from segbench.core.errors import Problem, suggestion
 from segbench.core.paths import NAME_PATTERN
@@ -34,9 +35,11 @@ PATTERNS = {
 }
 """What a text expects, by its pattern."""
 
+CONFIG_PAGE = "config/README.md"
+
 
 def section_of(annotation: Any) -> Any:
-    """Return the config section inside a type annotation, or None."""
+    """Return the section, a model of pydantic, inside a type annotation, or None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for inner in getattr(annotation, "__args__", ()):
@@ -46,8 +49,13 @@ def section_of(annotation: Any) -> Any:
     return None
 
 
-def as_problem(where: str, item: Mapping[str, Any], schema: Any = None) -> Problem:
-    """Return an error of pydantic as a problem; `schema` is the section that knows the keys of a suggestion."""
+def problem_of_value(found: str, expected: str, fix: str) -> PydanticCustomError:
+    """Return an error for a validator to raise, which becomes a problem of its key with these words."""
+    return PydanticCustomError("segbench", "{expected}", {"found": found, "expected": expected, "fix": fix})
+
+
+def as_problem(where: str, item: Mapping[str, Any], schema: Any = None, *, page: str = CONFIG_PAGE) -> Problem:
+    """Return an error of pydantic as a problem; `schema` knows the keys of a suggestion, `page` explains the keys."""
     location = [str(part) for part in item["loc"]]
     key = ".".join([where, *location]) if where else ".".join(location)
     if item["type"] == "segbench":
@@ -57,25 +65,25 @@ def as_problem(where: str, item: Mapping[str, Any], schema: Any = None) -> Probl
             key, "an unknown key", "a known key", suggestion(location[-1], _known_keys(schema, location[:-1]))
         )
     if item["type"] == "missing":
-        return Problem(key, "nothing", "a value", "see config/README.md")
-    return Problem(key, repr(item["input"])[:120], _expected(item), _fix(item))
+        return Problem(key, "nothing", "a value", f"see {page}")
+    return Problem(key, repr(item["input"])[:120], _expected(item), _fix(item, page))
 
 
 def _expected(item: Mapping[str, Any]) -> str:
     context = item.get("ctx", {})
     if item["type"] == "string_pattern_mismatch":
-        return PATTERNS[context["pattern"]]
+        return PATTERNS.get(context["pattern"], f"text that matches {context['pattern']}")
     if item["type"] == "too_short":
         return f"at least {context['min_length']}"
     return EXPECTED.get(item["type"], item["msg"].removeprefix("Input should be "))
 
 
-def _fix(item: Mapping[str, Any]) -> str:
+def _fix(item: Mapping[str, Any], page: str) -> str:
     if item["type"] == "string_type" and not isinstance(item["input"], (list, dict, type(None))):
         return "put it in quotes; YAML reads no, on, 2024 and 2024-01-01 as other values than text"
     if item["type"] in ("int_parsing", "float_parsing") and item["input"] in ("true", "false"):
         return "write a number; YAML reads yes and on as true, no and off as false"
-    return "see config/README.md"
+    return f"see {page}"
 
 
 def _known_keys(section: Any, location: list[str]) -> list[str]:
