@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -89,9 +89,11 @@ class SegmentationModel(nn.Module):
         raise NotImplementedError
 
     def forward(self, images_BCZYX: Tensor, task: Task) -> list[Tensor]:
-        """Encode and decode; raises `InputError` for an unknown task or a wrong channel count."""
+        """Encode and decode; raises `InputError` for an unknown task, a wrong channel count or a wrong answer."""
         self.check_input(images_BCZYX, task)
-        return self.decode(self.encode(images_BCZYX), task)
+        logits = self.decode(self.encode(images_BCZYX), task)
+        self.check_answer(logits, images_BCZYX, task)
+        return logits
 
     def check_input(self, images_BCZYX: Tensor, task: Task) -> None:
         """Raise `InputError` when the task is unknown or the channel count is not the task's."""
@@ -103,6 +105,19 @@ class SegmentationModel(nn.Module):
                 expected=f"5 axes B,C,Z,Y,X with C = {task.num_channels}",
                 fix="give one channel per entry of the card's channels",
             )
+
+    def check_answer(self, logits: object, images_BCZYX: Tensor, task: Task) -> None:
+        """Raise `InputError` when `decode` returned no list of `logits_BKZYX` with the full resolution first."""
+        batch, _, *size_zyx = images_BCZYX.shape
+        full = (batch, task.num_classes, *size_zyx)
+        if _are_logits(logits) and logits[0].shape == full and all(scale.shape[:2] == full[:2] for scale in logits):
+            return
+        raise input_error(
+            f"logits of {type(self).__name__} for the task {task.name}",
+            found=_in_words(logits),
+            expected=f"a list with the shape {full} first, and {full[:2]} before the size of each coarser scale",
+            fix="let decode return a list, with the classes of the task and the size of the images",
+        )
 
     def probabilities(self, logits_BKZYX: Tensor, task: Task | None = None) -> Tensor:
         """Return probabilities over K channels (float32) whose argmax over K is the label map.
@@ -131,6 +146,33 @@ class SegmentationModel(nn.Module):
             the steps, and one entry per step of each quantity.
         """
         return {}
+
+
+def scales_of(answer: object, *, network: str) -> list[Tensor]:
+    """Return logits, or a list of them, as a list; anything else that a network returns raises `InputError`."""
+    scales = [answer] if isinstance(answer, Tensor) else answer
+    if _are_logits(scales):
+        return list(scales)
+    raise input_error(
+        f"what {network} returns",
+        found=_in_words(answer),
+        expected="logits with the axes B,K,Z,Y,X or a list of them, in training as in evaluation",
+        fix="put a module around it that returns the logits alone",
+    )
+
+
+def _are_logits(value: object) -> TypeGuard[Sequence[Tensor]]:
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    return all(isinstance(item, Tensor) and item.ndim == 5 for item in value)
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_in_words, value))}]"
+    return f"a {type(value).__name__}"
 
 
 def stem_key(channels: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.interface import NetworkSpec, SegmentationModel
+from models.interface import NetworkSpec, SegmentationModel, scales_of
 from segbench.core.errors import input_error
 from segbench.core.task import Task, TaskSet
 
@@ -66,20 +66,19 @@ class PerTaskModel(SegmentationModel):
         size_zyx = tuple(images_BCZYX.shape[2:])
         padded_zyx = padded_size_zyx(size_zyx, self.multiple_zyx)
         if padded_zyx == size_zyx:
-            return _as_list(self.network(images_BCZYX))
+            return self._scales(images_BCZYX)
         ends_zyx = [target - size for target, size in zip(padded_zyx, size_zyx, strict=True)]
         padding = [value for end in reversed(ends_zyx) for value in (0, end)]  # torch counts from the last axis
         images_BCZYX = nn.functional.pad(images_BCZYX, padding, mode="replicate")
-        return _cropped(_as_list(self.network(images_BCZYX)), padded_zyx, size_zyx)
+        return _cropped(self._scales(images_BCZYX), padded_zyx, size_zyx)
+
+    def _scales(self, images_BCZYX: Tensor) -> list[Tensor]:
+        return scales_of(self.network(images_BCZYX), network=type(self.network).__name__)
 
     def decode(self, features: list[Tensor], task: Task) -> list[Tensor]:
         """Return the logits of the only task."""
         self.tasks.index(task)
         return features
-
-
-def _as_list(logits: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    return [logits] if isinstance(logits, Tensor) else list(logits)
 
 
 def _cropped(logits: list[Tensor], padded_zyx: Sequence[int], size_zyx: Sequence[int]) -> list[Tensor]:

@@ -54,7 +54,11 @@ def test_card_is_complete_and_true(name):
     assert card["kind"] in ("universal", "single_task")
     assert card["fidelity"] in ("numerical", "description", "concept")
     assert card["backbone"] in ("shared", "own")
-    keys = subjects.shared_model(name).state_dict().keys()
+    model = subjects.shared_model(name)
+    assert model.activation in ("softmax", "sigmoid")
+    assert model.class_loss in ("mean", "sum")
+    assert model.scale_rule in ("nnunet", "halving", "equal")
+    keys = model.state_dict().keys()
     for prefix in card["encoder_keys"]:
         assert any(key.startswith(prefix) for key in keys), f"no tensor starts with {prefix}"
 
