@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 import shutil
 from dataclasses import replace
 from importlib import import_module
@@ -16,6 +17,7 @@ from models.weights.reading import load_strictly, read_state_dict
 from segbench.core.errors import InputError
 from tests.contract import subjects
 from tests.contract.subjects import CARDS, NAMES, ODD_SIZE_ZYX, SHARED_GRID_SIZE_ZYX, SPEC
+from tests.paths import ROOT
 
 over_models = pytest.mark.parametrize("name", NAMES)
 over_tasks = pytest.mark.parametrize(
@@ -61,6 +63,13 @@ def test_card_is_complete_and_true(name):
     keys = model.state_dict().keys()
     for prefix in card["encoder_keys"]:
         assert any(key.startswith(prefix) for key in keys), f"no tensor starts with {prefix}"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if CARDS[name]["fidelity"] == "numerical"])
+def test_equal_outputs_are_shown_by_a_golden_test(name):
+    tests = (ROOT / "tests" / "golden" / "models").glob("test_*.py")
+    named = any(re.search(rf"\b{name}\b", path.read_text(encoding="utf-8")) for path in tests)
+    assert named, f"no test in tests/golden/models compares {name} with its original: its fidelity is description"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in subjects.UNREGISTERED])
