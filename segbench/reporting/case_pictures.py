@@ -29,6 +29,7 @@ from segbench.core.task import IGNORED
 from segbench.data.readers import read_image, read_label
 from segbench.experiment import requests
 from segbench.experiment.config import Config
+from segbench.reporting.figures import LETTER_PT, wrapped
 from segbench.reporting.metrics import about
 from segbench.reporting.pictures import FOLDER
 from segbench.reporting.run import Run
@@ -221,7 +222,7 @@ def _drawn(
             for volume_XYZ, line, own in ((reference_XYZ, "solid", REFERENCE_COLOUR), (labels_XYZ, "dashed", colour)):
                 _outline(panel, _slice(volume_XYZ, window, axis, planes[axis]), extent, own, line)
             panel.set_axis_off()
-        axes[0, column].set_title(title, fontsize=SMALLEST_PT, color=INK, wrap=True)
+        axes[0, column].set_title(wrapped(title, int(72 * panel_inches / LETTER_PT)), fontsize=SMALLEST_PT, color=INK)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     plt.close(figure)

@@ -37,6 +37,7 @@ class CaseTable:
     """All cases, the one with the worst best value first."""
 
     experiment: str
+    metric: str
     caption: str
     head: list[str]
     rows: list[CaseRow]
@@ -50,7 +51,8 @@ class CaseTable:
     def worst(self) -> str:
         """The case whose best value is worst, in words."""
         row = self.rows[0]
-        return f"{row.case} ({row.task.title}), best {row.texts()[0]} by {row.best_method}."
+        value = " ".join([about(self.metric).title, row.texts()[0], unit_of(self.metric)]).rstrip()
+        return f"{row.case} ({row.task.title}), best {value} by {row.best_method}."
 
 
 def case_table(run: Run, table: Table) -> CaseTable:
@@ -89,6 +91,7 @@ def case_table(run: Run, table: Table) -> CaseTable:
     facts = about(table.metric)
     return CaseTable(
         experiment=table.experiment,
+        metric=table.metric,
         caption=(
             f"{run.data_word(table.experiment)}{facts.title} ({unit_of(table.metric) or 'as given'}) of every "
             f"{table.experiment} test case: mean over structures and seeds, empty and missing masks as in the table; "

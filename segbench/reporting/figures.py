@@ -10,6 +10,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,19 +33,23 @@ from segbench.reporting.style import (
     RC,
     SMALLEST_PT,
     VERMILLION,
+    WIDTH_MM,
     Plot,
     finish,
     fixed_jitter,
+    ink_on,
     method_styles,
     new_figure,
 )
-from segbench.reporting.tables import STATE_WORDS, Table, coverage_text, shown, unit_of
+from segbench.reporting.tables import STATE_WORDS, Table, coverage_text, interval_text, shown, unit_of
 
 BOX_FROM = 8
 """Fewer cases than this are shown as points only: quartiles of them say little."""
 CASE_PANELS = 3
-WIDE_CELLS = 4
-"""Most methods whose difference and interval fit on one line of a column-wide map."""
+LETTER_PT, BOLD_LETTER_PT = 3.9, 4.7
+"""Mean width of a letter of a title and of a bold digit in figures, on the safe side."""
+BAR_PT = 48
+"""Width of a colour bar with its numbers."""
 COST_COLUMNS = [
     "key",
     "title",
@@ -59,8 +64,13 @@ DECIDED = ("positive", "negative")
 """Words of the column `transfer`: the decision rule named a better method."""
 
 
-def case_plot(run: Run, table: Table) -> Plot:
-    """Return one panel per task: a point per test case, the mean with its interval, boxes from BOX_FROM cases on."""
+def case_plot(run: Run, table: Table) -> Plot | None:
+    """Return one panel per task: a point per test case, the mean with its interval, boxes from BOX_FROM cases on.
+
+    None where no cell has a value, such as distances of tasks whose spacing is nominal.
+    """
+    if not any(cell.state == "ok" for row in table.rows for cell in row.cells):
+        return None
     methods = [row.method for row in table.rows]
     values = case_values(run, table)
     facts = about(table.metric)
@@ -151,7 +161,9 @@ def _value_axis(axis: Axes, table: Table, values: pd.DataFrame) -> None:
 def difference_plot(
     run: Run, experiment: str, differences: pd.DataFrame, *, reference: str, metric: str = "dice"
 ) -> Plot:
-    """Return the map of differences to a reference: tasks in rows, methods in columns.
+    """Return the map of differences to a reference: tasks in rows and methods in columns, or the other way round.
+
+    The fewer of both are the columns. A cell holds the interval too where that fits.
 
     Args:
         run: the run that the differences come from.
@@ -162,47 +174,54 @@ def difference_plot(
         reference: title of the method that the others are compared with.
         metric: name of the metric.
     """
-    factor = factor_of(metric)
     titles, names = list(dict.fromkeys(differences["title"])), list(dict.fromkeys(differences["column"]))
-    found = {(row.title, row.column): row for row in named_rows(differences)}
-    grid = np.array([[getattr(found.get((t, c)), "difference", np.nan) * factor for t in titles] for c in names], float)
+    found: dict[tuple[str, str], Any] = {(row.column, row.title): row for row in named_rows(differences)}
+    labels, heads = [_with_patients(differences, name) for name in names], titles
+    keys = [[(name, title) for title in titles] for name in names]
+    if len(titles) > len(names):
+        labels, heads, keys = heads, labels, [list(column) for column in zip(*keys, strict=True)]
+    cells = [[found.get(key) for key in line] for line in keys]
+    grid = np.array([[getattr(cell, "difference", np.nan) for cell in line] for line in cells], float)
+    grid *= factor_of(metric)
     limit = max(1.0, float(np.nanquantile(np.abs(grid), 0.95)) if np.isfinite(grid).any() else 1.0)
-    one_line = len(titles) <= WIDE_CELLS
-    words = [[_difference_words(found.get((t, c)), metric, one_line=one_line) for t in titles] for c in names]
+    room_pt = 72 * WIDTH_MM["double"] / 25.4 - LETTER_PT * max(map(len, labels)) - BAR_PT
+    words, lines = _fitting_words(cells, metric, int(room_pt / len(heads) / BOLD_LETTER_PT))
+    upright = room_pt / len(heads) < LETTER_PT * 12
+    heads = heads if upright else [wrapped(head, int(room_pt / len(heads) / LETTER_PT)) for head in heads]
+    above = LETTER_PT / 72 * max(map(len, heads)) if upright else 0.12 * max(head.count("\n") + 1 for head in heads)
     with plt.rc_context(RC | {"axes.grid": False}):
-        figure, axis = new_figure("double", 1.0 + (0.22 if one_line else 0.34) * len(names))
+        figure, axis = new_figure("double", 0.6 + above + (0.1 + 0.12 * max(1, lines)) * len(labels))
+        colours = plt.Normalize(-limit, limit)
         sns.heatmap(
             grid,
             ax=axis,
             cmap=DIVERGING,
-            vmin=-limit,
-            vmax=limit,
+            norm=colours,
             xticklabels=False,
             yticklabels=False,
-            cbar_kws={"pad": 0.01, "label": f"{about(metric).title} difference ({_points(metric)})"},
+            cbar_kws={"pad": 0.01},
         )
-        for y, name in enumerate(names):
-            for x, title in enumerate(titles):
-                row = found.get((title, name))
-                dark = np.isfinite(grid[y, x]) and abs(grid[y, x]) > 0.7 * limit
-                bold = getattr(row, "transfer", "") in DECIDED
+        for y, line in enumerate(cells):
+            for x, cell in enumerate(line):
                 axis.text(
                     x + 0.5,
                     y + 0.5,
                     words[y][x],
                     ha="center",
                     va="center",
-                    color="white" if dark else INK,
-                    fontweight="bold" if bold else "normal",
+                    color=ink_on(DIVERGING(colours(grid[y, x]))) if np.isfinite(grid[y, x]) else INK,
+                    fontweight="bold" if getattr(cell, "transfer", "") in DECIDED else "normal",
                 )
-        axis.set_xticks(np.arange(len(titles)) + 0.5, [wrapped(title, max(12, 80 // len(titles))) for title in titles])
-        axis.set_yticks(np.arange(len(names)) + 0.5, [_with_patients(differences, name) for name in names])
+        axis.set_xticks(np.arange(len(heads)) + 0.5, heads, rotation=90 if upright else 0)
+        axis.set_yticks(np.arange(len(labels)) + 0.5, labels)
         axis.xaxis.tick_top()
         axis.tick_params(length=0)
-        headline(figure, run, experiment, f"{about(metric).title}: method minus {reference}")
+        title = f"{about(metric).title}: method minus {reference}, in {_points(metric)}"
+        headline(figure, run, experiment, title)
+        interval = f"with {run.level} interval" if lines else f"whose {run.level} intervals are in the table of pairs"
         caption = (
             f"{run.data_word(experiment)}{about(metric).title} of each method minus {reference}, in "
-            f"{_points(metric)}, paired by patient (n), with {run.level} interval. Blue: the mean of the method is on "
+            f"{_points(metric)}, paired by patient (n), {interval}. Blue: the mean of the method is on "
             "the good side. Bold: the decision rule of this report names a better method on that task; nothing else is "
             f"a decision.{coverage_text(differences)}"
         )
@@ -215,14 +234,29 @@ def _with_patients(differences: pd.DataFrame, column: str) -> str:
     return f"{column} (n = {patients.max():g})" if len(patients) else column
 
 
-def _difference_words(found, metric: str, *, one_line: bool) -> str:
+def _fitting_words(cells: Sequence[Sequence[Any]], metric: str, letters: int) -> tuple[list[list[str]], int]:
+    """Return what every cell says and on how many lines: the interval beside or below the value, or the value alone.
+
+    Args:
+        cells: rows of the table of differences, None where there is no pair.
+        metric: name of the metric.
+        letters: how many fit beside each other in a cell.
+    """
+    for lines, joint in ((1, " "), (2, "\n")):
+        words = [[_difference_words(cell, metric, joint) for cell in row] for row in cells]
+        if max(len(part) for row in words for text in row for part in text.split("\n")) <= letters:
+            return words, lines
+    return [[text.partition("\n")[0] for text in row] for row in words], 0
+
+
+def _difference_words(found: Any, metric: str, joint: str) -> str:
+    """Return the difference and its interval, or what there is of both."""
     if found is None or not np.isfinite(found.difference):
         return "no pair"
     value = shown(metric, found.difference, sign=True)
     if not (np.isfinite(found.low) and np.isfinite(found.high)):
         return value
-    limits = f"({shown(metric, found.low, sign=True)} to {shown(metric, found.high, sign=True)})"
-    return f"{value} {limits}" if one_line else f"{value}\n{limits}"
+    return f"{value}{joint}({interval_text(metric, found.low, found.high, sign=True)})"
 
 
 def method_costs(run: Run, experiment: str) -> pd.DataFrame:

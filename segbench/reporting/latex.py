@@ -73,7 +73,9 @@ def table_tex(table: Table, *, controls: bool = False) -> str:
         return ""
     panels = min((_panels(_grid(table, rows, turned=turned)) for turned in (False, True)), key=len)
     distance = "After the semicolon: fraction of missed structures." if is_distance(table.metric) else ""
-    notes = [table.legend, table.marking, distance, *(f"{note}." for note in table.notes)]
+    cases = ", ".join(f"{task.title} {task.n_test}" for task in table.tasks)
+    marking = "" if controls else table.marking
+    notes = [table.legend, marking, distance, f"Test cases: {cases}.", *(f"{note}." for note in table.notes)]
     body = "\n\n\\medskip\n".join(_tabular(panel) for panel in panels)
     caption = f"Controls. {table.caption}" if controls else table.caption
     return "\n".join(
@@ -148,7 +150,8 @@ def _tabular(grid: _Grid) -> str:
     styler = pd.DataFrame(lines).style.hide(axis="index").format_index(lambda i: heads[int(str(i))], axis="columns")
     flagged = any(entry.value.endswith(DAGGER) for row in grid.rows for entry in row)
     space = f",table-space-text-post={{{FLAG}}}" if flagged else ""
-    columns = "l" + f"S[table-format={whole}.1{space}]" * len(grid.heads)
+    # detect-weight: without it siunitx prints a bold number as any other
+    columns = "l" + f"S[table-format={whole}.1,detect-weight{space}]" * len(grid.heads)
     text = styler.to_latex(column_format=columns, hrules=True, siunitx=True).splitlines()
     first, last = text.index("\\midrule") + 1, text.index("\\bottomrule")
     entries = ["\n".join(text[i : i + 2]) for i in range(first, last, 2)]

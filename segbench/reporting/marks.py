@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
-from segbench.reporting.statistics import label_of
+from segbench.reporting.statistics import label_of, over_all_tasks, per_task
 from segbench.reporting.tables import Row, Table, comparable, direction
 from segbench.stats.ranking import ALL_TASKS
 
@@ -24,11 +25,11 @@ def marked(table: Table, paired: pd.DataFrame | None, checks: pd.DataFrame) -> T
     Args:
         table: the table without marks.
         paired: one row per pair and task with the columns method_a, method_b, task and better ('a', 'b', or anything
-            else where no method is named), as segbench.stats decides; rows of the task `ALL_TASKS` decide on the mean.
-            None when nothing was compared.
+            else where no method is named), as segbench.stats decides; rows of the task `ALL_TASKS`, or of
+            the only task, decide on the mean. None when nothing was compared.
         checks: what `beaten_by_controls` returns: columns column and not_better.
     """
-    decisions = _decisions(paired)
+    decisions = _decisions(table, paired)
     beaten = dict(zip(checks["column"], checks["not_better"], strict=True)) if len(checks) else {}
     tasks = [ALL_TASKS, *(task.name for task in table.tasks)]
     chosen = [
@@ -46,11 +47,16 @@ def _split(cells: list) -> tuple:
     return cells[0], cells[1:]
 
 
-def _decisions(paired: pd.DataFrame | None) -> dict[str, dict[tuple[str, str], str]]:
-    """Return task -> (method, other) -> the label of the better one, '' where the two are not distinguishable."""
+def _decisions(table: Table, paired: pd.DataFrame | None) -> dict[str, dict[tuple[str, str], str]]:
+    """Return task -> (method, other) -> the label of the better one, '' where the two are not distinguishable.
+
+    Where one task has values, its decisions are those on the mean over tasks too.
+    """
     found: dict[str, dict[tuple[str, str], str]] = {}
     if paired is None:
         return found
+    if sum(any(np.isfinite(row.cells[i].mean) for row in table.rows) for i in range(len(table.tasks))) == 1:
+        paired = pd.concat([per_task(paired), over_all_tasks(paired).assign(task=ALL_TASKS)])
     for row in named_rows(paired):
         better = {"a": row.method_a, "b": row.method_b}.get(row.better, "")
         pairs = found.setdefault(row.task, {})

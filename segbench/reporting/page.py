@@ -13,7 +13,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from segbench.core.files import write_bytes, write_text
 from segbench.reporting import (
@@ -372,6 +372,7 @@ def page_html(
     )
     environment.filters["data_uri"] = _data_uri
     environment.filters["anchor"] = anchor
+    environment.filters["with_code"] = _with_code
     environment.filters["png_uri"] = lambda name: f"data:image/png;base64,{base64.b64encode(pictures[name]).decode()}"
     environment.globals.update(
         cell_text=cell_text,
@@ -403,6 +404,11 @@ def page_html(
         published=sections.published_table(run, published, "tables/published.csv") if len(published) else None,
         pretrained=transfers.transfer_table(run, pretrained, "tables/transfers.csv") if len(pretrained) else None,
     )
+
+
+def _with_code(text: str) -> Markup:
+    """Return escaped text whose parts in backticks are marked as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escape(text)))  # noqa: S704 (escaped)
 
 
 def _data_uri(plot: Plot) -> str:

@@ -22,6 +22,7 @@ from segbench.reporting.tables import DASH, MISSED, Table, direction, interval_t
 from segbench.stats.decision import oriented
 
 KEYS = ["task", "case", "structure"]
+MINUS = "\u2212"
 STRIP = 0.14
 """Width of the margin of missed structures, as a fraction of the axis of values."""
 
@@ -160,13 +161,12 @@ def _scatter(axis: Axes, run: Run, table: Table, values: pd.DataFrame) -> None:
             linewidths=0,
             zorder=2,
         )
-    centre = (low + high) / 2
-    axis.text(centre, middle, "missed", ha="center", va="center", color="#555555")
-    axis.text(middle, centre, "missed", ha="center", va="center", rotation=90, color="#555555")
     axis.set(xlim=outer, ylim=outer, box_aspect=1)
     ticks = [tick for tick in axis.get_xticks() if low <= tick <= high]
-    axis.set_xticks(ticks)
-    axis.set_yticks(ticks)
+    labels = [*(f"{tick:g}".replace("-", MINUS) for tick in ticks), "missed"]
+    axis.set_xticks([*ticks, middle], labels)
+    axis.set_yticks([*ticks, middle], labels)
+    axis.get_xticklabels()[-1].set_horizontalalignment("right" if worst_is_low else "left")
 
 
 def _range(metric: str, values: pd.DataFrame) -> tuple[float, float]:

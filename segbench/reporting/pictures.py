@@ -13,7 +13,8 @@ from segbench.reporting.run import Run
 FOLDER = "pictures"
 DESCRIPTION = (
     "Yellow solid line: reference; coloured dashed line: prediction. Each plane is the one with most wrong voxels, "
-    "counted over the methods shown. Grey values from the 1st to the 99th percentile; left is the patient's left."
+    "counted over the methods shown. Predictions and values are those of the first seed. Grey values from the 1st to "
+    "the 99th percentile; left is the patient's left."
 )
 
 

@@ -16,7 +16,7 @@ from segbench.reporting.figures import headline
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import RESAMPLES, Statistics, label_of, trained_rows
-from segbench.reporting.style import INK, RC, SHADES, SMALLEST_PT, Plot, finish, method_styles, new_figure
+from segbench.reporting.style import INK, RC, SHADES, SMALLEST_PT, Plot, finish, ink_on, method_styles, new_figure
 from segbench.stats.ranking import ALL_TASKS, nemenyi
 
 
@@ -123,6 +123,9 @@ def fraction_map(fractions: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         yticklabels=False,
         xticklabels=False,
     )
+    for text in axis.texts:
+        x, y = text.get_position()
+        text.set_color(ink_on(SHADES(grid.to_numpy()[int(y), int(x)])))
     axis.set(xlabel="", ylabel="")
     axis.set_yticks(np.arange(len(grid)) + 0.5, [titles[label] for label in grid.index])
     axis.set_xticks(np.arange(grid.shape[1]) + 0.5, [f"rank {rank}" for rank in grid.columns])

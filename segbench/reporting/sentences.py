@@ -49,6 +49,11 @@ def p_text(value: float) -> str:
     return "< 0.001" if value < 0.001 else number(value, 3)
 
 
+def tasks_text(count: int) -> str:
+    """Return '1 task', '2 tasks'."""
+    return f"{count} task{'' if count == 1 else 's'}"
+
+
 def seconds_text(seconds: float) -> str:
     """Return a duration as people read it."""
     if seconds < 60:
@@ -97,7 +102,7 @@ def leading_sentence(table: Table, paired: pd.DataFrame | None) -> str:
     tasks = f"{count}" if count == len(table.tasks) else f"{count} of {len(table.tasks)}"
     text = (
         f"{best.method.title} has the highest rank by mean {about(metric).title} over {tasks} {table.experiment} "
-        f"tasks: {shown(metric, best.mean.mean)} {unit} ({limits}{missed})."
+        f"task{'' if len(table.tasks) == 1 else 's'}: {shown(metric, best.mean.mean)} {unit} ({limits}{missed})."
     )
     if paired is None or paired.empty or len(ranking) < 2:
         return text
@@ -178,7 +183,7 @@ def difference_sentences(table: pd.DataFrame, reference: str, metric: str) -> li
         rest = len(tasks) - sum(counts.values())
         parts += [f"not distinguishable on {rest}"] if rest else []
         sentences.append(
-            f"{title} against {reference}: {', '.join(parts)} of {len(tasks)} tasks; mean over tasks "
+            f"{title} against {reference}: {', '.join(parts)} of {tasks_text(len(tasks))}; mean over tasks "
             f"{difference_text(metric, mean)}, {decision_word(mean['transfer'])}."
         )
     return sentences
@@ -194,7 +199,7 @@ def baseline_sentence(checks: pd.DataFrame, metric: str) -> str | None:
     if not losers:
         return f"By mean {title} every trained method is above every trivial baseline on every task."
     counts = [
-        f"{name} on {sum(name in titles for titles in tasks['not_better'])} of {len(tasks)} tasks"
+        f"{name} on {sum(name in titles for titles in tasks['not_better'])} of {tasks_text(len(tasks))}"
         + (" and on the mean" if any(name in titles for titles in mean["not_better"]) else "")
         for name in losers
     ]

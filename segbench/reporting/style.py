@@ -16,7 +16,7 @@ import matplotlib
 matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
 from segbench.core.files import write_bytes
@@ -137,6 +137,18 @@ def _subject(method: Method) -> str:
     if method.kind == "transfer" and method.initialisation != SCRATCH:
         return method.initialisation
     return method.model
+
+
+def ink_on(background: Any) -> str:
+    """Return INK or white, whichever has more contrast on a colour by the relative luminance of WCAG 2."""
+    paper, ink = _luminance(background) + 0.05, _luminance(INK) + 0.05
+    return INK if paper * paper > 1.05 * ink else "white"
+
+
+def _luminance(colour: Any) -> float:
+    parts = np.array(to_rgb(colour))
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
 def new_figure(width: Width, height_inches: float, **options):

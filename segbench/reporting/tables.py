@@ -476,7 +476,10 @@ def missed_text(metric: str, cell: Cell) -> str:
     """Return how many structures were missed; beside a distance always, and as a fraction of the expected rows."""
     if not is_distance(metric):
         return f"{cell.n_missed} missed" if cell.n_missed else ""
-    return f"{100 * cell.n_missed / cell.n_expected:.0f} % missed" if cell.n_expected else ""
+    if not cell.n_expected:
+        return ""
+    per_cent = 100 * cell.n_missed / cell.n_expected
+    return f"{'< 1' if 0 < per_cent < 1 else format(per_cent, '.0f')} % missed"
 
 
 def is_distance(metric: str) -> bool:

@@ -8,7 +8,7 @@ from segbench.reporting.figures import method_costs
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.sections import SmallTable
-from segbench.reporting.sentences import decision_word, p_text, points, seconds_text
+from segbench.reporting.sentences import decision_word, p_text, points, seconds_text, tasks_text
 from segbench.reporting.statistics import against, label_of
 from segbench.reporting.tables import DASH, Row, Table, comparable, direction, interval_text, shown, unit_of
 from segbench.stats.decision import oriented
@@ -77,7 +77,7 @@ def task_leaders(run: Run, table: Table, paired: pd.DataFrame | None, checks: pd
         "on the best mean by the decision rule of this report; cost of the method with the best mean.",
         HEAD,
         rows,
-        conclusion=f"The best mean is distinguishable from the next on {decided} of {len(rows)} tasks"
+        conclusion=f"The best mean is distinguishable from the next on {decided} of {tasks_text(len(rows))}"
         + (f", and not above a trivial baseline on {below}." if below else "."),
     )
 

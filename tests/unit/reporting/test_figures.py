@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,10 +14,21 @@ from matplotlib.text import Text
 
 from segbench.core.run_record import Method
 from segbench.reporting import figures, rank_figures
+from segbench.reporting.figures import DECIDED
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import differences, reference_method, statistics_of
-from segbench.reporting.style import GREY, SMALLEST_PT, WIDTH_MM, fixed_jitter, method_styles, numbered
-from segbench.reporting.tables import build_table
+from segbench.reporting.style import (
+    GREY,
+    INK,
+    SHADES,
+    SMALLEST_PT,
+    WIDTH_MM,
+    fixed_jitter,
+    ink_on,
+    method_styles,
+    numbered,
+)
+from segbench.reporting.tables import Cell, build_table
 from tests.unit.reporting.drawn import kept_figures
 from tests.unit.reporting.synthetic_run import write_run
 
@@ -165,6 +178,50 @@ def test_a_difference_is_bold_only_by_decision(run, drawn, statistics):
     titles, columns = list(dict.fromkeys(table["title"])), list(dict.fromkeys(table["column"]))
     row = table.loc[chosen]
     assert bold == [(titles.index(row["title"]) + 0.5, columns.index(row["column"]) + 0.5)]
+
+
+@pytest.mark.parametrize(("tasks", "methods", "interval"), [(4, 4, True), (1, 6, True), (13, 3, True), (13, 20, False)])
+def test_no_text_of_the_map_of_differences_leaves_its_cell(run, drawn, tasks, methods, interval):
+    row = {"difference": -0.314, "low": -0.409, "high": -0.2, "n_patients": 25.0, "transfer": DECIDED[0]}
+    row |= {"coverage_low": 0.95, "coverage_high": 1.0, "coverage_n": 9.0}
+    columns = ["Mean over tasks", *(f"Head and neck organs ({i + 10})" for i in range(tasks))]
+    table = pd.DataFrame(
+        row | {"title": f"Universal model {i + 10}", "column": name} for i in range(methods) for name in columns
+    )
+    plot = figures.difference_plot(run, "upstream", table, reference="R")
+    axis = drawn[0][0].axes[0]
+    cell = axis.transData.transform([[0, 0], [1, 1]])
+    width, height = np.abs(cell[1] - cell[0])
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert len(boxes) == (tasks + 1) * methods
+    assert max(box.width for box in boxes) < width
+    assert max(box.height for box in boxes) < height
+    for labels in (axis.get_xticklabels(), axis.get_yticklabels()):
+        found = [label.get_window_extent() for label in labels]
+        assert not any(first.overlaps(second) for first, second in itertools.pairwise(found))
+    assert all(("−20.0" in text.get_text()) is interval for text in axis.texts)
+    assert ("with 95 % interval" in plot.caption) is interval
+
+
+def test_words_on_a_colour_can_be_read():
+    assert ink_on("white") == INK
+    assert ink_on(SHADES(1.0)) == ink_on("black") == "white"
+    assert ink_on(SHADES(0.54)) == INK
+
+
+def test_the_fractions_of_ranks_can_be_read():
+    fractions = pd.DataFrame({"method": ["a", "a", "b", "b"], "rank": [1, 2, 1, 2], "fraction": [0.54, 0.46, 0.0, 1.0]})
+    figure = rank_figures.fraction_map(fractions, {"a": "A", "b": "B"})
+    colours = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+    plt.close(figure)
+    assert colours["54 %"] == INK
+    assert colours["100 %"] == "white"
+
+
+def test_a_metric_that_is_defined_nowhere_has_no_figure_of_cases(run):
+    table = build_table(run, "upstream", "hd95")
+    rows = [replace(row, cells=[Cell("not_defined") for _ in row.cells]) for row in table.rows]
+    assert figures.case_plot(run, replace(table, rows=rows)) is None
 
 
 def test_the_diagram_names_every_method_with_its_rank_and_joins_what_is_not_distinguishable():

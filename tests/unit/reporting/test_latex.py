@@ -77,12 +77,15 @@ def test_the_caption_is_one_line_and_notes_stand_below(dice):
     assert len(caption) < 300
     assert "95 \\% interval" not in caption
     assert text.index("\\bottomrule") < text.index("95 \\% interval")
+    assert text.index("\\bottomrule") < text.index(f"Test cases: {dice.tasks[0].title} 3, ")
 
 
 def test_only_a_marked_cell_is_bold(dice):
     assert "\\bfseries" not in table_tex(dice)
     text = table_tex(named(dice, "X"))
     assert text.count("\\bfseries") == 1
+    assert "Bold:" not in table_tex(replace(dice, marking="Bold: this."), controls=True)
+    assert "[table-format=2.1,detect-weight" in text  # siunitx prints a bold number as any other without it
     assert f"\\bfseries {shown('dice', dice.rows[0].mean.mean)}" in text
 
 

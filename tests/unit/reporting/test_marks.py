@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -54,6 +55,16 @@ def test_the_best_and_what_is_not_distinguishable_from_it_are_marked(table):
 def test_the_mean_over_tasks_needs_a_decision_of_its_own(table):
     result = marked(table, decided(table, 0, beaten=3, task=ALL_TASKS), NO_CHECKS)
     assert marks(result, 0) == by_mean(table, 0)[:1]
+
+
+def test_the_mean_over_the_only_task_has_the_marks_of_that_task(table):
+    only = replace(
+        table,
+        tasks=table.tasks[:1],
+        rows=[replace(row, mean=row.cells[0], cells=row.cells[:1]) for row in table.rows],
+    )
+    result = marked(only, decided(only, 1, beaten=3, task=only.tasks[0].name), NO_CHECKS)
+    assert marks(result, 0) == marks(result, 1) == by_mean(only, 1)[:1]
 
 
 def test_a_column_in_which_nobody_is_distinguishable_has_no_mark(table):

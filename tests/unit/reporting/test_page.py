@@ -377,6 +377,26 @@ def test_names_titles_and_cards_cannot_write_html(tmp_path, without_statistics):
         assert "<script" not in path.read_text()
 
 
+def test_names_in_backticks_are_code_and_all_else_is_escaped():
+    assert page_module._with_code("clip (`clip_hu`) <b>`<i>`") == (
+        "clip (<code>clip_hu</code>) &lt;b&gt;<code>&lt;i&gt;</code>"
+    )
+
+
+def test_the_hardest_case_has_metric_and_unit(results, page):
+    run = Run(results)
+    hardest = cases.case_table(run, build_table(run, "upstream", "dice"))
+    row = hardest.rows[0]
+    assert hardest.worst == f"{row.case} ({row.task.title}), best Dice {row.texts()[0]} % by {row.best_method}."
+    assert hardest.worst in page
+
+
+def test_one_task_is_not_called_tasks(page):
+    assert not re.search(r"(?<![\d.])1 (of )?(upstream |downstream )?tasks", page)
+    assert sentences.tasks_text(1) == "1 task"
+    assert sentences.tasks_text(11) == "11 tasks"
+
+
 def test_failures_are_counted_on_the_page(results, page):
     run = Run(results)
     rows = run.rows[(run.rows["experiment"] == "upstream") & (run.rows["metric"] == "dice")]

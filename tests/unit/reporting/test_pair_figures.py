@@ -88,6 +88,9 @@ def test_missed_structures_stand_in_the_margin_beyond_the_worst_value_and_all_po
     assert limits[0] <= min(*found, *margin)
     assert limits[1] >= max(*found, *margin)
     assert axis.get_ylim() == limits
+    names = {label.get_text(): label.get_position()[0] for label in axis.get_xticklabels()}
+    assert min(margin) <= names["missed"] <= max(margin)
+    assert not axis.texts  # no word stands among the points
     assert "n = 4" in plot.caption
     assert "1 by UniSeg only, 1 by Single-task U-Net only, 1 by both" in plot.caption
     assert f"{'above' if metric == 'dice' else 'below'} the line UniSeg is better" in plot.caption

@@ -19,6 +19,7 @@ from segbench.reporting.statistics import MEAN_COLUMN, against, outcome, over_ta
 from segbench.reporting.tables import (
     DASH,
     NOT_ANNOTATED,
+    Cell,
     Row,
     _interval_sentence,
     _ranked,
@@ -26,6 +27,7 @@ from segbench.reporting.tables import (
     cell_text,
     folds_text,
     interval_text,
+    missed_text,
     shown,
     table_csv,
     table_markdown,
@@ -121,6 +123,13 @@ def test_missed_structures_stand_in_the_cell(run, dice):
     assert cell.n_missed == missed == 4
     assert cell_text(dice, cell).missed == "4 missed"
     assert cell_text(dice, cell).as_seen == ""
+
+
+@pytest.mark.parametrize(
+    ("missed", "text"), [(0, "0 % missed"), (1, "< 1 % missed"), (8, "1 % missed"), (747, "100 % missed")]
+)
+def test_a_rare_miss_beside_a_distance_is_not_rounded_to_none(missed, text):
+    assert missed_text("hd95", Cell("ok", n_missed=missed, n_expected=747)) == text
 
 
 def test_the_interval_as_seen_stands_beside_the_other_where_nothing_was_missed(dice):
