@@ -408,7 +408,7 @@ def page_html(
 
 def _with_code(text: str) -> Markup:
     """Return escaped text whose parts in backticks are marked as code."""
-    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", escape(text)))  # noqa: S704 (escaped)
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 (escaped)
 
 
 def _data_uri(plot: Plot) -> str:
