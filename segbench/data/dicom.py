@@ -20,7 +20,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_rescale
 
 from segbench.core.errors import input_error, short
-from segbench.data.layouts import folders_below
+from segbench.core.folders import files_below
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def headers_by_series(folder: Path) -> dict[str, list[pydicom.Dataset]]:
     Links to folders are followed.
     """
     series: dict[str, list[pydicom.Dataset]] = defaultdict(list)
-    for path in sorted(item for below in folders_below(folder) for item in below.iterdir() if item.is_file()):
+    for path in sorted(path for path in files_below(folder) if path.is_file()):
         try:
             header = pydicom.dcmread(path, stop_before_pixels=True)
         except InvalidDicomError:

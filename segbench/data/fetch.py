@@ -129,7 +129,7 @@ def unpack(archive: Path, target: Path) -> None:
     """Unpack a tar or zip archive whose top folder has the target's name, and rename that folder to the target.
 
     Unpacking happens beside the archive, so the target appears whole or not at all. A member that leaves the folder,
-    a link or a device raises InputError before anything is written. Hidden files are left out, as in `layouts.find`.
+    a link or a device raises InputError before anything is written. What macOS adds is left out.
     """
     scratch = archive.with_name(archive.name + ".unpacked")
     shutil.rmtree(scratch, ignore_errors=True)

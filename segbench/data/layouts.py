@@ -17,6 +17,7 @@ from typing import Any
 from segbench.core import cards
 from segbench.core.case import CaseFiles
 from segbench.core.errors import Problem, input_error, raise_problems
+from segbench.core.folders import HIDDEN, folders_below
 from segbench.core.names import CHANNEL
 from segbench.data.volumes import SUFFIXES
 
@@ -333,31 +334,12 @@ def _nnunet_listed(folder: Path, listed: object, *, patient_of: PatientOf, class
 def find(root: Path, pattern: str) -> list[Path]:
     """Return what matches a glob pattern below a folder, in order of path, without hidden files and folders.
 
-    `**/` at the beginning stands for every folder, links to folders included. Archives made on macOS carry a hidden
-    `._NAME` beside every file, which is no image.
+    `**/` at the beginning stands for every folder, links to folders included.
     """
-    hidden = (".", "__MACOSX")
     below = pattern.removeprefix("**/")
     folders = [root] if below == pattern else folders_below(root)
     found = ((path, path.relative_to(root).parts) for folder in folders for path in folder.glob(below))
-    return sorted({path for path, parts in found if not any(part.startswith(hidden) for part in parts)})
-
-
-def folders_below(root: Path, *, above: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """Yield a folder and every folder below it, links followed; none where it is no folder that can be read.
-
-    `Path.glob` does not enter links. A link to a folder that it lies in (`above`: real paths) is not entered.
-    """
-    real = os.path.realpath(root)
-    if real in above or not os.path.isdir(root):
-        return
-    yield root
-    try:
-        names = sorted(os.listdir(root))
-    except PermissionError:
-        return
-    for name in names:
-        yield from folders_below(root / name, above=above | {real})
+    return sorted({path for path, parts in found if not any(part.startswith(HIDDEN) for part in parts)})
 
 
 def stem(name: str) -> str:

@@ -9,7 +9,7 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from segbench.core.cards import matched_patient, pattern_problems
 from segbench.core.errors import InputError, Problem, input_error, raise_problems, short
+from segbench.core.folders import files_below
 from segbench.core.names import matched
 from segbench.data.checks import MAX_VOXELS, factor_problems, header_notices, implausible_spacing
 from segbench.data.volumes import (
@@ -261,7 +262,7 @@ def _folder_pairs(reference: Path, prediction: Path) -> list[tuple[str, Path, Pa
 
 def _volumes(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     """Return case -> file of a folder, those below it included, and its problems; hidden files are not looked at."""
-    paths = list(_files_below(folder))
+    paths = sorted(files_below(folder))
     problems = [problem for path in paths if (problem := _no_file(path))]
     found = [
         (unicodedata.normalize("NFC", path.relative_to(folder).with_name(name).as_posix()), path)
@@ -285,21 +286,6 @@ def _volumes(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     ]
 
 
-def _files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    """Yield what is no folder, sorted, without hidden names; links to folders are followed, except in a circle."""
-    above |= {folder.resolve()}
-    try:
-        paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        found = f"a folder that cannot be opened ({error.strerror})"
-        raise input_error(folder, found=found, expected="a folder", fix="give yourself the right to read it") from error
-    for path in paths:
-        if not path.is_dir():
-            yield path
-        elif path.resolve() not in above:
-            yield from _files_below(path, above)
-
-
 def _no_file(path: Path) -> Problem | None:
     """Return what is wrong with a name of a label map, or of a folder, behind which there is no file."""
     if path.is_file() or not (case_name(path.name) or (path.is_symlink() and not path.suffix)):
@@ -313,7 +299,7 @@ def _unread(folder: Path, cases: Collection[str]) -> list[Problem]:
     """Return a problem for each file of a case in a format that is not read."""
     return [
         Problem(str(path), f"a format that is not read ({path.name[len(name) :]})", FORMATS, "convert it")
-        for path in _files_below(folder)
+        for path in sorted(files_below(folder))
         if (name := _unread_name(path.name)) and path.relative_to(folder).with_name(name).as_posix() in cases
     ]
 

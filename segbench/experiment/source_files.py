@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from segbench.core.case import Case
+from segbench.core.errors import InputError
 from segbench.core.files import sha256_of, write_json
+from segbench.core.folders import files_below
 
 DATA_SUFFIXES = (
     ".nii", ".nii.gz", ".img", ".hdr", ".mha", ".mhd", ".raw", ".zraw", ".nrrd", ".nhdr", ".dcm", ".ima",
@@ -33,7 +34,10 @@ def generation(folder: Path, record: Path) -> int:
         known = {name: (int(size), int(time), str(digest)) for name, (size, time, digest) in content["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return 1
-    found = dict(_states(folder))
+    try:
+        found = dict(_states(folder))
+    except InputError:  # the ingest that the next number asks for says which folder cannot be opened
+        return number + 1
     if any(name not in known or size != known[name][0] for name, (size, _) in found.items()) or len(found) < len(known):
         return number + 1
     touched = [name for name, (_, time) in found.items() if time != known[name][1]]
@@ -63,11 +67,7 @@ def write_record(folder: Path, record: Path, cases: Iterable[Case]) -> None:
 
 
 def _states(folder: Path) -> Iterator[tuple[str, list[int]]]:
-    for root, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(root) / name
-            if name.startswith(".") or not name.lower().endswith(DATA_SUFFIXES) or not path.is_file():
-                continue
+    for path in files_below(folder):
+        if path.name.lower().endswith(DATA_SUFFIXES) and path.is_file():
             stat = path.stat()
             yield path.relative_to(folder).as_posix(), [stat.st_size, stat.st_mtime_ns]

@@ -95,6 +95,25 @@ def test_a_removed_and_a_renamed_file_are_the_next_generation(data):
     assert generation(folder, record) == 2
 
 
+def test_links_to_folders_are_followed_and_circles_are_not(data, tmp_path):
+    folder, record = data
+    (folder / "one").symlink_to(".")
+    (folder / "two").symlink_to(folder)
+    assert generation(folder, record) == 1
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "b.nii.gz").touch()
+    (folder / "linked").symlink_to(tmp_path / "store")
+    assert generation(folder, record) == 2
+
+
+def test_a_folder_that_cannot_be_opened_is_the_next_generation(data, monkeypatch):
+    def refused(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", refused)
+    assert generation(*data) == 2
+
+
 def test_an_absent_folder_is_the_next_generation(data):
     folder, record = data
     folder.rename(folder.with_name("moved"))
