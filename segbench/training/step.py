@@ -199,17 +199,11 @@ class Stepper:
             Diverged: loss or gradient is not finite in float32; no weight was moved.
         """
         result = _result(step.numbers)
-        if _finite(result):
-            return result
-        if self.scaler.is_enabled():
+        if not _finite(result) and self.scaler.is_enabled():
             self.scaler.update()
-            values, _ = self._attempt(self.arithmetic, step.batch)
-            result = _result(_Numbers(values))
+            result = self._again(self.arithmetic, step)
             self.scaler.update()
-            if _finite(result):
-                self._move(step.rates)
-                return result
-        if self.arithmetic.precision != "float32":
+        if not _finite(result) and self.arithmetic.precision != "float32":
             self.repeats += 1
             if self.repeats <= REPEATS_LOGGED:
                 log.warning(
@@ -218,14 +212,20 @@ class Stepper:
                     step.batch.task.name,
                     self.arithmetic.precision,
                 )
-            values, _ = self._attempt(self.arithmetic.in_float32(), step.batch)
-            result = _result(_Numbers(values))
-            if _finite(result):
-                self._move(step.rates, again=self.late)
-                return result
+            result = self._again(self.arithmetic.in_float32(), step)
+        if _finite(result):
+            return result
         self.optimisation.zero_grad()
         what = "loss" if not math.isfinite(result.loss) else "norm of the gradient"
         raise Diverged(what, result.loss if what == "loss" else result.norm)
+
+    def _again(self, arithmetic: Arithmetic, step: Step) -> StepResult:
+        """Take a step again; the weights move where it is finite now."""
+        values, _ = self._attempt(arithmetic, step.batch)
+        result = _result(_Numbers(values))
+        if _finite(result):
+            self._move(step.rates, again=self.late)
+        return result
 
     def _attempt(self, arithmetic: Arithmetic, batch: _Batch) -> tuple[Tensor, Tensor]:
         """Return loss, norm and counts, and whether the first two are finite, without a wait for the device.
