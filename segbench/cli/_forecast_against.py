@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segbench.core.errors import input_error
+from segbench.core.paths import OUTCOME
 from segbench.experiment import requests
 
 LOWEST_RATIO, HIGHEST_RATIO = 0.85, 1.15
@@ -76,7 +77,7 @@ def taken_seconds(results: Path, name: str) -> float | None:
     rule, _, key = name.partition(" ")
     times = []
     if rule in ("train", "evaluate"):
-        outcome = requests.read(results / rule / key / "outcome.json")
+        outcome = requests.read(results / rule / key / OUTCOME)
         if outcome.get("status") != "ok":
             return None
         times = [outcome["finished"] - outcome["started"], outcome.get("train_seconds", 0.0)]

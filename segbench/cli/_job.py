@@ -19,6 +19,7 @@ from segbench.core import devices
 from segbench.core.devices import device_problems
 from segbench.core.errors import RunFailed, input_error, is_machine_failure, raise_problems, short
 from segbench.core.files import write_json
+from segbench.core.paths import OUTCOME
 from segbench.core.provenance import portable
 from segbench.experiment import requests
 from segbench.experiment.context import JobContext
@@ -107,7 +108,7 @@ def run_job(
     kept = kept_outcome(folder, identity, products, code_counts=not context.config.allow_mixed_training_code)
     try:
         if kept is not None:
-            write_json(folder / "outcome.json", kept | {"attempt": attempt})
+            write_json(folder / OUTCOME, kept | {"attempt": attempt})
             log.info("%s of %s: done before, from the same inputs (%s)", command, context.job.id, identity.digest)
             return 0
         with running(context.paths.running, f"{command}.{context.job.id}"):
@@ -115,7 +116,7 @@ def run_job(
             outcome |= {"identity": identity.digest} | _facts(context, command, work, on_failure)
             if outcome["status"] == "ok":
                 ResultRecord.of(folder, identity, outcome, products).write(folder)
-            write_json(folder / "outcome.json", outcome)
+            write_json(folder / OUTCOME, outcome)
             if outcome["status"] == "ok":  # only now: a job that is killed before continues from its state
                 _remove(resumable)
     except Exception as error:
@@ -211,7 +212,7 @@ def kept_outcome(
 
 def check_result(folder: Path) -> None:
     """Raise `InputError` when a product of a job that went well is not the file that its record names."""
-    if requests.read(folder / "outcome.json").get("status") != "ok":
+    if requests.read(folder / OUTCOME).get("status") != "ok":
         return
     record = read_result(folder)
     if record is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from segbench.core.paths import RUN_RECORD
+
 EXAMPLE = "python -m segbench checklist reports/demo --out checklists.md"
 
 
@@ -20,6 +22,6 @@ def run(args: argparse.Namespace) -> int:
     from segbench.core.run_record import read_run_record
     from segbench.reporting.checklists import checklists
 
-    write_text(args.out, checklists(read_run_record(args.folder / "run.json")))
+    write_text(args.out, checklists(read_run_record(args.folder / RUN_RECORD)))
     print(args.out)
     return 0

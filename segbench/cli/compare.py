@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from segbench.core.paths import SCORES
+
 EXAMPLE = "python -m segbench compare ours.csv theirs.csv --out comparison --missing-masks hd95.prediction_empty=300"
 
 
@@ -142,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
         sources=[path.name for path in dict.fromkeys(args.scores)],
     )
     write_tables(args.out, tables)
-    render_run(report, args.out, {"scores.csv": content})
+    render_run(report, args.out, {SCORES: content})
     if len(methods) == 1:
         print(
             f"one method only ({methods[0]}), so nothing is compared: give the scores of a second method, in the same "

@@ -6,6 +6,7 @@ import argparse
 import os
 
 from segbench.cli._job import add_job_arguments, check_machine, computing_device, run_job
+from segbench.core.paths import SCORES
 
 EXAMPLE = "python -m segbench evaluate --config results/demo/config.json --job upstream.oracle.none.joint.f0.s0"
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         "evaluate",
         context.evaluate_folder,
         evaluation_identity(context, trained),
-        products=["scores.csv"],
+        products=[SCORES],
         resumable=[context.paths.state("evaluate", context.job.id)],
         work=work,
         on_failure=on_failure,

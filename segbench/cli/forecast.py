@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from segbench.core.paths import OUTCOME
+
 if TYPE_CHECKING:
     from segbench.cli._forecast_jobs import ForecastJob
     from segbench.experiment.config import Config
@@ -189,7 +191,7 @@ def _measured_control(paths: Any, job: Job) -> dict[str, float]:
     began = time.monotonic()
     _output(command, job.id)
     wall = time.monotonic() - began
-    outcome = json.loads((paths.evaluate(job.id) / "outcome.json").read_text())
+    outcome = json.loads((paths.evaluate(job.id) / OUTCOME).read_text())
     work = outcome["predict_seconds"] + outcome["score_seconds"]
     return {"start_seconds": max(0.0, wall - work), "case_seconds": work / max(1, outcome["scored"])}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from segbench.core.paths import SCORES
+
 EXAMPLE = "python -m segbench gather --config results/demo/config.json"
 
 
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     rows = skipped_rows(config, splits, patients)
     for job in evaluation_jobs(config):
         check_result(paths.evaluate(job.id))
-        rows += read_rows(paths.evaluate(job.id) / "scores.csv")
+        rows += read_rows(paths.evaluate(job.id) / SCORES)
     check_complete(config, splits, rows)
     write_rows(paths.scores, rows)
     record = run_record(config)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from segbench.core.paths import PAGE
+
 EXAMPLE = "python -m segbench publish demo"
 
 
@@ -16,5 +18,5 @@ def run(args: argparse.Namespace) -> int:
     """Publish, and say where the report is."""
     from segbench.reporting.publish import publish
 
-    print(publish(args.name) / "index.html")
+    print(publish(args.name) / PAGE)
     return 0

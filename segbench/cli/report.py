@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from segbench.core.paths import MADE_FROM, PAGE
+
 EXAMPLE = "python -m segbench report --results results/demo --out results/demo/report"
 
 
@@ -21,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
         _render(args.results, args.out)
     else:
         _render_once(args.results, args.out, args.record)
-    print(args.out / "index.html")
+    print(args.out / PAGE)
     return 0
 
 
@@ -40,10 +42,10 @@ def _render_once(results: Path, out: Path, record: Path) -> None:
     from segbench.experiment.graph import reporting_digests
     from segbench.experiment.identity import Identity
 
-    missing = [str(results / name) for name in ("scores.csv", "run.json") if not (results / name).is_file()]
+    missing = [str(results / name) for name in MADE_FROM if not (results / name).is_file()]
     if missing:
         raise input_error(", ".join(missing), found="no file", expected="a finished run", fix="run the workflow")
-    inputs = {name: sha256_of(results / name) for name in ("scores.csv", "run.json")}
+    inputs = {name: sha256_of(results / name) for name in MADE_FROM}
     identity = Identity(reporting_digests() | inputs | {"folder": out.as_posix()})
     kept = record.with_name(f"{record.stem}.kept.json")
     content = requests.read(kept)

@@ -15,6 +15,7 @@ from segbench.cli._job import add_job_arguments, check_machine, computing_device
 from segbench.core import devices
 from segbench.core.errors import Problem, RunFailed, raise_problems
 from segbench.core.memory import keep_freed_memory
+from segbench.core.paths import WEIGHTS
 
 if TYPE_CHECKING:
     from segbench.experiment.context import JobContext
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     launched = devices.launched()
     raise_problems(_launch_problems(context, launched))
     watched = tensorboard.asked_for()
-    products = [] if context.job.external else ["weights.pt"]  # a deleted log trains nothing again
+    products = [] if context.job.external else [WEIGHTS]  # a deleted log trains nothing again
     if launched.rank > 0:
         return _follow(context, args, products)
 

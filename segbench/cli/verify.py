@@ -16,6 +16,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segbench.core.paths import RUN_RECORD, SCORES
+
 if TYPE_CHECKING:
     from segbench.evaluation.rows import Row
     from segbench.experiment.config import Config
@@ -88,10 +90,10 @@ def _results(report: Path, configs: Sequence[dict[str, Any]]) -> tuple[Config, l
     from segbench.evaluation.rescore import results_config
     from segbench.evaluation.rows import read_rows
 
-    record = read_run_record(report / "run.json")
+    record = read_run_record(report / RUN_RECORD)
     if record.provenance.commit != commit():
         print(f"notice: the run was made by commit {record.provenance.commit}, this is {commit()}")
-    return results_config(record, configs), read_rows(report / "scores.csv")
+    return results_config(record, configs), read_rows(report / SCORES)
 
 
 def _rescore(args: argparse.Namespace, config: Config, rows: Sequence[Row]) -> list[str]:

@@ -11,6 +11,20 @@ NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9_]*"
 JOB_PATTERN = "[A-Za-z0-9_.]+"
 """Ids of jobs, which are names and numbers joined by dots: the workflow's wildcard `job`."""
 
+CONFIG = "config.json"
+SPLITS = "splits.json"
+AUDIT = "audit.csv"
+SCORES = "scores.csv"
+RUN_RECORD = "run.json"
+MADE_FROM = (SCORES, RUN_RECORD)
+"""What a report is rebuilt from; it holds a copy of both."""
+PAGE = "index.html"
+OUTCOME = "outcome.json"
+RECORD = "record.json"
+WEIGHTS = "weights.pt"
+TRAINING_LOG = "log.csv"
+"""Files in the folder of a job."""
+
 
 def preprocessed_name(task: str, recipe: str = "") -> str:
     """Return the name of a task's preprocessed cases: TASK, or TASK.RECIPE for another recipe than the task's own."""
@@ -46,27 +60,27 @@ class RunPaths:
     @property
     def config(self) -> Path:
         """The resolved config that every job reads."""
-        return self.root / "config.json"
+        return self.root / CONFIG
 
     @property
     def splits(self) -> Path:
         """The split, with its hash."""
-        return self.root / "splits.json"
+        return self.root / SPLITS
 
     @property
     def audit(self) -> Path:
         """The findings of the leak audit."""
-        return self.root / "audit.csv"
+        return self.root / AUDIT
 
     @property
     def scores(self) -> Path:
         """The one table that everything is derived from."""
-        return self.root / "scores.csv"
+        return self.root / SCORES
 
     @property
     def run_record(self) -> Path:
         """What the report needs to know about the run: methods, tasks, jobs, provenance."""
-        return self.root / "run.json"
+        return self.root / RUN_RECORD
 
     def manifest(self, task: str) -> Path:
         """Checked cases of a task."""

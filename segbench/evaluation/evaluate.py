@@ -21,6 +21,7 @@ import numpy as np
 from segbench.core.case import Case
 from segbench.core.errors import InputError, RunFailed, is_machine_failure
 from segbench.core.files import sha256_of, write_json
+from segbench.core.paths import SCORES
 from segbench.core.progress import Progress
 from segbench.core.provenance import portable
 from segbench.core.task import IGNORED, Task
@@ -90,7 +91,7 @@ def evaluate(context: JobContext, *, device: str = "cpu") -> dict[str, Any]:
 
 def _write_rows(context: JobContext, rows: list[score_rows.Row]) -> None:
     forget_result(context.evaluate_folder)
-    score_rows.write_rows(context.evaluate_folder / "scores.csv", rows)
+    score_rows.write_rows(context.evaluate_folder / SCORES, rows)
 
 
 def write_unscored(context: JobContext, reason: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from models.titles import title_for
 from segbench.core.case import read_manifest
 from segbench.core.errors import RunFailed, in_words, input_error
 from segbench.core.files import sha256_of
-from segbench.core.paths import RunPaths, preprocessed_name
+from segbench.core.paths import OUTCOME, TRAINING_LOG, RunPaths, preprocessed_name
 from segbench.core.provenance import commit, content_hash, host, versions
 from segbench.core.run_record import (
     Audit,
@@ -109,7 +109,7 @@ def run_record(config: Config) -> RunRecord:
 def _identities(paths: RunPaths, job: jobs.Job) -> str:
     """Return the digests of what a job's weights and scores were made from, as its outcomes state them."""
     found = {
-        name: requests.read(folder / "outcome.json").get("identity")
+        name: requests.read(folder / OUTCOME).get("identity")
         for name, folder in (("weights", paths.train(job.id)), ("scores", paths.evaluate(job.id)))
     }
     return ", ".join(f"{name} {digest}" for name, digest in found.items() if digest)
@@ -160,7 +160,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
         device=trained.get("device", "cpu"),
         started=min(record["started"] for record in outcomes),
         finished=max(record["finished"] for record in outcomes),
-        curve=_curve(paths.train(job.id) / "log.csv") if trained.get("status") == "ok" else None,
+        curve=_curve(paths.train(job.id) / TRAINING_LOG) if trained.get("status") == "ok" else None,
         prompt_similarity=PromptSimilarity.model_validate_json(json.dumps(similarity)) if similarity else None,
         tuned_learning_rate=trained.get("tuning", {}).get("learning_rate"),
         validation=ValidationDice.model_validate_json(json.dumps(validation)) if validation else None,
@@ -192,7 +192,7 @@ def _curve(path: Path) -> Curve | None:
 
 def _outcome(folder: Path) -> dict[str, Any]:
     """Return outcome.json of a job; raises `InputError` when it is missing, truncated or without times."""
-    path = folder / "outcome.json"
+    path = folder / OUTCOME
     try:
         outcome = json.loads(path.read_text(encoding="utf-8"))
         missing = [key for key in ("status", "reason", "started", "finished") if key not in outcome]

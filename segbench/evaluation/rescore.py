@@ -20,7 +20,7 @@ import numpy as np
 from segbench.core.case import Case
 from segbench.core.errors import InputError, Problem, input_error, raise_problems
 from segbench.core.files import sha256_of
-from segbench.core.paths import RunPaths
+from segbench.core.paths import OUTCOME, RunPaths
 from segbench.core.provenance import content_hash
 from segbench.core.run_record import RunRecord
 from segbench.core.seeds import seed_for
@@ -268,8 +268,8 @@ def _other_circumstances(context: JobContext, device: str, precision: str) -> st
     """Return what of the computation is another than the run's, or is not known to give equal numbers."""
     import torch
 
-    evaluated: Mapping[str, Any] = requests.read(context.evaluate_folder / "outcome.json")
-    attempts = requests.read(context.train_folder / "outcome.json").get("attempts") or [{}]
+    evaluated: Mapping[str, Any] = requests.read(context.evaluate_folder / OUTCOME)
+    attempts = requests.read(context.train_folder / OUTCOME).get("attempts") or [{}]
     if device != "cpu":
         return "the order of sums on a GPU"
     here: dict[str, Any] = {"device": device, "precision": precision}

@@ -17,6 +17,7 @@ from typing import Any
 
 from segbench.core.code import ROOT
 from segbench.core.errors import InputError, Problem, RunFailed, input_error, raise_problems, suggestion
+from segbench.core.paths import OUTCOME, SCORES, WEIGHTS
 from segbench.evaluation.rescore import job_key, key_of_job, row_differences
 from segbench.evaluation.rows import Row, read_rows
 from segbench.experiment import requests
@@ -25,7 +26,6 @@ from segbench.experiment.context import JobContext
 from segbench.experiment.jobs import Job, training_jobs
 from segbench.experiment.result_record import ResultRecord, read_result
 
-WEIGHTS = "weights.pt"
 COMPUTED_WITH = ("device", "mode", "precision", "threads", "torch")
 """Keys of an attempt in an outcome: where they are equal and the mode is `exact`, weights have the same bytes."""
 COPY = "copy results/RUN from where the run was made, with its train folder"
@@ -144,7 +144,7 @@ class Retraining:
             if not job.self_supervised:
                 self._command(folder, "evaluate", threads)
                 own = [row for row in rows if key_of_job(row) == job_key(job) and row["status"] != "skipped"]
-                differences = row_differences(own, read_rows(folder / context.evaluate_folder / "scores.csv"))
+                differences = row_differences(own, read_rows(folder / context.evaluate_folder / SCORES))
         before, now = _computed_with(self._former.trained), _computed_with(trained)
         other = [f"{key} ({now[key]}, was {before.get(key)})" for key in COMPUTED_WITH if before.get(key) != now[key]]
         if not other and now["mode"] != "exact":
@@ -161,7 +161,7 @@ class Retraining:
             [sys.executable, "-m", "segbench", command, *arguments], cwd=folder, env=os.environ | {"PYTHONPATH": path}
         )
         of_command = context.train_folder if command == "train" else context.evaluate_folder
-        outcome = requests.read(folder / of_command / "outcome.json")
+        outcome = requests.read(folder / of_command / OUTCOME)
         if done.returncode or outcome.get("status") != "ok":
             reason = outcome.get("reason") or f"{command} ended with status {done.returncode}"
             raise RunFailed(f"{context.job.id} could not be made anew: {reason}")
@@ -185,7 +185,7 @@ def _former(context: JobContext) -> _Former:
             expected="what the config and this version of the code make",
             fix="check out the commit that run.json names, and bring the data of the run",
         )
-    evaluated = {} if context.job.self_supervised else requests.read(context.evaluate_folder / "outcome.json")
+    evaluated = {} if context.job.self_supervised else requests.read(context.evaluate_folder / OUTCOME)
     return _Former(record, record.outcome, evaluated)
 
 

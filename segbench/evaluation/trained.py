@@ -8,6 +8,7 @@ from typing import Any
 
 from segbench.core.errors import input_error
 from segbench.core.files import sha256_of
+from segbench.core.paths import OUTCOME, WEIGHTS
 from segbench.experiment.context import RETRAIN, JobContext
 from segbench.experiment.identity import Identity, evaluation_settings_identity, part
 from segbench.experiment.jobs import mask_folders
@@ -24,7 +25,7 @@ def trained_outcome(context: JobContext) -> dict[str, Any] | None:
     """
     if not context.is_trained:
         return None
-    path = context.train_folder / "outcome.json"
+    path = context.train_folder / OUTCOME
     try:
         outcome: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         status = outcome["status"]
@@ -50,7 +51,7 @@ def weights_digest(context: JobContext) -> str:
         raise input_error(where, found="no record.json", expected=expected, fix=RETRAIN)
     if context.job.external:
         return part([record.identity.to_dict(), record.outcome.get("started")])
-    return record.files["weights.pt"][1]
+    return record.files[WEIGHTS][1]
 
 
 def evaluation_identity(context: JobContext, trained: Mapping[str, Any] | None) -> Identity:

@@ -15,7 +15,7 @@ from segbench.core.cards import label_facts
 from segbench.core.case import Case, read_manifest
 from segbench.core.errors import input_error, suggestion
 from segbench.core.files import sha256_of
-from segbench.core.paths import RunPaths
+from segbench.core.paths import WEIGHTS, RunPaths
 from segbench.core.seeds import seed_for
 from segbench.core.task import Task, TaskSet
 from segbench.experiment.config import Config, Network, Training, load_config
@@ -259,7 +259,7 @@ class JobContext:
                 expected=f"identity {self.identity.digest}",
                 fix=RETRAIN,
             )
-        weights = self.train_folder / "weights.pt"
+        weights = self.train_folder / WEIGHTS
         return weights if self.job.external else record.check_file(self.train_folder, weights.name)
 
     def prediction_identity(self, task: Task, case: Case, made_by: str) -> Identity:

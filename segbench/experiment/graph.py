@@ -19,7 +19,7 @@ from segbench.core.code import code_digest, files_digest
 from segbench.core.devices import device_problems, jobs_at_a_time
 from segbench.core.errors import Problem, RunFailed, input_error, raise_problems
 from segbench.core.files import sha256_of, write_json
-from segbench.core.paths import RunPaths, preprocessed_name
+from segbench.core.paths import OUTCOME, RECORD, SCORES, WEIGHTS, RunPaths, preprocessed_name
 from segbench.core.provenance import content_hash
 from segbench.experiment import jobs, requests
 from segbench.experiment.config import parse_config, read_config_file
@@ -203,12 +203,12 @@ class Run:
     def source_of(self, job_id: str) -> list[Path]:
         """Outcome of the job that this one starts from, if any."""
         source = self.job_of[job_id].source(self.config)
-        return [self.paths.train(source.id) / "outcome.json"] if source else []
+        return [self.paths.train(source.id) / OUTCOME] if source else []
 
     def trained_of(self, job_id: str) -> list[Path]:
         """Outcome of the training that an evaluation needs, if any."""
         trained = jobs.is_trained(self.config, self.job_of[job_id])
-        return [self.paths.train(job_id) / "outcome.json"] if trained else []
+        return [self.paths.train(job_id) / OUTCOME] if trained else []
 
     def evaluated_from(self, job_id: str) -> list[Path]:
         """Outcome of the training that an evaluation needs, or the preprocessed cases that a control or masks need.
@@ -219,8 +219,8 @@ class Run:
 
     def outcomes(self) -> list[Path]:
         """Outcomes of all trainings and evaluations, which the score table and the record of the run are made from."""
-        trained = [self.paths.train(job) / "outcome.json" for job in self.training_ids]
-        return trained + [self.paths.evaluate(job) / "outcome.json" for job in self.evaluation_ids]
+        trained = [self.paths.train(job) / OUTCOME for job in self.training_ids]
+        return trained + [self.paths.evaluate(job) / OUTCOME for job in self.evaluation_ids]
 
     def devices_of(self, job_id: str) -> int:
         """Number of GPUs that a job asks for: none for a control and for masks that are given."""
@@ -284,19 +284,19 @@ class Run:
     def request_train(self, job_id: str) -> Path:
         """Request for a training: its settings and code, and the next attempt when weights are absent."""
         job, folder = self.job_of[job_id], self.paths.train(job_id)
-        products = [folder / "record.json", *([] if job.external else [folder / "weights.pt"])]
+        products = [folder / RECORD, *([] if job.external else [folder / WEIGHTS])]
         identity = training_settings_identity(self.config, job)
         settings = self._counted(identity) + self._own_preprocessing(job)
-        return self._ask("train", job_id, settings, folder / "outcome.json", products)
+        return self._ask("train", job_id, settings, folder / OUTCOME, products)
 
     def request_evaluate(self, job_id: str) -> Path:
         """Request for an evaluation: its settings and code, and the next attempt when scores are absent."""
         folder = self.paths.evaluate(job_id)
-        outcome = folder / "outcome.json"
+        outcome = folder / OUTCOME
         job = self.job_of[job_id]
         identity = evaluation_settings_identity(self.config, job)
         went_well = requests.read(outcome).get("status") == "ok"
-        products = [folder / "scores.csv", *([folder / "record.json"] if went_well else [])]
+        products = [folder / SCORES, *([folder / RECORD] if went_well else [])]
         settings = self._counted(identity) + self._own_preprocessing(job)
         return self._ask("evaluate", job_id, settings, outcome, products)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from segbench.core import cards
 from segbench.core.errors import Problem, raise_problems
-from segbench.core.paths import RunPaths
+from segbench.core.paths import OUTCOME, RunPaths
 from segbench.core.task import Task, TaskSet
 from segbench.core.vocabulary import EQUAL, FROM_SCRATCH, NO_RECIPE
 from segbench.experiment import requests
@@ -262,8 +262,8 @@ def failed_outcomes(config: Config) -> list[dict]:
         InputError: an outcome is not what segbench wrote.
     """
     paths = RunPaths(config.run)
-    candidates: Iterable[Path] = [paths.train(job.id) / "outcome.json" for job in training_jobs(config)]
-    candidates = [*candidates, *(paths.evaluate(job.id) / "outcome.json" for job in evaluation_jobs(config))]
+    candidates: Iterable[Path] = [paths.train(job.id) / OUTCOME for job in training_jobs(config)]
+    candidates = [*candidates, *(paths.evaluate(job.id) / OUTCOME for job in evaluation_jobs(config))]
     records = {path: requests.read(path) for path in candidates if path.exists()}
     raise_problems(
         Problem(str(path), "no outcome", "an outcome as segbench wrote it", "run again: the job is done anew")

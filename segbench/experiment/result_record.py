@@ -10,9 +10,9 @@ from typing import Any
 
 from segbench.core.errors import InputError, input_error
 from segbench.core.files import sha256_of, write_json
+from segbench.core.paths import RECORD
 from segbench.experiment.identity import Identity
 
-NAME = "record.json"
 MAKE_ANEW = "delete it: it is then made anew"
 
 
@@ -33,7 +33,7 @@ class ResultRecord:
     def write(self, folder: Path) -> None:
         """Write the record, whole or not at all."""
         files = {name: list(facts) for name, facts in self.files.items()}
-        write_json(folder / NAME, {"identity": self.identity.to_dict(), "outcome": self.outcome, "files": files})
+        write_json(folder / RECORD, {"identity": self.identity.to_dict(), "outcome": self.outcome, "files": files})
 
     def check_file(self, folder: Path, name: str) -> Path:
         """Return the path of a file; its size is compared first, as that costs nothing.
@@ -57,7 +57,7 @@ def read_result(folder: Path) -> ResultRecord | None:
     Raises:
         InputError: the file is not what segbench wrote.
     """
-    path = folder / NAME
+    path = folder / RECORD
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         identity = Identity.from_dict(content["identity"], path)
@@ -74,4 +74,4 @@ def read_result(folder: Path) -> ResultRecord | None:
 
 def forget_result(folder: Path) -> None:
     """Remove the record before files of other inputs take the place of its files."""
-    (folder / NAME).unlink(missing_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)

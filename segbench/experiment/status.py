@@ -16,7 +16,7 @@ from typing import Any
 
 from segbench.core.errors import InputError
 from segbench.core.files import sha256_of
-from segbench.core.paths import RunPaths
+from segbench.core.paths import MADE_FROM, OUTCOME, RunPaths
 from segbench.core.progress import seen
 from segbench.experiment import requests
 from segbench.experiment.config import Config
@@ -144,7 +144,7 @@ def _evaluate(config: Config, job: Job) -> JobStatus:
 
 
 def _job_status(config: Config, command: str, job: Job, folder: Path, asked: Identity) -> JobStatus:
-    outcome = requests.read(folder / "outcome.json")
+    outcome = requests.read(folder / OUTCOME)
     paths = RunPaths(config.run)
     process = read_record(paths.running / f"{command}.{job.id}.json")
     if process is not None and process.alive:
@@ -234,7 +234,7 @@ def ledger(config: Config) -> list[dict[str, Any]]:
     folders = [paths.train(job.id) for job in training_jobs(config)]
     folders += [paths.evaluate(job.id) for job in evaluation_jobs(config)]
     rows = []
-    for outcome in filter(None, (requests.read(folder / "outcome.json") for folder in folders)):
+    for outcome in filter(None, (requests.read(folder / OUTCOME) for folder in folders)):
         wall = outcome.get("finished", 0.0) - outcome.get("started", 0.0)
         rows.append({name: outcome.get(name, "") for name in LEDGER_COLUMNS} | {"wall_seconds": round(wall, 3)})
     return rows
@@ -257,7 +257,8 @@ def _report(paths: RunPaths) -> str:
     if not rendered:
         return "not rendered"
     parts = rendered.get("identity", {}).get("parts", {})
-    for name, path in (("scores.csv", paths.scores), ("run.json", paths.run_record)):
+    for name in MADE_FROM:
+        path = paths.root / name
         if not path.is_file() or sha256_of(path) != parts.get(name):
             return f"rendered from another {name}"
     missing = [name for name in rendered.get("files", {}) if not (paths.report / name).is_file()]

@@ -28,7 +28,7 @@ from segbench import __version__
 from segbench.core.code import ROOT
 from segbench.core.errors import InputError, Problem, in_words, input_error, raise_problems
 from segbench.core.files import atomic_path, sha256_of
-from segbench.core.paths import RunPaths
+from segbench.core.paths import AUDIT, CONFIG, MADE_FROM, RUN_RECORD, SCORES, SPLITS, RunPaths
 from segbench.core.provenance import content_hash
 from segbench.core.run_record import read_run_record
 from segbench.core.vocabulary import SCORE_COLUMNS
@@ -39,8 +39,6 @@ from segbench.stats.scores import read_csv_text
 
 MANIFEST = "bundle.json"
 REPORT = "report"
-FINISHED = ("scores.csv", "run.json")
-"""What a report is rendered from, and holds a copy of."""
 JOINED = "joined"
 """Key of config.json that holds the resolved configs of the sites that a bundle joins."""
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
@@ -116,7 +114,7 @@ def pack(out: Path, texts: Mapping[str, str], *, run: str, pseudonymised: bool) 
     with tempfile.TemporaryDirectory() as folder:
         finished, root = Path(folder) / "finished", Path(folder) / "bundle"
         for name, text in texts.items():
-            path = (finished if name in FINISHED else root) / name
+            path = (finished if name in MADE_FROM else root) / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
         render(finished, root / REPORT)
@@ -158,25 +156,25 @@ def _pseudonymised(texts: Mapping[str, str], paths: RunPaths) -> dict[str, str]:
     found = dict(texts)
     rows["case"], rows["patient"] = rows["case"].map(cases), rows["patient"].map(patients)
     rows["reason"] = rows["reason"].map(text_of)
-    found["scores.csv"] = csv_text(rows.sort_values(list(SCORE_COLUMNS[:12]), kind="stable"))
-    splits = json.loads(texts["splits.json"])
+    found[SCORES] = csv_text(rows.sort_values(list(SCORE_COLUMNS[:12]), kind="stable"))
+    splits = json.loads(texts[SPLITS])
     for tasks in splits["folds"].values():
         for sides in tasks.values():
             sides.update({side: [cases[case] for case in sides[side]] for side in ("train", "test")})
     splits["changes"] = content_of(splits["changes"])
     splits["sha256"] = content_hash({key: value for key, value in splits.items() if key != "sha256"})
-    found["splits.json"] = json.dumps(splits, indent=1) + "\n"
-    record = json.loads(texts["run.json"])
+    found[SPLITS] = json.dumps(splits, indent=1) + "\n"
+    record = json.loads(texts[RUN_RECORD])
     record["pictures"] = []  # they name cases, and a bundle has no image
     record["audit"], record["notices"] = content_of(record["audit"]), content_of(record["notices"])
     for job in record["jobs"]:
         job["reason"] = text_of(job["reason"])
-    record["scores_sha256"] = hashlib.sha256(found["scores.csv"].encode()).hexdigest()
-    found["run.json"] = json.dumps(record, indent=1) + "\n"
-    audit = list(csv.reader(io.StringIO(texts["audit.csv"])))
+    record["scores_sha256"] = hashlib.sha256(found[SCORES].encode()).hexdigest()
+    found[RUN_RECORD] = json.dumps(record, indent=1) + "\n"
+    audit = list(csv.reader(io.StringIO(texts[AUDIT])))
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows([text_of(cell) for cell in row] for row in audit)
-    found["audit.csv"] = stream.getvalue()
+    found[AUDIT] = stream.getvalue()
     return found
 
 
@@ -306,17 +304,17 @@ def checked(path: Path) -> Iterator[Checked]:
     """
     with opened(path) as (folder, manifest):
         report = folder / REPORT
-        record = read_run_record(report / "run.json")
-        config = _json(folder / "config.json")
+        record = read_run_record(report / RUN_RECORD)
+        config = _json(folder / CONFIG)
         configs = _configs(config)
         found = [f"{REPORT}/{line}" for line in differing_files(report)]
         if record.run != manifest.run:
             found.append(f"{MANIFEST} names the run {manifest.run}, run.json {record.run}")
         if content_hash(config) != record.config_sha256:
             found.append("config.json is not the config that run.json names")
-        rows = read_csv_text(report / "scores.csv")
+        rows = read_csv_text(report / SCORES)
         folds = {fold for item in configs for fold in item["data"]["folds"]}
-        splits = read_splits(folder / "splits.json")
+        splits = read_splits(folder / SPLITS)
         tested = {
             (fold, task, case)
             for fold, tasks in splits.folds.items()
@@ -329,7 +327,7 @@ def checked(path: Path) -> Iterator[Checked]:
             found.append(
                 f"{len(scored ^ tested)} cases are scored and not in the test sides of splits.json, or reverse"
             )
-        findings = list(csv.reader(io.StringIO((folder / "audit.csv").read_text(encoding="utf-8"))))
+        findings = list(csv.reader(io.StringIO((folder / AUDIT).read_text(encoding="utf-8"))))
         if len(findings) - 1 != len(record.audit.findings):
             found.append("audit.csv has another number of findings than run.json")
         yield Checked(folder, manifest, configs, tuple(found))
@@ -343,7 +341,7 @@ def _configs(content: Any) -> tuple[dict[str, Any], ...]:
     except (ValidationError, TypeError):
         form = []
     if not form:
-        raise _refused("config.json", "another form", "a resolved config, or those of the joined sites")
+        raise _refused(CONFIG, "another form", "a resolved config, or those of the joined sites")
     return tuple(item.model_dump() for item in form)
 
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from segbench.core.errors import InputError, RunFailed, input_error
+from segbench.core.paths import AUDIT, CONFIG, RUN_RECORD, SCORES, SPLITS
 from segbench.core.provenance import content_hash
 from segbench.core.run_record import Method, Provenance, RunRecord, ScoredTask, read_run_record
 from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
@@ -62,27 +63,27 @@ class Site:
     @cached_property
     def record(self) -> RunRecord:
         """What the site's run.json says."""
-        return read_run_record(self.bundle.report / "run.json")
+        return read_run_record(self.bundle.report / RUN_RECORD)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
         """The score table as text."""
-        return read_csv_text(self.bundle.report / "scores.csv")
+        return read_csv_text(self.bundle.report / SCORES)
 
     @cached_property
     def splits(self) -> Splits:
         """The site's splits, of all folds that its protocol has."""
-        return read_splits(self.bundle.folder / "splits.json")
+        return read_splits(self.bundle.folder / SPLITS)
 
     @cached_property
     def audit(self) -> list[list[str]]:
         """Rows of audit.csv, the header first."""
-        text = (self.bundle.folder / "audit.csv").read_text(encoding="utf-8")
+        text = (self.bundle.folder / AUDIT).read_text(encoding="utf-8")
         return list(csv.reader(io.StringIO(text)))
 
     def other_texts(self) -> dict[str, str]:
         """Return name -> content of the files of the pinned environment."""
-        known = {MANIFEST, "config.json", "splits.json", "audit.csv"}
+        known = {MANIFEST, CONFIG, SPLITS, AUDIT}
         names = [name for name in self.bundle.manifest.files if name not in known and not name.startswith(REPORT)]
         return {name: (self.bundle.folder / name).read_text(encoding="utf-8") for name in names}
 
@@ -120,7 +121,7 @@ def join_bundles(paths: Sequence[Path], out: Path, *, run: str | None = None) ->
         except InputError as error:
             return [problem.line() for problem in error.problems]
         texts = _joined_texts(sites, rows, run or "_".join(dict.fromkeys(site.record.run for site in sites)))
-        record = json.loads(texts["run.json"])
+        record = json.loads(texts[RUN_RECORD])
         pack(out, texts, run=record["run"], pseudonymised=sites[0].bundle.manifest.pseudonymised)
     return []
 
@@ -236,11 +237,11 @@ def _joined_texts(sites: Sequence[Site], rows: pd.DataFrame, run: str) -> dict[s
         update={"config_sha256": content_hash(config), "scores_sha256": hashlib.sha256(scores.encode()).hexdigest()}
     )
     texts = {
-        "scores.csv": scores,
-        "run.json": json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n",
-        "config.json": json.dumps(config, indent=1, sort_keys=True) + "\n",
-        "splits.json": json.dumps(splits | {"sha256": content_hash(splits)}, indent=1) + "\n",
-        "audit.csv": stream.getvalue(),
+        SCORES: scores,
+        RUN_RECORD: json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True) + "\n",
+        CONFIG: json.dumps(config, indent=1, sort_keys=True) + "\n",
+        SPLITS: json.dumps(splits | {"sha256": content_hash(splits)}, indent=1) + "\n",
+        AUDIT: stream.getvalue(),
     }
     locks = _distinct((text for site in sites for text in site.other_texts().values()), str)
     names = ["lock.txt"] if len(locks) == 1 else [f"lock-{number}.txt" for number in range(1, len(locks) + 1)]

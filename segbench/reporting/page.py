@@ -16,6 +16,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from segbench.core.files import write_bytes, write_text
+from segbench.core.paths import MADE_FROM, PAGE
 from segbench.reporting import (
     ablations,
     answers,
@@ -120,7 +121,7 @@ def render(results_dir: Path, out_dir: Path) -> None:
         InputError: the folder does not hold a finished run; nothing is written.
     """
     run = Run(Path(results_dir))
-    files = {name: (Path(results_dir) / name).read_bytes() for name in ("scores.csv", "run.json")}
+    files = {name: (Path(results_dir) / name).read_bytes() for name in MADE_FROM}
     render_run(run, Path(out_dir), files, permitted_pictures(run, Path(results_dir)))
 
 
@@ -148,7 +149,7 @@ def render_run(
         write_bytes(out.folder / name, content)
     for name, content in pictures.items():
         out.bytes(f"{FOLDER_OF_PICTURES}/{name}", content)
-    out.text("index.html", page_html(run, parts, published, pretrained, pictures))
+    out.text(PAGE, page_html(run, parts, published, pretrained, pictures))
     out.remove_others()
 
 

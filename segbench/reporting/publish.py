@@ -8,11 +8,8 @@ from pathlib import Path
 
 from segbench.core.errors import Problem, RunFailed, raise_problems
 from segbench.core.files import part_prefix
-from segbench.core.paths import RunPaths
+from segbench.core.paths import MADE_FROM, PAGE, RunPaths
 from segbench.reporting.verify import differing_files
-
-MADE_FROM = ("scores.csv", "run.json")
-"""The two files that a report is rebuilt from; the results of the run hold them too."""
 
 
 def publish(run: str) -> Path:
@@ -39,7 +36,7 @@ def publish(run: str) -> Path:
 
 def _problems(paths: RunPaths) -> list[Problem]:
     files = [folder / name for folder in (paths.root, paths.report) for name in MADE_FROM]
-    missing = [path for path in [*files, paths.report / "index.html"] if not path.is_file()]
+    missing = [path for path in [*files, paths.report / PAGE] if not path.is_file()]
     if missing:
         return [Problem(str(path), "no file", "a finished run with its report", "run the workflow") for path in missing]
     return [

@@ -10,6 +10,7 @@ import pandas as pd
 
 from segbench.core.errors import Problem, input_error, raise_problems
 from segbench.core.files import sha256_of
+from segbench.core.paths import RUN_RECORD, SCORES
 from segbench.core.run_record import JobRecord, Method, RunRecord, ScoredTask, read_run_record
 from segbench.reporting.recipes import belongs, split_record
 from segbench.stats.aggregate import apply_handling, cells, read_scores
@@ -39,8 +40,8 @@ class Run:
         Raises:
             InputError: a file is missing, damaged or of another version, or the two do not belong together.
         """
-        record = read_run_record(folder / "run.json")
-        rows = read_scores(folder / "scores.csv")
+        record = read_run_record(folder / RUN_RECORD)
+        rows = read_scores(folder / SCORES)
         _same_run(folder, record, rows)
         self._take(record, rows)
 
@@ -169,7 +170,7 @@ def _same_run(folder: Path, record: RunRecord, rows: pd.DataFrame) -> None:
     seen_methods = set(zip(*(rows[name] for name in names), strict=True))
     seen_tasks = set(zip(rows["experiment"], rows["task"], strict=True))
     raise_problems(
-        Problem(str(folder / "scores.csv"), found, expected, "run `segbench gather` again")
+        Problem(str(folder / SCORES), found, expected, "run `segbench gather` again")
         for found, expected in [
             *_strangers("rows of the method", seen_methods - methods, "methods of run.json only"),
             *_strangers("no row of the method", methods - seen_methods, "rows of every method of run.json"),
@@ -177,7 +178,7 @@ def _same_run(folder: Path, record: RunRecord, rows: pd.DataFrame) -> None:
             *_strangers("no row of the task", tasks - seen_tasks, "rows of every task of run.json"),
         ]
     )
-    check_complete(rows, where=str(folder / "scores.csv"))
+    check_complete(rows, where=str(folder / SCORES))
     tested = rows.groupby(["experiment", "task"])[["fold", "case"]].apply(lambda part: len(part.drop_duplicates()))
     raise_problems(
         Problem(
@@ -189,10 +190,10 @@ def _same_run(folder: Path, record: RunRecord, rows: pd.DataFrame) -> None:
         for task in record.tasks
         if tested[task.experiment, task.name] != task.n_test
     )
-    digest = sha256_of(folder / "scores.csv")
+    digest = sha256_of(folder / SCORES)
     if digest != record.scores_sha256:
         raise input_error(
-            folder / "scores.csv",
+            folder / SCORES,
             found=f"SHA-256 {digest}",
             expected=f"{record.scores_sha256}, which run.json was written for",
             fix="restore the file, or run `segbench gather` again",

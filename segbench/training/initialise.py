@@ -10,6 +10,7 @@ from models.interface import SegmentationModel
 from segbench.core.cards import loaded_prefixes
 from segbench.core.errors import RunFailed, input_error
 from segbench.core.files import sha256_of
+from segbench.core.paths import WEIGHTS
 from segbench.experiment.context import JobContext
 from segbench.experiment.result_record import read_result
 from segbench.training.checkpoint import load_weights
@@ -71,6 +72,6 @@ def checked_sha256(path: Path, expected: str | None) -> str:
 
 
 def _weights_of(context: JobContext, source: JobContext) -> Path:
-    if not (source.train_folder / "weights.pt").exists() or read_result(source.train_folder) is None:
+    if not (source.train_folder / WEIGHTS).exists() or read_result(source.train_folder) is None:
         raise RunFailed(f"{context.job.id} starts from {source.job.id}, which has no weights because it failed")
     return source.trained_weights()

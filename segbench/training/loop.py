@@ -31,6 +31,7 @@ from models.loader import build_model
 from models.weights.conventions import InConvention
 from segbench.core.errors import RunFailed
 from segbench.core.files import remove_abandoned_parts, sha256_of, write_text
+from segbench.core.paths import TRAINING_LOG, WEIGHTS
 from segbench.core.progress import Progress
 from segbench.core.seeds import seed_for
 from segbench.core.signals import SaveSignals
@@ -144,9 +145,9 @@ def train(
     folder = context.train_folder
     forget_result(folder)
     weights = {name: tensor.cpu().contiguous() for name, tensor in training.optimisation.scored_weights().items()}
-    checkpoint.save(folder / "weights.pt", weights)
-    _write_log(folder / "log.csv", training.progression.rows)
-    return training.facts() | {"weights_sha256": sha256_of(folder / "weights.pt")}
+    checkpoint.save(folder / WEIGHTS, weights)
+    _write_log(folder / TRAINING_LOG, training.progression.rows)
+    return training.facts() | {"weights_sha256": sha256_of(folder / WEIGHTS)}
 
 
 class TrainingRun:

@@ -8,7 +8,7 @@ rule evaluate:
         lambda wildcards: run.evaluated_from(wildcards.job),
         run.paths.splits,
     output:
-        run.paths.evaluate("{job}") / "outcome.json",
+        run.paths.evaluate("{job}") / OUTCOME,
     log:
         run.paths.log("evaluate", "{job}"),
     benchmark:

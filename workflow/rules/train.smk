@@ -10,7 +10,7 @@ rule train:
         # Preprocessing waits for them too, but Snakemake takes an index made anew with the same content for unchanged.
         run.paths.splits,
     output:
-        run.paths.train("{job}") / "outcome.json",
+        run.paths.train("{job}") / OUTCOME,
     log:
         run.paths.log("train", "{job}"),
     benchmark:
