@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from models.baselines.dodnet_original import from_official
 from segbench.core.errors import InputError
+from tests.golden.models.damaged import over_kinds, refuses_each_damaged_tensor
 from tests.golden.models.official import filled, load
 
 TOLERANCE = 1e-4
@@ -118,23 +119,10 @@ def test_other_configurations_follow_from_the_shapes(seed):
     assert (answer - expected).abs().max() <= TOLERANCE
 
 
-@pytest.mark.parametrize("corrupt", ["missing", "reshaped", "unexpected", "not a number"])
-def test_a_damaged_state_dict_is_refused(corrupt):
+@over_kinds
+def test_a_damaged_state_dict_is_refused(kind):
     whole = filled(shapes(blocks=(1, 1, 2, 1, 1)))
-    for name in sorted(whole):
-        state, named = dict(whole), name
-        if corrupt == "missing":
-            del state[name]
-        elif corrupt == "reshaped":
-            state[name] = state[name][:-1]
-        elif corrupt == "unexpected":
-            named = f"{name}_"
-            state[named] = state[name]
-        else:
-            state[name] = state[name] * float("nan")
-        with pytest.raises(InputError) as caught:
-            from_official(state)
-        assert any(named in problem.line() for problem in caught.value.problems)
+    refuses_each_damaged_tensor(from_official, whole, kind, undecided=("controller",))
 
 
 def test_another_network_is_refused():

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from models.uniseg.weights import from_official
 from segbench.core.errors import InputError
+from tests.golden.models.damaged import over_kinds, refuses_each_damaged_tensor
 from tests.golden.models.official import filled
 
 TOLERANCE = 1e-4
@@ -153,24 +154,10 @@ def as_the_layout_says(state, images_BCZYX, task_index):
     return outputs[::-1]
 
 
-@pytest.mark.parametrize("corrupt", ["missing", "reshaped", "unexpected", "not a number"])
-def test_a_damaged_state_dict_is_refused(corrupt):
-    """Whichever tensor is hit, it is the one that the problem names, as the file calls it."""
+@over_kinds
+def test_a_damaged_state_dict_is_refused(kind):
     whole = filled(shapes(tasks=5, pools=((1, 1, 2),) * 3, kernels=((3, 3, 3),) * 4))
-    for name in sorted(whole.keys() - {"intermedia_prompt"}):
-        state, named = dict(whole), name
-        if corrupt == "missing":
-            del state[name]
-        elif corrupt == "reshaped":
-            state[name] = state[name][:-1]
-        elif corrupt == "unexpected":
-            named = f"{name}_"
-            state[named] = state[name]
-        else:
-            state[name] = state[name] * float("nan")
-        with pytest.raises(InputError) as caught:
-            from_official(state)
-        assert any(named in problem.line() for problem in caught.value.problems)
+    refuses_each_damaged_tensor(from_official, whole, kind, names=whole.keys() - {"intermedia_prompt"})
 
 
 def test_a_checkpoint_may_wrap_the_state_dict():
