@@ -241,16 +241,14 @@ def networks() -> dict[str, dict[str, Any]]:
     return {name: card for name, card in sorted(model_cards().items()) if card["kind"] != "control"}
 
 
-def cost_rows(
-    spec: NetworkSpec | None = None, *, timed: bool = True, seconds_limit: float = SECONDS_LIMIT
-) -> list[list[str]]:
+def cost_rows(spec: NetworkSpec | None = None, *, timed: bool = True) -> list[list[str]]:
     """Return the cost table of every registered network at the paper's size: a head, then one row per model."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = spec or NetworkSpec()
     rows = []
     for name, card in networks().items():
         began = time.perf_counter()
-        found = cost_card(name, paper_tasks(card), spec, timed=timed, device=device, seconds_limit=seconds_limit)
+        found = cost_card(name, paper_tasks(card), spec, timed=timed, device=device)
         rows.append(_row(found, timed=timed))
         log.info("%s: %.0f s", name, time.perf_counter() - began)
     patch = "x".join(map(str, spec.patch_size_zyx))
@@ -285,7 +283,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def cost_page(rows: Sequence[Sequence[str]], *, made_by: str) -> str:
-    """Return the section of docs/models.md that holds the cost table.
+    """Return docs/cost.md, which holds the cost table.
 
     Args:
         rows: the head and one row per model, as `cost_rows` returns them.
