@@ -25,6 +25,7 @@ from segbench.core.errors import (
 )
 from segbench.core.files import unwritable
 
+LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 WHOLE = (
     "the light installation holds verify, report and compare: install all with `make` (.venv), or pip install .[run]"
 )
@@ -61,7 +62,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
     only = argv[0] if argv and argv[0] in commands() else None
     args = build_parser(only).parse_args(argv)
     try:

@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from segbench.cli import LOG_FORMAT
 from segbench.cli._counts import count_problems
 from segbench.core import devices
 from segbench.core.devices import device_problems
 from segbench.core.errors import RunFailed, input_error, is_machine_failure, raise_problems, short
 from segbench.core.files import write_json
-from segbench.core.paths import OUTCOME
+from segbench.core.paths import OUTCOME, RECORD
 from segbench.core.provenance import portable
 from segbench.experiment import requests
 from segbench.experiment.context import JobContext
@@ -36,7 +37,7 @@ class _LastLines(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.lines: collections.deque[str] = collections.deque(maxlen=20)
-        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        self.setFormatter(logging.Formatter(LOG_FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.extend(self.format(record).splitlines())
@@ -216,6 +217,6 @@ def check_result(folder: Path) -> None:
         return
     record = read_result(folder)
     if record is None:
-        raise input_error(folder, found="no record.json", expected="the record of a finished job", fix="run again")
+        raise input_error(folder, found=f"no {RECORD}", expected="the record of a finished job", fix="run again")
     for name in record.files:
         record.check_file(folder, name)

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="table to write")
     parser.add_argument(
-        "--metrics", help="comma-separated, or `all`; default: dice,hd95,hd95_max where the engine has it"
+        "--metrics", help=f"comma-separated, or `all`; default: {','.join(DEFAULT_METRICS)} where the engine has it"
     )
     parser.add_argument("--tolerance", action="append", default=[], metavar="NAME=MM", help="tolerance for NSD, mm")
     parser.add_argument("--lesion", action="append", default=[], metavar="NAME", help="score a structure lesion-wise")

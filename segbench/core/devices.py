@@ -168,12 +168,6 @@ class _LockFiles:
         self._files = {}
 
 
-def lease_of(known: Sequence[Device]) -> Lease | None:
-    """Return a lease of the first device that is free now, None when all are leased."""
-    with contextlib.closing(_LockFiles(known)) as files:
-        return files.lease()
-
-
 def _lock_path(folder: Path, device: Device, slot: int) -> Path:
     return folder / (f"{device.uuid}.lock" if slot == 0 else f"{device.uuid}.{slot}.lock")
 

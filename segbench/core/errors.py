@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -102,6 +102,12 @@ def short(error: Exception, *, most: int = 80) -> str:
 def in_words(error: Exception) -> str:
     """Return why a file was not read, without the names of Python's errors."""
     return getattr(error, "strerror", None) or short(error, most=160)
+
+
+def some(items: Sequence[object]) -> str:
+    """Return the first items as text, and how many more there are: 'a, b, c, d and 3 more'."""
+    shown = ", ".join(map(str, items[:4]))
+    return f"{shown} and {len(items) - 4} more" if len(items) > 4 else shown
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

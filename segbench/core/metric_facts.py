@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from segbench.core.vocabulary import HANDLED_STATUSES, MISSED_STATUSES
+from segbench.core.vocabulary import HANDLED_STATUSES, MISSED_STATUSES, WITHOUT_MASK_STATUSES
 
 Rule = Literal["exclude", "own value", "diagonal", "reference volume", "not defined"]
 Handling = Mapping[str, float | Rule]
@@ -126,7 +126,7 @@ def _published_distance(title: str, penalty: float) -> Metric:
 def _volume(title: str, definition: str, *, missing: Rule, lesion: bool) -> Metric:
     """Return a volume that empty masks have too; a row without any mask counts as `missing`."""
     handling: dict[str, float | Rule] = dict.fromkeys(HANDLED_STATUSES, "own value")
-    handling |= {"prediction_missing": missing, "failed": missing}
+    handling |= dict.fromkeys(WITHOUT_MASK_STATUSES, missing)
     return _lower_is_better(title, "ml", definition, empty={}, handling=handling, lesion=lesion)
 
 

@@ -23,6 +23,7 @@ MOST_PROBLEMS = 8
 FIX = "run `segbench gather` again with this version of segbench, or restore the file"
 COMPARED = "cells.csv"
 """A table that `segbench compare` writes into its folder and no report has there."""
+SYNTHETIC_NOTICE = "Synthetic data: the volumes were generated; no result here says anything about patients."
 SHA256 = r"^[0-9a-f]{64}$"
 WEB_ADDRESS = r"^(https?://\S+)?$"
 

@@ -22,6 +22,7 @@ PREPROCESSING_RECIPES = (
     *("hippocampus", "openkbp", "sts_petct", "sts_mr", "acdc", "brats2015"),
 )
 """Names of the recipes in `segbench.data.preprocessing_recipes`, which the check of a config cannot import."""
+EXPERIMENTS = ("upstream", "downstream")
 KEY_COLUMNS = (
     "experiment",
     "model",
@@ -60,4 +61,9 @@ STATUSES = (
 )
 HANDLED_STATUSES = ("both_empty", "reference_empty", "prediction_empty", "prediction_missing", "failed")
 MISSED_STATUSES = ("prediction_empty", "prediction_missing", "failed")
+"""Statuses of a structure that is in the reference and that a method did not find."""
+WITHOUT_MASK_STATUSES = ("prediction_missing", "failed")
+"""Statuses of a structure for which a method gave no mask at all."""
 NEVER_COUNTED = ("not_defined", "skipped")
+NOT_ANNOTATED = "not annotated in this case"
+"""End of the reason of a row whose structure nobody looked for."""

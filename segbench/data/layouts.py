@@ -16,7 +16,7 @@ from typing import Any
 
 from segbench.core import cards
 from segbench.core.case import CaseFiles
-from segbench.core.errors import Problem, input_error, raise_problems
+from segbench.core.errors import Problem, input_error, raise_problems, some
 from segbench.core.folders import HIDDEN, folders_below
 from segbench.core.names import CHANNEL
 from segbench.data.volumes import SUFFIXES
@@ -233,7 +233,7 @@ class ChannelFiles:
         """Yield a problem of an IMAGE with files of channels from number `channels` on, which nobody named."""
         extra = sorted(number for number in self._numbered(image) if number >= channels)
         if extra:
-            found = f"a file of channel {_listed(extra)} of {stem(image.name)}"
+            found = f"a file of channel {some(extra)} of {stem(image.name)}"
             fix = "name every channel in dataset.json, or remove the files"
             yield Problem(str(image.parent), found, f"{channels} channel(s), as dataset.json says", fix)
 
@@ -299,7 +299,7 @@ def nnunet_cases(
                 Problem(
                     str(images[absent[0]]),
                     "no file",
-                    f"channel {_listed(absent)} of {case_id}",
+                    f"channel {some(absent)} of {case_id}",
                     "get the file, or remove the label",
                 )
             )
@@ -346,11 +346,6 @@ def stem(name: str) -> str:
     """Return a file name without its image suffix."""
     low = name.lower()
     return next((name[: -len(suffix)] for suffix in SUFFIXES if low.endswith(suffix)), name)
-
-
-def _listed(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:5]))
-    return f"{shown} and {len(numbers) - 5} more" if len(numbers) > 5 else shown
 
 
 def _inside(folder: Path, name: str, listing: Path, problems: list[Problem]) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from segbench.core.case import CaseFiles
+from segbench.core.errors import some
 from segbench.data.presence import expected_count
 from segbench.data.volumes import SUFFIXES
 
@@ -133,7 +134,7 @@ def unlisted(folder: Path, cases: Sequence[CaseFiles]) -> list[str]:
     """Return a notice of label files in labelsTr that the data set's list does not name."""
     listed = {case.label_path.name for case in cases if case.label_path}
     left = sorted(path.name for path in (folder / "labelsTr").glob("[!.]*") if path.name not in listed)
-    return [f"{len(left)} files in labelsTr that dataset.json does not list: {_some(left)}"] if left else []
+    return [f"{len(left)} files in labelsTr that dataset.json does not list: {some(left)}"] if left else []
 
 
 def unlabelled(folder: Path, cases: Sequence[CaseFiles]) -> list[str]:
@@ -141,7 +142,7 @@ def unlabelled(folder: Path, cases: Sequence[CaseFiles]) -> list[str]:
     used = {path.name for case in cases for path in case.image_paths}
     left = sorted(path.name for path in (folder / "imagesTr").glob("[!.]*") if path.name not in used)
     left = [name for name in left if name.lower().endswith(SUFFIXES)]
-    return [f"{len(left)} image(s) in imagesTr without a label, which nothing uses: {_some(left)}"] if left else []
+    return [f"{len(left)} image(s) in imagesTr without a label, which nothing uses: {some(left)}"] if left else []
 
 
 def _size(cases: Sequence[CaseFiles]) -> Iterator[str]:
@@ -155,15 +156,15 @@ def _size(cases: Sequence[CaseFiles]) -> Iterator[str]:
 def _labels(seen: Sequence[Seen], values: set[int], *, complete: bool) -> Iterator[str]:
     empty = [item.case.case_id for item in seen if not item.labels - {0}]
     if empty:
-        yield f"{len(empty)} of {len(seen)} label maps are empty: {_some(empty)}"
+        yield f"{len(empty)} of {len(seen)} label maps are empty: {some(empty)}"
     absent = values - {0} - set().union(*(item.labels for item in seen))
     if absent and complete and len(empty) < len(seen):
-        yield f"label values in no case: {_some(sorted(absent))}"
+        yield f"label values in no case: {some(sorted(absent))}"
     labelled = [item.labels for item in seen if item.labels - {0}]
     partly = {value: sum(value not in labels for labels in labelled) for value in sorted(values - {0} - absent)}
     partly = {value: count for value, count in partly.items() if count}
     if partly and len(values) > 2:
-        listed = _some([f"{value} from {count}" for value, count in partly.items()])
+        listed = some([f"{value} from {count}" for value, count in partly.items()])
         yield f"label values absent from some of {len(labelled)} labelled cases: {listed}"
 
 
@@ -172,8 +173,8 @@ def _ignored(seen: Sequence[Seen]) -> Iterator[str]:
     if cases:
         values = sorted(set().union(*(item.ignored for item in seen)))
         yield (
-            f"ignored voxels (label {_some(values)}) in {len(cases)} of {len(seen)} cases, which count nowhere: "
-            f"{_some(cases)}"
+            f"ignored voxels (label {some(values)}) in {len(cases)} of {len(seen)} cases, which count nowhere: "
+            f"{some(cases)}"
         )
 
 
@@ -184,7 +185,7 @@ def _ranges(seen: Sequence[Seen], modalities: Sequence[str]) -> Iterator[str]:
         if modality == "CT" and bright:
             yield (
                 f"channel {channel} (CT) has values up to {max(highest.values()):g}, above {LARGEST_CT}, in "
-                f"{len(bright)} case(s), such as of metal: {_some(bright)}; recipes clip them (`clip_hu`)"
+                f"{len(bright)} case(s), such as of metal: {some(bright)}; recipes clip them (`clip_hu`)"
             )
         positive = [value for value in highest.values() if value > 0]
         if modality != "CT" and positive and max(positive) > SCALE_SPREAD * min(positive):
@@ -200,10 +201,4 @@ def _oddities(seen: Sequence[Seen]) -> Iterator[str]:
         for oddity in item.oddities:
             cases[oddity].append(item.case.case_id)
     for oddity, names in cases.items():
-        yield f"{oddity} in {len(names)} of {len(seen)} cases: {_some(names)}"
-
-
-def _some(items: Sequence[object]) -> str:
-    """Return the first items as text, and how many more there are."""
-    shown = ", ".join(map(str, items[:4]))
-    return f"{shown} and {len(items) - 4} more" if len(items) > 4 else shown
+        yield f"{oddity} in {len(names)} of {len(seen)} cases: {some(names)}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from segbench.core.case import Case, CaseFiles
 from segbench.core.errors import InputError, Problem
-from segbench.core.vocabulary import TUNED
+from segbench.core.vocabulary import EXPERIMENTS, TUNED
 from segbench.data.ingest import discover
 from segbench.data.splitting.folds import make_splits
 from segbench.data.splitting.protocols import check_organs
@@ -94,7 +94,7 @@ def _empty_sides(splits: Splits) -> list[Problem]:
 def _held_out_problems(config: Config, splits: Splits, cases: Mapping[str, Mapping[str, Case]]) -> list[Problem]:
     """Return the tasks and folds in which no training patient, or every one, would be held out, also for tuning."""
     problems: list[Problem] = []
-    for experiment in ("upstream", "downstream"):
+    for experiment in EXPERIMENTS:
         tuned = any(entry.recipe == TUNED for entry in config.entries_of(experiment))
         find = tuning_cases if tuned else held_out_cases
         for fold in splits.folds if config.tasks_of(experiment) else ():

@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 
 from segbench.core.cards import matched_patient, pattern_problems
-from segbench.core.errors import InputError, Problem, input_error, raise_problems, short
+from segbench.core.errors import InputError, Problem, input_error, raise_problems, short, some
 from segbench.core.folders import files_below
 from segbench.core.names import matched
 from segbench.data.checks import MAX_VOXELS, factor_problems, header_notices, implausible_spacing
@@ -164,10 +164,9 @@ def _matched_patients(cases: Sequence[str], pattern: str) -> dict[str, str]:
     found = {case: patient for case in cases if (patient := matched_patient(pattern, case))}
     left = [case for case in cases if case not in found]
     if left:
-        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
         raise input_error(
             "--patient",
-            found=f"{pattern!r}, which finds no patient in {', '.join(left[:3])}{more}",
+            found=f"{pattern!r}, which finds no patient in {some(left)}",
             expected=f"{', '.join(PATIENT_WAYS)}, or a regular expression that finds the patient in every case's name",
             fix="fix the option",
         )

@@ -19,6 +19,7 @@ from segbench.core.files import sha256_of
 from segbench.core.paths import OUTCOME, TRAINING_LOG, RunPaths, preprocessed_name
 from segbench.core.provenance import commit, content_hash, host, versions
 from segbench.core.run_record import (
+    SYNTHETIC_NOTICE,
     Audit,
     Budget,
     Curve,
@@ -37,7 +38,7 @@ from segbench.core.run_record import (
     WeightsMatch,
 )
 from segbench.core.task import Task
-from segbench.core.vocabulary import EQUAL, NO_RECIPE, SCRATCH, SCRATCH_COMBINED
+from segbench.core.vocabulary import EQUAL, EXPERIMENTS, NO_RECIPE, SCRATCH, SCRATCH_COMBINED
 from segbench.data.preprocessing_recipes import preprocessing_recipe
 from segbench.data.preprocessing_words import described
 from segbench.data.presence import expected_count
@@ -51,7 +52,6 @@ from segbench.experiment.weights import unknown_data
 from segbench.stats.missing_masks import handling_of
 
 CURVE_POINTS = 200
-EXPERIMENTS = ("upstream", "downstream")
 
 
 def run_record(config: Config) -> RunRecord:
@@ -451,7 +451,7 @@ def _benchmark_seconds(path: Path) -> float:
 def _notices(config: Config, paths: RunPaths) -> list[str]:
     notices = []
     if config.synthetic:
-        notices.append("Synthetic data: the volumes were generated; no result here says anything about patients.")
+        notices.append(SYNTHETIC_NOTICE)
     nominal = [task.title for task in config.tasks if task.spacing_is_nominal]
     if nominal:
         notices.append(f"The spacing of {', '.join(nominal)} is nominal, so distances in mm are not defined there.")

@@ -17,7 +17,7 @@ from typing import Any
 
 from segbench.core.code import ROOT
 from segbench.core.errors import InputError, Problem, RunFailed, input_error, raise_problems, suggestion
-from segbench.core.paths import OUTCOME, SCORES, WEIGHTS
+from segbench.core.paths import OUTCOME, RECORD, SCORES, WEIGHTS
 from segbench.evaluation.rescore import job_key, key_of_job, row_differences
 from segbench.evaluation.rows import Row, read_rows
 from segbench.experiment import requests
@@ -176,7 +176,7 @@ def _former(context: JobContext) -> _Former:
     """
     record, folder = read_result(context.train_folder), context.train_folder
     if record is None or WEIGHTS not in record.files:
-        raise input_error(folder, found="no record.json", expected="the record of a finished training", fix=COPY)
+        raise input_error(folder, found=f"no {RECORD}", expected="the record of a finished training", fix=COPY)
     different = record.identity.differences(context.identity, code_counts=not context.config.allow_mixed_training_code)
     if different:
         raise input_error(

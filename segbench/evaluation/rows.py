@@ -13,7 +13,7 @@ from segbench.core.errors import RunFailed
 from segbench.core.files import write_text
 from segbench.core.metric_facts import METRICS
 from segbench.core.task import Structure, Task
-from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS
+from segbench.core.vocabulary import KEY_COLUMNS, NOT_ANNOTATED, SCORE_COLUMNS
 from segbench.experiment.config import Config
 from segbench.experiment.context import JobContext
 from segbench.experiment.jobs import expected_keys, skipped_cells
@@ -101,7 +101,7 @@ def not_annotated_rows(context: JobContext, *, task: Task, case: Case) -> list[R
                 case=case.case_id,
                 patient=case.patient_id,
                 status="not_defined",
-                reason=f"{' and '.join(names)} not annotated in this case",
+                reason=f"{' and '.join(names)} {NOT_ANNOTATED}",
                 structures=[structure],
             )
     return rows

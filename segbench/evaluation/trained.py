@@ -9,10 +9,9 @@ from typing import Any
 from segbench.core.errors import input_error
 from segbench.core.files import sha256_of
 from segbench.core.paths import OUTCOME, WEIGHTS
-from segbench.experiment.context import RETRAIN, JobContext
+from segbench.experiment.context import JobContext
 from segbench.experiment.identity import Identity, evaluation_settings_identity, part
 from segbench.experiment.jobs import mask_folders
-from segbench.experiment.result_record import read_result
 
 MAKE_ANEW = "run the workflow: it makes the outcome anew, from the record of the weights where that is there"
 
@@ -45,10 +44,7 @@ def weights_digest(context: JobContext) -> str:
     """
     if not context.is_trained:
         return ""
-    record = read_result(context.train_folder)
-    if record is None:
-        where, expected = context.train_folder, "a finished training job"
-        raise input_error(where, found="no record.json", expected=expected, fix=RETRAIN)
+    record = context.training_record()
     if context.job.external:
         return part([record.identity.to_dict(), record.outcome.get("started")])
     return record.files[WEIGHTS][1]

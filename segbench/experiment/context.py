@@ -15,7 +15,7 @@ from segbench.core.cards import label_facts
 from segbench.core.case import Case, read_manifest
 from segbench.core.errors import input_error, suggestion
 from segbench.core.files import sha256_of
-from segbench.core.paths import WEIGHTS, RunPaths
+from segbench.core.paths import RECORD, WEIGHTS, RunPaths
 from segbench.core.seeds import seed_for
 from segbench.core.task import Task, TaskSet
 from segbench.experiment.config import Config, Network, Training, load_config
@@ -29,8 +29,8 @@ from segbench.experiment.identity import (
 )
 from segbench.experiment.jobs import Job, all_jobs, is_trained
 from segbench.experiment.preprocessed_index import PreprocessedIndex, read_index
-from segbench.experiment.result_record import read_result
-from segbench.experiment.splits import Sides, Splits, read_splits
+from segbench.experiment.result_record import ResultRecord, read_result
+from segbench.experiment.splits import Sides, Splits, no_such_case, read_splits
 
 RETRAIN = "train the job again (the workflow does), or name the config that the weights were trained with"
 
@@ -157,8 +157,7 @@ class JobContext:
         try:
             return self._manifests[task][case]
         except KeyError:
-            where, fix = self.paths.manifest(task), "delete splits.json and the manifest, and run again"
-            raise input_error(where, found=f"no case {case}", expected="every case of the split", fix=fix) from None
+            raise no_such_case(self.paths.manifest(task), case) from None
 
     def test_cases(self, task: str) -> list[Case]:
         """Return the test cases of a task in the job's fold."""
@@ -240,6 +239,14 @@ class JobContext:
         found = read_result(self.source.train_folder)
         return found.identity.digest if found else "absent"
 
+    def training_record(self) -> ResultRecord:
+        """Return the record of the job's training; raises `InputError` when there is none."""
+        record = read_result(self.train_folder)
+        if record is None:
+            expected = "a finished training job"
+            raise input_error(self.train_folder, found=f"no {RECORD}", expected=expected, fix=RETRAIN)
+        return record
+
     def trained_weights(self) -> Path:
         """Return the path of the job's weights, or where they would be for an external model.
 
@@ -247,10 +254,7 @@ class JobContext:
             InputError: there are none, they were made from other inputs than the config asks for (which are named), or
                 the file is not the one that the training wrote.
         """
-        record = read_result(self.train_folder)
-        if record is None:
-            expected = "a finished training job"
-            raise input_error(self.train_folder, found="no record.json", expected=expected, fix=RETRAIN)
+        record = self.training_record()
         different = record.identity.differences(self.identity, code_counts=not self.config.allow_mixed_training_code)
         if different:
             raise input_error(

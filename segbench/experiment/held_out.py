@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from segbench.core.case import Case, read_manifest
-from segbench.core.errors import Problem, input_error, raise_problems
+from segbench.core.errors import Problem, raise_problems
 from segbench.core.paths import RunPaths
 from segbench.core.seeds import seed_for
 from segbench.experiment.config import Config
-from segbench.experiment.splits import Splits
+from segbench.experiment.splits import Splits, no_such_case
 
 Patients = Mapping[str, Mapping[str, str]]
 """Task -> case -> patient, of the training side of a fold."""
@@ -91,9 +91,7 @@ def _training_patients(
         train = splits.of(fold, task).train
         missing = [case for case in train if case not in known]
         if missing:
-            fix = "delete splits.json and the manifest, and run again"
-            where, expected = paths.manifest(task), "every case of the split"
-            raise input_error(where, found=f"no case {missing[0]}", expected=expected, fix=fix)
+            raise no_such_case(paths.manifest(task), missing[0])
         patients[task] = {case: known[case].patient_id for case in train}
     return patients
 

@@ -87,5 +87,11 @@ def read_splits(path: Path) -> Splits:
     return found
 
 
+def no_such_case(manifest: Path, case: str) -> InputError:
+    """Return the problem of a case of the split that is not in its task's manifest."""
+    fix = "delete splits.json and the manifest, and run again"
+    return input_error(manifest, found=f"no case {case}", expected="every case of the split", fix=fix)
+
+
 def _damaged(path: Path, found: str) -> InputError:
     return input_error(path, found=found, expected="the splits as segbench wrote them", fix=REMAKE)

@@ -8,9 +8,9 @@ from segbench.reporting.frames import groups_of
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.sections import SmallTable
-from segbench.reporting.sentences import decision_word, difference_text, p_text, points
+from segbench.reporting.sentences import decision_word, difference_text, p_text
 from segbench.reporting.statistics import MEAN_COLUMN, against, label_of
-from segbench.reporting.tables import DASH, Table, direction, interval_text, shown
+from segbench.reporting.tables import DASH, Table, direction, interval_text, points, shown
 from segbench.stats.decision import RULE_TEXT, oriented
 
 HEAD = ["Against", "Gain over tasks", "Interval", "Holm p", "Decision"]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from segbench.core.run_record import ScoredTask
+from segbench.core.vocabulary import MISSED_STATUSES
 from segbench.reporting.figures import case_values
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
-from segbench.reporting.tables import DASH, MISSED, Table, direction, unit_of
+from segbench.reporting.tables import DASH, Table, direction, unit_of
 from segbench.stats.aggregate import apply_handling
 
 SUMMARIES = ("best", "median", "worst")
@@ -106,7 +107,7 @@ def _structures(run: Run, table: Table, keys: list[tuple[str, str]]) -> tuple[di
     """Return (task, case) -> the structure with the worst median over methods, and -> the number of missed rows."""
     rows = run.rows[(run.rows["experiment"] == table.experiment) & (run.rows["metric"] == table.metric)]
     rows = rows[pd.MultiIndex.from_arrays([rows["model"], rows["initialisation"]]).isin(keys)]
-    missed = rows[rows["status"].isin(MISSED)].groupby(["task", "case"]).size().to_dict()
+    missed = rows[rows["status"].isin(MISSED_STATUSES)].groupby(["task", "case"]).size().to_dict()
     scored = apply_handling(rows, run.record.missing_masks)
     medians = scored[scored["counted"]].groupby(["task", "case", "structure"], sort=True)["scored"].median()
     ordered = (medians * direction(table.metric)).reset_index().sort_values("scored", ascending=False, kind="stable")

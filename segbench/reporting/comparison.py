@@ -10,7 +10,14 @@ import pandas as pd
 
 from segbench.core.cards import dataset_cards, model_cards
 from segbench.core.metric_facts import Handling
-from segbench.core.run_record import Method, RunRecord, ScoredStructure, ScoredTask, StatisticsSettings
+from segbench.core.run_record import (
+    SYNTHETIC_NOTICE,
+    Method,
+    RunRecord,
+    ScoredStructure,
+    ScoredTask,
+    StatisticsSettings,
+)
 from segbench.reporting.csv_text import short_name
 from segbench.reporting.frames import groups_of, named_rows
 from segbench.reporting.run import Run
@@ -76,7 +83,7 @@ def _record(
         )
     tasks = _tasks(rows)
     if any(task.synthetic for task in tasks):
-        notices.append("Synthetic data: the volumes were generated; no result here says anything about patients.")
+        notices.append(SYNTHETIC_NOTICE)
     unknown: Any = None
     return RunRecord.model_construct(
         run="comparison",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from segbench.core.vocabulary import MISSED_STATUSES, WITHOUT_MASK_STATUSES
 from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.sections import SmallTable
-from segbench.reporting.tables import MISSED
 
 HEAD = ["Method", "Expected rows", "Dice 0", "Missed structure", "Failed or no file", "Without a value", "Skipped"]
 
@@ -34,8 +34,8 @@ def failure_frame(run: Run, experiment: str, metric: str) -> pd.DataFrame:
                 "title": method.title,
                 "expected": len(own),
                 "zero": int((value == 0).sum()),
-                "missed": int(status.isin(MISSED).sum()),
-                "failed": int(status.isin(("failed", "prediction_missing")).sum()),
+                "missed": int(status.isin(MISSED_STATUSES).sum()),
+                "failed": int(status.isin(WITHOUT_MASK_STATUSES).sum()),
                 "without_value": int(blank.sum()),
                 "skipped": int((status == "skipped").sum()),
                 "zero_or_empty": int(((value == 0) | blank).sum()),

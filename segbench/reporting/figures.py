@@ -41,7 +41,16 @@ from segbench.reporting.style import (
     method_styles,
     new_figure,
 )
-from segbench.reporting.tables import STATE_WORDS, Table, coverage_text, interval_text, shown, unit_of
+from segbench.reporting.tables import (
+    STATE_WORDS,
+    Table,
+    coverage_text,
+    factor_of,
+    interval_text,
+    points,
+    shown,
+    unit_of,
+)
 
 BOX_FROM = 8
 """Fewer cases than this are shown as points only: quartiles of them say little."""
@@ -216,12 +225,12 @@ def difference_plot(
         axis.set_yticks(np.arange(len(labels)) + 0.5, labels)
         axis.xaxis.tick_top()
         axis.tick_params(length=0)
-        title = f"{about(metric).title}: method minus {reference}, in {_points(metric)}"
+        title = f"{about(metric).title}: method minus {reference}, in {points(metric)}"
         headline(figure, run, experiment, title)
         interval = f"with {run.level} interval" if lines else f"whose {run.level} intervals are in the table of pairs"
         caption = (
             f"{run.data_word(experiment)}{about(metric).title} of each method minus {reference}, in "
-            f"{_points(metric)}, paired by patient (n), {interval}. Blue: the mean of the method is on "
+            f"{points(metric)}, paired by patient (n), {interval}. Blue: the mean of the method is on "
             "the good side. Bold: the decision rule of this report names a better method on that task; nothing else is "
             f"a decision.{coverage_text(differences)}"
         )
@@ -383,15 +392,6 @@ def headline(figure: Figure, run: Run, experiment: str, text: str) -> None:
     """Write the title above a figure; it says when the data are synthetic."""
     word = "Synthetic data \u00b7 " if run.synthetic(experiment) else ""
     figure.suptitle(f"{word}{text[0].upper()}{text[1:]}", x=0.005, ha="left", fontsize=SMALLEST_PT + 1, color=INK)
-
-
-def factor_of(metric: str) -> float:
-    """Return what a value is multiplied by in tables and figures: 100 for fractions, which are shown in per cent."""
-    return 100.0 if about(metric).unit == "1" else 1.0
-
-
-def _points(metric: str) -> str:
-    return "points" if about(metric).unit == "1" else unit_of(metric) or "units of the metric"
 
 
 def wrapped(text: str, width: int) -> str:

@@ -6,9 +6,9 @@ from segbench.core.vocabulary import FROM_SCRATCH, SCRATCH, SCRATCH_COMBINED
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.sections import SmallTable
-from segbench.reporting.sentences import points, seconds_text
+from segbench.reporting.sentences import seconds_text
 from segbench.reporting.statistics import Statistics, label_of, over_tasks
-from segbench.reporting.tables import DASH, Table, interval_text, shown, unit_of
+from segbench.reporting.tables import DASH, Table, interval_text, points, shown, unit_of
 
 HEAD = [
     "Gain over own scratch",

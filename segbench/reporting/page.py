@@ -57,6 +57,7 @@ from segbench.reporting.tables import (
     Table,
     build_table,
     cell_text,
+    points,
     shown,
     table_csv,
     table_markdown,
@@ -326,7 +327,7 @@ def _conclusions(
     if statistics is not None and statistics.detectable["minimum_detectable"].notna().any():
         smallest = statistics.detectable["minimum_detectable"].dropna().sort_values()
         limits = dict.fromkeys(shown(main.metric, value) for value in (smallest.iloc[0], smallest.iloc[-1]))
-        found["power"] = f"{' to '.join(limits)} {sentences.points(main.metric)}, by task."
+        found["power"] = f"{' to '.join(limits)} {points(main.metric)}, by task."
     return found
 
 

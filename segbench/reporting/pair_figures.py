@@ -9,16 +9,17 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from segbench.core.vocabulary import MISSED_STATUSES
 from segbench.reporting.csv_text import file_stem
-from segbench.reporting.figures import DECIDED, factor_of, headline
+from segbench.reporting.figures import DECIDED, headline
 from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.sections import SmallTable
-from segbench.reporting.sentences import decision_word, difference_text, p_text, points
+from segbench.reporting.sentences import decision_word, difference_text, p_text
 from segbench.reporting.statistics import against, label_of, reference_method
 from segbench.reporting.style import INK, RC, WIDTH_MM, Plot, finish, new_figure, task_styles
-from segbench.reporting.tables import DASH, MISSED, Table, direction, interval_text, shown, unit_of
+from segbench.reporting.tables import DASH, Table, direction, factor_of, interval_text, points, shown, unit_of
 from segbench.stats.decision import oriented
 
 KEYS = ["task", "case", "structure"]
@@ -82,7 +83,7 @@ def pair_values(run: Run, table: Table, method: Method, reference: Method) -> pd
         missing masks as in the table; method_missed and reference_missed: the structure was missed with every seed.
     """
     rows = run.counted_rows(table.experiment, table.metric)
-    rows = rows.assign(not_found=rows["status"].isin(MISSED))
+    rows = rows.assign(not_found=rows["status"].isin(MISSED_STATUSES))
     factor, sides = factor_of(table.metric), []
     for name, chosen in (("method", method), ("reference", reference)):
         own = rows[(rows["model"] == chosen.model) & (rows["initialisation"] == chosen.initialisation)]

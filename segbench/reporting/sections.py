@@ -12,7 +12,7 @@ from segbench.reporting.figures import method_costs
 from segbench.reporting.frames import groups_of, named_rows
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
-from segbench.reporting.sentences import number, p_text, points, seconds_text, titled
+from segbench.reporting.sentences import number, p_text, seconds_text, titled
 from segbench.reporting.statistics import (
     Statistics,
     few_patients,
@@ -20,7 +20,7 @@ from segbench.reporting.statistics import (
     over_tasks,
     per_task,
 )
-from segbench.reporting.tables import DASH, Table, coverage_text, folds_text, interval_text, shown, unit_of
+from segbench.reporting.tables import DASH, Table, coverage_text, folds_text, interval_text, points, shown, unit_of
 from segbench.stats.decision import CONFLICTING, RULE_TEXT
 from segbench.stats.published import check_published
 from segbench.stats.ranking import ALL_TASKS

@@ -25,6 +25,7 @@ from segbench.reporting.tables import (
     interval_text,
     is_distance,
     missed_text,
+    points,
     shown,
     unit_of,
 )
@@ -32,11 +33,6 @@ from segbench.stats.decision import CONFLICTING
 from segbench.stats.ranking import ALL_TASKS
 
 NO_INTERVAL = "no interval: a task has fewer than two patients"
-
-
-def points(metric: str) -> str:
-    """Return the unit of differences."""
-    return "points" if about(metric).unit == "1" else unit_of(metric) or "units of the metric"
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from segbench.core.run_record import ScoredTask
+from segbench.core.vocabulary import MISSED_STATUSES, NOT_ANNOTATED
 from segbench.reporting.csv_text import file_stem, table_text
 from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
@@ -32,10 +33,6 @@ STATE_WORDS = {
     "absent": "no rows",
     "uncounted": "no case counts",
 }
-MISSED = ("prediction_empty", "prediction_missing", "failed")
-"""Statuses of a structure that is in the reference and that a method did not find."""
-NOT_ANNOTATED = "not annotated in this case"
-"""End of the reason of a row whose structure nobody looked for (`segbench.evaluation.rows`)."""
 COUNTS_LEGEND = (
     "n: scored / expected rows (cases x structures x seeds), and how many structures were missed (beside distances as "
     "a fraction of the expected rows). Square brackets: the interval if no structure of a new "
@@ -138,6 +135,16 @@ def unit_of(metric: str) -> str:
     return "%" if about(metric).unit == "1" else about(metric).unit
 
 
+def points(metric: str) -> str:
+    """Return the unit of differences."""
+    return "points" if about(metric).unit == "1" else unit_of(metric) or "units of the metric"
+
+
+def factor_of(metric: str) -> float:
+    """Return what a value is multiplied by in tables and figures: 100 for fractions, which are shown in per cent."""
+    return 100.0 if about(metric).unit == "1" else 1.0
+
+
 def with_unit(metric: str) -> str:
     """Return the unit and a comma, nothing for a metric without a unit."""
     return f"{unit_of(metric)}, " if unit_of(metric) else ""
@@ -147,9 +154,8 @@ def shown(metric: str, value: float, *, sign: bool = False) -> str:
     """Return a value as tables print it, one decimal, in `unit_of(metric)`; NaN as a dash."""
     if not np.isfinite(value):
         return DASH
-    value = value * 100 if about(metric).unit == "1" else value
     digits = ".1f" if about(metric).unit else ".4g"
-    text = format(value, f"+{digits}" if sign else digits)
+    text = format(value * factor_of(metric), f"+{digits}" if sign else digits)
     return ("0.0" if text in ("-0.0", "+0.0") else text).replace("-", "\u2212")
 
 
@@ -207,7 +213,7 @@ def _states(rows: pd.DataFrame) -> dict[tuple, _State]:
         bad = part[part["status"].isin(("failed", "skipped", "not_defined", "prediction_missing"))]
         status = statuses[0] if len(statuses) == 1 else "mixed"
         reason = bad["reason"].iloc[0] if len(bad) else ""
-        states[key] = _State(status, reason, int(part["status"].isin(MISSED).sum()))
+        states[key] = _State(status, reason, int(part["status"].isin(MISSED_STATUSES).sum()))
     return states
 
 
@@ -446,7 +452,7 @@ def table_csv(table: Table) -> str:
 
 
 def _plain(metric: str, value: float) -> str:
-    return "" if not np.isfinite(value) else f"{value * (100 if about(metric).unit == '1' else 1):.4f}"
+    return "" if not np.isfinite(value) else f"{value * factor_of(metric):.4f}"
 
 
 class CellText(NamedTuple):

@@ -8,9 +8,9 @@ from segbench.reporting.figures import method_costs
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.sections import SmallTable
-from segbench.reporting.sentences import decision_word, p_text, points, seconds_text, tasks_text
+from segbench.reporting.sentences import decision_word, p_text, seconds_text, tasks_text
 from segbench.reporting.statistics import against, label_of
-from segbench.reporting.tables import DASH, Row, Table, comparable, direction, interval_text, shown, unit_of
+from segbench.reporting.tables import DASH, Row, Table, comparable, direction, interval_text, points, shown, unit_of
 from segbench.stats.decision import oriented
 
 HEAD = [

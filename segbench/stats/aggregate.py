@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from segbench.core.errors import Problem, raise_problems
-from segbench.core.vocabulary import SCORE_COLUMNS
+from segbench.core.vocabulary import SCORE_COLUMNS, WITHOUT_MASK_STATUSES
 from segbench.stats.coverage import measured_coverage
 from segbench.stats.intervals import PatientSums, Scale, SeedSpread, cell_limits, hull, seed_spread, with_seeds
 from segbench.stats.methods import fold_of_patients
@@ -285,7 +285,7 @@ def _counts(part: pd.DataFrame, confidence: float) -> dict[str, float]:
     return {
         "n_scored": len(counted),
         "n_expected": len(part),
-        "n_failed": int(part["status"].isin(("failed", "prediction_missing")).sum()),
+        "n_failed": int(part["status"].isin(WITHOUT_MASK_STATUSES).sum()),
         "n_skipped": int((part["status"] == "skipped").sum()),
         "n_missed": int(counted["missed"].sum()),
         "all_missed": bool(len(counted) and counted["missed"].all()),

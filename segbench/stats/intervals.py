@@ -119,15 +119,6 @@ def cell_limits(
     return hull(limits, seen), seen
 
 
-def values_interval(
-    values_P: np.ndarray, scale: Scale, *, rng: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
-) -> tuple[float, float]:
-    """Return the interval of the mean of one value per patient."""
-    return interval(
-        mean_draws(sums_of_values(values_P[:, None], scale), scale, rng=rng, resamples=resamples)[1], confidence
-    )
-
-
 def sums_of_values(values_PK: np.ndarray, scale: Scale) -> PatientSums:
     """Return the sums of a complete table with one value per patient and structure."""
     missed_PK = np.zeros(values_PK.shape, bool) if scale.worst is None else values_PK == scale.worst

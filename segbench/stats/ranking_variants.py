@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from segbench.core.vocabulary import HANDLED_STATUSES
+from segbench.core.vocabulary import HANDLED_STATUSES, WITHOUT_MASK_STATUSES
 from segbench.stats.methods import case_table, method_labels
 from segbench.stats.missing_masks import Handling, apply_handling, handling_of, lower_is_better
 from segbench.stats.ranking import rank_methods
@@ -32,7 +32,7 @@ def handling_variants(metric: str, missing_masks: Mapping[str, Handling] | None)
         "as stated": stated,
         "empty and missing excluded": dict.fromkeys(HANDLED_STATUSES, excluded),
     }
-    variants["missing and failed excluded"] = {**stated, "prediction_missing": "exclude", "failed": "exclude"}
+    variants["missing and failed excluded"] = {**stated, **dict.fromkeys(WITHOUT_MASK_STATUSES, excluded)}
     if "diagonal" in stated.values():
         variants["every empty mask counts as missed"] = dict.fromkeys(HANDLED_STATUSES, "diagonal")
     elif numbers := [value for value in stated.values() if not isinstance(value, str)]:

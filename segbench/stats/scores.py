@@ -20,12 +20,12 @@ import pandas as pd
 
 from segbench.core.errors import Problem, in_words, input_error, raise_problems, suggestion
 from segbench.core.metric_facts import METRIC_NAMES, METRICS
-from segbench.core.vocabulary import KEY_COLUMNS, SCORE_COLUMNS, STATUSES
+from segbench.core.vocabulary import KEY_COLUMNS, NEVER_COUNTED, SCORE_COLUMNS, STATUSES, WITHOUT_MASK_STATUSES
 
 NAMED_COLUMNS = ("model", "task", "case", "structure")
 NUMBER_COLUMNS = ("value", "reference_volume_mm3", "prediction_volume_mm3", "diagonal_mm")
 UNIT_INTERVAL_METRICS = tuple(name for name, metric in METRICS.items() if metric.highest == 1)
-VALUELESS_STATUSES = ("prediction_missing", "not_defined", "skipped", "failed")
+VALUELESS_STATUSES = (*WITHOUT_MASK_STATUSES, *NEVER_COUNTED)
 """Statuses of rows that hold no value: no mask was scored, or the metric has no meaning there."""
 MILLIMETRE_METRICS = tuple(name for name, metric in METRICS.items() if metric.unit == "mm")
 MOST_PROBLEMS = 20

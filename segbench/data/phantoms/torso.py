@@ -172,13 +172,11 @@ def _organ(
     *,
     centre: Sequence[float],
     radii: Sequence[float],
-    by_mm: float = 12.0,
-    exponent: float = 2.2,
 ) -> np.ndarray:
     """Paint an ellipsoidal organ of varied position, size and tilt; return its level."""
     turn = rotation_about(2, rng.uniform(-15, 15)) @ rotation_about(1, rng.uniform(-12, 12))
     size = np.asarray(radii) * rng.uniform(0.85, 1.15, size=3)
-    level = ellipsoid(tissues.points_XYZ3, _near(rng, centre, by_mm), size, exponent=exponent, rotation=turn)
+    level = ellipsoid(tissues.points_XYZ3, _near(rng, centre, 12.0), size, exponent=2.2, rotation=turn)
     tissues.paint(name, level < 1)
     return level
 

@@ -100,18 +100,18 @@ BTCV_PROTOCOLS = {
 }
 
 
-def read_released(path: Path | str, *, fold: int = 0) -> Sides:
-    """Return {"train": [...], "test": [...]} of a released split file, names as written there.
+def read_released(path: Path | str) -> Sides:
+    """Return {"train": [...], "test": [...]} of the first fold of a released split file, names as written there.
 
-    Raises InputError for a file that asks for anything but lists of names, or that has no such fold.
+    Raises InputError for a file that asks for anything but lists of names, or that has no fold.
     """
     expected = "a pickled list of {'train': names, 'val': names}"
     content = load_lists(path)
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
         raise input_error(path, found=type(content).__name__, expected=expected, fix=SEE)
-    if fold >= len(content):
-        raise input_error(path, found=f"{len(content)} fold(s)", expected=f"fold {fold}", fix="choose another fold")
-    return sides_of(path, content[fold], expected)
+    if not content:
+        raise input_error(path, found="no fold", expected=expected, fix=SEE)
+    return sides_of(path, content[0], expected)
 
 
 def sides_of(path: Path | str, content: Mapping, expected: str) -> Sides:

@@ -12,7 +12,7 @@ from segbench.core.errors import InputError, Problem, suggestion
 from segbench.core.metric_facts import METRICS
 from segbench.core.paths import NAME_PATTERN
 from segbench.core.schema import as_problem
-from segbench.core.vocabulary import EQUAL, FROM_SCRATCH, NO_RECIPE, PUBLISHED, TUNED
+from segbench.core.vocabulary import EQUAL, EXPERIMENTS, FROM_SCRATCH, NO_RECIPE, PUBLISHED, TUNED
 from segbench.experiment.config.data import WITH_LISTS
 from segbench.experiment.config.experiment import Config
 from segbench.experiment.config.section import (
@@ -34,7 +34,7 @@ MODELS = ("upstream.models", "upstream.external", "upstream.self_supervised")
 def _task_names(config: Config) -> Iterator[Problem]:
     """Tasks that have a card, under names that are wildcards of the workflow and folders on every file system."""
     known = config.known_dataset_cards
-    for experiment in ("upstream", "downstream"):
+    for experiment in EXPERIMENTS:
         section, key = getattr(config, experiment), f"{experiment}.tasks"
         for name in section.tasks if section else ():
             if name not in known:
@@ -174,7 +174,7 @@ def _trainings(config: Config) -> Iterator[Problem]:
     yield from problems
     if wrong or problems:
         return
-    for experiment in ("upstream", "downstream"):
+    for experiment in EXPERIMENTS:
         for entry in config.entries_of(experiment):
             yield from _entry_recipe(config, experiment, entry)
 
@@ -293,7 +293,7 @@ def _sides(config: Config) -> Iterator[Problem]:
 
 def _tuned_patients(config: Config) -> Iterator[Problem]:
     """Training patients that learn and that score the trials of a tuned entry, as far as cards and the config say."""
-    for experiment in ("upstream", "downstream"):
+    for experiment in EXPERIMENTS:
         tuned = [entry.key for entry in config.entries_of(experiment) if entry.recipe == TUNED]
         section = config.upstream if experiment == "upstream" else config.downstream
         for name in section.tasks if section and tuned else ():

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
-from segbench.experiment.config.section import Axes, Section
+from segbench.experiment.config.section import Axes, Precision, Section
 
 
 class Inference(Section):
@@ -14,7 +12,7 @@ class Inference(Section):
 
     step: float = Field(0.5, gt=0, le=1, description="Step of the sliding window as a fraction of the patch.")
     mirror_axes: Axes = Field((), description="Axes (z, y, x) mirrored at test time and averaged.")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Precision = Field(
         "auto", description="Arithmetic of the network; auto: bfloat16 where the device computes in it."
     )
     keep_predictions: bool = Field(True, description="Write predicted label maps below results/.")

@@ -26,6 +26,7 @@ from segbench.core.schema import problem_of_value
 from segbench.core.vocabulary import EQUAL, OWN
 
 T = TypeVar("T", bound=Hashable)
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 LONGEST_NAME = 60
 """Most characters of a name that is a part of paths: three of them and a task are in the name of a folder."""
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from segbench.core.errors import Problem
-from segbench.experiment.config.section import Axes, Distinct, Section, one_problem
+from segbench.experiment.config.section import Axes, Distinct, Precision, Section, one_problem
 
 ONLY_WITH = {
     "momentum": ("optimiser", ("sgd",)),
@@ -145,7 +145,7 @@ class Training(Recipe):
     """The training recipe of all models that name no other one, and the budget of every model."""
 
     iterations_per_task: int = Field(50000, ge=1, description="Optimiser steps per task: the compute budget.")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Precision = Field(
         "auto",
         description="Arithmetic of the forward pass. auto: bfloat16 where the device multiplies it itself, else "
         "float16 on a GPU and float32 on a processor.",

@@ -1,5 +1,6 @@
 """Leases: a device is used by one process, chosen before CUDA starts, and not at all under a scheduler."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,6 +10,12 @@ import pytest
 from segbench.core import devices
 from segbench.core.errors import InputError, is_machine_failure
 from tests.paths import ROOT
+
+
+def lease_of(known):
+    """Return a lease of the first device that is free now, None when all are leased."""
+    with contextlib.closing(devices._LockFiles(known)) as files:
+        return files.lease()
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +31,9 @@ def two_devices(monkeypatch, tmp_path):
 
 def test_each_lease_is_of_another_device_and_a_released_one_comes_again():
     known = devices.devices()
-    first, second = devices.lease_of(known), devices.lease_of(known)
+    first, second = lease_of(known), lease_of(known)
     assert [first.device.uuid, second.device.uuid] == ["GPU-a", "GPU-b"]
-    assert devices.lease_of(known) is None
+    assert lease_of(known) is None
     assert devices.holders() == {"GPU-a": [os.getpid()], "GPU-b": [os.getpid()]}
     first.release()
     first.release()
@@ -35,7 +42,7 @@ def test_each_lease_is_of_another_device_and_a_released_one_comes_again():
 
 
 def test_a_process_takes_one_device_and_cuda_sees_only_that():
-    held = devices.lease_of(devices.devices())
+    held = lease_of(devices.devices())
     taken = devices.take_device()
     assert (taken.uuid, os.environ[devices.VISIBLE]) == ("GPU-b", "GPU-b")
     assert devices.take_device() == taken, "one per process"
@@ -69,9 +76,9 @@ def test_a_machine_without_a_driver_has_no_device(monkeypatch):
 def test_several_jobs_share_a_device_when_asked_after_each_device_has_one(monkeypatch):
     monkeypatch.setenv(devices.PER_DEVICE, "2")
     known = devices.devices()
-    leases = [devices.lease_of(known) for _ in range(4)]
+    leases = [lease_of(known) for _ in range(4)]
     assert [lease.device.uuid for lease in leases] == ["GPU-a", "GPU-b", "GPU-a", "GPU-b"]
-    assert devices.lease_of(known) is None
+    assert lease_of(known) is None
     assert devices.holders() == dict.fromkeys(["GPU-a", "GPU-b"], [os.getpid()] * 2)
     assert devices.jobs_at_a_time() == 4
     for lease in leases:
@@ -84,7 +91,7 @@ def test_the_processes_of_one_job_never_share_a_device(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     known = devices.devices()
-    assert [devices.lease_of(known[:1]) is None for _ in range(2)] == [False, True]
+    assert [lease_of(known[:1]) is None for _ in range(2)] == [False, True]
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
@@ -115,7 +122,7 @@ def test_a_link_in_the_place_of_a_lock_is_refused_and_its_target_stays(tmp_path)
     (tmp_path / "leases").mkdir()
     (tmp_path / "leases" / "GPU-a.lock").symlink_to(tmp_path / "mine")
     with pytest.raises(InputError, match=rf"GPU-a.lock: found .*; expected a file .* or set {devices.FOLDER} to"):
-        devices.lease_of(devices.devices())
+        lease_of(devices.devices())
     assert (tmp_path / "mine").read_text() == "mine"
 
 
@@ -131,11 +138,11 @@ def test_the_lock_of_another_user_is_locked_and_not_written(tmp_path, monkeypatc
         return opened(path, flags, *mode)
 
     monkeypatch.setattr(devices.os, "open", as_another_user)
-    first, second = devices.lease_of(devices.devices()), devices.lease_of(devices.devices())
+    first, second = lease_of(devices.devices()), lease_of(devices.devices())
     assert [first.device.uuid, second.device.uuid] == ["GPU-a", "GPU-b"]
     assert lock.read_text() == "7\n"
     first.release()
-    assert devices.lease_of(devices.devices()).device.uuid == "GPU-a"
+    assert lease_of(devices.devices()).device.uuid == "GPU-a"
 
 
 def test_taking_a_device_imports_no_numerical_library():

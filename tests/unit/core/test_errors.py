@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from segbench.core.errors import InputError, Problem, in_words, raise_problems, short, suggestion
+from segbench.core.errors import InputError, Problem, in_words, raise_problems, short, some, suggestion
 
 
 def test_a_problem_is_one_line():
@@ -28,6 +28,12 @@ def test_a_near_miss_is_suggested_and_otherwise_all_names():
     assert suggestion("dise", ["dice", "hd95"]) == "did you mean 'dice'?"
     assert suggestion("x", ["dice", "hd95"]) == "known: dice, hd95"
     assert suggestion("x", []) == "none is known"
+
+
+def test_of_many_items_the_first_ones_are_named():
+    assert some([]) == ""
+    assert some(range(4)) == "0, 1, 2, 3"
+    assert some(range(6)) == "0, 1, 2, 3 and 2 more"
 
 
 def test_the_message_of_a_library_fits_on_a_line():

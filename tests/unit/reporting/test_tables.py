@@ -18,7 +18,6 @@ from segbench.reporting.sections import pair_table
 from segbench.reporting.statistics import MEAN_COLUMN, against, outcome, over_tasks, statistics_of
 from segbench.reporting.tables import (
     DASH,
-    NOT_ANNOTATED,
     Cell,
     Row,
     _interval_sentence,
@@ -32,7 +31,6 @@ from segbench.reporting.tables import (
     table_csv,
     table_markdown,
 )
-from tests.paths import ROOT
 from tests.unit.reporting.synthetic_run import write_run
 
 
@@ -308,8 +306,3 @@ def test_a_table_says_what_is_not_as_in_an_original(tmp_path):
     table = build_table(Run(folder), "upstream", "dice")
     assert table.notes[0] == words
     assert f"- {words}" in table_markdown(table)
-
-
-def test_the_reason_of_a_row_that_is_not_annotated_is_the_one_that_tables_count():
-    text = (ROOT / "segbench" / "evaluation" / "rows.py").read_text()
-    assert f'{NOT_ANNOTATED}"' in text

@@ -24,7 +24,6 @@ from segbench.stats.intervals import (
     mean_draws,
     seed_spread,
     sums_of_values,
-    values_interval,
 )
 
 REPEATS = 300
@@ -109,7 +108,8 @@ def test_no_missed_structure_gives_mid_p_limit():
 
 def test_without_missed_structures_it_is_students_interval():
     values = np.array([3.0, 5.0, 4.0, 8.0, 6.0])
-    low, high = values_interval(values, Scale(), rng=np.random.default_rng(2), resamples=400_000)
+    sums = sums_of_values(values[:, None], Scale())
+    low, high = interval(mean_draws(sums, Scale(), rng=np.random.default_rng(2), resamples=400_000)[1])
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.03)
 
