@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from segbench.core.errors import Problem, suggestion
 from segbench.core.files import write_text
-from segbench.core.metric_facts import Handling, Rule
+from segbench.core.metric_facts import Handling, rules_of
 from segbench.core.vocabulary import HANDLED_STATUSES
 from segbench.experiment.config.statistics import impossible_value
 from segbench.reporting.csv_text import table_text
-
-RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 def parse_missing_masks(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, Handling], list[Problem]]:
@@ -35,8 +33,8 @@ def parse_missing_masks(texts: Sequence[str], metrics: Sequence[str]) -> tuple[d
             problems.append(
                 Problem(f"--missing-masks {text}", repr(status), "a status", suggestion(status, HANDLED_STATUSES))
             )
-        elif number is None and value not in RULES:
-            expected = f"a number or {', '.join(map(repr, RULES))}"
+        elif number is None and value not in rules_of(metric):
+            expected = f"a number or {', '.join(map(repr, rules_of(metric)))}"
             problems.append(Problem(f"--missing-masks {text}", repr(value), expected, "write METRIC.STATUS=VALUE"))
         else:
             if number is not None:

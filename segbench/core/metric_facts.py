@@ -205,5 +205,9 @@ METRICS: dict[str, Metric] = {
     "dodnet_hd95": _published_distance("HD95 (DoDNet's script)", DODNET_PENALTY_VOXELS),
 }
 METRIC_NAMES = tuple(METRICS)
-RULES: tuple[Rule, ...] = ("exclude", "diagonal")
-"""Rules that config may state beside numbers; `diagonal` for distances in mm only."""
+
+
+def rules_of(metric: str) -> tuple[Rule, ...]:
+    """Return the rules that a user may state beside numbers; the diagonal only of a metric in mm or an unknown one."""
+    in_mm = metric not in METRICS or METRICS[metric].unit == "mm"
+    return ("exclude", "diagonal") if in_mm else ("exclude",)

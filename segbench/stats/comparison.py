@@ -110,7 +110,7 @@ def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, p
         "mean_over_tasks": mean_over_tasks(cell_table, confidence=confidence),
         "structures": structures,
         "paired": every,
-        "detectable": detectable_per_task(paired).assign(metric=metric) if len(paired) else paired,
+        "detectable": detectable_per_task(paired).assign(metric=metric),
         "variance": variance_split(rows, metric=metric, missing_masks=handling).assign(metric=metric),
         "ranks": ranks,
         "stability": rank_stability(distribution, confidence=confidence),

@@ -584,18 +584,21 @@ def detectable_per_task(paired: pd.DataFrame) -> pd.DataFrame:
     """Return per (experiment, task) the median, smallest and largest minimum detectable difference over its pairs.
 
     `attainable_p_holm` is the smallest corrected p value that the task's patients can reach in any family, and
-    `can_be_significant` whether it lies below the level.
+    `can_be_significant` whether it lies below the level. Empty where no pair was compared.
     """
-    grouped = paired.groupby(["experiment", "task"], sort=False)
-    return grouped.agg(
-        n_patients=("n_patients", "max"),
-        sd_of_differences=("sd", "median"),
-        minimum_detectable=("minimum_detectable", "median"),
-        smallest=("minimum_detectable", "min"),
-        largest=("minimum_detectable", "max"),
-        attainable_p_holm=("attainable_p_holm", "min"),
-        can_be_significant=("can_be_significant", "any"),
-    ).reset_index()
+    keys = ["experiment", "task"]
+    columns = {
+        "n_patients": ("n_patients", "max"),
+        "sd_of_differences": ("sd", "median"),
+        "minimum_detectable": ("minimum_detectable", "median"),
+        "smallest": ("minimum_detectable", "min"),
+        "largest": ("minimum_detectable", "max"),
+        "attainable_p_holm": ("attainable_p_holm", "min"),
+        "can_be_significant": ("can_be_significant", "any"),
+    }
+    if paired.empty:
+        return pd.DataFrame(columns=[*keys, *columns])
+    return paired.groupby(keys, sort=False).agg(**columns).reset_index()
 
 
 def variance_split(

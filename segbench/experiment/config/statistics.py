@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from segbench.core.errors import Problem
-from segbench.core.metric_facts import METRIC_NAMES, METRICS
+from segbench.core.metric_facts import METRIC_NAMES, METRICS, rules_of
 from segbench.core.schema import problem_of_value
 from segbench.core.vocabulary import HANDLED_STATUSES
 from segbench.experiment.config.section import Check, Distinct, Section, Text, unknown_names, without_truth_values
@@ -79,7 +79,7 @@ def _missing_masks(config: Config) -> Iterator[Problem]:
         for status, value in handling.items():
             if not isinstance(value, str):
                 yield from impossible_value(f"missing_masks.{name}.{status}", name, value)
-        if "diagonal" in handling.values() and name in METRICS and METRICS[name].unit != "mm":
+        if "diagonal" in handling.values() and "diagonal" not in rules_of(name):
             fix = "write a number in its unit, or exclude"
             yield Problem(f"missing_masks.{name}", "'diagonal'", "a metric in mm for a diagonal in mm", fix)
 

@@ -110,6 +110,8 @@ PROBLEMS = [
     (lambda f: f, ["--missing-masks", "dice.failed=much"], "a number or 'exclude'"),
     (lambda f: f, ["--seed", "-1"], "--seed: found -1; expected at least 0"),
     (lambda f: f, ["--missing-masks", "dice.failed=100"], "found 100; expected 0 to 1"),
+    (lambda f: f, ["--missing-masks", "dice.failed=own value"], "a number or 'exclude'; write"),
+    (lambda f: f, ["--missing-masks", "dice.failed=diagonal"], "a number or 'exclude'; write"),
     (lambda f: f, ["--equivalence", "dice=-1"], "a positive number"),
     (lambda f: f, ["--universal", "zzz"], "--universal/--single zzz"),
     (lambda f: f, ["--alpha", "2"], "a number between 0 and 1"),
@@ -147,6 +149,16 @@ def test_little_data_gives_what_can_be_said(tmp_path, models, cases):
     assert (out / "paired.csv").exists() == (len(models) > 1)
     page = (out / "index.html").read_text(encoding="utf-8")
     assert ("One method only" in page) == (len(models) == 1)
+
+
+def test_a_method_without_any_value_is_shown_beside_the_others(tmp_path):
+    rows = bad(long_rows(models=("a", "b")))
+    rows.loc[rows["model"] == "b", ["value", "status"]] = ["", "not_defined"]
+    out = tmp_path / "out"
+    assert main(["compare", written(tmp_path, rows.fillna({"status": "ok"})), "--out", str(out)]) == 0
+    assert pd.read_csv(out / "cells.csv").groupby("model")["mean"].count().to_dict() == {"a": 2, "b": 0}
+    assert not (out / "paired.csv").exists()
+    assert not (out / "detectable.csv").exists()
 
 
 def test_a_table_saved_by_a_spreadsheet(tmp_path):
