@@ -1,20 +1,52 @@
-"""What `segbench compare` reads from its options and writes beside the page: one CSV table per statistic."""
+"""What `segbench compare` checks and reads of its options and writes beside the page: one CSV table per statistic."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from segbench.cli._counts import count_problems
 from segbench.core.errors import Problem, suggestion
 from segbench.core.files import write_text
 from segbench.core.metric_facts import Handling, rules_of
 from segbench.core.vocabulary import HANDLED_STATUSES
 from segbench.experiment.config.statistics import impossible_value
 from segbench.reporting.csv_text import table_text
+
+
+def option_problems(
+    args: argparse.Namespace, rows: pd.DataFrame, methods: Sequence[str], competitors: Sequence[str]
+) -> Iterator[Problem]:
+    """Yield what options name and the table does not hold, and numbers that cannot be.
+
+    Args:
+        args: options of the command.
+        rows: the joined table.
+        methods: names of all methods.
+        competitors: names of those that are ranked.
+    """
+    if args.reference is not None and args.reference not in competitors:
+        found = "a control, which is not ranked" if args.reference in methods else "not in the table"
+        fix = suggestion(args.reference, competitors)
+        yield Problem(f"--reference {args.reference}", found, "a method of the table", fix)
+    metrics, models = set(rows["metric"]), set(rows["model"])
+    for name in args.metric:
+        if name not in metrics:
+            yield Problem(f"--metric {name}", "not in the table", "a metric of the table", suggestion(name, metrics))
+    for name in (*args.universal, *args.single):
+        if name not in models:
+            where = f"--universal/--single {name}"
+            yield Problem(where, "not in the table", "a model of the table", suggestion(name, models))
+    if not 0 < args.alpha < 1:
+        yield Problem("--alpha", str(args.alpha), "a number between 0 and 1", "use 0.05")
+    yield from count_problems(resamples=(args.resamples, 100), seed=(args.seed, 0))
+    if args.out.is_file():
+        yield Problem("--out", f"{args.out} is a file", "a folder", "name another")
 
 
 def parse_missing_masks(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, Handling], list[Problem]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from segbench.core.paths import SCORES
+from segbench.core.paths import PAGE, SCORES
 
 EXAMPLE = "python -m segbench compare ours.csv theirs.csv --out comparison --missing-masks hd95.prediction_empty=300"
 
@@ -57,10 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read and check everything, compute everything, then write."""
-    from segbench.cli._comparison_files import parse_equivalence, parse_missing_masks, write_tables
-    from segbench.cli._counts import count_problems
+    from segbench.cli._comparison_files import option_problems, parse_equivalence, parse_missing_masks, write_tables
     from segbench.core.cards import dataset_cards
-    from segbench.core.errors import Problem, raise_problems, suggestion
+    from segbench.core.errors import raise_problems
     from segbench.reporting.comparison import control_names, run_of_table
     from segbench.reporting.page import render_run
     from segbench.stats.comparison import Options, compare
@@ -73,49 +72,11 @@ def run(args: argparse.Namespace) -> int:
     present = rows["metric"].drop_duplicates().tolist()
     missing_masks, handling_problems = parse_missing_masks(args.missing_masks, present)
     rope, rope_problems = parse_equivalence(args.equivalence, present)
-    models = rows["model"].unique()
     labels = method_labels(rows)
     methods = labels.drop_duplicates().tolist()
     is_control = rows["model"].isin(control_names())
     competitors = labels[~is_control].drop_duplicates().tolist() or methods
-    known_reference = args.reference is None or args.reference in competitors
-    raise_problems(
-        [
-            *(
-                []
-                if known_reference
-                else [
-                    Problem(
-                        f"--reference {args.reference}",
-                        "a control, which is not ranked" if args.reference in methods else "not in the table",
-                        "a method of the table",
-                        suggestion(args.reference, competitors),
-                    )
-                ]
-            ),
-            *(
-                Problem(f"--metric {name}", "not in the table", "a metric of the table", suggestion(name, present))
-                for name in args.metric
-                if name not in present
-            ),
-            *(
-                Problem(
-                    f"--universal/--single {name}", "not in the table", "a model of the table", suggestion(name, models)
-                )
-                for name in (*args.universal, *args.single)
-                if name not in models
-            ),
-            *(
-                []
-                if 0 < args.alpha < 1
-                else [Problem("--alpha", str(args.alpha), "a number between 0 and 1", "use 0.05")]
-            ),
-            *count_problems(resamples=(args.resamples, 100), seed=(args.seed, 0)),
-            *([Problem("--out", f"{args.out} is a file", "a folder", "name another")] if args.out.is_file() else []),
-            *handling_problems,
-            *rope_problems,
-        ]
-    )
+    raise_problems([*option_problems(args, rows, methods, competitors), *handling_problems, *rope_problems])
     cards = dataset_cards()
     options = Options(
         metrics=list(dict.fromkeys(args.metric)) or present,
@@ -150,5 +111,5 @@ def run(args: argparse.Namespace) -> int:
             f"one method only ({methods[0]}), so nothing is compared: give the scores of a second method, in the same "
             "table or as another file"
         )
-    print(f"{len(methods)} methods on {rows['task'].nunique()} tasks: {args.out / 'index.html'}")
+    print(f"{len(methods)} methods on {rows['task'].nunique()} tasks: {args.out / PAGE}")
     return 0
