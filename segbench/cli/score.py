@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segbench.core.paths import SCORES
+
 if TYPE_CHECKING:
     from segbench.core.errors import Problem
 
@@ -63,9 +65,7 @@ def run(args: argparse.Namespace) -> int:
         )
     raise_problems([*count_problems(workers=(args.workers, 1)), *_blank_names(model=args.model, task=args.task)])
     if args.out.is_dir():
-        raise input_error(
-            "--out", found=f"{args.out} is a folder", expected="a file", fix=f"write {args.out / 'scores.csv'}"
-        )
+        raise input_error("--out", found=f"{args.out} is a folder", expected="a file", fix=f"write {args.out / SCORES}")
     if args.structures_from_files:
         cases = pairs(args.reference, args.prediction, patient=args.patient, structures_from_files=True)
         labels = dict.fromkeys(sorted({pair.structure or "" for pair in cases}), (1,))

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 def lines(name: str, status: RunStatus) -> Iterator[str]:
     """Yield the lines that say how a run stands."""
-    from segbench.core.paths import RunPaths
+    from segbench.core.paths import PAGE, RunPaths
     from segbench.experiment.status import STATES
 
     counts = {state: len(status.of(state)) for state in STATES}
@@ -76,7 +76,7 @@ def lines(name: str, status: RunStatus) -> Iterator[str]:
     for state, title in TITLES.items():
         for item in status.of(state):
             yield f"{title}: {item.name}: {item.note}"
-    yield f"report: {status.report or RunPaths(name).report / 'index.html'}"
+    yield f"report: {status.report or RunPaths(name).report / PAGE}"
 
 
 def _bar(done: int, total: int) -> str:

@@ -182,7 +182,7 @@ def _same_run(folder: Path, record: RunRecord, rows: pd.DataFrame) -> None:
     tested = rows.groupby(["experiment", "task"])[["fold", "case"]].apply(lambda part: len(part.drop_duplicates()))
     raise_problems(
         Problem(
-            f"{folder / 'scores.csv'}: {task.experiment}/{task.name}",
+            f"{folder / SCORES}: {task.experiment}/{task.name}",
             f"{tested[task.experiment, task.name]} test cases",
             f"{task.n_test}, as run.json says",
             "restore the file, or run `segbench gather` again",
