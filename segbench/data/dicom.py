@@ -202,7 +202,7 @@ def _contour(item: pydicom.Dataset, where: str) -> Contour:
 def _drawn(structures: pydicom.Dataset) -> list[tuple[str, list[pydicom.Dataset]]]:
     """Return (name, items) of every structure; items of several sequences for one structure are all kept.
 
-    Two structures with one number raise InputError: their items cannot be told apart.
+    Two structures with one number raise InputError: their items cannot be distinguished.
     """
     names: dict[int, list[str]] = defaultdict(list)
     for roi in structures.StructureSetROISequence:

@@ -1,4 +1,4 @@
-"""Split files of every form give the same members; files of one name are told apart."""
+"""Split files of every form give the same members; files of one name are distinguished."""
 
 import json
 import pickle
