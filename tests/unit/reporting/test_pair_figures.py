@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
+from segbench.core.vocabulary import MISSED_STATUSES
 from segbench.reporting import pair_figures, statistics
 from segbench.reporting.page import render
 from segbench.reporting.run import Run
 from segbench.reporting.style import SMALLEST_PT, WIDTH_MM, task_styles
-from segbench.reporting.tables import MISSED, build_table
+from segbench.reporting.tables import build_table
 from tests.unit.reporting.drawn import kept_figures
 from tests.unit.reporting.synthetic_run import write_run
 
@@ -153,11 +154,13 @@ def test_the_page_has_one_figure_and_one_table_per_pair(results, tmp_path):
 
 
 def test_a_missed_structure_is_one_of_the_reference_that_was_not_found(run):
-    assert "reference_empty" not in MISSED
+    assert "reference_empty" not in MISSED_STATUSES
     method, reference = methods(run, "uniseg", "single_task")
     values = pair_figures.pair_values(run, build_table(run, "upstream", "dice"), method, reference)
     rows = run.rows[(run.rows["experiment"] == "upstream") & (run.rows["metric"] == "dice")]
     rows = rows[rows["model"] == "uniseg"]
-    own = rows.assign(missed=rows["status"].isin(MISSED)).groupby(["task", "case", "structure"])["missed"].all()
+    own = (
+        rows.assign(missed=rows["status"].isin(MISSED_STATUSES)).groupby(["task", "case", "structure"])["missed"].all()
+    )
     found = values.set_index(["task", "case", "structure"])["method_missed"]
     assert (found == own.loc[found.index]).all()
