@@ -215,24 +215,19 @@ def paired_over_tasks(
             if len(tasks) < 2 or set(own["task"]) != set(tasks):
                 continue
             own = own.set_index("task").loc[tasks]
-            by_task = [_persons(tables, task, str(a), str(b)) for task in tasks]
-            values_P = pd.concat([values / len(values) for values in by_task]).groupby(level=[0, 1]).sum()
+            by_task = {task: _persons(tables, task, str(a), str(b)) for task in tasks}
+            values_P = pd.concat([values / len(values) for values in by_task.values()]).groupby(level=[0, 1]).sum()
             values_P = values_P * (len(values_P) / len(tasks))
-            correlation_TT = shared_patients(by_task)
+            correlation_TT = shared_patients(list(by_task.values()))
             of_pair = (seeds[str(a)], seeds[str(b)])
             over_patients = [
                 over_tasks(own["difference"], own[f"patient_low{seen}"], own[f"patient_high{seen}"], correlation_TT)
                 for seen in ("", "_as_seen")
             ]
-            folds = spread_over_tasks(
-                [
-                    fold_spread(tables.folds[task].reindex(values.index.droplevel(0)).to_numpy(), values.to_numpy())
-                    for task, values in zip(tasks, by_task, strict=True)
-                ]
-            )
+            folds = _folds_over_tasks(tables, by_task)
             widened = [_widened(own["difference"].mean(), limits, of_pair, folds, alpha) for limits in over_patients]
-            within = np.clip(widened, -span(metric), span(metric)).ravel().tolist()
-            limits = Limits(*within, patients=Limits(*over_patients[0], *over_patients[1]))
+            low, high, low_seen, high_seen = np.clip(widened, -span(metric), span(metric)).ravel().tolist()
+            limits = Limits(low, high, low_seen, high_seen, Limits(*over_patients[0], *over_patients[1]))
             found = compare_pair(
                 values_P.to_numpy().round(12),
                 limits,
@@ -276,6 +271,15 @@ def _persons(tables: CaseTables, task: str, first: str, second: str) -> pd.Serie
     """Differences of one task with the index (data set, patient)."""
     values = patient_differences(tables.values.loc[[task], [first, second]])
     return pd.concat({tables.datasets[task]: values})
+
+
+def _folds_over_tasks(tables: CaseTables, by_task: Mapping[str, pd.Series]) -> SeedSpread:
+    """Return the spread of the mean over tasks between folds, from the differences of `_persons`."""
+    spreads = []
+    for task, values in by_task.items():
+        fold_P = tables.folds[task].reindex(values.index.get_level_values(1)).to_numpy()
+        spreads.append(fold_spread(fold_P, values.to_numpy()))
+    return spread_over_tasks(spreads)
 
 
 def shared_patients(by_task: Sequence[pd.Series]) -> np.ndarray:
