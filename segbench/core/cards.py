@@ -337,7 +337,7 @@ def dataset_cards(extra_folders: Sequence[Path] = ()) -> dict[str, dict]:
 
 def _read_text_card(path: Path) -> object:
     try:
-        loader = UniqueKeyLoader(path.read_text(encoding="utf-8"), where=str(path))
+        loader = UniqueKeyLoader(path.read_text(encoding="utf-8"), where=str(path), numbers=True)
         content = loader.get_single_data()
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise input_error(path, found=f"not YAML ({error})", expected="a card", fix="fix the syntax") from error

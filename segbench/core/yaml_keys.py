@@ -1,4 +1,4 @@
-"""A YAML loader that notices a key which a mapping has twice or which is no text; PyYAML would say nothing."""
+"""A YAML loader that notices a key which a mapping has twice, or which is no text; PyYAML would say nothing."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from segbench.core.errors import Problem
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that collects a problem for each key that is repeated or no text."""
+    """SafeLoader that collects a problem for each key that is repeated or no text.
 
-    def __init__(self, text: str, *, where: str):
+    With `numbers`, whole numbers are keys as well, such as the label values of a card.
+    """
+
+    def __init__(self, text: str, *, where: str, numbers: bool = False):
         super().__init__(text)
         self.where = where
+        self.types = (str, int) if numbers else (str,)
+        self.tags = {f"tag:yaml.org,2002:{kind.__name__}" for kind in self.types}
         self.problems: list[Problem] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -25,7 +30,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue
             line = key.start_mark.line + 1
-            if key.tag != "tag:yaml.org,2002:str":
+            if key.tag not in self.tags:
                 found, fix = f"the key {key.value!r} in line {line}, which is no text in YAML", "put it in quotes"
                 self.problems.append(Problem(self.where, found, "a key that is text", fix))
             if key.value in lines:
@@ -33,4 +38,4 @@ class UniqueKeyLoader(yaml.SafeLoader):
                 self.problems.append(Problem(self.where, found, "each key once", "remove one of them"))
             lines[key.value] = line
         content = super().construct_mapping(node, deep=deep)
-        return {key: value for key, value in content.items() if isinstance(key, str)}
+        return {key: value for key, value in content.items() if isinstance(key, self.types)}

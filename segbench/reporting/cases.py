@@ -26,7 +26,6 @@ class CaseRow:
     structure: str
     missed: int
     values: list[float]
-    best_method: str
 
     def texts(self) -> list[str]:
         """Return the values as the table prints them."""
@@ -52,8 +51,7 @@ class CaseTable:
     def worst(self) -> str:
         """The case whose best value is worst, in words."""
         row = self.rows[0]
-        value = " ".join([about(self.metric).title, row.texts()[0], unit_of(self.metric)]).rstrip()
-        return f"{row.case} ({row.task.title}), best {value} by {row.best_method}."
+        return f"{row.case} ({row.task.title}), at best {row.texts()[0]} {unit_of(self.metric)}".rstrip() + "."
 
 
 def case_table(run: Run, table: Table) -> CaseTable:
@@ -75,8 +73,6 @@ def case_table(run: Run, table: Table) -> CaseTable:
     for key, own in wide.iterrows():
         task, case = map(str, key) if isinstance(key, tuple) else (str(key), "")
         best = own.max() if higher else own.min()
-        reached = [method.title for method in trained if own[method.key] == best]
-        title = reached[0] if len(reached) < own.notna().sum() or len(reached) == 1 else "every method"
         summary = [best, own.median(), own.min() if higher else own.max()]
         rows.append(
             CaseRow(
@@ -85,7 +81,6 @@ def case_table(run: Run, table: Table) -> CaseTable:
                 structure=worst.get((task, case), ""),
                 missed=int(missed.get((task, case), 0)),
                 values=[float(value) for value in (*summary, *own)],
-                best_method=title,
             )
         )
     rows.sort(key=lambda row: (row.values[0] * direction(table.metric) * -1, row.task.name, row.case))

@@ -111,7 +111,7 @@ def test_an_nnunet_folder_is_accepted(tmp_path):
         (lambda f: (f / "imagesTr" / "case_1_0000.nii.gz").unlink(), "channel 0 of case_1"),
         (
             edit_listing(lambda d: d.update(channel_names={str(k): "CT" for k in range(99)})),
-            "channel 1, 2, 3, 4, 5 and",
+            "channel 1, 2, 3, 4 and",
         ),
         (edit_listing(lambda d: d.update(channel_names={})), "no channel_names"),
         (edit_listing(lambda d: d.update(file_ending="/../*")), "file_ending"),

@@ -96,7 +96,7 @@ def test_a_pipe_or_a_folder_is_no_table(check, tmp_path, put):
         ({"classes": {"liver": "1"}}, "class values ['liver']"),
         ({"structures": CARD["structures"] * 2}, "the structure 'liver' twice"),
         ({"preprocessing": "cta"}, "did you mean"),
-        ({"layout": "dicom"}, "layout = 'dicom'"),
+        ({"layout": "dicom"}, "layout: found 'dicom'"),
     ],
 )
 def test_a_wrong_card_is_refused(check, card, words):

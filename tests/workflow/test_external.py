@@ -125,7 +125,7 @@ def test_given_masks_score_the_same_and_stray_ones_are_refused(finished):
         ({"predict": "run {"}, "fields in braces"),
         ({"predictions": "a", "train": "x"}, "a command beside predictions"),
         ({"predict": "x", "tasks": ["phantom_liver"]}, "phantom_liver"),
-        ({"predict": "x", "name": "oracle-2"}, "pattern"),
+        ({"predict": "x", "name": "oracle-2"}, "letters, digits and underscores"),
     ],
 )
 def test_problems_of_an_entry_are_printed_before_the_graph(tmp_path, entry, text):

@@ -387,7 +387,7 @@ def test_the_hardest_case_has_metric_and_unit(results, page):
     run = Run(results)
     hardest = cases.case_table(run, build_table(run, "upstream", "dice"))
     row = hardest.rows[0]
-    assert hardest.worst == f"{row.case} ({row.task.title}), best Dice {row.texts()[0]} % by {row.best_method}."
+    assert hardest.worst == f"{row.case} ({row.task.title}), at best {row.texts()[0]} %."
     assert hardest.worst in page
 
 
@@ -444,7 +444,7 @@ def test_the_hardest_case_of_both_experiments_is_on_a_card_and_in_a_row_with_a_l
     for experiment in run.experiments:
         row = cases.case_table(run, build_table(run, experiment, "dice")).rows[0]
         assert f'<tr id="case/{experiment}/{row.task.name}/{row.case}">' in page
-        assert f"{row.case} ({row.task.title}), best" in page[: page.index("<table")]
+        assert f"{row.case} ({row.task.title}), at best" in page[: page.index("<table")]
 
 
 def test_the_answers_are_short_and_come_before_the_first_table(report):
