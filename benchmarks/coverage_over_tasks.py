@@ -70,7 +70,7 @@ def main() -> None:
             held += bool(whole["low_as_seen"] <= 0 <= whole["high_as_seen"])
             widths.append(100 * (whole["high_as_seen"] - whole["low_as_seen"]))
         name = f"{TRAININGS[unit]} {unit}, {'one training for all tasks' if shared else 'a training for each task'}"
-        found[f"coverage_{tasks}_tasks_{name.replace(' ', '_')}"] = held / REPEATS
+        found[f"coverage_{tasks}_tasks_{name.replace(',', '').replace(' ', '_')}"] = held / REPEATS
         print(f"| {tasks} | {name} | {100 * held / REPEATS:.1f} % | {np.mean(widths):.1f} |", flush=True)
     for name, value in found.items():
         print(f"result: {name} {value:.3f} {LEAST} {'ok' if value >= LEAST else 'short'}")
