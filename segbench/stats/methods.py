@@ -264,15 +264,17 @@ def pair_sums(tables: CaseTables, task: str, pair: tuple[str, str]) -> tuple[Pat
     cases = pd.Series(values.index.get_level_values("case"), values.index).groupby(level="patient").transform("nunique")
     weights = 1 / per_case.to_numpy(float) / cases.to_numpy(float)
 
-    def table(column: np.ndarray) -> np.ndarray:
-        weighted = pd.Series(weights * column, values.index)
-        return weighted.groupby(level=["patient", "structure"]).sum().unstack(fill_value=0).to_numpy(float)
-
-    def sums(method: str) -> PatientSums:
+    columns: dict[tuple[str, str], np.ndarray] = {}
+    for method in methods:
         hits, missed = (own.loc[values.index, method].to_numpy(float) for own in (tables.hits, tables.missed))
-        return PatientSums(table(hits), table(1 - missed), table(missed))
-
-    return sums(pair[0]), sums(pair[1])
+        columns |= {(method, "hits"): hits, (method, "others"): 1 - missed, (method, "missed"): missed}
+    weighted = pd.DataFrame({name: weights * column for name, column in columns.items()}, values.index)
+    summed = weighted.groupby(level=["patient", "structure"]).sum()
+    first, second = (
+        PatientSums(*(summed[name].unstack(fill_value=0).to_numpy(float) for name in columns if name[0] == method))
+        for method in methods
+    )
+    return first, second
 
 
 def patient_differences(pair: pd.DataFrame) -> pd.Series:

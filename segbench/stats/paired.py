@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -119,7 +120,7 @@ def paired_table(
                     lower_is_better=lower,
                     seeds=own,
                     rule=rule,
-                    rng=np.random.default_rng(entropy),
+                    draws=posterior_draws(len(differences_P), tuple(entropy)),
                 )
                 | {"n_missed_a": float(missed[a]), "n_missed_b": float(missed[b]), "n_folds": folds.nunique()}
             )
@@ -236,7 +237,7 @@ def paired_over_tasks(
                 lower_is_better=lower,
                 seeds=of_pair,
                 rule=rule,
-                rng=None,
+                draws=None,
             )
             key = {"experiment": experiment, "metric": metric, "task": ALL_TASKS, "method_a": a, "method_b": b}
             missed = {name: float(own[name].sum()) for name in ("n_missed_a", "n_missed_b")}
@@ -439,20 +440,20 @@ def compare_pair(
     rope: float,
     alpha: float,
     lower_is_better: bool,
-    rng: np.random.Generator | None,
+    draws: np.ndarray | None,
     seeds: tuple[Seeds, Seeds] = (Seeds(), Seeds()),
     rule: Rule = DEFAULT_RULE,
 ) -> dict[str, object]:
     """Return the uncorrected statistics of one pair from one difference per patient; see `paired_table`.
 
-    Without `rng` nothing is said about equivalence.
+    Without `draws` (`posterior_draws`) nothing is said about equivalence and detectable differences.
     """
     count = len(differences_P)
     mean = float(differences_P.mean()) if count else np.nan
     spread = float(differences_P.std(ddof=1)) if count > 1 else np.nan
     coverage, patients = measured_coverage(count, DIFFERENCE, confidence=1 - alpha), limits.patients or limits
     signs = directions(differences_P)
-    left, middle, right = (np.nan,) * 3 if rng is None else equivalence(differences_P, rope, rng)
+    left, middle, right = (np.nan,) * 3 if draws is None else equivalence(differences_P, rope, draws)
     a_better, b_better = (left, right) if lower_is_better else (right, left)
     return {
         "n_patients": count,
@@ -492,7 +493,7 @@ def compare_pair(
             inside=-rope <= limits.low and limits.high <= rope,
             inside_as_seen=-rope <= limits.low_as_seen and limits.high_as_seen <= rope,
         ),
-        "minimum_detectable": np.nan if rng is None else minimum_detectable(spread, count, alpha=alpha),
+        "minimum_detectable": np.nan if draws is None else minimum_detectable(spread, count, alpha=alpha),
     }
 
 
@@ -525,26 +526,34 @@ def difference_interval(
     return float(differences_P.mean()) - half, float(differences_P.mean()) + half
 
 
-def equivalence(
-    differences_P: np.ndarray, rope: float, rng: np.random.Generator, *, samples: int = POSTERIOR_DRAWS
-) -> tuple[float, float, float]:
+@lru_cache(maxsize=1)
+def posterior_draws(patients: int, seeds: tuple[int, ...]) -> np.ndarray:
+    """Return draws of the weights (POSTERIOR_DRAWS, 1 + patients) of the prior's difference and of each patient.
+
+    The prior is one more difference of 0, with half a patient's weight. Pairs of one task have the same seeds,
+    so that a task draws once; its array is kept until another is asked for.
+    """
+    concentration_Q = np.r_[0.5, np.ones(patients)]
+    return np.random.default_rng(seeds).dirichlet(concentration_Q, POSTERIOR_DRAWS)
+
+
+def equivalence(differences_P: np.ndarray, rope: float, draws_BQ: np.ndarray) -> tuple[float, float, float]:
     """Return posterior probabilities that the difference is below, inside and above the region (Benavoli et al. 2014).
 
     The three are about the pseudo-median of the differences (the signed-rank statistic), not about their mean: two
-    missed structures in forty hardly move them. `samples` draws give a Monte-Carlo error of at most 0.0023. No patient
-    gives NaN.
+    missed structures in forty hardly move them. POSTERIOR_DRAWS draws give a Monte-Carlo error of at most 0.0023. No
+    patient gives NaN. `draws_BQ` are those of `posterior_draws`.
     """
     if not len(differences_P):
         return (np.nan, np.nan, np.nan)
-    values_Q = np.r_[0.0, differences_P]  # the prior is one more difference of 0, with half a patient's weight
-    draws_BQ = rng.dirichlet(np.r_[0.5, np.ones(len(differences_P))], samples)
+    values_Q = np.r_[0.0, differences_P]
     sums_QQ = values_Q[:, None] + values_Q
     below_B, above_B = (
         ((draws_BQ @ np.heaviside(sign * sums_QQ - 2 * rope, 0.5)) * draws_BQ).sum(axis=1) for sign in (-1, 1)
     )
     middle_B = 1 - below_B - above_B
     winners = np.stack([below_B, middle_B, above_B]).argmax(axis=0)
-    left, middle, right = np.bincount(winners, minlength=3) / samples
+    left, middle, right = np.bincount(winners, minlength=3) / len(draws_BQ)
     return float(left), float(middle), float(right)
 
 

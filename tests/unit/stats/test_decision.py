@@ -21,7 +21,7 @@ from segbench.stats.decision import (
     sign_flip_p,
 )
 from segbench.stats.intervals import Scale, sums_of_values
-from segbench.stats.paired import compare_pair, pair_limits, paired_table
+from segbench.stats.paired import compare_pair, pair_limits, paired_table, posterior_draws
 
 from .score_tables import methods
 
@@ -69,9 +69,8 @@ def outcome(values_P2, rule="mean"):
     differences_P = (values_P2[:, 0] - values_P2[:, 1]).round(12)
     sums = tuple(sums_of_values(values_P2[:, [i]], DICE) for i in (0, 1))
     limits = pair_limits(differences_P, sums, DICE, alpha=0.05, rng_seeds=[0], bound=1.0)
-    found = compare_pair(
-        differences_P, limits, rope=0.01, alpha=0.05, lower_is_better=False, rng=np.random.default_rng(0), rule=rule
-    )
+    draws = posterior_draws(len(differences_P), (0,))
+    found = compare_pair(differences_P, limits, rope=0.01, alpha=0.05, lower_is_better=False, draws=draws, rule=rule)
     signs = Directions(found["sign_of_mean"], found["sign_of_ranks"])
     better = decide(found["p_value"], signs, rule=rule, alpha=0.05, lower_is_better=False)
     seen = (limits.low_as_seen, limits.high_as_seen)

@@ -14,6 +14,7 @@ from segbench.stats.paired import (
     minimum_detectable,
     paired_over_tasks,
     paired_table,
+    posterior_draws,
     variance_split,
 )
 
@@ -280,6 +281,6 @@ def test_variance_split_by_hand():
 def test_the_bayesian_signed_rank_test_agrees_with_the_peer(shift):
     """The peer draws one after the other; both have a Monte-Carlo error of at most 0.0023 at 50,000 draws."""
     differences = np.random.default_rng(3).normal(shift, 0.02, 18)
-    ours = equivalence(differences, 0.01, np.random.default_rng(0))
+    ours = equivalence(differences, 0.01, posterior_draws(18, (0,)))
     peer = baycomp.SignedRankTest.probs(np.zeros(18), differences, 0.01, random_state=0)
     np.testing.assert_allclose(ours, peer, atol=0.01)
