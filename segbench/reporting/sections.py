@@ -86,7 +86,7 @@ def pair_table(run: Run, statistics: Statistics, csv: str) -> SmallTable:
                 interval_text(metric, whole["low_as_seen"], whole["high_as_seen"], sign=True),
                 p_text(whole["p_holm"]),
                 _outcome_word(statistics, outcome(paired, a, b)),
-                (whole["interval_agrees"] or DASH) if isinstance(whole["interval_agrees"], str) else DASH,
+                DASH if pd.isna(whole["interval_agrees"]) else whole["interval_agrees"] or DASH,
                 *map(str, counts),
                 str(int((tasks["equivalence"] == "practically equivalent").sum())),
             ]
