@@ -17,8 +17,8 @@ from torch.nn import functional
 from models.blocks.dynamic_head import HEAD_WIDTH, dynamic_head, head_outputs, head_sizes
 from models.blocks.placement import on_device
 from models.interface import NetworkSpec, SegmentationModel
+from models.weights.official import check_arguments, majority, shapes_of, task_numbers
 from models.weights.official import inputs as inputs_of
-from models.weights.official import majority, shapes_of, task_numbers
 from models.weights.official import outputs as outputs_of
 from models.weights.reading import load_strictly, tensors_of
 from segbench.core.errors import input_error
@@ -74,10 +74,17 @@ STRIDE = 16
 
 
 class StandardisedConv(nn.Conv3d):
-    """Bias-free convolution whose weight has zero mean and unit (unbiased) variance per output channel."""
+    """Bias-free convolution whose weight has zero mean and unit (unbiased) variance per output channel.
+
+    Without `standardised`, as the original can be built too, the weight is used as it is.
+    """
+
+    standardised = True
 
     def forward(self, x_BCZYX: Tensor) -> Tensor:
         """Return the convolution with the standardised weight."""
+        if not self.standardised:
+            return super().forward(x_BCZYX)
         mean = self.weight
         for axis in (1, 2, 3, 4):  # axis by axis: a single mean rounds otherwise, and forty layers amplify it to 2e-5
             mean = mean.mean(dim=axis, keepdim=True)
@@ -228,9 +235,11 @@ def _initialise(module: nn.Module) -> None:
 def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> DoDNetOriginal:
     """Return the network with these weights, in evaluation mode; sizes and task count come from the shapes.
 
-    `state_dict` may be wrapped in a checkpoint; shapes tell all that `arch` could. A missing, unexpected or reshaped
-    tensor raises InputError and nothing is loaded.
+    `state_dict` may be wrapped in a checkpoint. Shapes tell all of `arch` but whether the weights of convolutions are
+    standardised (`weight_standardisation`, which the original calls `weight_std`), as released when absent. A missing,
+    unexpected or reshaped tensor raises InputError and nothing is loaded.
     """
+    check_arguments(arch, WHERE, weight_standardisation=(True, False), weight_std=(True, False))
     state = tensors_of(state_dict, WHERE)
     shapes = shapes_of(state)
 
@@ -251,6 +260,9 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> DoDNetOri
         task_count=max(1, inferred(["controller.weight"], inputs_of) - widths[3]),
         outputs=head_outputs(inferred(["controller.bias", "controller.weight"], outputs_of)),
     )
+    for module in model.modules():
+        if isinstance(module, StandardisedConv):
+            module.standardised = bool(arch.get("weight_standardisation", arch.get("weight_std", True)))
     load_strictly(model, state, WHERE)
     return model.eval()
 

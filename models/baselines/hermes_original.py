@@ -34,6 +34,7 @@ from models.blocks.medformer import (
     enlarged,
     has_auxiliary,
     measured,
+    scales_of,
     sizes_for,
 )
 from models.blocks.own_network import padded_size_zyx
@@ -477,18 +478,12 @@ def from_official(
     }
     network: HermesNetwork
     if any(name.startswith("prior_init_fuse_2.") for name in shapes):
-        network = HermesUNet(**_unet_sizes(shapes), scales_zyx=_scales(scale), activation=act, **known)
+        network = HermesUNet(**_unet_sizes(shapes), scales_zyx=scales_of(scale, WHERE), activation=act, **known)
     else:
         sizes = measured(shapes, WHERE, heads=num_heads, fusion_heads=fusion_heads, scales_zyx=scale, activation=act)
         network = HermesMedFormer(sizes, auxiliary=has_auxiliary(shapes), **known)
     load_strictly(network, state, WHERE)
     return network.eval()
-
-
-def _scales(scales_zyx: Sequence[Sequence[int]]) -> list[Triple]:
-    if len(scales_zyx) != len(SCALES_ZYX):
-        raise input_error(WHERE, found=f"{len(scales_zyx)} scales", expected="four", fix="give one per level")
-    return [(int(z), int(y), int(x)) for z, y, x in scales_zyx]
 
 
 def _unet_sizes(shapes: Mapping[str, Shape]) -> dict:

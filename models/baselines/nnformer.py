@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
-from models.weights.official import count_of, kernel_zyx, majority, shapes_of
+from models.weights.official import count_of, kernel_zyx, majority, shapes_of, whole_numbers
 from models.weights.official import inputs as inputs_of
 from models.weights.official import outputs as outputs_of
 from models.weights.reading import load_strictly, tensors_of
@@ -426,6 +426,7 @@ def from_official(
     Raises:
         InputError: for a missing, unexpected or reshaped tensor, and for windows that do not fit `crop_size`.
     """
+    crop_zyx = whole_numbers(crop_size, (3,), f"{WHERE}, crop_size", "three whole numbers")
     state = {
         name: tensor
         for name, tensor in tensors_of(state_dict, WHERE).items()
@@ -448,14 +449,14 @@ def from_official(
     stages = [f"model_down.layers.{level}" for level in range(levels)]
     patch_zyx = majority(shapes, ["final.0.up.weight"], kernel_zyx, where=WHERE)
     windows = [windows_in(stage) for stage in stages]
-    grid = [size // edge for size, edge in zip(crop_size, patch_zyx, strict=True)]
+    grid = [size // edge for size, edge in zip(crop_zyx, patch_zyx, strict=True)]
     for level, window in enumerate(windows):
         size_zyx = [size // 2**level for size in grid]
         if window > min(size_zyx):
             raise input_error(
                 WHERE,
                 found=f"window {window} in stage {level}",
-                expected=f"at most {min(size_zyx)}, the smallest side of {size_zyx} at crop_size {list(crop_size)}",
+                expected=f"at most {min(size_zyx)}, the smallest side of {size_zyx} at crop_size {crop_zyx}",
                 fix="give the crop_size that the network was built with",
             )
     network = NNFormer(
@@ -464,7 +465,7 @@ def from_official(
         width=majority(
             shapes, ["model_down.patch_embed.norm.weight", "model_down.patch_embed.norm.bias"], outputs_of, where=WHERE
         ),
-        crop_zyx=crop_size,
+        crop_zyx=crop_zyx,
         patch_zyx=patch_zyx,
         heads=[heads_in(stage) for stage in stages],
         windows=windows,

@@ -18,7 +18,7 @@ from models.backbone import LEAKY_SLOPE, NORM_EPS, Triple, initialise_weights, s
 from models.blocks.instance_norm import InstanceNorm
 from models.blocks.own_network import PerTaskModel, the_task
 from models.interface import NetworkSpec
-from models.weights.official import check_arguments, count_of, kernel_zyx, majority, shapes_of
+from models.weights.official import check_arguments, count_of, kernel_zyx, majority, shapes_of, whole_numbers
 from models.weights.official import inputs as inputs_of
 from models.weights.official import outputs as outputs_of
 from models.weights.reading import load_strictly, tensors_of
@@ -215,11 +215,8 @@ def _pools_zyx(given: object, stages: int) -> list[Triple]:
         raise input_error(WHERE, found=found, expected="at least 2", fix="use a checkpoint of this network")
     if given is None:
         return [(2, 2, 2)] * (stages - 1)
-    pools = [tuple(int(factor) for factor in pool) for pool in given]  # type: ignore[attr-defined]
-    if len(pools) != stages - 1 or any(len(pool) != 3 or min(pool) < 1 for pool in pools):
-        expected = f"{stages - 1} triples of whole numbers, one per pooling"
-        raise input_error(f"{WHERE}, pool_op_kernel_sizes", found=given, expected=expected, fix="give the factors")
-    return pools  # type: ignore[return-value]
+    what = f"{stages - 1} triples of whole numbers, one per pooling,"
+    return whole_numbers(given, (stages - 1, 3), f"{WHERE}, pool_op_kernel_sizes", what)
 
 
 def build(tasks: TaskSet, spec: NetworkSpec, *, size: str = "B") -> PerTaskModel:

@@ -20,7 +20,7 @@ from torch.nn import functional
 from models.blocks.attention import to_tokens, to_volume
 from models.blocks.instance_norm import instance_norm
 from models.interface import NetworkSpec
-from models.weights.official import Shape, count_of, kernel_zyx, majority
+from models.weights.official import Shape, count_of, kernel_zyx, majority, whole_numbers
 from models.weights.official import outputs as outputs_of
 from segbench.core.errors import input_error
 
@@ -109,29 +109,31 @@ def measured(
         widths=[*widths, widths[2], widths[1], widths[0], base],
         convolutions=[count_of(shapes, rf"{level}\.conv_blocks\.(\d{{1,3}})\.") for level in LEVELS],
         attentions=attentions,
-        heads=heads,
+        heads=whole_numbers(heads, (len(LEVELS),), f"{where}, num_heads", f"{len(LEVELS)} whole numbers"),
         tokens=inferred([f"{level}.map_gen.semantic_proj.weight" for level in DOWN]),
         fusion_width=inferred([f"map_fusion.in_proj.{number}.weight" for number in range(3)]),
         fusion_depth=count_of(shapes, r"map_fusion\.fusion\.layers\.(\d{1,3})\."),
-        fusion_heads=fusion_heads,
+        fusion_heads=whole_numbers(fusion_heads, (), f"{where}, fusion_heads", "a whole number"),
         expansion=inferred(contracted, lambda shape: shape[1] // shape[0]),
         kernels_zyx=kernels,
-        scales_zyx=[(int(z), int(y), int(x)) for z, y, x in scales_zyx],
+        scales_zyx=scales_of(scales_zyx, where),
         activation=activation,
     )
     _check(sizes, shapes, where)
     return sizes
 
 
+def scales_of(given: object, where: str) -> list[Triple]:
+    """Return the down-sampling of each level as the original's constructor has it; InputError for anything else."""
+    return whole_numbers(given, (len(DOWN), 3), f"{where}, scale", f"{len(DOWN)} triples of whole numbers")
+
+
 def _check(sizes: Sizes, shapes: Mapping[str, Shape], where: str) -> None:
     fix = "state num_heads, fusion_heads and scale as the network was built with"
     check_activation(sizes.activation, where)
-    if len(sizes.heads) != len(LEVELS) or len(sizes.scales_zyx) != len(DOWN):
-        found = f"{len(sizes.heads)} numbers of heads, {len(sizes.scales_zyx)} scales"
-        raise input_error(where, found=found, expected=f"{len(LEVELS)} and {len(DOWN)}", fix=fix)
     pairs = [(level, heads, width) for level, heads, width in zip(LEVELS, sizes.heads, sizes.widths, strict=True)]
     for level, heads, width in [*pairs, ("map_fusion", sizes.fusion_heads, sizes.fusion_width)]:
-        if not 1 <= heads <= width:
+        if heads > width:
             raise input_error(where, found=f"{heads} heads in {level}", expected=f"1 to {width}", fix=fix)
     for level, before, scale in zip(DOWN, [sizes.base, *sizes.widths], sizes.scales_zyx, strict=False):
         merged = shapes.get(f"{level}.patch_merging.reduction.depthwise.weight")

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,6 +83,21 @@ def check_arguments(given: Mapping[str, object], where: str, **supported: object
             expected = " or ".join(repr(each) for each in known)
             problems.append(Problem(where, f"{name} = {value!r}", expected, "use weights of that network"))
     raise_problems(problems)
+
+
+def whole_numbers(given: object, shape: Shape, where: str, what: str) -> Any:
+    """Return an argument of an original's constructor as (nested lists of) whole numbers of at least 1.
+
+    Raises InputError for another shape or other values; `what` says in words what is expected.
+    """
+    try:
+        numbers = np.asarray(given)
+    except ValueError:  # lists of different lengths
+        numbers = np.empty(0)
+    if numbers.shape != shape or numbers.dtype.kind not in "iu" or numbers.min() < 1:
+        fix = "state them as the network was built with"
+        raise input_error(where, found=repr(given), expected=f"{what} of at least 1", fix=fix)
+    return numbers.tolist()
 
 
 def task_numbers(numbers: int | Sequence[int] | Tensor, *, batch: int, tasks: int) -> Tensor:

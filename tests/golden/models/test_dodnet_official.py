@@ -52,10 +52,12 @@ def test_the_layout_is_the_golden_file_s():
     assert shapes(widths=(32, 64, 128, 256, 256), tasks=7) == facts["parameters"]
 
 
-def as_the_layout_says(state, images_BCZYX, tasks):
+def as_the_layout_says(state, images_BCZYX, tasks, *, standardised=True):
     """The released layout computed from its state dict step by step, without any module of ours."""
 
     def conv(name, x, stride=1):
+        if not standardised:
+            return functional.conv3d(x, state[f"{name}.weight"], None, stride, state[f"{name}.weight"].shape[-1] // 2)
         weight = state[f"{name}.weight"] - state[f"{name}.weight"].mean(dim=(1, 2, 3, 4), keepdim=True)
         scale = (weight.flatten(1).var(dim=1) + 1e-12).sqrt().reshape(-1, 1, 1, 1, 1)
         return functional.conv3d(x, weight / scale, None, stride, weight.shape[-1] // 2)
@@ -117,6 +119,20 @@ def test_other_configurations_follow_from_the_shapes(seed):
         expected = as_the_layout_says(state, images_BCZYX, tasks)
     assert answer.shape == expected.shape == (batch, sizes["outputs"], *size_zyx)
     assert (answer - expected).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["weight_standardisation", "weight_std"])
+def test_weights_may_be_used_as_they_are(name):
+    state, images_BCZYX = filled(shapes()), torch.randn(2, 1, 16, 16, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain, released = (
+            from_official(state, **{name: on}).forward_index(images_BCZYX, [0, 2]) for on in (False, True)
+        )
+        expected = as_the_layout_says(state, images_BCZYX, [0, 2], standardised=False)
+    assert (plain - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    assert not torch.allclose(plain, released)
+    with pytest.raises(InputError, match=f"{name} = 'no'"):
+        from_official(state, **{name: "no"})
 
 
 @over_kinds

@@ -115,7 +115,12 @@ def test_hermes_on_the_unet(pool):
     [
         ({"act": "swish"}, "act = 'swish'"),
         ({"norm": "bn"}, "norm = 'bn'"),
-        ({"num_heads": [1, 2, 3]}, "3 numbers of heads"),
+        ({"num_heads": [1, 2, 3]}, r"num_heads: found \[1, 2, 3\]; expected 8 whole numbers of at least 1"),
+        ({"num_heads": 4}, "num_heads: found 4"),
+        ({"num_heads": ["a"] * 8}, "num_heads: found"),
+        ({"fusion_heads": "2"}, "fusion_heads: found '2'; expected a whole number"),
+        ({"scale": 2}, "scale: found 2; expected 4 triples"),
+        ({"scale": [[2, 2]] * 4}, "scale: found"),
         ({"num_heads": [1] * 7 + [99]}, "99 heads in up4"),
         ({"scale": [[2, 2, 2]] * 4}, r"scale \[2, 2, 2\] of down1"),
     ],
@@ -124,3 +129,10 @@ def test_what_shapes_cannot_tell_is_checked(change, message):
     state = state_of(medformer.MedFormer(SMALL, channels=1, classes=3))
     with pytest.raises(InputError, match=message):
         medformer.from_official(state, **(arguments(SMALL) | change))
+
+
+@pytest.mark.parametrize("scale", [2, [[2, 2, 2]] * 3, [[2, 2]] * 4], ids=str)
+def test_scales_of_hermes_on_the_unet_are_checked(scale):
+    state = state_of(hermes_original.HermesUNet(base=4, channel_counts=[1], tasks=2, modalities=1))
+    with pytest.raises(InputError, match=r"scale: found .*; expected 4 triples of whole numbers"):
+        hermes_original.from_official(state, scale=scale)

@@ -193,3 +193,9 @@ def test_other_configurations_follow_from_the_shapes(sizes):
 def test_a_crop_smaller_than_its_windows_is_refused():
     with pytest.raises(InputError, match="window 4 in stage 1"):
         from_official(filled(shapes()), crop_size=(8, 32, 32))
+
+
+@pytest.mark.parametrize("crop", [None, 64, "abc", [32, 64], [32.5, 64, 64], [0, 64, 64]], ids=str)
+def test_a_crop_that_is_no_size_is_refused(crop):
+    with pytest.raises(InputError, match=r"crop_size: found .*; expected three whole numbers of at least 1"):
+        from_official(filled(shapes()), crop_size=crop)

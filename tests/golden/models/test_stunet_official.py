@@ -143,7 +143,20 @@ def test_another_network_is_refused():
         from_official({"conv1.weight": torch.zeros(4, 1, 3, 3, 3)})
 
 
-@pytest.mark.parametrize("pools", [[[2, 2, 2]], [[2, 2, 2], [2, 2]], [[2, 2, 2], [0, 2, 2]]], ids=str)
+@pytest.mark.parametrize(
+    "pools",
+    [
+        [[2, 2, 2]],
+        [[2, 2, 2], [2, 2]],
+        [[2, 2, 2], [0, 2, 2]],
+        2,
+        [2, 2],
+        "x",
+        [[2, 2, 2], ["a", 2, 2]],
+        [[2.5] * 3] * 2,
+    ],
+    ids=str,
+)
 def test_poolings_that_do_not_fit_are_refused(pools):
     with pytest.raises(InputError, match="2 triples"):
         from_official(filled(shapes()), pool_op_kernel_sizes=pools)
