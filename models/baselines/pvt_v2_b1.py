@@ -6,7 +6,7 @@ from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import Tensor, nn
 
 from models.blocks.attention import Attention, to_tokens, to_volume
-from models.blocks.own_network import PerTaskModel, the_task
+from models.blocks.own_network import PerTaskModel, answers_of, coarser_heads, the_task
 from models.interface import NetworkSpec
 from segbench.core.task import TaskSet
 
@@ -23,11 +23,17 @@ CARD = {
         "the two-dimensional classifier's stages carried over to volumes; the first embedding shrinks z by 2, y and x "
         "by 4",
         "a UNETR decoder on the four stages, which the paper does not define",
-        "no stochastic depth; trained with the harness's SGD recipe instead of AdamW",
+        "no stochastic depth; under the equal recipe SGD replaces the published AdamW",
     ],
     "channels": "any",
     "patch_multiple": [16, 32, 32],
-    "options": {},
+    "options": {
+        "deep_supervision": {
+            "default": False,
+            "help": "whether the coarser decoder stages answer too, which the original's do not",
+            "labels": {True: "deep supervision"},
+        }
+    },
     "encoder_keys": ["network.stages."],
     "backbone": "own",
 }
@@ -90,7 +96,7 @@ class Stage(nn.Module):
 class PyramidUNet(nn.Module):
     """Four pyramid stages, a decoder with skips, and a residual block on the image for the finest scale."""
 
-    def __init__(self, *, channels: int, classes: int, base: int):
+    def __init__(self, *, channels: int, classes: int, base: int, deep_supervision: bool = False):
         super().__init__()
         widths = [2 * base * heads for heads in HEADS]
         strides = [STEM_STRIDE_ZYX, (2, 2, 2), (2, 2, 2), (2, 2, 2)]
@@ -109,22 +115,28 @@ class PyramidUNet(nn.Module):
             for width, target, stride in zip(widths, targets, strides, strict=True)
         )
         self.head = nn.Conv3d(base, classes, 1)
+        self.coarser = coarser_heads(widths[:-1], classes, deep_supervision)
 
-    def forward(self, images_BCZYX: Tensor) -> Tensor:
-        """Return `logits_BKZYX` at full resolution."""
+    def forward(self, images_BCZYX: Tensor) -> list[Tensor]:
+        """Return `logits_BKZYX`, full resolution first, then on the grids of the stages with deep supervision."""
         skips = [self.image(images_BCZYX)]
         features = images_BCZYX
         for part in self.stages:
             features = part(features)
             skips.append(features)
-        decoded = skips.pop()
+        decoded = [skips.pop()]
         for up, skip in zip(reversed(self.ups), reversed(skips), strict=True):
-            decoded = up(decoded, skip)
-        return self.head(decoded)
+            decoded.append(up(decoded[-1], skip))
+        return [self.head(decoded[-1]), *answers_of(self.coarser, decoded[-2:0:-1])]
 
 
-def build(tasks: TaskSet, spec: NetworkSpec) -> PerTaskModel:
+def build(tasks: TaskSet, spec: NetworkSpec, *, deep_supervision: bool = False) -> PerTaskModel:
     """Return the network for the only task of `tasks`; widths 64, 128, 320, 512 at the base width 32."""
     task = the_task(tasks)
-    network = PyramidUNet(channels=task.num_channels, classes=task.num_classes, base=spec.base_features)
+    network = PyramidUNet(
+        channels=task.num_channels,
+        classes=task.num_classes,
+        base=spec.base_features,
+        deep_supervision=deep_supervision,
+    )
     return PerTaskModel(tasks, spec, network=network, multiple_zyx=CARD["patch_multiple"])

@@ -1,10 +1,16 @@
-"""SegResNet with group norm and without deep supervision, from MONAI: the network of SuPreM's released weights."""
+"""SegResNet with group norm, from MONAI: the network of SuPreM's released weights.
+
+Axis legend: B batch, C channel, K class, Z Y X space.
+"""
 
 from __future__ import annotations
 
-from monai.networks.nets import SegResNet
+from typing import Any
 
-from models.blocks.own_network import PerTaskModel, the_task
+from monai.networks.nets import SegResNet
+from torch import Tensor
+
+from models.blocks.own_network import PerTaskModel, answers_of, coarser_heads, the_task
 from models.interface import NetworkSpec
 from segbench.core.task import TaskSet
 
@@ -22,20 +28,46 @@ CARD = {
     ],
     "channels": "any",
     "patch_multiple": [8, 8, 8],
-    "options": {},
+    "options": {
+        "deep_supervision": {
+            "default": False,
+            "help": "whether the coarser decoder stages answer too, which the original's do not",
+            "labels": {True: "deep supervision"},
+        }
+    },
     "encoder_keys": ["network.convInit.", "network.down_layers."],
     "backbone": "own",
 }
 
 
-def build(tasks: TaskSet, spec: NetworkSpec) -> PerTaskModel:
+class SupervisedSegResNet(SegResNet):
+    """MONAI's SegResNet, which also answers at strides 2 and 4 when `deep_supervision` is set."""
+
+    def __init__(self, *, init_filters: int, out_channels: int, deep_supervision: bool, **arguments: Any):
+        super().__init__(init_filters=init_filters, out_channels=out_channels, **arguments)
+        self.coarser = coarser_heads([2 * init_filters, 4 * init_filters], out_channels, deep_supervision)
+
+    def forward(self, images_BCZYX: Tensor) -> Tensor | list[Tensor]:  # type: ignore[override]
+        """Return `logits_BKZYX` at full resolution; with deep supervision a list, then strides 2 and 4."""
+        x_BCZYX, skips = self.encode(images_BCZYX)
+        skips.pop()
+        decoded = []
+        for enlarge, blocks in zip(self.up_samples, self.up_layers, strict=True):
+            x_BCZYX = blocks(enlarge(x_BCZYX) + skips.pop())
+            decoded.append(x_BCZYX)
+        logits = self.conv_final(x_BCZYX)
+        return [logits, *answers_of(self.coarser, decoded[-2::-1])] if self.coarser else logits
+
+
+def build(tasks: TaskSet, spec: NetworkSpec, *, deep_supervision: bool = False) -> PerTaskModel:
     """Return the network for the only task of `tasks`."""
     task = the_task(tasks)
-    network = SegResNet(
+    network = SupervisedSegResNet(
         init_filters=max(8, spec.base_features // 8 * 8),
         in_channels=task.num_channels,
         out_channels=task.num_classes,
         blocks_down=(1, 2, 2, 4),
         blocks_up=(1, 1, 1),
+        deep_supervision=deep_supervision,
     )
     return PerTaskModel(tasks, spec, network=network, multiple_zyx=CARD["patch_multiple"])

@@ -15,7 +15,7 @@ from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.blocks.own_network import PerTaskModel, the_task
+from models.blocks.own_network import PerTaskModel, answers_of, coarser_heads, the_task
 from models.interface import NetworkSpec
 from models.weights.official import check_arguments, count_of, majority, shapes_of
 from models.weights.official import inputs as inputs_of
@@ -39,7 +39,13 @@ CARD = {
     ],
     "channels": "any",
     "patch_multiple": [16, 16, 16],
-    "options": {},
+    "options": {
+        "deep_supervision": {
+            "default": False,
+            "help": "whether the coarser decoder stages answer too, which the original's do not",
+            "labels": {True: "deep supervision"},
+        }
+    },
     "encoder_keys": ["network.uxnet_3d."],
     "backbone": "own",
     "published_recipe": {
@@ -132,6 +138,7 @@ class UXNet(nn.Module):
         hidden: int = 768,
         depths: Sequence[int] = DEPTHS,
         residual: bool = True,
+        deep_supervision: bool = False,
     ):
         super().__init__()
         w0, w1, w2, w3 = widths
@@ -147,15 +154,16 @@ class UXNet(nn.Module):
         self.decoder2 = _up(w1, w0, residual=residual)
         self.decoder1 = _block(w0, w0, residual=residual)
         self.out = UnetOutBlock(3, w0, classes)
+        self.coarser = coarser_heads([w1, w2, w3], classes, deep_supervision)
 
-    def forward(self, images_BCZYX: Tensor) -> Tensor:
-        """Return `logits_BKZYX` at full resolution."""
+    def forward(self, images_BCZYX: Tensor) -> Tensor | list[Tensor]:
+        """Return `logits_BKZYX` at full resolution; with deep supervision a list, then strides 2, 4 and 8."""
         stage0, stage1, stage2, stage3 = self.uxnet_3d(images_BCZYX)
-        x_BCZYX = self.decoder5(self.encoder5(stage3), self.encoder4(stage2))
-        x_BCZYX = self.decoder4(x_BCZYX, self.encoder3(stage1))
-        x_BCZYX = self.decoder3(x_BCZYX, self.encoder2(stage0))
-        x_BCZYX = self.decoder2(x_BCZYX, self.encoder1(images_BCZYX))
-        return self.out(self.decoder1(x_BCZYX))
+        decoded = [self.decoder5(self.encoder5(stage3), self.encoder4(stage2))]
+        decoded.append(self.decoder4(decoded[-1], self.encoder3(stage1)))
+        decoded.append(self.decoder3(decoded[-1], self.encoder2(stage0)))
+        logits = self.out(self.decoder1(self.decoder2(decoded[-1], self.encoder1(images_BCZYX))))
+        return [logits, *answers_of(self.coarser, reversed(decoded))] if self.coarser else logits
 
 
 def _block(inputs: int, outputs: int, *, residual: bool) -> UnetrBasicBlock:
@@ -205,7 +213,7 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> UXNet:
     return network.eval()
 
 
-def build(tasks: TaskSet, spec: NetworkSpec) -> PerTaskModel:
+def build(tasks: TaskSet, spec: NetworkSpec, *, deep_supervision: bool = False) -> PerTaskModel:
     """Return the network for the only task of `tasks`; first width 48 at the base width 32."""
     task = the_task(tasks)
     width = spec.base_features * 3 // 2
@@ -214,5 +222,6 @@ def build(tasks: TaskSet, spec: NetworkSpec) -> PerTaskModel:
         classes=task.num_classes,
         widths=[width * 2**level for level in range(4)],
         hidden=16 * width,
+        deep_supervision=deep_supervision,
     )
     return PerTaskModel(tasks, spec, network=network, multiple_zyx=CARD["patch_multiple"])

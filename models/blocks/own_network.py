@@ -5,7 +5,7 @@ Axis legend: B batch, C channel, K class, Z Y X space. The network sees one task
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,6 +40,16 @@ def padded_size_zyx(size_zyx: Sequence[int], multiple_zyx: Sequence[int], *, sam
         padded[-1] *= 2
     z, y, x = padded
     return z, y, x
+
+
+def coarser_heads(widths: Sequence[int], classes: int, deep_supervision: bool) -> nn.ModuleList:
+    """Return a convolution of 1x1x1 for each coarser decoder stage, finest first; none without deep supervision."""
+    return nn.ModuleList(nn.Conv3d(width, classes, 1) for width in (widths if deep_supervision else ()))
+
+
+def answers_of(heads: nn.ModuleList, finest_first: Iterable[Tensor]) -> list[Tensor]:
+    """Return the logits of decoder stages by their heads; no heads, no logits."""
+    return [head(x_BCZYX) for head, x_BCZYX in zip(heads, finest_first, strict=False)]
 
 
 class PerTaskModel(SegmentationModel):

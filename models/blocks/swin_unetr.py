@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from monai.networks.nets import SwinUNETR
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.blocks.own_network import PerTaskModel, the_task
+from models.blocks.own_network import PerTaskModel, answers_of, coarser_heads, the_task
 from models.interface import NetworkSpec
 from segbench.core.task import TaskSet
 
@@ -22,8 +22,8 @@ class SupervisedSwinUNETR(SwinUNETR):
 
     def __init__(self, *, feature_size: int, out_channels: int, deep_supervision: bool, **options: Any):
         super().__init__(feature_size=feature_size, out_channels=out_channels, **options)
-        widths = [feature_size * 2**stage for stage in range(STAGES)] if deep_supervision else []
-        self.coarser = nn.ModuleList(nn.Conv3d(width, out_channels, 1) for width in widths)
+        widths = [feature_size * 2**stage for stage in range(STAGES)]
+        self.coarser = coarser_heads(widths, out_channels, deep_supervision)
 
     def forward(self, images_BCZYX: Tensor) -> list[Tensor]:
         """Return `logits_BKZYX`, full resolution first."""
@@ -33,8 +33,7 @@ class SupervisedSwinUNETR(SwinUNETR):
         for decoder in (self.decoder4, self.decoder3, self.decoder2):
             decoded.append(decoder(decoded[-1], skips.pop()))
         logits = self.out(self.decoder1(decoded[-1], self.encoder1(images_BCZYX)))
-        coarser = zip(self.coarser, reversed(decoded), strict=False)
-        return [logits, *(head(x_BCZYX) for head, x_BCZYX in coarser)]
+        return [logits, *answers_of(self.coarser, reversed(decoded))]
 
 
 def feature_size(spec: NetworkSpec) -> int:
