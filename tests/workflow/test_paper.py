@@ -49,7 +49,8 @@ CUTS = {
     },
     "training": {"iterations_per_task": 1},
     "upstream": {
-        "models": ["uniseg", {"name": "uniseg", "recipe": "published"}, "dodnet", "multi_head", "single_task"]
+        "models": ["uniseg", {"name": "uniseg", "recipe": "published"}, "dodnet", "multi_head", "single_task"],
+        "self_supervised": [],
     },
     "inference": {"step": 1.0, "mirror_axes": []},
 }
