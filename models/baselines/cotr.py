@@ -39,7 +39,7 @@ CARD = {
     ],
     "channels": "any",
     "patch_multiple": "spec",
-    "options": {"layers": {"default": 6, "help": "deformable attention layers"}},
+    "options": {"layers": {"at_least": 1, "default": 6, "help": "deformable attention layers"}},
     "encoder_keys": ["network.encoder.", "network.transformer."],
     "backbone": "own",
     "published_recipe": {

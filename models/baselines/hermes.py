@@ -34,7 +34,9 @@ CARD = {
     ],
     "channels": "any",
     "patch_multiple": "spec",
-    "options": {"layers": {"default": 2, "help": "rounds of attention between tokens and features, per level"}},
+    "options": {
+        "layers": {"at_least": 1, "default": 2, "help": "rounds of attention between tokens and features, per level"}
+    },
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
     "published_recipe": {

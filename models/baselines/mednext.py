@@ -49,6 +49,7 @@ CARD = {
         },
         "kernel_size": {
             "default": 3,
+            "at_least": 1,
             "help": "edge of the depth-wise kernels, 3 or 5 in the paper",
             "label": "kernel {value}",
         },
@@ -344,11 +345,15 @@ def _edge(shapes: Mapping[str, Shape], names: Sequence[str]) -> int:
 
 
 def build(tasks: TaskSet, spec: NetworkSpec, *, variant: str = "S", kernel_size: int = 3) -> PerTaskModel:
-    """Return the network for the only task of `tasks`; an unknown variant raises `InputError`."""
+    """Return the network for the only task of `tasks`; an unknown variant or an even kernel raises `InputError`."""
     task = the_task(tasks)
     if variant not in VARIANTS:
         raise input_error(
             "option variant of mednext", found=variant, expected="S, B, M or L", fix=suggestion(variant, VARIANTS)
+        )
+    if kernel_size % 2 == 0:
+        raise input_error(
+            "option kernel_size of mednext", found=kernel_size, expected="an odd number", fix="use 3 or 5"
         )
     ratios, blocks = VARIANTS[variant]
     network = MedNeXt(

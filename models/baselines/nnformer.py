@@ -15,7 +15,7 @@ from monai.networks.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.blocks.own_network import PerTaskModel, the_task
+from models.blocks.own_network import PerTaskModel, padded_size_zyx, the_task
 from models.interface import NetworkSpec
 from models.weights.official import count_of, kernel_zyx, majority, shapes_of, whole_numbers
 from models.weights.official import inputs as inputs_of
@@ -42,7 +42,14 @@ CARD = {
     ],
     "channels": "any",
     "patch_multiple": [16, 32, 32],
-    "options": {"drop_path": {"default": 0.2, "help": "stochastic depth of the last block; earlier blocks have less"}},
+    "options": {
+        "drop_path": {
+            "default": 0.2,
+            "at_least": 0,
+            "below": 1,
+            "help": "stochastic depth of the last block; earlier blocks have less",
+        }
+    },
     "encoder_keys": ["network.model_down."],
     "backbone": "own",
     "published_recipe": {
@@ -57,6 +64,7 @@ OFFICIAL = "nnformer_official"
 WHERE = "official nnFormer weights"
 Triple = tuple[int, int, int]
 PATCH_ZYX = (2, 4, 4)
+PATCH_MULTIPLE = (16, 32, 32)
 HEADS = (6, 12, 24, 48)
 WINDOWS = (4, 4, 8, 4)
 DEPTH = 2
@@ -487,7 +495,7 @@ def build(tasks: TaskSet, spec: NetworkSpec, *, drop_path: float = 0.2) -> PerTa
         channels=task.num_channels,
         classes=task.num_classes,
         width=HEADS[0] * spec.base_features,
-        crop_zyx=spec.patch_size_zyx,
+        crop_zyx=padded_size_zyx(spec.patch_size_zyx, PATCH_MULTIPLE),
         drop_path=drop_path,
     )
-    return PerTaskModel(tasks, spec, network=network, multiple_zyx=CARD["patch_multiple"], scale_rule="halving")
+    return PerTaskModel(tasks, spec, network=network, multiple_zyx=PATCH_MULTIPLE, scale_rule="halving")

@@ -25,7 +25,13 @@ CARD = {
     ],
     "channels": "any",
     "patch_multiple": "spec",
-    "options": {"convolutions_per_stage": {"default": 2, "help": "convolutions in each encoder and decoder stage"}},
+    "options": {
+        "convolutions_per_stage": {
+            "at_least": 1,
+            "default": 2,
+            "help": "convolutions in each encoder and decoder stage",
+        }
+    },
     "encoder_keys": ["network.encoder."],
     "backbone": "own",
     "published_recipe": {

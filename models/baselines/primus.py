@@ -47,7 +47,12 @@ CARD = {
             "label": "{value}",
             "always_named": True,
         },
-        "drop_path": {"default": 0.2, "help": "probability that the last block is left out in training, from 0 up"},
+        "drop_path": {
+            "at_least": 0,
+            "below": 1,
+            "default": 0.2,
+            "help": "probability that the last block is left out in training, from 0 up",
+        },
     },
     "encoder_keys": ["network.down_projection.", "network.eva."],
     "backbone": "own",

@@ -23,7 +23,11 @@ CARD = {
     "channels": "any",
     "patch_multiple": [32, 32, 32],
     "options": {
-        "window_size": {"default": 7, "help": "edge of an attention window in tokens; 4 is faster on small patches"},
+        "window_size": {
+            "at_least": 1,
+            "default": 7,
+            "help": "edge of an attention window in tokens; 4 is faster on small patches",
+        },
         "deep_supervision": {
             "default": False,
             "help": "whether the coarser decoder stages answer too, which the original's do not",

@@ -33,6 +33,7 @@ CARD = {
             },
         },
         "position": {
+            "at_least": 0,
             "default": 0,
             "help": "0 appends the prompt at the bottleneck, n at the n-th decoder stage",
             "label": "prompt at decoder stage {value}",

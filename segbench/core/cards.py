@@ -8,6 +8,7 @@ files of the same shape.
 from __future__ import annotations
 
 import ast
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -37,8 +38,10 @@ OWN_AXES = "zyx"
 AxisOrder = Literal["zyx", "zxy", "yzx", "yxz", "xzy", "xyz"]
 TrainedOn = dict[str, list[str] | Literal["all", "unknown"]] | Literal["unknown"]
 Title = Annotated[str, Field(pattern=r"\S")]
-OPTION_KEYS = frozenset({"default", "help", "label", "labels", "always_named"})
-"""What a card says of an option of a network; `models.titles` explains the last three."""
+OPTION_LIMITS = {"at_least": operator.ge, "at_most": operator.le, "below": operator.lt}
+"""What a card may demand of an option that is a number."""
+OPTION_KEYS = frozenset({"default", "help", "label", "labels", "always_named", *OPTION_LIMITS})
+"""What a card says of an option of a network; `models.titles` explains `label`, `labels` and `always_named`."""
 ANY_MODEL, SHARED_BACKBONE = "any", "shared"  # targets of a format beside the names of models
 
 

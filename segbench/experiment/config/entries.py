@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from segbench.core.cards import OPTION_LIMITS
 from segbench.core.errors import Problem, suggestion
 from segbench.experiment.config.section import ModelEntry, unknown_names
 
@@ -25,6 +26,11 @@ def entry_problems(key: str, entry: ModelEntry, cards: Mapping[str, dict], *, ex
         elif not _of_kind(value, options[option]["default"]):
             kind = type(options[option]["default"]).__name__
             yield Problem(where, repr(value), f"a finite value of type {kind}", options[option]["help"])
+        else:
+            limits = {name: options[option][name] for name in OPTION_LIMITS if name in options[option]}
+            if not all(OPTION_LIMITS[name](value, limit) for name, limit in limits.items()):
+                words = " and ".join(f"{name.replace('_', ' ')} {limit}" for name, limit in limits.items())
+                yield Problem(where, repr(value), f"a number {words}", options[option]["help"])
 
 
 def _of_kind(value: Any, default: Any) -> bool:

@@ -46,10 +46,34 @@ CARD = {
         "the encoder alone is trained: the decoder starts anew downstream",
     ],
     "options": {
-        "momentum": {"default": 0.99, "help": "fraction of itself that the teacher keeps per step"},
-        "embedding": {"default": 128, "help": "length of the features that are matched"},
+        "momentum": {
+            "default": 0.99,
+            "at_least": 0,
+            "at_most": 1,
+            "help": "fraction of itself that the teacher keeps per step",
+        },
+        "embedding": {"at_least": 1, "default": 128, "help": "length of the features that are matched"},
     },
     "encoder_keys": ["encoder."],
+    "published_recipe": {
+        "source": "yeerwen/DeSD, run_ssl.sh and main_DeSD_ssl.py",
+        "keys": {
+            "optimiser": "sgd",
+            "initial_learning_rate": 0.225,
+            "momentum": 0.9,
+            "weight_decay": 1e-06,
+            "learning_rate_schedule": "cosine",
+            "warmup": 0.033,
+            "gradient_clip": None,
+            "batch_size": 192,
+        },
+        "not_taken": [
+            "0.3 for 256 samples there, so 0.225 for its 192; the cosine ends at 0.048",
+            "10 of 300 epochs of warm-up, stated here as a fraction of the run",
+            "the teacher's momentum rises from 0.996 to 1; here it is the option `momentum`",
+            "plain momentum there, Nesterov's here",
+        ],
+    },
 }
 
 

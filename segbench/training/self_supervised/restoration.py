@@ -39,12 +39,28 @@ CARD = {
         "no flip among the distortions: the augmentation mirrors before",
     ],
     "options": {
-        "curve": {"default": 0.9, "help": "probability of the intensity curve"},
-        "shuffle": {"default": 0.5, "help": "probability of the local shuffling"},
-        "paint": {"default": 0.9, "help": "probability of in-painting or out-painting"},
-        "outpaint": {"default": 0.8, "help": "fraction of out-painting among these"},
+        "curve": {"default": 0.9, "at_least": 0, "at_most": 1, "help": "probability of the intensity curve"},
+        "shuffle": {"default": 0.5, "at_least": 0, "at_most": 1, "help": "probability of the local shuffling"},
+        "paint": {"default": 0.9, "at_least": 0, "at_most": 1, "help": "probability of in-painting or out-painting"},
+        "outpaint": {"default": 0.8, "at_least": 0, "at_most": 1, "help": "fraction of out-painting among these"},
     },
     "encoder_keys": ["encoder.", "decoder."],
+    "published_recipe": {
+        "source": "MrGiovanni/ModelsGenesis, pytorch/config.py and pytorch/Genesis_Chest_CT.py",
+        "keys": {
+            "optimiser": "sgd",
+            "initial_learning_rate": 1.0,
+            "momentum": 0.9,
+            "weight_decay": 0.0,
+            "gradient_clip": None,
+            "batch_size": 6,
+        },
+        "not_taken": [
+            "the learning rate is halved every 40 epochs there; training ends when 50 epochs bring no gain",
+            "plain momentum there, Nesterov's here",
+            "images scaled to 0..1, which the learning rate is made for",
+        ],
+    },
 }
 BOXES = 5
 INNER_EDGE = (1 / 6, 1 / 3)  # of a box that becomes noise, as a fraction of the patch

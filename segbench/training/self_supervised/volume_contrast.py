@@ -53,15 +53,36 @@ CARD = {
         "the encoder alone is trained: the decoder starts anew downstream",
     ],
     "options": {
-        "crops": {"default": 2, "help": "random crops per patch"},
-        "embedding": {"default": 2048, "help": "length of the embedding and width of the layers before it"},
-        "momentum": {"default": 0.9, "help": "fraction of itself that the teacher keeps per step"},
+        "crops": {"at_least": 1, "default": 2, "help": "random crops per patch"},
+        "embedding": {
+            "at_least": 1,
+            "default": 2048,
+            "help": "length of the embedding and width of the layers before it",
+        },
+        "momentum": {
+            "default": 0.9,
+            "at_least": 0,
+            "at_most": 1,
+            "help": "fraction of itself that the teacher keeps per step",
+        },
     },
     "encoder_keys": ["encoder."],
     "published_recipe": {
-        "source": "Luffy03/VoCo, AdamW as its pre-training script sets it",
-        "keys": {"optimiser": "adamw", "initial_learning_rate": 0.0001},
-        "not_taken": ["schedule and decay were not read"],
+        "source": "Luffy03/VoCo, voco_train.py",
+        "keys": {
+            "optimiser": "adamw",
+            "initial_learning_rate": 0.0001,
+            "weight_decay": 0.01,
+            "learning_rate_schedule": "cosine",
+            "warmup": 0.02,
+            "gradient_clip": None,
+            "batch_size": 2,
+        },
+        "not_taken": [
+            "5,000 of 250,000 steps of warm-up, stated here as a fraction of the run; the weight decay is PyTorch's "
+            "default, which the script leaves",
+            "AMSGrad",
+        ],
     },
 }
 PARTS_ZYX = (1, 4, 4)

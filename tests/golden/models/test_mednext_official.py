@@ -7,9 +7,12 @@ import torch
 from torch.nn import functional
 
 from models.baselines.mednext import VARIANTS, MedNeXt, from_official
+from models.loader import build_model
 from segbench.core.errors import InputError
+from segbench.core.task import TaskSet
 from tests.golden.models.damaged import over_kinds, refuses_each_damaged_tensor
 from tests.golden.models.official import filled, load
+from tests.unit.models.small import SPEC, make_task
 
 TOLERANCE = 1e-4  # of the largest output
 POOLINGS = 4
@@ -177,6 +180,11 @@ def test_a_damaged_state_dict_is_refused(kind):
 def test_another_network_is_refused():
     with pytest.raises(InputError, match=r"stem\.bias"):
         from_official({"conv1.weight": torch.zeros(4, 1, 3, 3, 3)})
+
+
+def test_an_even_kernel_is_refused():
+    with pytest.raises(InputError, match="kernel_size of mednext: found 4; expected an odd number"):
+        build_model("mednext", TaskSet([make_task("toy", ("spleen",))]), SPEC, kernel_size=4)
 
 
 def test_another_argument_is_refused():

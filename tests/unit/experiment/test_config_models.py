@@ -19,6 +19,8 @@ def with_models(*entries) -> dict:
         ({"name": "uniseg", "id": "u", "options": {"position": "two"}}, "a finite value of type int"),
         ({"name": "uniseg", "id": "u", "options": {"position": True}}, "a finite value of type int"),
         ({"name": "tal", "id": "t", "options": {"share_names": 1}}, "a finite value of type bool"),
+        ({"name": "nnformer", "id": "n", "options": {"drop_path": 1}}, "1; expected a number at least 0 and below 1"),
+        ({"name": "swin_unetr", "id": "s", "options": {"window_size": 0}}, "window_size: found 0"),
         ("uniseq", "did you mean 'uniseg'?"),
         ("oracle", "'oracle'; expected the name of a model"),
         ("uniseg", "'uniseg' twice"),
@@ -133,6 +135,12 @@ def test_self_supervised_objectives_are_named_with_options_and_ids():
         ({"name": "restoration", "id": "r", "options": {"curves": 1}}, "did you mean 'curve'?"),
         ({"name": "masked_autoencoder", "id": "m", "options": {"mask_ratio": float("nan")}}, "a finite value"),
         ({"name": "restoration", "id": "uniseg"}, "'uniseg' twice"),
+        (
+            {"name": "restoration", "id": "r", "options": {"curve": 3.0}},
+            "3.0; expected a number at least 0 and at most 1",
+        ),
+        ({"name": "volume_contrast", "id": "v", "options": {"momentum": 1.5}}, "options.momentum: found 1.5"),
+        ({"name": "volume_contrast", "id": "v", "options": {"crops": 0}}, "found 0; expected a number at least 1"),
     ],
 )
 def test_an_objective_that_is_not_known_is_refused(entry, message):

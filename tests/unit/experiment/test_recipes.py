@@ -91,6 +91,24 @@ def test_the_recipe_of_each_card_can_be_used(name):
 
 
 @pytest.mark.parametrize(
+    ("name", "stated"),
+    [
+        ("restoration", {"optimiser": "sgd", "initial_learning_rate": 1.0, "batch_size": 6}),
+        ("deep_self_distillation", {"optimiser": "sgd", "batch_size": 192, "learning_rate_schedule": "cosine"}),
+        ("volume_contrast", ADAMW | {"initial_learning_rate": 1e-4, "learning_rate_schedule": "cosine"}),
+        ("medformer", ADAMW | {"initial_learning_rate": 6e-4, "weight_decay": 0.05, "ema_decay": 0.99}),
+        ("nnformer", {"optimiser": "sgd", "initial_learning_rate": 0.01, "drop_path": 0.2}),
+        ("cotr", ADAMW | {"initial_learning_rate": 5e-4}),
+        ("ux_net", ADAMW | {"initial_learning_rate": 5e-4}),
+        ("unetr", ADAMW | {"initial_learning_rate": 1e-4}),
+        ("mednext", ADAMW | {"initial_learning_rate": 1e-3}),
+    ],
+)
+def test_published_recipes_are_those_of_their_sources(name, stated):
+    assert stated.items() <= CARDS[name]["published_recipe"]["keys"].items()
+
+
+@pytest.mark.parametrize(
     ("entry", "words"),
     [
         (
