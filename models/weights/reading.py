@@ -172,16 +172,15 @@ def _pickle_protocol(path: Path) -> int:
 def tensors_of(content: object, where: object) -> dict[str, Tensor]:
     """Return the state dict inside a checkpoint as dense tensors, under the names of the network.
 
-    Taken off are wrappers (`WRAPPERS`), what parallel training and torch.compile add to names, in any order, and the
-    attribute under which a Lightning module keeps its network. NumPy arrays become tensors.
+    Taken off are wrappers (`WRAPPERS`, also one in another), what parallel training and torch.compile add to names, in
+    any order, and the attribute under which a Lightning module keeps its network. NumPy arrays become tensors.
 
     Raises:
         InputError: there is no state dict, or an entry is no dense tensor of finite numbers.
     """
     is_lightning = isinstance(content, dict) and LIGHTNING_KEY in content
-    for key in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+    while isinstance(content, dict) and (key := next((k for k in WRAPPERS if isinstance(content.get(k), dict)), None)):
+        content = content[key]
     if not isinstance(content, dict) or not content:
         found = "an empty dictionary" if isinstance(content, dict) else type(content).__name__
         raise input_error(where, found=found, expected="a dictionary of tensors", fix="save model.state_dict()")

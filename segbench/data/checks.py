@@ -520,7 +520,7 @@ def _label_problems(found: np.ndarray, path: str, values: set[int]) -> Iterator[
             path,
             f"undeclared label values {unknown[:5]}",
             f"values of {sorted(values)}",
-            "fix the label, or declare or merge the value in the card",
+            "fix the label, or declare it, merge it or name it in `ignore_labels` in the card",
         )
 
 

@@ -27,6 +27,7 @@ from segbench.experiment.config.section import (
     Text,
     alike,
     as_entry,
+    one_problem,
     repeated,
     unknown_names,
 )
@@ -62,7 +63,10 @@ class Initialisation(Section):
     probe: tuple[float, float, float, float] | None = Field(
         None, description="Answer to the probe that `import-weights` printed; the job stops at another one."
     )
-    trained_on: cards.TrainedOn | None = Field(
+    trained_on: (
+        Annotated[cards.TrainedOn, one_problem("unknown, or a mapping: data set -> list of cases, all or unknown")]
+        | None
+    ) = Field(
         None,
         description="Data that the weights of `file` have seen: data set -> its cases, `all` or `unknown`; or "
         "`unknown`; default: what the format states. The leak audit looks at it.",

@@ -46,7 +46,11 @@ def read(path: Path) -> tuple[dict, dict]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-            return facts, dict(arrays)
+            found = dict(arrays)
+        keys = {"arch", "parameters", "cases"}
+        if not isinstance(facts, dict) or not keys <= facts.keys():
+            raise ValueError(f"no mapping with {', '.join(sorted(keys))}")
+        return facts, found
     except (OSError, ValueError) as error:
         expected = "a golden file: FILE.json with FILE.npz beside it"
         raise input_error(path, found=str(error), expected=expected, fix="give the path of the JSON file") from error

@@ -89,6 +89,10 @@ def test_the_command_refuses_what_it_cannot_judge(tmp_path, capsys):
     np.savez(path.with_suffix(".npz"))
     assert parity.main([str(path)]) == 2
     assert "one of " in capsys.readouterr().err
+    for content in ([], {"arch": {}, "cases": []}):
+        path.write_text(json.dumps(content))
+        assert parity.main([str(path)]) == 2
+        assert "no mapping with arch, cases, parameters" in capsys.readouterr().err
 
 
 def test_the_longest_name_in_a_file_s_name_counts(tmp_path):

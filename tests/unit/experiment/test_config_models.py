@@ -175,6 +175,10 @@ def test_an_objective_needs_a_downstream_network_on_the_shared_backbone():
         ({"name": "w", "file": "w.pt", "probe": [0, 0, 0, float("inf")]}, "probe"),
         ({"name": "uniseg2", "format": "segbench", "sha256": "0" * 64}, "a file beside format, sha256"),
         ({"name": "a/b", "file": "w.pt"}, "downstream.initialisations.4.name"),
+        (
+            {"name": "w", "file": "w.pt", "trained_on": {"btcv": "some"}},
+            "4.trained_on: found {'btcv': 'some'}; expected unknown, or a mapping",
+        ),
     ],
 )
 def test_weights_that_cannot_be_meant_are_refused(entry, message):

@@ -60,6 +60,13 @@ def test_what_is_no_state_dict_is_refused(tmp_path, content, message):
         read_state_dict(tmp_path / "a.pt")
 
 
+def test_a_wrapper_may_lie_in_another(tmp_path):
+    weights = {"module.a": torch.ones(2)}
+    for number, content in enumerate(({"model": {"state_dict": weights}}, {"ema": {"net": {"model": weights}}})):
+        torch.save(content, tmp_path / f"{number}.pt")
+        assert list(read_state_dict(tmp_path / f"{number}.pt")) == ["a"]
+
+
 def test_checkpoints_of_other_trainers_are_unwrapped(tmp_path):
     """nnU-Net v1 stores numpy numbers beside the weights; data-parallel training adds a prefix."""
     weight = torch.arange(3.0)
