@@ -17,6 +17,7 @@ CHANNEL = re.compile(r"_\d{4}$")
 SEPARATORS = re.compile(r"[\s_-]+")
 BEFORE_NUMBER = re.compile(r"(?<=[^\W\d_])_(?=\d)")
 LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
+BIDS_SUBJECT = re.compile(r"(?:^|/)(sub-[^_/.]+)")
 LAYOUT_FOLDERS = frozenset(("imagestr", "imagests", "labelstr", "labelsts", "images", "labels", "."))
 
 
@@ -26,6 +27,12 @@ def normal_name(name: str) -> str:
     folders = [part.strip() for part in text.split("/")]
     kept = [part for part in folders[:-1] if part not in LAYOUT_FOLDERS]
     return "/".join([*kept, re.sub(r"\s+", "_", FILE_SUFFIX.sub("", folders[-1]).strip())])
+
+
+def bids_subject(name: str) -> str | None:
+    """Return the subject that a name or path states in the way of BIDS (`sub-1_ses-2`, `sub-1/anat/t1`), else None."""
+    found = BIDS_SUBJECT.search(name)
+    return found.group(1) if found else None
 
 
 def same_case_groups(names: Iterable[str]) -> dict[str, str]:

@@ -6,7 +6,6 @@ Every defect is a `Problem` that names the file; nothing is resampled, reoriente
 from __future__ import annotations
 
 import math
-import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 from segbench.core.cards import matched_patient, pattern_problems
 from segbench.core.errors import InputError, Problem, input_error, raise_problems, short, some
 from segbench.core.folders import files_below
-from segbench.core.names import matched
+from segbench.core.names import bids_subject, matched
 from segbench.data.checks import MAX_VOXELS, factor_problems, header_notices, implausible_spacing
 from segbench.data.volumes import (
     FORMATS,
@@ -36,7 +35,6 @@ MASK_VALUE = LARGEST_LABEL + 1
 """Among allowed values: each file is a mask, whose one value that is not allowed by itself becomes 1 (0 and 255)."""
 SHEAR_TOLERANCE = 1e-3
 PATIENT_WAYS = ("file", "folder", "top-folder")
-BIDS_SUBJECT = re.compile("sub-[^_]+")
 UNREAD_SUFFIXES = (
     *(".nii.bz2", ".nii.xz", ".nii.zst", ".nii.zip", ".hdr", ".img", ".hdr.gz", ".img.gz", ".mgz", ".mgh", ".mnc"),
     *(".mhd", ".nhdr", ".npz", ".npy", ".b2nd", ".h5", ".hdf5", ".gipl", ".gipl.gz", ".vtk", ".tif", ".tiff", ".dcm"),
@@ -177,9 +175,9 @@ def _ask_of_subjects(where: Path, patients: Mapping[str, str]) -> None:
     """Ask where files of one subject of BIDS (`sub-1_ses-1`, `sub-1_ses-2`) would be several patients."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for case, patient in patients.items():
-        subject = BIDS_SUBJECT.match(PurePosixPath(case).name)
+        subject = bids_subject(case)
         if subject:
-            found[subject.group()].setdefault(patient, case)
+            found[subject].setdefault(patient, case)
     for subject, cases in found.items():
         if len(cases) > 1:
             one, other = list(cases.values())[:2]

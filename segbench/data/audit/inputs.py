@@ -9,6 +9,7 @@ from pathlib import Path
 from segbench.core import cards
 from segbench.core.case import Case, CaseFiles, read_manifest
 from segbench.core.errors import InputError, Problem, input_error, raise_problems
+from segbench.core.names import CHANNEL, bids_subject, normal_name
 from segbench.core.paths import RunPaths
 from segbench.data.audit.leaks import Member, members_of_split
 from segbench.data.checks import header_problems, modality_of, name_problems
@@ -70,9 +71,9 @@ def _is_of(config: Config, paths: RunPaths) -> bool:
 def members_of_file(path: Path) -> list[Member]:
     """Return the members of a split file (*.pkl or *.json); names alone are known, no image.
 
-    Released names are recognised by their form. Other cases belong to the task that the file names, or to one with the
-    file's own name (`source` tells files of one name apart); a task that is a data-set card, by its name or its
-    folder's, brings its patients and namespace.
+    Released names are recognised by their form, in any spelling. Other cases belong to the task that the file names, or
+    to one with the file's own name (`source` tells files of one name apart), and a subject of BIDS is their patient; a
+    task that is a data-set card, by its name or its folder's, brings its patients and namespace.
     """
     content = load_lists(path) if is_pickle(path) else read_json(path, SPLIT_FORMS)
     folds = _folds_of_run(content) or _by_fold(path, content)
@@ -119,16 +120,19 @@ def _mapping(path: Path, content: object) -> dict:
 def _member(path: Path, named: str | None, name: str, *, side: str, fold: str) -> Member:
     """Return the member of a listed name. named: its task, None where the file names none."""
     task = path.stem if named is None else named
-    rule = rule_of(name)
+    released = name if rule_of(name) else CHANNEL.sub("", normal_name(name).rpartition("/")[2])
+    rule = rule_of(released)
     card_name = card_of(task)
     key, side = side, SIDES[side]
     if rule is not None and card_name in (None, rule.task):
         namespace = known_cards()[rule.task]["patient_namespace"]
-        patient = patient_of_released(rule, name)
+        patient = patient_of_released(rule, released)
         return Member(rule.task, name, patient, namespace, side, rule.experiment, fold, listed_as=key)
     if card_name is None:
         source = "" if named else str(path)
-        return Member(task, name, name, task, side, "upstream", fold, listed_as=key, source=source)
+        return Member(
+            task, name, bids_subject(name) or name, task, side, "upstream", fold, listed_as=key, source=source
+        )
     card = known_cards()[card_name]
     experiment = next((item.experiment for item in RELEASED if item.task == card_name), "upstream")
     patient, namespace = cards.patient_of(card, name), card["patient_namespace"]
@@ -175,5 +179,5 @@ def _folder(folder: Path, task: str) -> tuple[str, list[CaseFiles], list[str]]:
             if not (folder / "dataset.json").exists():
                 raise
     content = dataset_json(folder)
-    found = folder_cases(folder, content, patient_of=lambda case: case)
+    found = folder_cases(folder, content, patient_of=lambda case: bids_subject(case) or case)
     return task, found, [modality_of(name) for name in channel_names(folder, content)] or ["MR"]

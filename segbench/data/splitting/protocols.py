@@ -177,13 +177,13 @@ def numbered_folds(path: Path | str, content: object) -> dict[str, dict] | None:
 
 
 def rule_of(name: str) -> Released | None:
-    """Return how a released name is read, or None for a name that no rule knows."""
-    return next((rule for rule in RELEASED if re.fullmatch(rule.pattern, name)), None)
+    """Return how a released name, in any letter case, is read; None for a name that no rule knows."""
+    return next((rule for rule in RELEASED if re.fullmatch(rule.pattern, name, re.IGNORECASE)), None)
 
 
 def patient_of_released(rule: Released, name: str) -> str:
     """Return the patient of a released name: its group, or the whole name."""
-    match = re.fullmatch(rule.pattern, name)
+    match = re.fullmatch(rule.pattern, name, re.IGNORECASE)
     assert match is not None, (rule, name)
     return match.groupdict().get("patient") or name
 
@@ -454,9 +454,9 @@ def _has_foreground(row: Case) -> bool:
 
 
 def _key(pattern: str, name: str) -> str | None:
-    """Return what identifies a case in a name: numbers without leading zeros, other keys as they are."""
-    match = re.fullmatch(pattern, name)
+    """Return what identifies a case in a name: numbers without leading zeros, other keys in small letters."""
+    match = re.fullmatch(pattern, name, re.IGNORECASE)
     if match is None:
         return None
     key = match.group("key")
-    return str(int(key)) if key.isdigit() else key
+    return str(int(key)) if key.isdigit() else key.casefold()

@@ -78,3 +78,15 @@ def test_a_case_in_val_and_in_test_is_a_finding(tmp_path):
     (finding,) = audit(members)
     assert (finding.name, finding.kind) == ("case:s/b", "same case")
     assert "both count as test" in finding.evidence
+
+
+@pytest.mark.parametrize("other", ["imagesTr/liver_12_0000.nii.gz", "Liver_12", "liver_012"])
+def test_a_released_name_in_two_spellings_is_a_finding(other, tmp_path):
+    (finding,) = audit(listed(tmp_path / "s.json", {"train": ["liver_12"], "val": [other]}))
+    assert (finding.kind, finding.test_cases, finding.evidence) == ("same case", other, "two spellings of one case")
+
+
+@pytest.mark.parametrize("names", [("sub-01_ses-1", "sub-01_ses-2"), ("sub-01/ses-1/t1", "sub-01/ses-2/t1")])
+def test_a_subject_of_bids_on_both_sides_is_a_finding(names, tmp_path):
+    (finding,) = audit(listed(tmp_path / "s.json", {"train": [names[0]], "val": [names[1], "sub-012_ses-1"]}))
+    assert (finding.kind, finding.evidence) == ("same patient", "patient sub-01")
