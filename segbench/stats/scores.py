@@ -10,7 +10,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,15 @@ UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 EXACT = 1e-4
 """Fractions that differ by no more are the same, whatever their digits."""
 COARSEST_FRACTION, COARSEST_LENGTH = 0.005, 0.5
-"""How far the rounding of a cell is believed in: two decimals of a fraction, whole mm and mm3."""
+"""How far the rounding of a cell is believed in: two decimals of a fraction, whole mm, mm3 and ml."""
+BELOW_HD = ("hd95", "hd95_max", "assd", "masd")
+"""Means and percentiles of the distances whose largest one is `hd`."""
+PART_OF = {
+    "false_positive_volume_ml": "prediction_volume_mm3",
+    "autopet_false_positive_volume_ml": "prediction_volume_mm3",
+    "autopet_false_negative_volume_ml": "reference_volume_mm3",
+}
+"""Volumes of a part of one of the two masks."""
 
 
 def read_csv_text(path: Path | str, *, separator: str = ",") -> pd.DataFrame:
@@ -121,8 +129,9 @@ def validate_rows(
     Checked: numbers are finite numbers, statuses are known and metrics are among `metrics`, names are not blank,
     bounded metrics lie in 0..1, other metrics of ours and volumes are not negative, no key occurs twice, a value stands
     beside status `ok` and none beside VALUELESS_STATUSES, an empty mask has the volume and the value of one. Within the
-    rounding of the cells, no distance exceeds the diagonal of its row, and Dice and IoU are possible with the volumes
-    of their row and with each other. `rows` is not changed.
+    rounding of the cells, no distance exceeds the diagonal of its row or the `hd` of its masks, Dice and IoU are
+    possible with the volumes of their row and with each other, and volumes in ml with those of their row. `rows` is not
+    changed.
     """
     given, rows = rows, rows.copy()
     lines = pd.Series(np.arange(2, len(rows) + 2), index=rows.index)
@@ -288,9 +297,48 @@ def _impossible_values(where: str, lines: pd.Series, given: pd.DataFrame, rows: 
         over = _above_volumes(scored[scored["metric"] == metric], given)
         what = f"a {METRICS[metric].title} that is possible with both volumes"
         problems += _listed(where, lines[over.index], "value", over, what, "correct value or volumes")
+    for wrong, what in _wrong_volumes(rows, given):
+        problems += _listed(where, lines[wrong.index], "value", wrong, what, "correct value or volumes")
+    above = _above_hd(scored, given)
+    what = "at most the hd of the same masks"
+    problems += _listed(where, lines[above.index], "value", above, what, "correct it or hd")
     apart = _dice_without_its_iou(scored, given)
     what = "2 IoU / (1 + IoU) with the IoU of the same masks"
     return problems + _listed(where, lines[apart.index], "value", apart, what, "correct Dice or IoU")
+
+
+def _wrong_volumes(rows: pd.DataFrame, given: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
+    """Yield values in ml that cannot be beside the volumes of their row, and what is expected."""
+    sides = ["reference_volume_mm3", "prediction_volume_mm3"]
+    rows = rows[rows["metric"].isin(("volume_error_ml", *PART_OF))]
+    given = given.loc[rows.index]
+    rounded = sum(given[side].map(_rounding) for side in sides) / 1000 + given["value"].map(_rounding)
+    difference = (rows[sides[1]] - rows[sides[0]]).abs() / 1000
+    slack = rounded + EXACT * rows[sides].max(axis=1) / 1000
+    wrong = (rows["metric"] == "volume_error_ml") & ((rows["value"] - difference).abs() > slack)
+    yield rows.loc[wrong, "value"], "the difference of both volumes, in ml"
+    for side in sides:
+        is_part = rows["metric"].map(PART_OF) == side
+        yield rows.loc[is_part & (rows["value"] > rows[side] / 1000 + slack), "value"], f"at most {side}, in ml"
+
+
+def _above_hd(rows: pd.DataFrame, given: pd.DataFrame) -> pd.Series:
+    """Return distances above the largest distance of the same masks."""
+    both = _beside(rows[rows["metric"].isin(BELOW_HD)], rows[rows["metric"] == "hd"], given, _rounding)
+    wrong = both[both["value"] > both["value_other"] * (1 + EXACT) + both["rounded"] + both["rounded_other"]]
+    return pd.Series(wrong["value"].to_numpy(), index=wrong["line"].to_numpy())
+
+
+def _beside(
+    rows: pd.DataFrame, others: pd.DataFrame, given: pd.DataFrame, rounding: Callable[[object], float]
+) -> pd.DataFrame:
+    """Return value, rounded and line of rows, and with `_other` those of the same masks in rows of another metric."""
+    key = [name for name in KEY_COLUMNS if name != "metric"]
+    parts = [
+        part[["value", *key]].assign(line=part.index, rounded=given.loc[part.index, "value"].map(rounding))
+        for part in (rows, others)
+    ]
+    return parts[0].merge(parts[1], on=key, suffixes=("", "_other"))
 
 
 def _above_volumes(rows: pd.DataFrame, given: pd.DataFrame) -> pd.Series:
@@ -307,13 +355,9 @@ def _above_volumes(rows: pd.DataFrame, given: pd.DataFrame) -> pd.Series:
 
 def _dice_without_its_iou(rows: pd.DataFrame, given: pd.DataFrame) -> pd.Series:
     """Return values of Dice that differ from what the IoU of the same masks gives."""
-    key = [name for name in KEY_COLUMNS if name != "metric"]
-    rows = rows[["metric", "value", *key]].assign(
-        line=rows.index, rounded=given.loc[rows.index, "value"].map(_rounding_of_fraction)
-    )
-    both = rows[rows["metric"] == "dice"].merge(rows[rows["metric"] == "iou"], on=key, suffixes=("", "_iou"))
-    differs = (both["value"] - 2 * both["value_iou"] / (1 + both["value_iou"])).abs()
-    wrong = both[differs > both["rounded"] + 2 * both["rounded_iou"]]
+    both = _beside(rows[rows["metric"] == "dice"], rows[rows["metric"] == "iou"], given, _rounding_of_fraction)
+    differs = (both["value"] - 2 * both["value_other"] / (1 + both["value_other"])).abs()
+    wrong = both[differs > both["rounded"] + 2 * both["rounded_other"]]
     return pd.Series(wrong["value"].to_numpy(), index=wrong["line"].to_numpy())
 
 

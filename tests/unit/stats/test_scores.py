@@ -95,6 +95,34 @@ def test_dice_and_iou_of_one_cell_agree_within_their_rounding():
     table({"value": 0.5, "case": "d"}, {"metric": "iou", "value": 0.9})
 
 
+@pytest.mark.parametrize("metric", ["hd95", "hd95_max", "assd", "masd"])
+def test_no_distance_is_above_the_hausdorff_distance_of_its_masks(metric):
+    table({"metric": metric, "value": "4.0"}, {"metric": "hd", "value": "3.96"})
+    table({"metric": metric, "value": 5.0, "model": "b"}, {"metric": "hd", "value": 4.0})
+    with pytest.raises(InputError, match=r"found '5\.0'; expected at most the hd of the same masks"):
+        table({"metric": metric, "value": 5.0}, {"metric": "hd", "value": 4.0})
+
+
+@pytest.mark.parametrize(
+    ("metric", "possible", "impossible"),
+    [
+        ("volume_error_ml", 0.2, 0.3),
+        ("volume_error_ml", "0.20", 0.1),
+        ("false_positive_volume_ml", 0.1, 0.11),
+        ("autopet_false_positive_volume_ml", 0.1, 0.11),
+        ("autopet_false_negative_volume_ml", 0.3, 0.31),
+    ],
+)
+def test_a_volume_that_both_masks_do_not_permit_is_refused(metric, possible, impossible):
+    volumes = {"reference_volume_mm3": 300.0, "prediction_volume_mm3": 100.0}
+    table({"metric": metric, "value": possible, **volumes})
+    table(
+        {"metric": metric, "value": impossible, **volumes, "reference_volume_mm3": None, "prediction_volume_mm3": None}
+    )
+    with pytest.raises(InputError, match="in ml; correct value or volumes"):
+        table({"metric": metric, "value": impossible, **volumes})
+
+
 def test_a_blank_patient_is_that_of_the_other_rows_of_its_case():
     rows = table({"patient": "p"}, {"model": "b"}, {"case": "d"})
     assert rows["patient"].tolist() == ["p", "p", "d"]
