@@ -182,7 +182,10 @@ def _of_metric(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def draw_seeds(seed: int, task: str, metric: str) -> list[int]:
-    """Return the seed of the draws of one task and metric: the same for all methods, so that equal values are equal."""
+    """Return the seed of the draws of one task and metric: the same for all methods, so that equal values are equal.
+
+    Draws for all tasks of an experiment take its name for the task's.
+    """
     return [seed, zlib.crc32(f"{task}/{metric}".encode())]
 
 

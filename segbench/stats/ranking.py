@@ -16,6 +16,7 @@ import pandas as pd
 import scikit_posthocs
 from scipy import stats
 
+from segbench.stats.aggregate import draw_seeds
 from segbench.stats.decision import winner
 from segbench.stats.methods import ALL_TASKS, case_table
 from segbench.stats.missing_masks import Handling, lower_is_better
@@ -121,9 +122,10 @@ def rank_distribution(
     and so is the mean over tasks where there is one.
     """
     records: list[dict[str, object]] = []
-    for index, experiment in enumerate(rows["experiment"].unique()):
+    for experiment in rows["experiment"].unique():
         table = board(rows, metric=metric, missing_masks=missing_masks, experiment=experiment)
-        draws_BMT = draw_means(table, resamples=resamples, rng=np.random.default_rng([seed, index]))
+        rng = np.random.default_rng(draw_seeds(seed, experiment, metric))
+        draws_BMT = draw_means(table, resamples=resamples, rng=rng)
         enough = [len(task.patients) > FEW_PATIENTS for task in table.tasks]
         drawn = [
             (task.task, draws_BMT[:, :, t]) for t, task in enumerate(table.tasks) if len(task.patients) > FEW_PATIENTS

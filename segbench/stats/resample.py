@@ -108,18 +108,22 @@ def draw_means(table: Board, *, resamples: int, rng: np.random.Generator, unseen
     there is one more patient per task, as in `segbench.stats.intervals`: a method misses its structures with
     probability 1/2 where it missed none, and a Beta(1/2, 1/2) part of them where it missed some; what is not missed has
     the method's mean. A method's seeds are drawn once for all tasks, because a universal model's seed is one training.
+    Tasks and methods are drawn in the order of their names, so that the order of rows changes nothing.
     """
-    seeds_MBS = np.stack(
-        [rng.multinomial(has_S.sum(), has_S / has_S.sum(), size=resamples) for has_S in table.seeds_MS]
-    )
+    by_name_M = sorted(range(len(table.methods)), key=lambda m: table.methods[m])
+    seeds_MBS = {}
+    for m in by_name_M:
+        has_S = table.seeds_MS[m]
+        seeds_MBS[m] = rng.multinomial(has_S.sum(), has_S / has_S.sum(), size=resamples)
     draws = np.full((resamples, len(table.methods), len(table.tasks)), np.nan)
-    for t, task in enumerate(table.tasks):
+    for t, task in sorted(enumerate(table.tasks), key=lambda item: item[1].task):
         weights_BP = rng.standard_exponential((resamples, len(task.patients)))
         extra_B = rng.standard_exponential(resamples)
-        for m, seeds_BS in enumerate(seeds_MBS):
+        for m in by_name_M:
             wholly_B, partly_B = rng.random(resamples) < 0.5, rng.beta(0.5, 0.5, resamples)
             sums_BK, counts_BK = (
-                _weighted(values_MPKS[m], weights_BP, seeds_BS) for values_MPKS in (task.sums_MPKS, task.counts_MPKS)
+                _weighted(values_MPKS[m], weights_BP, seeds_MBS[m])
+                for values_MPKS in (task.sums_MPKS, task.counts_MPKS)
             )
             if unseen and task.worst is not None:
                 seen_K = task.missed_MPKS[m].sum(axis=(0, 2)) > 0
