@@ -21,7 +21,7 @@ from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
 from segbench.reporting.recipes import budget_sentence, chosen_rates, recipe_words, recipes_of_methods
 from segbench.reporting.run import Method, Run
-from segbench.stats.aggregate import handling_text, mean_over_tasks
+from segbench.stats.aggregate import FOLDS_IN_INTERVALS, handling_text, mean_over_tasks
 from segbench.stats.recipes import experiment_of
 
 DASH = "\u2013"
@@ -420,7 +420,7 @@ def folds_text(table: pd.DataFrame) -> str:
     folds = int(table["n_folds"].max())
     if folds < 2:
         return ""
-    return f" {folds} folds are pooled: each has models of its own, and the intervals hold the spread between them."
+    return f" {folds} folds are pooled, each with models of its own. {FOLDS_IN_INTERVALS}"
 
 
 def table_csv(table: Table) -> str:

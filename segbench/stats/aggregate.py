@@ -43,6 +43,10 @@ __all__ = [
 ]
 
 CELL = ["experiment", "model", "initialisation", "task"]
+FOLDS_IN_INTERVALS = (
+    "The intervals hold the spread between folds where every fold tests two patients or more and every patient is in "
+    "one fold."
+)
 _VALUES = ("mean", "low", "high", "sd", "low_as_seen", "high_as_seen", "patient_low", "patient_high")
 
 

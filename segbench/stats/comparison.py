@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from segbench.stats.aggregate import cells, mean_over_tasks, structure_cells
+from segbench.stats.aggregate import FOLDS_IN_INTERVALS, cells, mean_over_tasks, structure_cells
 from segbench.stats.decision import DEFAULT_RULE, RULE_TEXT, Rule
 from segbench.stats.methods import ALL_TASKS, first_protocol, undefined_tasks
 from segbench.stats.missing_masks import Handling, handling_text
@@ -168,10 +168,7 @@ def notes(rows: pd.DataFrame, options: Options) -> list[str]:
         "the comparison is conflicting and no method is named better; interval_agrees "
         "says whether the intervals say the same as the test. Tests are conditional on the trained models.",
         *(
-            [
-                f"Values of {folds} folds are pooled. Every fold has its own model; the intervals of cells and of "
-                "differences add the spread of the models."
-            ]
+            [f"Values of {folds} folds are pooled, each with models of its own. {FOLDS_IN_INTERVALS}"]
             if (folds := int(rows.groupby(["experiment", "task"])["fold"].nunique().max())) > 1
             else []
         ),

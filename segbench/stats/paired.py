@@ -585,9 +585,9 @@ def minimum_detectable(sd: float, patients: int, *, alpha: float = 0.05, power: 
     """Return the smallest mean difference that a paired test of so many patients finds with the given power.
 
     Student's power (statsmodels), widened by the efficiency 3/pi of the signed-rank test under normality; in the unit
-    of `sd`. NaN up to FEW_PATIENTS patients.
+    of `sd`. NaN up to FEW_PATIENTS patients, and without spread: equal differences do not show how far others scatter.
     """
-    if patients <= FEW_PATIENTS or not np.isfinite(sd):
+    if patients <= FEW_PATIENTS or not sd > 0:
         return np.nan
     effect = TTestPower().solve_power(nobs=patients * WILCOXON_EFFICIENCY, alpha=alpha, power=power)
     return float(np.squeeze(effect) * sd)

@@ -176,7 +176,9 @@ def test_the_legend_quotes_no_coverage_where_none_was_measured(simulated, senten
 
 def test_pooled_folds_say_that_their_models_differ():
     assert folds_text(pd.DataFrame({"n_folds": [1, 1]})) == ""
-    assert folds_text(pd.DataFrame({"n_folds": [1, 5]})).startswith(" 5 folds are pooled: each has models of its own")
+    said = folds_text(pd.DataFrame({"n_folds": [1, 5]}))
+    assert said.startswith(" 5 folds are pooled, each with models of its own.")
+    assert "where every fold tests two patients or more" in said
 
 
 def test_csv_has_one_line_per_cell_with_the_values_of_the_table(dice):

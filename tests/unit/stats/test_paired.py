@@ -254,6 +254,7 @@ def test_minimum_detectable_difference_is_found_with_the_stated_power():
     rate = np.mean([wilcoxon_p(rng.normal(difference, 0.04, 25)) < 0.05 for _ in range(repeats)])
     assert rate == pytest.approx(0.8, abs=2.6 * np.sqrt(0.8 * 0.2 / repeats))
     assert np.isnan(minimum_detectable(0.04, 2))
+    assert np.isnan(minimum_detectable(0.0, 25))
     assert minimum_detectable(0.04, 100) < minimum_detectable(0.04, 9)
 
 
