@@ -238,7 +238,8 @@ def _values(
     patient_limits, seen_limits = cell_limits(
         sums, scale, rng_seeds=rng_seeds, confidence=confidence, resamples=resamples
     )
-    limits, patient_limits = patient_limits, hull(patient_limits, seen_limits)
+    patient_limits, seen_limits = (hull(own, (mean, mean)) for own in (patient_limits, seen_limits))
+    limits = patient_limits
     folds = fold_spread(fold_of_patients(counted).to_numpy(), values_P)
     seeds = seed_effects(counted)
     for spread, _ in (folds, seeds):

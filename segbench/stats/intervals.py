@@ -234,7 +234,10 @@ def with_seeds(
 
 
 def combine(center: float, limits: tuple[float, float], margin: float, scale: Scale) -> tuple[float, float]:
-    """Return limits that add an independent symmetric margin in squares (MOVER, Zou and Donner 2008), kept in range."""
-    low = center - np.hypot(center - limits[0], margin)
-    high = center + np.hypot(limits[1] - center, margin)
+    """Return limits that add an independent symmetric margin in squares (MOVER, Zou and Donner 2008), kept in range.
+
+    They hold the center, which limits from draws need not: where every structure is missed, no draw is as bad.
+    """
+    low = center - np.hypot(np.maximum(center - limits[0], 0.0), margin)
+    high = center + np.hypot(np.maximum(limits[1] - center, 0.0), margin)
     return float(np.clip(low, scale.low, scale.high)), float(np.clip(high, scale.low, scale.high))

@@ -91,6 +91,9 @@ def _stripped(cell: str) -> str:
 
 
 def _column_problems(path: Path | str, columns: list[str]) -> list[Problem]:
+    if len(columns) == 1:
+        found, expected = f"one column, {columns[0]!r}"[:120], "commas, semicolons or tabs between cells"
+        return [Problem(str(path), found, expected, "save the table with one of them")]
     missing = [
         Problem(str(path), f"no column '{name}'", f"the columns {', '.join(NEEDED)}", suggestion(name, columns))
         for name in NEEDED
@@ -109,5 +112,5 @@ def _metric_problems(path: Path | str, metrics: pd.Series) -> list[Problem]:
             f"name it with --lower-is-better or --higher-is-better; {suggestion(str(name), METRIC_NAMES)}",
         )
         for name in metrics.drop_duplicates()
-        if name not in known_metrics()
+        if name and name not in known_metrics()
     ]

@@ -81,7 +81,7 @@ def test_a_failed_volume_error_is_the_whole_reference():
     """A failed case of 3,000 mm3 counts as 3 ml, as an empty mask would; its volume is read off another method."""
     rows = table(
         {"value": np.nan, "status": "failed", "reference_volume_mm3": np.nan},
-        {"value": 0.5, "model": "b", "reference_volume_mm3": 3000.0},
+        {"value": 0.5, "model": "b", "reference_volume_mm3": 3000.0, "prediction_volume_mm3": 2500.0},
         metric="volume_error_ml",
     )
     assert apply_handling(rows)["scored"].tolist() == [3, 0.5]
@@ -90,7 +90,8 @@ def test_a_failed_volume_error_is_the_whole_reference():
 
 def test_a_failed_false_positive_volume_leaves_its_cell_without_a_value():
     """No number is right for it, and a mean over the other cases would count fewer of them."""
-    rows = table({"value": 0.5}, {"case": "d", "value": np.nan, "status": "failed"}, metric="false_positive_volume_ml")
+    found = {"value": 0.5, "prediction_volume_mm3": 700.0}
+    rows = table(found, {"case": "d", "value": np.nan, "status": "failed"}, metric="false_positive_volume_ml")
     found = cell(rows, metric="false_positive_volume_ml")
     assert np.isnan(found["mean"])
     assert (found["n_scored"], found["n_expected"], found["n_failed"]) == (0, 2, 1)
@@ -99,7 +100,9 @@ def test_a_failed_false_positive_volume_leaves_its_cell_without_a_value():
 
 
 def test_an_empty_mask_has_its_own_volume():
-    rows = table({"metric": "volume_error_ml", "value": 12.5, "status": "prediction_empty"})
+    rows = table(
+        {"metric": "volume_error_ml", "value": 12.5, "status": "prediction_empty", "reference_volume_mm3": 12500}
+    )
     assert apply_handling(rows)["scored"].tolist() == [12.5]
     skipped = table({"value": np.nan, "status": "skipped"})
     assert apply_handling(skipped)["scored"].isna().all()
@@ -183,6 +186,17 @@ def test_a_method_whose_masks_are_all_empty_is_known():
     found = cells(rows, metric="dice").set_index("model")
     assert found["n_missed"].to_dict() == {"a": 3, "b": 1}
     assert found["all_missed"].to_dict() == {"a": True, "b": False}
+
+
+def test_no_limit_lies_beyond_the_worst_value_where_everything_is_missed():
+    rows = table(
+        *by_case([None] * 5, metric="hd95", diagonal_mm=200.0),
+        *by_case([None] * 5, metric="hd95", task="U", diagonal_mm=200.0),
+    )
+    cell_table = cells(rows, metric="hd95")
+    for found in (cell_table, mean_over_tasks(cell_table)):
+        assert set(found["mean"]) == set(found["high"]) == {200.0}
+    assert set(cell_table["patient_high"]) == set(cell_table["high_as_seen"]) == {200.0}
 
 
 def test_equal_values_have_equal_intervals_whatever_the_name():

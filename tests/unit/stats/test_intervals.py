@@ -178,3 +178,4 @@ def test_interval_with_seeds_covers(seed_sd):
 def test_combine_adds_in_squares():
     assert combine(5.0, (2.0, 6.0), 4.0, Scale()) == pytest.approx((0.0, 5 + np.sqrt(17)))
     assert combine(0.5, (0.2, 0.9), 0.4, Scale(0, 1)) == (0.0, 1.0)
+    assert combine(200.0, (150.0, 199.9), 0.0, Scale()) == (150.0, 200.0)  # never beyond both center and limit

@@ -35,6 +35,19 @@ def test_rows_of_separators_alone_are_blank(tmp_path):
     assert read(tmp_path, HEAD, *ROWS, ",,,,,", ",,,,,").equals(read(tmp_path, HEAD, *ROWS))
 
 
+def test_another_separator_is_named(tmp_path):
+    with pytest.raises(
+        InputError, match=r"found one column, .*; expected commas, semicolons or tabs between cells"
+    ) as error:
+        read(tmp_path, *(line.replace(",", "|") for line in (HEAD, *ROWS)))
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_footnote_is_named_with_its_line(tmp_path):
+    with pytest.raises(InputError, match="line 4: metric: found ''"):
+        read(tmp_path, HEAD, *ROWS, '"values of March"')
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
