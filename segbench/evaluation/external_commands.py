@@ -22,9 +22,10 @@ from pathlib import Path
 import nibabel as nib
 
 from segbench.core.case import Case
-from segbench.core.errors import Problem, RunFailed, raise_problems
+from segbench.core.errors import Problem, RunFailed, input_error, raise_problems
 from segbench.core.files import sha256_of, write_json
 from segbench.core.provenance import content_hash
+from segbench.core.seeds import seed_for
 from segbench.core.task import Task
 from segbench.data.readers import read_label
 from segbench.data.volumes import open_volume
@@ -82,6 +83,7 @@ def external_facts(context: JobContext, masks: Masks) -> dict:
     return {
         "shell": entry.predict,
         "predictions": entry.predictions,
+        **entry.told,
         "masks": masks.sha256,
         "masks_sha256": masks.digest,
         "masks_missing": masks.missing,
@@ -156,13 +158,35 @@ def _task(context: JobContext, task: Task) -> dict:
     sides, card = context.sides(task.name), context.config.dataset_cards[task.name]
     labels = _work(context) / "labels" / task.name
     training = [context.case(task.name, name) for name in context.training_cases(task.name)]
+    classes = {str(value): name for value, name in enumerate(task.classes, start=1)}
+    texts = _entry(context).prompts.get(task.name)
     return {
         "name": task.name,
         "channels": [{"name": item.name, "modality": item.modality} for item in task.channels],
-        "classes": {str(value): name for value, name in enumerate(task.classes, start=1)},
+        "classes": classes,
+        **({"prompts": {value: texts[name] for value, name in classes.items()}} if texts else {}),
+        **_support(context, task, training),
         "training": [_case(case) | _reference(case, card, labels) for case in training],
         "test": [_case(context.case(task.name, name)) for name in sides.test],
     }
+
+
+def _support(context: JobContext, task: Task, training: Sequence[Case]) -> dict:
+    """Return the support cases of a task, drawn by fold and seed; nothing where the entry asks for none.
+
+    Raises InputError where fewer training cases than asked for have all their classes annotated.
+    """
+    entry, job = _entry(context), context.job
+    if not entry.support_cases:
+        return {}
+    whole = [case for case in training if case.is_annotated(range(1, len(task.classes) + 1))]
+    if len(whole) < entry.support_cases:
+        found = f"{entry.support_cases}, and {len(whole)} training cases of {task.name} with every class annotated"
+        raise input_error(
+            f"{entry.where}.support_cases", found=found, expected="fewer", fix="ask for as many as there are"
+        )
+    whole.sort(key=lambda case: (seed_for("support", job.fold, job.seed, task.name, case.case_id), case.case_id))
+    return {"support": [case.case_id for case in whole[: entry.support_cases]]}
 
 
 def _case(case: Case) -> dict:

@@ -106,7 +106,7 @@ def training_settings_identity(config: Config, job: Job) -> Identity:
     """Return what config and code say of a training; `JobContext.identity` adds the cases and the source's identity."""
     if job.external:
         external = config.external(job.model)
-        commands = {"commands": part([external.train, external.environment])}
+        commands = {"commands": part([external.train, external.environment, *external.told.items()])}
         return Identity(
             commands | {"tasks": _task_parts(job.tasks(config)), "fold and seed": f"{job.fold}, {job.seed}"}
         )
@@ -199,7 +199,7 @@ def prediction_settings_identity(config: Config, job: Job, tasks: Iterable[Task]
     task_digest = _task_parts(tasks)
     if job.external:
         entry = config.external(job.model)
-        commands = part([entry.train, entry.environment, entry.predict, entry.predictions])
+        commands = part([entry.train, entry.environment, entry.predict, entry.predictions, *entry.told.items()])
         code = code_digest(PREDICTION["masks"], without=(EXTERNAL,))
         return Identity({"commands": commands, "tasks": task_digest, "prediction code": code})
     if job.control:

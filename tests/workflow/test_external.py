@@ -2,10 +2,14 @@
 
 import copy
 import csv
+import shlex
 
+import numpy as np
 import psutil
 import pytest
+import yaml
 
+from tests.paths import ROOT
 from tests.workflow.tiny import CONFIG, Workflow
 
 COMMAND = """
@@ -134,3 +138,22 @@ def test_problems_of_an_entry_are_printed_before_the_graph(tmp_path, entry, text
     assert result.returncode == 2
     assert text in result.stdout
     assert "Traceback" not in result.stdout
+
+
+def test_the_stand_ins_of_the_documentation_read_prompts_and_support_cases(tmp_path):
+    content = yaml.safe_load((ROOT / "config" / "stand_ins.yaml").read_text())
+    content["upstream"] |= {"tasks": ["phantom_spleen"], "controls": ["empty"]}
+    content["data"]["phantom"]["train_cases"] = 6
+    del content["upstream"]["external"][0]["prompts"]["phantom_kidney"]
+    script = "docs/examples/stand_ins.py"
+    for entry in content["upstream"]["external"]:
+        entry["predict"] = entry["predict"].replace(script, shlex.quote(str(ROOT / script)))
+    workflow = Workflow(tmp_path, content)
+    result = workflow.run()
+    assert result.returncode == 0, result.stdout
+    for name in ("text_stand_in", "context_stand_in"):
+        found = rows(workflow, name)
+        assert {row["status"] for row in found} == {"ok"}
+        assert np.mean([float(row["value"]) for row in found if row["metric"] == "dice"]) > 0.1
+    outcome = workflow.outcome("evaluate", "upstream.context_stand_in.none.phantom_spleen.f0.s0")
+    assert outcome["support_cases"] == 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -32,6 +32,14 @@ class External(Section):
     )
     train: Text | None = Field(None, description="Bash command that trains (docs/external_baselines.md).")
     predict: Text | None = Field(None, description="Bash command that writes the masks; without `predictions`.")
+    prompts: dict[str, dict[str, Text]] = Field(
+        default_factory=dict, description="Texts for a text-driven system: task -> class -> text, for every class."
+    )
+    support_cases: int = Field(
+        0,
+        ge=0,
+        description="Labelled training cases per task that an in-context system sees, drawn by fold and seed.",
+    )
     limit_minutes: float = Field(1440.0, gt=0, description="A command that runs longer is ended and has failed.")
     environment: dict[str, str] = Field(default_factory=dict, description="Environment variables of the commands.")
 
@@ -39,6 +47,11 @@ class External(Section):
     def where(self) -> str:
         """The key of this entry in a message."""
         return f"upstream.external.{self.name}"
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the commands are told beside the cases, by key; empty when nothing is."""
+        return {key: value for key in ("prompts", "support_cases") if (value := getattr(self, key))}
 
 
 def _sources(config: Config) -> Iterator[Problem]:
@@ -73,7 +86,30 @@ def _fields(config: Config) -> Iterator[Problem]:
                         yield Problem(where, f"no {{{name}}} in {text!r}", f"a folder for each {name}", "name it")
 
 
+def _told(config: Config) -> Iterator[Problem]:
+    """Prompts and support cases have a command that reads them; prompts have a text for each class of each task."""
+    for entry in config.upstream.external:
+        if entry.predictions:
+            for key in entry.told:
+                fix = f"give predict, or no {key}"
+                yield Problem(f"{entry.where}.{key}", "a key beside predictions", "a command that reads it", fix)
+        if not entry.prompts:
+            continue
+        served = entry.tasks or config.upstream.tasks
+        where = f"{entry.where}.prompts"
+        yield from unknown_names(where, entry.prompts, served, "a task of this model")
+        for name in served:
+            if name not in entry.prompts:
+                yield Problem(where, f"no texts for {name}", "texts for every task of this model", "add them")
+            elif name in config.upstream.tasks:
+                classes, texts = config.task(name).classes, entry.prompts[name]
+                yield from unknown_names(f"{where}.{name}", texts, classes, "a class of this task")
+                for absent in (item for item in classes if item not in texts):
+                    yield Problem(f"{where}.{name}", f"no text for {absent}", "a text for every class", "add it")
+
+
 CHECKS = (
     Check(("upstream.external", "upstream.tasks"), _sources),
     Check(("upstream.external", "upstream.tasks", "data.folds"), _fields),
+    Check(("upstream.external", "upstream.tasks"), _told),
 )

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -17,7 +18,7 @@ import pytest
 import yaml
 
 from segbench.cli import recover
-from segbench.core.case import Case, write_manifest
+from segbench.core.case import Case, read_manifest, write_manifest
 from segbench.core.errors import InputError, RunFailed
 from segbench.core.files import sha256_of, write_json
 from segbench.core.paths import RunPaths
@@ -152,6 +153,37 @@ def test_the_job_file_holds_no_label_of_a_test_case(run):
     assert "labels/b" not in path.read_text()
 
 
+TOLD = {"prompts": {TASK: {"spleen": "A spleen."}}, "support_cases": 1}
+
+
+def test_the_job_file_holds_the_prompts_and_the_support_cases_that_were_asked_for(run):
+    (plain,), (task,) = (
+        json.loads(write_job_file(parsed(predict="true", **told)).read_text())["tasks"] for told in ({}, TOLD)
+    )
+    assert not {"prompts", "support"} & set(plain)
+    assert task == plain | {"prompts": {"1": "A spleen."}, "support": ["a"]}
+
+
+def test_support_cases_are_drawn_by_seed_among_cases_with_every_class_annotated(run):
+    cases = [read_manifest(run.manifest(TASK))[0]] * 9
+    cases = [replace(case, case_id=f"t{number}", patient_id=f"t{number}") for number, case in enumerate(cases)]
+    cases[3], cases[4] = replace(cases[3], annotated=(1,)), replace(cases[4], annotated=(2,))
+    train = [case.case_id for case in cases]
+    write_manifest(run.manifest(TASK), [*cases, *read_manifest(run.manifest(TASK))])
+    write_json(run.splits, splits_content({"0": {TASK: {"train": train, "test": ["b"]}}}))
+
+    def support(count: int, seed: int) -> list[str]:
+        config = parse_config(content(predict="true", support_cases=count) | {"seeds": [0, 1]}, where="test")
+        context = JobContext(config, next(job for job in external_jobs(config) if job.seed == seed))
+        return json.loads(write_job_file(context).read_text())["tasks"][0]["support"]
+
+    assert support(8, 0) != support(8, 1)
+    assert set(support(8, 0)) == set(support(8, 1)) == set(train) - {"t4"}
+    assert support(3, 0) == support(8, 0)[:3]
+    with pytest.raises(InputError, match=r"support_cases: found 9, and 8 training cases of phantom_spleen"):
+        support(9, 0)
+
+
 def test_a_command_is_recorded_and_its_failure_names_log_and_status(run):
     context = parsed(train="echo ready", predict="echo no memory; exit 9")
     assert train(context)["shell"] == "echo ready"
@@ -265,6 +297,8 @@ def changed(change) -> list[bool]:
         (lambda config, entry: entry.update(predict="other"), [False, True]),
         (lambda config, entry: entry.update(train="other"), [True, True]),
         (lambda config, entry: entry.update(environment={"SIZE": "2"}), [True, True]),
+        (lambda config, entry: entry.update(prompts=TOLD["prompts"]), [True, True]),
+        (lambda config, entry: entry.update(support_cases=1), [True, True]),
         (lambda config, entry: config["data"].update(split_seed=99), [False, False]),  # it acts by the cases alone
     ],
 )

@@ -224,5 +224,29 @@ def test_an_external_model_that_cannot_be_meant_is_refused(change, message):
     assert message in "\n".join(lines(changed("upstream.external", [MASKS | change])))
 
 
+TEXT = "A computed tomography of a spleen."
+TOLD = {"name": "mine", "title": "Mine", "tasks": ["phantom_spleen"], "predict": "x {job}"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompts": {"phantom_splen": {"spleen": TEXT}}}, "did you mean 'phantom_spleen'?"),
+        ({"prompts": {"phantom_liver": {"liver": TEXT}}}, "a task of this model"),
+        ({"prompts": {"phantom_spleen": {"splen": TEXT}}}, "did you mean 'spleen'?"),
+        ({"prompts": {"phantom_spleen": {}}}, "no text for spleen"),
+        ({"prompts": {"phantom_spleen": {"spleen": " "}}}, "prompts.phantom_spleen.spleen"),
+        (
+            {"prompts": {"phantom_spleen": {"spleen": TEXT}}, "tasks": ["phantom_spleen", "phantom_liver"]},
+            "no texts for",
+        ),
+        ({"support_cases": -1}, "support_cases"),
+        ({"support_cases": 1, "predict": None, "predictions": "masks"}, "give predict, or no support_cases"),
+    ],
+)
+def test_prompts_and_support_cases_that_cannot_be_meant_are_refused(change, message):
+    assert message in "\n".join(lines(changed("upstream.external", [TOLD | change])))
+
+
 def test_masks_of_an_external_model_are_accepted():
     assert parse_config(changed("upstream.external", [MASKS]), where="x").external("mine").title == "Mine"
