@@ -20,6 +20,7 @@ TITLES = {
     "running": "running",
     "failed": "failed, tried again by the next run",
     "outdated": "outdated, made anew by the next run",
+    "damaged": "damaged, left as it is by the next run",
 }
 BAR = 40
 """Characters of the bar."""

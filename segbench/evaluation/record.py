@@ -14,9 +14,9 @@ from typing import Any
 
 from models.titles import title_for
 from segbench.core.case import read_manifest
-from segbench.core.errors import RunFailed, in_words, input_error
+from segbench.core.errors import RunFailed, in_words, input_error, short
 from segbench.core.files import sha256_of
-from segbench.core.paths import OUTCOME, TRAINING_LOG, RunPaths, preprocessed_name
+from segbench.core.paths import OUTCOME, TRAINING_LOG, WEIGHTS, RunPaths, preprocessed_name
 from segbench.core.provenance import commit, content_hash, host, versions
 from segbench.core.run_record import (
     SYNTHETIC_NOTICE,
@@ -123,8 +123,16 @@ def _protocol_text(config: Config) -> str:
 
 def _audit(paths: RunPaths, splits: Splits) -> Audit:
     """Return what the leak audit compared and found, and how lists were repaired."""
-    with open(paths.audit, newline="", encoding="utf-8") as stream:
-        findings = tuple(Finding.model_validate(row) for row in csv.DictReader(stream))
+    try:
+        with open(paths.audit, newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            findings = tuple(Finding.model_validate(row) for row in reader)
+            found = "" if reader.fieldnames == list(Finding.model_fields) else f"columns {reader.fieldnames}"
+    except (OSError, ValueError) as error:
+        found = short(error)
+    if found:
+        fix = "delete it and run the workflow again"
+        raise input_error(paths.audit, found=found, expected="the findings as the leak audit wrote them", fix=fix)
     return Audit(cases=len(splits.cases()), findings=findings, changes=tuple(splits.changes))
 
 
@@ -182,8 +190,12 @@ def _curve(path: Path) -> Curve | None:
     """Return iteration and loss of a training log as at most CURVE_POINTS means of consecutive lines, None without."""
     if not path.exists():  # an external model trains without one
         return None
-    with open(path, newline="", encoding="utf-8") as stream:
-        lines = [(float(row["iteration"]), float(row["loss"])) for row in csv.DictReader(stream)]
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            lines = [(float(row["iteration"]), float(row["loss"])) for row in csv.DictReader(stream)]
+    except (ValueError, TypeError, KeyError) as error:
+        fix = f"restore it, or delete {path.parent / WEIGHTS} to train again"
+        raise input_error(path, found=short(error), expected="a training log as segbench wrote it", fix=fix) from error
     together = max(1, math.ceil(len(lines) / CURVE_POINTS))
     blocks = [lines[first : first + together] for first in range(0, len(lines), together)]
     iteration, loss = (tuple(round(statistics.fmean(line[i] for line in block), 6) for block in blocks) for i in (0, 1))
@@ -197,6 +209,8 @@ def _outcome(folder: Path) -> dict[str, Any]:
         outcome = json.loads(path.read_text(encoding="utf-8"))
         missing = [key for key in ("status", "reason", "started", "finished") if key not in outcome]
         found = f"no key {', '.join(missing)}" if missing else ""
+        if not missing and not all(isinstance(outcome[key], int | float) for key in ("started", "finished")):
+            found = "times that are no numbers"
     except (OSError, ValueError, TypeError) as error:
         found = in_words(error)
     if found:
@@ -448,6 +462,16 @@ def _benchmark_seconds(path: Path) -> float:
         return sum(float(row["s"]) for row in csv.DictReader(stream, delimiter="\t"))
 
 
+def _notices_of_data(paths: RunPaths, task: Task) -> list[str]:
+    """Return what ingest said of a task's data; raises `InputError` when the file is missing or damaged."""
+    path = paths.notices(task.name)
+    try:
+        return [str(notice) for notice in list(json.loads(path.read_text(encoding="utf-8")))]
+    except (OSError, ValueError, TypeError) as error:
+        fix = f"delete {paths.manifest(task.name)} and run the workflow again"
+        raise input_error(path, found=in_words(error), expected="the notices that ingest wrote", fix=fix) from error
+
+
 def _notices(config: Config, paths: RunPaths) -> list[str]:
     notices = []
     if config.synthetic:
@@ -456,9 +480,8 @@ def _notices(config: Config, paths: RunPaths) -> list[str]:
     if nominal:
         notices.append(f"The spacing of {', '.join(nominal)} is nominal, so distances in mm are not defined there.")
     for task in config.tasks:
-        path = paths.notices(task.name)
-        if not task.synthetic and path.exists():
-            notices += [f"{task.title}: {notice}." for notice in json.loads(path.read_text(encoding="utf-8"))]
+        if not task.synthetic:
+            notices += [f"{task.title}: {notice}." for notice in _notices_of_data(paths, task)]
     return notices + [
         f"Only {found} of {expected} labelled cases of {config.task(name).title}."
         for name in config.data.accept_partial

@@ -17,7 +17,7 @@ from typing import Any
 from segbench.core.cards import label_facts
 from segbench.core.code import code_digest, files_digest
 from segbench.core.devices import device_problems, jobs_at_a_time
-from segbench.core.errors import Problem, RunFailed, input_error, raise_problems
+from segbench.core.errors import InputError, Problem, RunFailed, input_error, raise_problems
 from segbench.core.files import sha256_of, write_json
 from segbench.core.paths import OUTCOME, RECORD, SCORES, WEIGHTS, RunPaths, preprocessed_name
 from segbench.core.provenance import content_hash
@@ -30,6 +30,7 @@ from segbench.experiment.identity import (
     training_settings_identity,
 )
 from segbench.experiment.ownership import forget_owner, write_owner
+from segbench.experiment.preprocessed_index import read_index
 from segbench.experiment.source_files import generation
 from segbench.experiment.weights import weights_part
 
@@ -278,8 +279,17 @@ class Run:
         """
         name, card = other_recipe or self.config.task(task).preprocessing, self.config.dataset_cards[task]
         recipe = [name, self.config.preprocessing_recipes.get(name, {}), label_facts(card), card["channels"]]
-        asked = preprocessed_name(task, other_recipe)
-        return self._ask("preprocess", asked, [recipe, code_digest(*PREPROCESS_CODE)])
+        asked, settings = preprocessed_name(task, other_recipe), [recipe, code_digest(*PREPROCESS_CODE)]
+        return self._ask("preprocess", asked, settings, products=self._absent_cases(task, other_recipe))
+
+    def _absent_cases(self, task: str, recipe: str) -> list[Path]:
+        """Return what is gone from the store and an unfinished job may read; a finished run needs no store."""
+        try:
+            absent = read_index(self.paths.preprocessed(task, recipe)).absent()
+        except InputError:  # not preprocessed yet, or damaged, which the jobs that read it say
+            return []
+        finished = absent and all(requests.read(outcome).get("status") == "ok" for outcome in self.outcomes())
+        return [] if finished else absent
 
     def request_train(self, job_id: str) -> Path:
         """Request for a training: its settings and code, and the next attempt when weights are absent."""

@@ -12,6 +12,8 @@ from segbench.core.errors import input_error
 from segbench.core.files import write_json
 from segbench.core.provenance import content_hash
 
+META = "meta.json"
+"""Of a case in the store; it is there when the whole case is."""
 REMAKE = "delete it and run again: cases that are in the store are not preprocessed again"
 
 
@@ -36,14 +38,19 @@ class PreprocessedIndex:
     def folder(self, case: str) -> Path:
         """Return the folder of a case; raises `InputError` when the index does not name it, or it is not there."""
         path = self._place(case)
-        if not (path / "meta.json").exists():
-            fix = f"delete results/*/preprocessed/{self.task}.json and run again"
+        if not (path / META).exists():
+            fix = "run the workflow again: the case is preprocessed anew"
             raise input_error(path, found="no preprocessed case", expected=f"case {case} of {self.task}", fix=fix)
         return path
 
     def address(self, case: str) -> str:
         """Return the content address of a case: what it was made from, in 20 hexadecimal digits."""
         return self._place(case).name.rpartition("-")[2]
+
+    def absent(self) -> list[Path]:
+        """Return the descriptions of cases that are not in the store, of all folds."""
+        places = {folder for index in (self, *self.other_folds.values()) for folder in index.folders.values()}
+        return [place / META for place in sorted(places) if not (place / META).exists()]
 
     def _place(self, case: str) -> Path:
         if case not in self.folders:

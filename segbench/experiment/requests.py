@@ -23,7 +23,7 @@ def ask(path: Path, settings: str, *, outcome: Path | None = None, products: Ite
         settings: digest of what the job depends on beside its other input files.
         outcome: the job's declared output; a failed or damaged one asks for the next attempt.
         products: what the job leaves beside its outcome unless it failed; when one is absent although the outcome is
-            there, the next attempt is asked for.
+            there, the next attempt is asked for. Without an outcome they are what the job has made before.
 
     Returns:
         The path, for the rule's input.
@@ -46,14 +46,16 @@ def _number(request: dict[str, Any]) -> int:
 
 
 def _attempt(asked: int, outcome: Path | None, products: Iterable[Path]) -> int:
-    if outcome is None or not outcome.exists():  # not run yet, or running: Snakemake removes it when a job starts
+    gone = any(not product.exists() for product in products)
+    if outcome is None:
+        return asked + gone
+    if not outcome.exists():  # not run yet, or running: Snakemake removes it when a job starts
         return asked
     record = read(outcome)
     made, status = record.get("attempt"), record.get("status")
     if not isinstance(made, int) or status is None:
         return asked + 1
-    again = status == "failed" or any(not product.exists() for product in products)
-    return made + 1 if again else max(made, asked)
+    return made + 1 if gone or status == "failed" else max(made, asked)
 
 
 def read(path: Path) -> dict[str, Any]:

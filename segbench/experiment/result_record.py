@@ -35,20 +35,35 @@ class ResultRecord:
         files = {name: list(facts) for name, facts in self.files.items()}
         write_json(folder / RECORD, {"identity": self.identity.to_dict(), "outcome": self.outcome, "files": files})
 
+    def check_size(self, folder: Path, name: str) -> Path:
+        """Return the path of a file whose size is the recorded one, which costs nothing to compare.
+
+        Raises:
+            InputError: the file is absent, or has another size.
+        """
+        path, (size, _) = folder / name, self.files.get(name, (0, ""))
+        if not path.is_file():
+            raise input_error(path, found="no file", expected="what its record names", fix="run again")
+        if path.stat().st_size != size:
+            raise self._other_content(path)
+        return path
+
     def check_file(self, folder: Path, name: str) -> Path:
-        """Return the path of a file; its size is compared first, as that costs nothing.
+        """Return the path of a file; its size is compared first.
 
         Raises:
             InputError: the file is absent, or is not the one that was recorded.
         """
-        path, (size, digest) = folder / name, self.files.get(name, (0, ""))
-        if not path.is_file():
-            raise input_error(path, found="no file", expected="what its record names", fix="run again")
-        if path.stat().st_size != size or sha256_of(path) != digest:
-            found = f"{path.stat().st_size} bytes of other content"
-            expected = f"the {size} bytes that segbench wrote (SHA-256 {digest[:12]}...)"
-            raise input_error(path, found=found, expected=expected, fix=MAKE_ANEW)
+        path = self.check_size(folder, name)
+        if sha256_of(path) != self.files.get(name, (0, ""))[1]:
+            raise self._other_content(path)
         return path
+
+    def _other_content(self, path: Path) -> InputError:
+        size, digest = self.files.get(path.name, (0, ""))
+        found = f"{path.stat().st_size} bytes of other content"
+        expected = f"the {size} bytes that segbench wrote (SHA-256 {digest[:12]}...)"
+        return input_error(path, found=found, expected=expected, fix=MAKE_ANEW)
 
 
 def read_result(folder: Path) -> ResultRecord | None:

@@ -29,7 +29,8 @@ from segbench.experiment.jobs import Job, evaluation_jobs, training_jobs
 from segbench.experiment.ownership import ProcessRecord, read_record
 from segbench.experiment.result_record import read_result
 
-STATES = ("done", "running", "waiting", "failed", "outdated")
+STATES = ("done", "running", "waiting", "failed", "outdated", "damaged")
+"""outdated: made from other settings, or a file of the result is missing. damaged: a file is not as it was written."""
 LOG_TAIL_BYTES = 4096
 
 
@@ -154,9 +155,12 @@ def _job_status(config: Config, command: str, job: Job, folder: Path, asked: Ide
         return JobStatus(command, job, "waiting")
     if outcome.get("status") != "ok":
         return JobStatus(command, job, "failed", str(outcome.get("reason", "no reason given")))
-    different = _differences(folder, asked, code_counts=not config.allow_mixed_training_code)
-    if different:
-        return JobStatus(command, job, "outdated", f"made from other {different}")
+    try:
+        outdated = _outdated(folder, asked, code_counts=not config.allow_mixed_training_code)
+    except InputError as error:
+        return JobStatus(command, job, "damaged", str(error))
+    if outdated:
+        return JobStatus(command, job, "outdated", outdated)
     return JobStatus(command, job, "done", seconds=_duration(outcome))
 
 
@@ -235,31 +239,39 @@ def ledger(config: Config) -> list[dict[str, Any]]:
     folders += [paths.evaluate(job.id) for job in evaluation_jobs(config)]
     rows = []
     for outcome in filter(None, (requests.read(folder / OUTCOME) for folder in folders)):
-        wall = outcome.get("finished", 0.0) - outcome.get("started", 0.0)
-        rows.append({name: outcome.get(name, "") for name in LEDGER_COLUMNS} | {"wall_seconds": round(wall, 3)})
+        wall = _duration(outcome)
+        seconds = {} if wall is None else {"wall_seconds": round(wall, 3)}
+        rows.append({name: outcome.get(name, "") for name in LEDGER_COLUMNS} | seconds)
     return rows
 
 
-def _differences(folder: Path, asked: Identity, *, code_counts: bool) -> str:
-    try:
-        record = read_result(folder)
-    except InputError as error:
-        return str(error)
+def _outdated(folder: Path, asked: Identity, *, code_counts: bool) -> str:
+    """Return why a result is made anew, empty when it is not; raises `InputError` when it is damaged."""
+    record = read_result(folder)
     if record is None:
-        return "inputs (no record of them)"
+        return "made from other inputs (no record of them)"
     known = Identity({name: value for name, value in record.identity.parts.items() if name in asked.parts})
-    return ", ".join(known.differences(asked, code_counts=code_counts))
+    different = ", ".join(known.differences(asked, code_counts=code_counts))
+    if different:
+        return f"made from other {different}"
+    missing = [name for name in record.files if not (folder / name).is_file()]
+    if missing:
+        return f"{', '.join(missing)} is missing"
+    for name in record.files:
+        record.check_size(folder, name)
+    return ""
 
 
 def _report(paths: RunPaths) -> str:
     """Return what is wrong with the report, nothing when it shows the score table as it is."""
     rendered: dict[str, Any] = requests.read(paths.rendered)
-    if not rendered:
+    try:
+        parts, files = rendered["identity"]["parts"], dict(rendered["files"])
+    except (KeyError, TypeError, ValueError):
         return "not rendered"
-    parts = rendered.get("identity", {}).get("parts", {})
     for name in MADE_FROM:
         path = paths.root / name
         if not path.is_file() or sha256_of(path) != parts.get(name):
             return f"rendered from another {name}"
-    missing = [name for name in rendered.get("files", {}) if not (paths.report / name).is_file()]
+    missing = [name for name in files if not (paths.report / name).is_file()]
     return f"{missing[0]} is missing" if missing else ""

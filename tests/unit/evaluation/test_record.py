@@ -6,12 +6,14 @@ import pytest
 
 from segbench.core.errors import InputError, RunFailed
 from segbench.core.paths import RunPaths
-from segbench.core.run_record import JobRecord, PromptSimilarity, ValidationDice
+from segbench.core.run_record import Finding, JobRecord, PromptSimilarity, ValidationDice
 from segbench.evaluation.record import (
     CURVE_POINTS,
+    _audit,
     _curve,
     _job_record,
     _methods,
+    _notices_of_data,
     _objective,
     _outcome,
     _phases,
@@ -21,7 +23,7 @@ from segbench.evaluation.record import (
     _wall_seconds,
 )
 from segbench.experiment.jobs import all_jobs
-from segbench.experiment.splits import read_splits
+from segbench.experiment.splits import Splits, read_splits
 from tests.unit import written_run
 from tests.unit.training.small_run import config
 
@@ -201,7 +203,10 @@ def test_phases_count_the_jobs_and_tasks_of_this_run_only(tmp_path, monkeypatch)
     assert sum(phases.values()) == 550.0 + 5.0 + 1.0 + 10.0 + 3.0 + 2.0
 
 
-@pytest.mark.parametrize("text", ["", '{"status": "ok"', '{"status": "ok", "reason": ""}', "[]"])
+WORDS = '{"status": "ok", "reason": "", "started": "x", "finished": 2.0}'
+
+
+@pytest.mark.parametrize("text", ["", '{"status": "ok"', '{"status": "ok", "reason": ""}', "[]", WORDS])
 def test_a_damaged_outcome_is_refused(tmp_path, text):
     (tmp_path / "outcome.json").write_text(text)
     with pytest.raises(InputError, match=r"outcome\.json.*expected the outcome of a job"):
@@ -280,3 +285,35 @@ def test_held_out_cases_are_no_training_cases_of_a_task(tmp_path, monkeypatch):
         for task in _tasks(settings, read_splits(RunPaths("small").splits))
     ]
     assert counts == [("upstream", 2, 0, 2)] * 2 + [("downstream", 1, 1, 2)]
+
+
+@pytest.mark.parametrize("text", ["iteration,task,loss\n1,T,0.5\n2", "iteration,task,loss\n1,T,high\n", "a,b\n1,2\n"])
+def test_a_damaged_training_log_is_refused(tmp_path, text):
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(InputError, match=r"log\.csv.*expected a training log"):
+        _curve(tmp_path / "log.csv")
+
+
+@pytest.mark.parametrize("text", ["", "name,kind\n", None])
+def test_damaged_findings_of_the_leak_audit_are_no_absence_of_leaks(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    path = RunPaths("small").audit
+    path.parent.mkdir(parents=True)
+    header = ",".join(Finding.model_fields)
+    path.write_text(f"{header}\nsame image,image,across the split\n" if text is None else text)
+    with pytest.raises(InputError, match=r"audit\.csv.*expected the findings as the leak audit wrote them"):
+        _audit(RunPaths("small"), Splits("seeded", {}, {}, (), ""))
+
+
+@pytest.mark.parametrize("text", [None, "[", "3"])
+def test_missing_or_damaged_notices_are_refused(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    (task,) = list(config().tasks)[:1]
+    path = RunPaths("small").notices(task.name)
+    path.parent.mkdir(parents=True)
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=r"notices\.json.*expected the notices that ingest wrote"):
+        _notices_of_data(RunPaths("small"), task)
+    path.write_text('["two words"]')
+    assert _notices_of_data(RunPaths("small"), task) == ["two words"]

@@ -13,6 +13,7 @@ from segbench.core.files import write_json
 from segbench.experiment import graph, jobs
 from segbench.experiment.config import parse_config
 from segbench.experiment.graph import Run
+from segbench.experiment.preprocessed_index import PreprocessedIndex
 from segbench.experiment.source_files import write_record
 from tests.paths import ROOT
 from tests.unit.written_run import CONTENT, SINGLE, SPLEEN, THRESHOLD, TRANSFER, UNISEG, changed
@@ -197,6 +198,28 @@ def test_failed_jobs_are_asked_for_again_and_named():
     path.write_text("{")
     with pytest.raises(InputError, match=r"outcome\.json: found no outcome"):
         run.raise_if_failed()
+
+
+def test_a_case_that_is_gone_from_the_store_is_asked_for_while_a_job_is_not_done():
+    run, index = run_of(), PreprocessedIndex(SPLEEN, "phantom_ct", {"a": Path("store/a"), "b": Path("store/b")})
+    index.write(run.paths.preprocessed(SPLEEN))
+    for case in index.folders.values():
+        write_json(case / "meta.json", {})
+
+    def attempt() -> int:
+        return json.loads(run.request_preprocess(SPLEEN).read_text())["attempt"]
+
+    assert attempt() == 1
+    (index.folders["b"] / "meta.json").unlink()
+    assert attempt() == 2
+    write_json(index.folders["b"] / "meta.json", {})
+    assert attempt() == 2
+    for outcome in run.outcomes():
+        write_json(outcome, {"status": "ok"})
+    (index.folders["b"] / "meta.json").unlink()
+    assert attempt() == 2, "a finished run needs no store"
+    write_json(run.paths.train(UNISEG) / "outcome.json", {"status": "failed"})
+    assert attempt() == 3
 
 
 def test_a_deleted_page_asks_for_the_report_again():

@@ -11,10 +11,10 @@ from segbench.cli import status as command
 from segbench.core.files import write_json, write_text
 from segbench.core.paths import RunPaths
 from segbench.experiment.config import load_config
-from segbench.experiment.identity import evaluation_settings_identity, training_settings_identity
+from segbench.experiment.identity import Identity, evaluation_settings_identity, training_settings_identity
 from segbench.experiment.jobs import evaluation_jobs, training_jobs
 from segbench.experiment.ownership import SLURM_VARIABLE
-from segbench.experiment.status import last_line, run_status
+from segbench.experiment.status import last_line, ledger, run_status
 from tests.unit.experiment import processes
 from tests.workflow.tiny import CONFIG
 
@@ -61,7 +61,7 @@ def test_a_run_that_was_not_started_waits(config, capsys):
     assert set(states(config).values()) == {"waiting"}
     assert said(config, capsys) == (
         1,
-        ["tiny: 0 jobs done, 0 running, 8 waiting, 0 failed, 0 outdated", "report: not rendered"],
+        ["tiny: 0 jobs done, 0 running, 8 waiting, 0 failed, 0 outdated, 0 damaged", "report: not rendered"],
     )
 
 
@@ -69,8 +69,9 @@ def test_each_job_has_its_state_and_what_is_known_of_it(config, capsys):
     write(config, "train", UNISEG)
     write(config, "train", SPLEEN, status="failed", reason="ValueError: no")
     write(config, "evaluate", UNISEG)
-    record = PATHS.evaluate(UNISEG) / "record.json"
-    record.write_text(record.read_text().replace('"structures": "', '"structures": "0'))
+    record = json.loads((PATHS.evaluate(UNISEG) / "record.json").read_text())
+    other = Identity(record["identity"]["parts"] | {"structures": "0"}).to_dict()
+    write_json(PATHS.evaluate(UNISEG) / "record.json", record | {"identity": other})
     with processes.living() as process:
         processes.write_job("tiny", processes.of(process, f"train.{PETCT}"))
         log = PATHS.log("train", PETCT)
@@ -78,12 +79,12 @@ def test_each_job_has_its_state_and_what_is_known_of_it(config, capsys):
         log.write_text("first\nINFO segbench.progress: training: 7 of 90 steps\n\n")
         code, lines = said(config, capsys)
         assert code == 1
-        assert lines[0] == "tiny: 1 jobs done, 1 running, 4 waiting, 1 failed, 1 outdated"
+        assert lines[0] == "tiny: 1 jobs done, 1 running, 4 waiting, 1 failed, 1 outdated, 0 damaged"
         text = "\n".join(lines)
         assert f"running: train {PETCT}: process {process.pid} on" in text
         assert "training: 7 of 90 steps" in text
         assert f"failed, tried again by the next run: train {SPLEEN}: ValueError: no" in text
-        assert f"outdated, made anew by the next run: evaluate {UNISEG}:" in text
+        assert f"outdated, made anew by the next run: evaluate {UNISEG}: made from other structures" in text
     assert states(config)[f"train {PETCT}"] == "waiting", "a dead process works on nothing"
 
 
@@ -168,3 +169,34 @@ def test_the_last_line_of_a_log(tmp_path):
     assert last_line(tmp_path / "none.log") == ""
     (tmp_path / "a.log").write_bytes(b"x" * 9000 + b"\nbar\r 10 % \xff\n  \n")
     assert last_line(tmp_path / "a.log").startswith("10 %")
+
+
+def test_a_missing_file_of_a_result_is_made_anew_and_a_damaged_one_is_left(config, capsys):
+    for name in (UNISEG, SPLEEN, PETCT):
+        write(config, "train", name)
+        weights, record = (PATHS.train(name) / file for file in ("weights.pt", "record.json"))
+        weights.write_text("weights")
+        record.write_text(record.read_text().replace('"files": {}', '"files": {"weights.pt": [7, "0"]}'))
+    assert {states(config)[f"train {name}"] for name in (UNISEG, SPLEEN, PETCT)} == {"done"}
+    (PATHS.train(UNISEG) / "weights.pt").unlink()
+    (PATHS.train(SPLEEN) / "weights.pt").write_text("weigh")
+    (PATHS.train(PETCT) / "record.json").write_text("{")
+    code, lines = said(config, capsys)
+    assert code == 1
+    assert lines[0] == "tiny: 0 jobs done, 0 running, 5 waiting, 0 failed, 1 outdated, 2 damaged"
+    text = "\n".join(lines)
+    assert f"outdated, made anew by the next run: train {UNISEG}: weights.pt is missing" in text
+    assert f"damaged, left as it is by the next run: train {SPLEEN}: {PATHS.train(SPLEEN)}/weights.pt: found 5" in text
+    assert f"damaged, left as it is by the next run: train {PETCT}: {PATHS.train(PETCT)}/record.json: found" in text
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"identity": []}', '{"identity": {"parts": {}}, "files": 3}'])
+def test_a_damaged_list_of_rendered_files_is_no_report(config, text):
+    write_text(PATHS.rendered, text)
+    assert run_status(config).report == "not rendered"
+
+
+def test_the_ledger_has_no_time_where_an_outcome_has_none(config):
+    write(config, "train", UNISEG, started="yesterday")
+    (row,) = ledger(config)
+    assert row["wall_seconds"] == ""
