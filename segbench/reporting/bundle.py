@@ -15,7 +15,7 @@ import re
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -30,9 +30,9 @@ from segbench.core.errors import InputError, Problem, in_words, input_error, rai
 from segbench.core.files import atomic_path, sha256_of
 from segbench.core.paths import AUDIT, CONFIG, MADE_FROM, RUN_RECORD, SCORES, SPLITS, RunPaths
 from segbench.core.provenance import content_hash
-from segbench.core.run_record import read_run_record
+from segbench.core.run_record import Finding, RunRecord, read_run_record
 from segbench.core.vocabulary import SCORE_COLUMNS
-from segbench.experiment.splits import read_splits
+from segbench.experiment.splits import Sides, Splits, read_splits
 from segbench.reporting.page import render
 from segbench.reporting.verify import differing_files
 from segbench.stats.scores import read_csv_text
@@ -46,6 +46,8 @@ MOST_BYTES = 500_000_000
 MOST_FILES = 10_000
 MAKE_ANEW = "ask for the bundle again: `python -m segbench bundle RUN --out FILE.zip`"
 LOCK = ROOT / "envs" / "lock.txt"
+LOCK_PATTERN = re.compile(r"lock(-[0-9]+)?\.txt")
+"""The pinned environment, or those of joined sites where they differ."""
 
 
 class _Listed(BaseModel):
@@ -215,13 +217,17 @@ def opened(path: Path) -> Iterator[tuple[Path, Manifest]]:
             for name in sorted(names)
         ]
         raise_problems(problems)
+        _refuse_contents(path, manifest)
         for name, listed in manifest.files.items():
             content = _content(path, archive, entries[name], listed.bytes)
             if hashlib.sha256(content).hexdigest() != listed.sha256:
                 raise _refused(f"{path}: {name}", "another SHA-256", f"{listed.sha256}, as {MANIFEST} says")
             target = Path(folder) / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+            except OSError as error:
+                raise _refused(path, f"the name {name!r} ({in_words(error)})", "names of files") from error
         yield Path(folder), manifest
 
 
@@ -237,6 +243,17 @@ def _refuse_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
             raise _refused(f"{path}: {entry.filename}", "a folder or a link", "plain files only")
     if len(entries) > MOST_FILES or sum(entry.file_size for entry in entries) > MOST_BYTES:
         raise _refused(path, "content of more than 500 MB or 10,000 files", "the tables and figures of a run")
+
+
+def _refuse_contents(path: Path, manifest: Manifest) -> None:
+    """Refuse other files than those of a bundle beside its report, and a bundle without one of them."""
+    beside = {name for name in manifest.files if not name.startswith(f"{REPORT}/")}
+    locks = {name for name in beside if LOCK_PATTERN.fullmatch(name)}
+    needed = {CONFIG, SPLITS, AUDIT}
+    expected = f"{', '.join(sorted(needed))}, lock.txt and the files of {REPORT}/"
+    found = [(name, "a file of no bundle") for name in sorted(beside - locks - needed)]
+    found += [(name, "no file") for name in sorted((needed - beside) | (set() if locks else {"lock.txt"}))]
+    raise_problems(Problem(f"{path}: {name}", what, expected, MAKE_ANEW) for name, what in found)
 
 
 def _manifest(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfile.ZipInfo]) -> Manifest:
@@ -327,10 +344,35 @@ def checked(path: Path) -> Iterator[Checked]:
             found.append(
                 f"{len(scored ^ tested)} cases are scored and not in the test sides of splits.json, or reverse"
             )
-        findings = list(csv.reader(io.StringIO((folder / AUDIT).read_text(encoding="utf-8"))))
-        if len(findings) - 1 != len(record.audit.findings):
-            found.append("audit.csv has another number of findings than run.json")
+        found += _contradicted_splits(splits, record, configs, folds)
+        try:
+            findings = list(csv.reader(io.StringIO((folder / AUDIT).read_text(encoding="utf-8"))))
+        except (ValueError, csv.Error) as error:
+            raise _refused(AUDIT, in_words(error), "a CSV table") from error
+        stated = [list(item.model_dump().values()) for item in record.audit.findings]
+        if findings[:1] != [list(Finding.model_fields)] or sorted(findings[1:]) != sorted(stated):
+            found.append("audit.csv does not hold the findings of run.json")
         yield Checked(folder, manifest, configs, tuple(found))
+
+
+def _contradicted_splits(
+    splits: Splits, record: RunRecord, configs: Iterable[dict[str, Any]], folds: Collection[int]
+) -> Iterator[str]:
+    """Yield what of splits.json contradicts the configs and the numbers of training cases in run.json."""
+    if any(item["data"].get("protocol") != splits.protocol for item in configs):
+        yield f"splits.json is by the protocol {splits.protocol}, config.json by another"
+    of_task: dict[str, list[Sides]] = {}
+    for fold, tasks in splits.folds.items():
+        for task, sides in tasks.items():
+            both = set(sides.train) & set(sides.test)
+            if both:
+                yield f"splits.json has {len(both)} cases of {task}, fold {fold}, on both sides"
+            if fold in folds:
+                of_task.setdefault(task, []).append(sides)
+    for scored in record.tasks:
+        known = scored.n_train + scored.n_validation
+        if known not in {len(sides.train) for sides in of_task.get(scored.name, [])}:
+            yield f"splits.json has another number of training cases of {scored.name} than run.json"
 
 
 def _configs(content: Any) -> tuple[dict[str, Any], ...]:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from segbench.core.provenance import content_hash
+from segbench.core.run_record import Finding
 from tests.unit.reporting.synthetic_run import write_run
 
 
@@ -18,7 +19,7 @@ def write_finished_run(root: Path, run: str, *, seed: int = 0, rng_seed: int = 7
     config = {
         "run": run,
         "seeds": [seed],
-        "data": {"folds": [0]},
+        "data": {"folds": [0], "protocol": "seeded"},
         "training": {"iterations_per_task": 150},
         "upstream": {"models": [{"name": "uniseg", "recipe": "equal"}, {"name": "dodnet", "recipe": "equal"}]},
     }
@@ -28,15 +29,17 @@ def write_finished_run(root: Path, run: str, *, seed: int = 0, rng_seed: int = 7
     (folder / "config.json").write_text(json.dumps(config))
     with open(folder / "scores.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
+    n_train = record["tasks"][0]["n_train"]
+    trained = ["other_case", *(f"other_case_{number}" for number in range(1, n_train))]
     tests: dict[str, dict] = {}
     for row in rows:
-        sides = tests.setdefault(row["task"], {"train": ["other_case"], "test": []})
+        sides = tests.setdefault(row["task"], {"train": trained, "test": []})
         if row["case"] not in sides["test"]:
             sides["test"].append(row["case"])
     splits = {"protocol": "seeded", "task_protocols": {}, "folds": {"0": tests}, "changes": []}
     (folder / "splits.json").write_text(json.dumps(splits | {"sha256": content_hash(splits)}))
-    findings = [list(item.values()) for item in record["audit"]["findings"]]
+    findings = [Finding.model_validate(item).model_dump().values() for item in record["audit"]["findings"]]
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([["header"], *findings])
+    csv.writer(stream, lineterminator="\n").writerows([list(Finding.model_fields), *findings])
     (folder / "audit.csv").write_text(stream.getvalue())
     return folder

@@ -103,6 +103,19 @@ def other_split(files: dict[str, bytes]) -> dict[str, bytes]:
     return files | {"splits.json": json.dumps(splits).encode()}
 
 
+def with_sides(change):
+    """Return a tampering that changes the training cases of every task, with a new checksum of the splits."""
+
+    def changed(files: dict[str, bytes]) -> dict[str, bytes]:
+        splits = json.loads(files["splits.json"])
+        for sides in splits["folds"]["0"].values():
+            sides["train"] = change(sides)
+        splits["sha256"] = content_hash({key: value for key, value in splits.items() if key != "sha256"})
+        return files | {"splits.json": json.dumps(splits).encode()}
+
+    return changed
+
+
 TAMPERING = {
     "a row is gone": without_a_row,
     "a file is gone": lambda files: {name: content for name, content in files.items() if name != "report/index.html"},
@@ -122,6 +135,29 @@ TAMPERING = {
 @pytest.mark.parametrize("kind", TAMPERING)
 def test_tampering_is_found_even_when_checksums_are_forged(bundle, tmp_path, kind):
     changed = packed(tmp_path / "changed.zip", TAMPERING[kind](contents(bundle)))
+    try:
+        found = differences(changed)
+    except InputError as error:
+        found = [problem.line() for problem in error.problems]
+    assert found
+
+
+BESIDE_THE_REPORT = {
+    "the findings have other columns": lambda files: files | {"audit.csv": b"a,b\n"},
+    "the findings are no text": lambda files: files | {"audit.csv": b"\xff"},
+    "a training case is gone": with_sides(lambda sides: sides["train"][:-1]),
+    "a test case was trained on": with_sides(lambda sides: [*sides["train"][1:], sides["test"][0]]),
+    "a file of no bundle is listed": lambda files: files | {"more.txt": b"1"},
+    "the environment is gone": lambda files: {name: text for name, text in files.items() if name != "lock.txt"},
+    "a file stands where a folder is": lambda files: {"report/tables": b"1"} | files,
+}
+
+
+@pytest.mark.parametrize("kind", BESIDE_THE_REPORT)
+def test_tampering_beside_the_report_is_found(bundle, tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("segbench.reporting.bundle.differing_files", lambda report: [])
+    assert differences(packed(tmp_path / "same.zip", contents(bundle))) == []
+    changed = packed(tmp_path / "changed.zip", BESIDE_THE_REPORT[kind](contents(bundle)))
     try:
         found = differences(changed)
     except InputError as error:
