@@ -177,6 +177,8 @@ _TEX = {
     ">": "\\textgreater{}",
     '"': "''",
     "`": "\\textasciigrave{}",
+    "[": "{[}",  # an option of the row's end or the rule before it, where it opens a row
+    "*": "{*}",  # part of that row's end
 }
 
 

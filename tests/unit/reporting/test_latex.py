@@ -92,6 +92,7 @@ def test_only_a_marked_cell_is_bold(dice):
 def test_names_are_escaped(dice):
     assert tex("a_b & 5%") == "a\\_b \\& 5\\%"
     assert tex("\\input{x}") == "\\textbackslash{}input\\{x\\}"
+    assert tex("[18F] FDG *") == "{[}18F] FDG {*}", "neither is an option of the row before"
     text = table_tex(named(dice, HOSTILE))
     assert text.count("\\end{table*}") == 1
 
