@@ -25,7 +25,6 @@ def write_finished_run(root: Path, run: str, *, seed: int = 0, rng_seed: int = 7
     }
     record = json.loads((folder / "run.json").read_text())
     record |= {"run": run, "config_sha256": content_hash(config)}
-    (folder / "run.json").write_text(json.dumps(record))
     (folder / "config.json").write_text(json.dumps(config))
     with open(folder / "scores.csv", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
@@ -36,6 +35,8 @@ def write_finished_run(root: Path, run: str, *, seed: int = 0, rng_seed: int = 7
         sides = tests.setdefault(row["task"], {"train": trained, "test": []})
         if row["case"] not in sides["test"]:
             sides["test"].append(row["case"])
+    record["audit"]["cases"] = sum(len(sides["train"]) + len(sides["test"]) for sides in tests.values())
+    (folder / "run.json").write_text(json.dumps(record))
     splits = {"protocol": "seeded", "task_protocols": {}, "folds": {"0": tests}, "changes": []}
     (folder / "splits.json").write_text(json.dumps(splits | {"sha256": content_hash(splits)}))
     findings = [Finding.model_validate(item).model_dump().values() for item in record["audit"]["findings"]]
