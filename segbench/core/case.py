@@ -92,6 +92,8 @@ def read_manifest(path: Path | str) -> list[Case]:
     cases: dict[str, Case] = {}
     for number, row in enumerate(rows, start=2):
         try:
+            if None in row or None in row.values():  # csv's sign of cells beyond the columns, or of too few
+                raise ValueError("another number of cells than columns")
             case = _from_row(row)
         except (ValueError, IndexError, AttributeError, TypeError) as error:
             where = f"{path}, line {number}"
