@@ -18,7 +18,7 @@ from segbench.cli import LOG_FORMAT
 from segbench.cli._counts import count_problems
 from segbench.core import devices
 from segbench.core.devices import device_problems
-from segbench.core.errors import RunFailed, input_error, is_machine_failure, raise_problems, short
+from segbench.core.errors import InputError, RunFailed, input_error, is_machine_failure, raise_problems, short
 from segbench.core.files import write_json
 from segbench.core.paths import OUTCOME, RECORD
 from segbench.core.provenance import portable
@@ -139,7 +139,8 @@ def _facts(
     except Exception as error:  # a failure is data: it is recorded and the graph goes on
         if is_machine_failure(error):
             raise
-        log.exception("%s of %s failed", command, context.job.id)
+        expected = isinstance(error, InputError)  # it says what is wrong; lines of Python would only hide it
+        log.error("%s of %s failed: %s", command, context.job.id, error, exc_info=not expected)
         reason = portable(f"{type(error).__name__}: {' '.join(str(error).split())}", context.config.data_root)
         on_failure(reason)
         facts |= {"status": "failed", "reason": reason}

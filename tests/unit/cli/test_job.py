@@ -12,7 +12,7 @@ import pytest
 
 from segbench.cli import main
 from segbench.cli._job import check_result, kept_outcome, run_job
-from segbench.core.errors import InputError, RunFailed
+from segbench.core.errors import InputError, RunFailed, input_error
 from segbench.core.files import sha256_of, write_json
 from segbench.evaluation.trained import evaluation_identity
 from segbench.experiment.identity import Identity
@@ -333,6 +333,18 @@ def test_an_evaluation_that_raises_anywhere_writes_its_failed_rows(done, monkeyp
     assert {(row["task"], row["case"]) for row in rows} == {(t, c) for t in (small.SPLEEN, small.LIVER) for c in "cd"}
     assert {row["status"] for row in rows} == {"failed"}
     assert json.loads((folder / "outcome.json").read_text())["reason"] == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.parametrize(
+    ("error", "traced"),
+    [(input_error("case.npy", found="3 bytes", expected="4", fix="again"), False), (KeyError("x"), True)],
+)
+def test_the_log_of_a_job_that_wrong_input_ended_has_no_traceback(error, traced, caplog):
+    work = Work()
+    work.error = error
+    assert work.run()["status"] == "failed"
+    assert ("Traceback" in caplog.text) == traced
+    assert f"train of {SINGLE} failed: {error}" in caplog.text
 
 
 def test_a_failed_training_fails_its_evaluation_and_is_not_tried_again_by_it(done):
