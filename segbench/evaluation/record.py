@@ -334,6 +334,8 @@ def _objective(config: Config, entry: ModelEntry) -> Method:
 
 def _external(entry: External) -> Method:
     how = "given masks" if entry.predictions else "trained by its own command" if entry.train else "its own command"
+    how += ", told by texts" if entry.prompts else ""
+    how += f", {entry.support_cases} support cases per task" if entry.support_cases else ""
     return Method(
         experiment="upstream",
         model=entry.name,

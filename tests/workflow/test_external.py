@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import json
 import shlex
 
 import numpy as np
@@ -157,3 +158,7 @@ def test_the_stand_ins_of_the_documentation_read_prompts_and_support_cases(tmp_p
         assert np.mean([float(row["value"]) for row in found if row["metric"] == "dice"]) > 0.05  # `empty` has 0
     outcome = workflow.outcome("evaluate", "upstream.context_stand_in.none.phantom_spleen.f0.s0")
     assert outcome["support_cases"] == 3
+    methods = json.loads((workflow.results / "run.json").read_text())["methods"]
+    assert {"its own command, told by texts", "its own command, 3 support cases per task"} <= {
+        method["options_text"] for method in methods
+    }
