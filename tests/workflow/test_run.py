@@ -25,6 +25,7 @@ from tests.workflow.tiny import CONFIG, ROOT, Workflow
 
 UNISEG = "upstream.uniseg.random.joint.f0.s0"
 SPLEEN = "upstream.single_task.random.phantom_spleen.f0.s0"
+IMAGES = "images.b2nd"
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +136,13 @@ def test_a_related_change_reruns_just_its_jobs(finished):
 
 
 def test_a_failure_is_data_and_only_it_is_retried(finished):
-    """The preprocessed cases of one task vanish while its single-task model must train again."""
+    """The preprocessed cases of one task are damaged while its single-task model must train again."""
     index = json.loads((finished.results / "preprocessed" / "phantom_spleen.json").read_text())
-    folders = [finished.folder / folder for folder in index["cases"].values()]
-    hidden = [folder.with_name(folder.name + ".hidden") for folder in folders]
-    for folder, away in zip(folders, hidden, strict=True):
-        folder.rename(away)
+    whole = {
+        path: path.read_bytes() for folder in index["cases"].values() for path in [finished.folder / folder / IMAGES]
+    }
+    for path, content in whole.items():
+        path.write_bytes(content[:-1])
     shutil.rmtree(finished.results / "train" / SPLEEN)
     shutil.rmtree(finished.results / "evaluate" / SPLEEN)
     (finished.results / "scores.csv").unlink()
@@ -151,12 +153,13 @@ def test_a_failure_is_data_and_only_it_is_retried(finished):
     table = pd.read_csv(finished.results / "scores.csv")
     cell = table[(table.model == "single_task") & (table.scope == "phantom_spleen")]
     assert set(cell.status) == {"failed"}
+    assert "a preprocessed case as segbench wrote it" in cell.reason.iloc[0]
     assert "failed" in (finished.results / "report" / "index.html").read_text()
     status = finished.segbench("status", "--config", str(finished.config_path))
     assert status.returncode == 1
     assert SPLEEN in status.stdout
-    for folder, away in zip(folders, hidden, strict=True):
-        away.rename(folder)
+    for path, content in whole.items():
+        path.write_bytes(content)
     fixed = finished.run()
     assert fixed.returncode == 0, fixed.stdout[-3000:]
     trained = [line for line in fixed.stdout.splitlines() if line.strip().startswith("output: results/tiny/train/")]
