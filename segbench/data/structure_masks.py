@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from segbench.core.errors import InputError, Problem, input_error, raise_problems, some
-from segbench.core.files import write_text
+from segbench.core.files import part_prefix, write_text
 from segbench.core.folders import HIDDEN
 from segbench.core.progress import Progress
 from segbench.data.geometry import write_prediction
@@ -64,20 +65,19 @@ def merge_folder(folder: Path, *, images: Mapping[str, str], masks: str, structu
         raise input_error(folder, found=f"no subfolder with {first}", expected="one per case", fix="fix --image")
     problems: list[Problem] = []
     rows, shared = [], {}
-    with Progress(total=2 * len(cases), title="merge masks") as progress:
-        for write in (False, True):  # all problems are found before anything is written
+    with tempfile.TemporaryDirectory(prefix=part_prefix(), dir=folder) as scratch:
+        labels = Path(scratch) / LABELS
+        with Progress(total=len(cases), title="merge masks") as progress:
             for case in cases:
                 try:
-                    merged = _merged(case, images, case / masks, structures)
+                    labels_XYZ, found, shared[case.name] = _merged(case, images, case / masks, structures)
+                    write_prediction(labels / f"{case.name}.nii.gz", labels_XYZ, like=case / first)
+                    rows.append(_row(case.name, images, found, structures))
                 except InputError as error:
                     problems += error.problems
-                else:
-                    if write:
-                        labels_XYZ, found, shared[case.name] = merged
-                        write_prediction(folder / LABELS / f"{case.name}.nii.gz", labels_XYZ, like=case / first)
-                        rows.append(_row(case.name, images, found, structures))
                 progress.advance(case.name)
-            raise_problems(problems)
+        raise_problems(problems)
+        labels.rename(folder / LABELS)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerows([["case", "patient", "label", *images, "annotated"], *rows])

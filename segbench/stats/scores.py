@@ -23,7 +23,8 @@ from segbench.core.metric_facts import METRIC_NAMES, METRICS
 from segbench.core.vocabulary import KEY_COLUMNS, NEVER_COUNTED, SCORE_COLUMNS, STATUSES, WITHOUT_MASK_STATUSES
 
 NAMED_COLUMNS = ("model", "task", "case", "structure")
-NUMBER_COLUMNS = ("value", "reference_volume_mm3", "prediction_volume_mm3", "diagonal_mm")
+VOLUME_COLUMNS = ["reference_volume_mm3", "prediction_volume_mm3"]
+NUMBER_COLUMNS = ("value", *VOLUME_COLUMNS, "diagonal_mm")
 UNIT_INTERVAL_METRICS = tuple(name for name, metric in METRICS.items() if metric.highest == 1)
 VALUELESS_STATUSES = (*WITHOUT_MASK_STATUSES, *NEVER_COUNTED)
 """Statuses of rows that hold no value: no mask was scored, or the metric has no meaning there."""
@@ -309,15 +310,14 @@ def _impossible_values(where: str, lines: pd.Series, given: pd.DataFrame, rows: 
 
 def _wrong_volumes(rows: pd.DataFrame, given: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
     """Yield values in ml that cannot be beside the volumes of their row, and what is expected."""
-    sides = ["reference_volume_mm3", "prediction_volume_mm3"]
     rows = rows[rows["metric"].isin(("volume_error_ml", *PART_OF))]
     given = given.loc[rows.index]
-    rounded = sum(given[side].map(_rounding) for side in sides) / 1000 + given["value"].map(_rounding)
-    difference = (rows[sides[1]] - rows[sides[0]]).abs() / 1000
-    slack = rounded + EXACT * rows[sides].max(axis=1) / 1000
+    rounded = sum(given[side].map(_rounding) for side in VOLUME_COLUMNS) / 1000 + given["value"].map(_rounding)
+    difference = (rows["prediction_volume_mm3"] - rows["reference_volume_mm3"]).abs() / 1000
+    slack = rounded + EXACT * rows[VOLUME_COLUMNS].max(axis=1) / 1000
     wrong = (rows["metric"] == "volume_error_ml") & ((rows["value"] - difference).abs() > slack)
     yield rows.loc[wrong, "value"], "the difference of both volumes, in ml"
-    for side in sides:
+    for side in VOLUME_COLUMNS:
         is_part = rows["metric"].map(PART_OF) == side
         yield rows.loc[is_part & (rows["value"] > rows[side] / 1000 + slack), "value"], f"at most {side}, in ml"
 
@@ -343,12 +343,11 @@ def _beside(
 
 def _above_volumes(rows: pd.DataFrame, given: pd.DataFrame) -> pd.Series:
     """Return Dice or IoU above that of two masks of which one lies inside the other."""
-    sides = ["reference_volume_mm3", "prediction_volume_mm3"]
-    volumes = rows[sides]
+    volumes = rows[VOLUME_COLUMNS]
     smaller, larger, whole = volumes.min(axis=1, skipna=False), volumes.max(axis=1), volumes.sum(axis=1)
     is_dice = rows["metric"] == "dice"
     highest = (2 * smaller / whole).where(is_dice, smaller / larger)
-    rounded = sum(given.loc[rows.index, side].map(_rounding) for side in sides) * 2 / larger
+    rounded = sum(given.loc[rows.index, side].map(_rounding) for side in VOLUME_COLUMNS) * 2 / larger
     fraction = given.loc[rows.index, "value"].map(_rounding_of_fraction)
     return rows.loc[rows["value"] > highest + rounded + fraction, "value"]
 

@@ -96,11 +96,15 @@ def without_a_row(files: dict[str, bytes]) -> dict[str, bytes]:
     return files | {"report/scores.csv": b"".join(lines[:-1])}
 
 
+def with_checksum(splits: dict) -> bytes:
+    rest = {key: value for key, value in splits.items() if key != "sha256"}
+    return json.dumps(rest | {"sha256": content_hash(rest)}).encode()
+
+
 def other_split(files: dict[str, bytes]) -> dict[str, bytes]:
     splits = json.loads(files["splits.json"])
     next(iter(splits["folds"]["0"].values()))["test"].append("one_more")
-    splits["sha256"] = content_hash({key: value for key, value in splits.items() if key != "sha256"})
-    return files | {"splits.json": json.dumps(splits).encode()}
+    return files | {"splits.json": with_checksum(splits)}
 
 
 def with_sides(change):
@@ -110,10 +114,17 @@ def with_sides(change):
         splits = json.loads(files["splits.json"])
         for sides in splits["folds"]["0"].values():
             sides["train"] = change(sides)
-        splits["sha256"] = content_hash({key: value for key, value in splits.items() if key != "sha256"})
-        return files | {"splits.json": json.dumps(splits).encode()}
+        return files | {"splits.json": with_checksum(splits)}
 
     return changed
+
+
+def found_in(path) -> list[str]:
+    """Return what `verify` finds in a bundle, refusals included."""
+    try:
+        return differences(path)
+    except InputError as error:
+        return [problem.line() for problem in error.problems]
 
 
 TAMPERING = {
@@ -134,12 +145,7 @@ TAMPERING = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TAMPERING)
 def test_tampering_is_found_even_when_checksums_are_forged(bundle, tmp_path, kind):
-    changed = packed(tmp_path / "changed.zip", TAMPERING[kind](contents(bundle)))
-    try:
-        found = differences(changed)
-    except InputError as error:
-        found = [problem.line() for problem in error.problems]
-    assert found
+    assert found_in(packed(tmp_path / "changed.zip", TAMPERING[kind](contents(bundle))))
 
 
 BESIDE_THE_REPORT = {
@@ -157,12 +163,7 @@ BESIDE_THE_REPORT = {
 def test_tampering_beside_the_report_is_found(bundle, tmp_path, kind, monkeypatch):
     monkeypatch.setattr("segbench.reporting.bundle.differing_files", lambda report: [])
     assert differences(packed(tmp_path / "same.zip", contents(bundle))) == []
-    changed = packed(tmp_path / "changed.zip", BESIDE_THE_REPORT[kind](contents(bundle)))
-    try:
-        found = differences(changed)
-    except InputError as error:
-        found = [problem.line() for problem in error.problems]
-    assert found
+    assert found_in(packed(tmp_path / "changed.zip", BESIDE_THE_REPORT[kind](contents(bundle))))
 
 
 def test_an_edited_score_is_found(bundle, tmp_path):
