@@ -110,14 +110,14 @@ def _deterministic(on: bool) -> Any:
 
 
 def _ours(model: Any, config: Config, arithmetic: Any) -> Callable[..., float]:
-    from segbench.training.compilation import compile_blocks
+    from segbench.training.compilation import compile_regions
     from segbench.training.optimisation import Optimisation
     from segbench.training.step import Stepper
 
     model.to(memory_format=arithmetic.memory_format).train()
     optimisation = Optimisation(model, config.training, 1_000_000, fused=arithmetic.late)
     if arithmetic.compiled:
-        compile_blocks(model)
+        compile_regions(model)
     stepper = Stepper(model, optimisation, arithmetic, config.training, seed=0)
     started: list[Any] = []
 

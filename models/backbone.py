@@ -31,7 +31,7 @@ def same_padding(kernel_zyx: Triple) -> Triple:
 class ConvBlock(nn.Module):
     """Convolution with bias, instance norm (affine) and LeakyReLU 0.01."""
 
-    is_repeated_block = True
+    is_compiled_region = True
 
     def __init__(self, inputs: int, outputs: int, *, kernel_zyx: Triple = (3, 3, 3), stride_zyx: Triple = (1, 1, 1)):
         super().__init__()
@@ -47,7 +47,7 @@ class ConvBlock(nn.Module):
 class StemBlock(nn.Module):
     """The first block: one convolution per supported channel count, norm and activation shared."""
 
-    is_repeated_block = True
+    is_compiled_region = True
 
     def __init__(self, channel_counts: Sequence[int], outputs: int, *, kernel_zyx: Triple):
         super().__init__()
@@ -76,6 +76,8 @@ class StemBlock(nn.Module):
 class SharedEncoder(nn.Module):
     """Stem and stages; returns the features of every stage, finest first, bottleneck last."""
 
+    is_compiled_region = True
+
     def __init__(self, spec: NetworkSpec, channel_counts: Sequence[int]):
         super().__init__()
         widths, kernels = spec.features, spec.conv_kernels_zyx
@@ -102,6 +104,8 @@ class SharedDecoder(nn.Module):
 
     Levels count from the bottleneck: 0 is the bottleneck, 1 the first decoder stage, and so on.
     """
+
+    is_compiled_region = True
 
     def __init__(self, spec: NetworkSpec, *, extra_channels: int = 0, extra_level: int = 0):
         super().__init__()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from models.backbone import DeepSupervisionHeads, SharedEncoder, initialise_weights
@@ -64,8 +66,11 @@ class UniSeg(SegmentationModel):
     def decode_index(self, features: Features, task_index: int) -> list[Tensor]:
         """Return the unsliced logits of a task by its number, full resolution first."""
         stages, parts = features
-        prompt = self.prompt
-        extra = None if prompt is None else lambda x_BCZYX: prompt(x_BCZYX, task_index)
+        prompt, extra = self.prompt, None
+        if prompt is not None and self.decoder.extra_level == 0:  # here, so that the decoder is the same for all tasks
+            stages = [*stages[:-1], torch.cat([stages[-1], prompt(stages[-1], task_index)], dim=1)]
+        elif prompt is not None:
+            extra = partial(prompt, task_index=task_index)
         if parts is None:
             return self.heads(self.decoder(stages, extra))
         return self.heads(self.decoder.from_parts(stages[-1], parts, extra))

@@ -1,7 +1,8 @@
-"""Regional compilation: what a network repeats, and the loss of one scale, become kernels, one set per size of input.
+"""Regional compilation: the parts of a network that tasks share, and the loss of one scale, become kernels.
 
-A whole network would be compiled once per task, since tasks differ in channels and classes; blocks do not. Memory
-traffic of norm, activation and loss is what is saved, so that it pays for large patches only (docs/performance.md).
+There is one set of them per size of input. A whole network would be compiled once per task, since tasks differ in
+channels and classes; an encoder and a decoder do not. Memory traffic of norm, activation and loss is what is saved, and
+the start of kernels one by one, so that it pays for large patches only (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -9,19 +10,24 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from dynamic_network_architectures.building_blocks.plain_conv_encoder import PlainConvEncoder
+from dynamic_network_architectures.building_blocks.residual_encoders import ResidualEncoder
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
+from dynamic_network_architectures.building_blocks.unet_decoder import UNetDecoder
 from torch import nn
 from torch.utils._triton import has_triton
 
 from segbench.training.losses import scale_loss
 
+LIBRARY_REGIONS = (PlainConvEncoder, ResidualEncoder, UNetDecoder, ConvDropoutNormReLU)
 SIZES = 64
 """Sizes of inputs for which something is compiled before it is left as it is."""
-LEAST_VOXELS, LEAST_STEPS = 1_000_000, 1_000
+LEAST_VOXELS, LEAST_STEPS = 1_000_000, 1_500
 """Voxels of a batch, below which the launches of kernels take longer than the kernels, and steps of a training, below
 which the compiler takes longer than it saves. Measured on one GPU: docs/performance.md."""
 
@@ -51,19 +57,18 @@ def why_not() -> str:
     return ""
 
 
-def compile_blocks(network: nn.Module, *, backend: str = "inductor") -> int:
-    """Compile the repeated blocks of a network in place at their first call, and return how many there are.
+def compile_regions(network: nn.Module, *, backend: str = "inductor") -> int:
+    """Compile the regions of a network in place at their first call, and return how many there are.
 
-    They are those of nnU-Net's library and those of ours that say `is_repeated_block`: convolution, norm and activation
-    in one module, of which norm and activation become one pass over memory. Parameters, their names and what is
-    computed stay the same up to rounding. Other blocks, such as those of transformers, stay as they are. The
-    environment variable TORCH_COMPILE_DISABLE=1 switches PyTorch's compiler off.
+    They are the encoders, decoders and blocks of nnU-Net's library and those of ours that say `is_compiled_region`, the
+    outermost of each. Parameters, their names and what is computed stay the same up to rounding. Other modules, such as
+    transformers, stay as they are. The environment variable TORCH_COMPILE_DISABLE=1 switches PyTorch's compiler off.
     """
     _allow_many_sizes()
-    blocks = [module for module in network.modules() if _is_repeated(module)]
-    for block in blocks:
-        block.compile(dynamic=False, backend=backend)
-    return len(blocks)
+    regions = list(_regions(network))
+    for region in regions:
+        region.compile(dynamic=False, backend=backend)
+    return len(regions)
 
 
 def compiled_scale_loss(*, backend: str = "inductor") -> Any:
@@ -72,8 +77,12 @@ def compiled_scale_loss(*, backend: str = "inductor") -> Any:
     return torch.compile(scale_loss, dynamic=False, backend=backend)
 
 
-def _is_repeated(module: nn.Module) -> bool:
-    return isinstance(module, ConvDropoutNormReLU) or getattr(module, "is_repeated_block", False)
+def _regions(module: nn.Module) -> Iterator[nn.Module]:
+    if isinstance(module, LIBRARY_REGIONS) or getattr(module, "is_compiled_region", False):
+        yield module
+        return
+    for child in module.children():
+        yield from _regions(child)
 
 
 def _allow_many_sizes() -> None:

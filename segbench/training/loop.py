@@ -41,7 +41,7 @@ from segbench.experiment.context import JobContext
 from segbench.experiment.identity import Identity
 from segbench.experiment.result_record import forget_result
 from segbench.training import checkpoint
-from segbench.training.compilation import compile_blocks, pays, why_not
+from segbench.training.compilation import compile_regions, pays, why_not
 from segbench.training.conventions import convention_of
 from segbench.training.data import BatchStream
 from segbench.training.diagnostics import diagnostic_steps, record_diagnostics
@@ -214,9 +214,9 @@ class TrainingRun:
         voxels, steps = samples * prod(self.context.network.patch_size_zyx), len(self.stream)
         if pays(self.arithmetic.device, self.arithmetic.mode, voxels=voxels, steps=steps):
             if reason := why_not():
-                log.warning("blocks are not compiled: %s", reason)
+                log.warning("the network is not compiled: %s", reason)
                 return
-            self.arithmetic = replace(self.arithmetic, compiled=compile_blocks(self.model) > 0)
+            self.arithmetic = replace(self.arithmetic, compiled=compile_regions(self.model) > 0)
 
     def _newest_state(self) -> dict[str, Any] | None:
         remove_abandoned_parts(self.state_path.parent)

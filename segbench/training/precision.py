@@ -30,7 +30,7 @@ class Arithmetic:
     """How a training computes on its device.
 
     mode: 'exact' or 'fast'; precision: 'float32', 'bfloat16' or 'float16', of convolutions and matrix products;
-    compiled: whether the repeated blocks of a network are compiled (`training.compilation`).
+    compiled: whether the regions of a network are compiled (`training.compilation`).
     """
 
     device: torch.device

@@ -124,7 +124,7 @@ class Stepper:
     late: whether a result is best asked for after the next step was started.
 
     Args:
-        model: the network, or the objective, on its device, its blocks compiled where the arithmetic says so.
+        model: the network, or the objective, on its device, its regions compiled where the arithmetic says so.
         optimisation: moves its weights.
         arithmetic: how it computes.
         settings: of the training.

@@ -44,7 +44,7 @@ class Validation:
         context: the job.
         total: steps of the training.
         precision: of the forward pass, that of the training.
-        compiled: whether blocks of the network are compiled, which they are for training alone: a few windows would
+        compiled: whether regions of the network are compiled, which they are for training alone: a few windows would
             pay for kernels of their own.
     """
 

@@ -1,10 +1,10 @@
-"""Compiled blocks: which they are, that they compute the same, and when it pays."""
+"""Compiled regions: which they are, that they compute the same, and when it pays."""
 
 import pytest
 import torch
 
 from models.loader import build_model
-from segbench.training.compilation import LEAST_STEPS, LEAST_VOXELS, compile_blocks, compiled_scale_loss, pays, why_not
+from segbench.training.compilation import LEAST_STEPS, LEAST_VOXELS, compile_regions, compiled_scale_loss, pays, why_not
 from segbench.training.losses import scale_loss
 from tests.unit.models.small import SPEC, SPLEEN, TASKS, images
 
@@ -12,16 +12,34 @@ CUDA = torch.device("cuda")
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the compiler itself
-@pytest.mark.parametrize(("name", "count"), [("uniseg", 13), ("nnunet_plain", 10), ("unetr", 0)])
-def test_blocks_of_both_backbones_are_compiled_and_compute_the_same(name, count):
+@pytest.mark.parametrize(("name", "count"), [("uniseg", 5), ("nnunet_plain", 2), ("unetr", 0)])
+def test_encoder_and_decoder_of_both_backbones_are_compiled_and_compute_the_same(name, count):
     task = SPLEEN
     tasks = TASKS if name == "uniseg" else [task]
     torch.manual_seed(0)
     model = build_model(name, tasks, SPEC).train()
     expected, names = model(images(), task)[0], list(model.state_dict())
-    assert compile_blocks(model, backend="aot_eager") == count
+    assert compile_regions(model, backend="aot_eager") == count
     torch.testing.assert_close(model(images(), task)[0], expected, rtol=1e-4, atol=1e-5)
     assert list(model.state_dict()) == names
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the compiler itself
+@pytest.mark.parametrize("name", ["uniseg", "dodnet", "multi_head"])
+def test_tasks_of_as_many_channels_share_what_is_compiled(name):
+    counts, graphs = [], []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.manual_seed(0)
+    model = build_model(name, TASKS, SPEC).train()
+    assert compile_regions(model, backend=backend) > 0
+    for task in TASKS:
+        model(images(), task)
+        counts.append(len(graphs))
+    assert counts == [counts[0]] * len(TASKS)
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])

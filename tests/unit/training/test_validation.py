@@ -14,7 +14,7 @@ from segbench.core.task import IGNORED
 from segbench.data.store import open_case, write_case
 from segbench.training import loop
 from segbench.training.checkpoint import load_weights
-from segbench.training.compilation import compile_blocks
+from segbench.training.compilation import compile_regions
 from segbench.training.validation import Validation, validation_steps
 from tests.unit.training.small_run import CHANNELS, config, killed, write_manifests
 from tests.unit.written_run import job, splits_content
@@ -217,7 +217,7 @@ def test_modes_and_generators_are_afterwards_as_before(run):
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_blocks_that_are_compiled_for_training_are_not_compiled_for_a_few_windows(run):
+def test_what_is_compiled_for_training_is_not_compiled_for_a_few_windows(run):
     context, compiled = held_out(), []
 
     def backend(graph, inputs):
@@ -226,7 +226,7 @@ def test_blocks_that_are_compiled_for_training_are_not_compiled_for_a_few_window
 
     model = loop.new_model(context)
     expected = Validation(context, 8, precision="float32").measure(model)
-    assert compile_blocks(model, backend=backend) > 0
+    assert compile_regions(model, backend=backend) > 0
     assert Validation(context, 8, precision="float32", compiled=True).measure(model) == expected
     assert not compiled
     with torch.no_grad():
