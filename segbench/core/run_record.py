@@ -176,6 +176,19 @@ class WeightsMatch(_Part):
     probe: tuple[float, ...] = ()
 
 
+class Attempt(_Part):
+    """What one process of a training computed with: from step `first_step` on, on the device of this name."""
+
+    first_step: int
+    device: str
+    mode: str
+    precision: str
+    compiled: bool = False
+    threads: int
+    processes: int = 1
+    torch: str
+
+
 class JobRecord(_Part):
     """One training job with its evaluation, or one evaluated control.
 
@@ -183,7 +196,7 @@ class JobRecord(_Part):
     `train_seconds` holds all attempts of a resumed job; `process_seconds` is at least that much. `batch_size` is that
     of training, 0 where nothing is trained here. `forward_flops` are those of a forward pass of one patch, 0 where they
     were not counted. `tuned_learning_rate` is what a job with the recipe tuned chose; its seconds and iterations are
-    those of its trials as well.
+    those of its trials as well. `attempts` are the processes that trained it, none where nothing is trained here.
     """
 
     job: str
@@ -208,6 +221,7 @@ class JobRecord(_Part):
     model_code: str | None
     match: WeightsMatch | None
     device: str
+    attempts: tuple[Attempt, ...] = ()
     started: float
     finished: float
     curve: Curve | None

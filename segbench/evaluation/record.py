@@ -20,6 +20,7 @@ from segbench.core.paths import OUTCOME, TRAINING_LOG, WEIGHTS, RunPaths, prepro
 from segbench.core.provenance import commit, content_hash, host, versions
 from segbench.core.run_record import (
     SYNTHETIC_NOTICE,
+    Attempt,
     Audit,
     Budget,
     Curve,
@@ -166,6 +167,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
         model_code=trained.get("model_code"),
         match=WeightsMatch.model_validate_json(json.dumps(match)) if match else None,
         device=trained.get("device", "cpu"),
+        attempts=tuple(map(Attempt.model_validate, trained.get("attempts", ()))),
         started=min(record["started"] for record in outcomes),
         finished=max(record["finished"] for record in outcomes),
         curve=_curve(paths.train(job.id) / TRAINING_LOG) if trained.get("status") == "ok" else None,

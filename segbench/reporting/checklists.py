@@ -205,7 +205,8 @@ def _fidelity(record: RunRecord) -> str:
 
 
 def _software(record: RunRecord) -> str:
-    return ", ".join(f"{name} {version}" for name, version in record.provenance.versions.items()) + "."
+    versions = ", ".join(f"{name} {version}" for name, version in record.provenance.versions.items())
+    return f"Where the scores were gathered: {versions}."
 
 
 def _initialisation(record: RunRecord) -> str:
@@ -255,4 +256,10 @@ def _time(record: RunRecord) -> str:
 
 
 def _infrastructure(record: RunRecord) -> str:
-    return f"{record.provenance.host}; devices: {_joined(job.device for job in record.jobs) or 'not recorded'}."
+    used = (
+        f"{attempt.device} ({attempt.precision}, mode {attempt.mode}, PyTorch {attempt.torch})"
+        for job in record.jobs
+        for attempt in job.attempts
+    )
+    trained_on = _joined(used) or _joined(job.device for job in record.jobs) or "not recorded"
+    return f"Trained on: {trained_on}. Gathered on: {record.provenance.host}."

@@ -290,7 +290,7 @@ def _impossible_values(where: str, lines: pd.Series, given: pd.DataFrame, rows: 
     bounded = rows["metric"].isin(UNIT_INTERVAL_METRICS)
     scored = rows[(rows["status"] == "ok") & (rows["value"] <= np.where(bounded, 1.0, np.finfo(float).max))]
     far = scored[scored["metric"].isin(MILLIMETRE_METRICS) & scored["diagonal_mm"].notna()]
-    rounded = sum(given.loc[far.index, name].map(_rounding) for name in ("value", "diagonal_mm"))
+    rounded = sum(_roundings(given.loc[far.index, name]) for name in ("value", "diagonal_mm"))
     far = far.loc[far["value"] > far["diagonal_mm"] * (1 + EXACT) + rounded, "value"]
     what = "at most diagonal_mm, the diagonal of the image"
     problems = _listed(where, lines[far.index], "value", far, what, "correct value or diagonal_mm")
@@ -312,7 +312,7 @@ def _wrong_volumes(rows: pd.DataFrame, given: pd.DataFrame) -> Iterator[tuple[pd
     """Yield values in ml that cannot be beside the volumes of their row, and what is expected."""
     rows = rows[rows["metric"].isin(("volume_error_ml", *PART_OF))]
     given = given.loc[rows.index]
-    rounded = sum(given[side].map(_rounding) for side in VOLUME_COLUMNS) / 1000 + given["value"].map(_rounding)
+    rounded = sum(_roundings(given[side]) for side in VOLUME_COLUMNS) / 1000 + _roundings(given["value"])
     difference = (rows["prediction_volume_mm3"] - rows["reference_volume_mm3"]).abs() / 1000
     slack = rounded + EXACT * rows[VOLUME_COLUMNS].max(axis=1) / 1000
     wrong = (rows["metric"] == "volume_error_ml") & ((rows["value"] - difference).abs() > slack)
@@ -335,7 +335,7 @@ def _beside(
     """Return value, rounded and line of rows, and with `_other` those of the same masks in rows of another metric."""
     key = [name for name in KEY_COLUMNS if name != "metric"]
     parts = [
-        part[["value", *key]].assign(line=part.index, rounded=given.loc[part.index, "value"].map(rounding))
+        part[["value", *key]].assign(line=part.index, rounded=_roundings(given.loc[part.index, "value"], rounding))
         for part in (rows, others)
     ]
     return parts[0].merge(parts[1], on=key, suffixes=("", "_other"))
@@ -347,8 +347,8 @@ def _above_volumes(rows: pd.DataFrame, given: pd.DataFrame) -> pd.Series:
     smaller, larger, whole = volumes.min(axis=1, skipna=False), volumes.max(axis=1), volumes.sum(axis=1)
     is_dice = rows["metric"] == "dice"
     highest = (2 * smaller / whole).where(is_dice, smaller / larger)
-    rounded = sum(given.loc[rows.index, side].map(_rounding) for side in VOLUME_COLUMNS) * 2 / larger
-    fraction = given.loc[rows.index, "value"].map(_rounding_of_fraction)
+    rounded = sum(_roundings(given.loc[rows.index, side]) for side in VOLUME_COLUMNS) * 2 / larger
+    fraction = _roundings(given.loc[rows.index, "value"], _rounding_of_fraction)
     return rows.loc[rows["value"] > highest + rounded + fraction, "value"]
 
 
@@ -371,6 +371,11 @@ def _rounding(cell: object, coarsest: float = COARSEST_LENGTH) -> float:
 
 def _rounding_of_fraction(cell: object) -> float:
     return max(EXACT, _rounding(cell, COARSEST_FRACTION))
+
+
+def _roundings(cells: pd.Series, of: Callable[[object], float] = _rounding) -> pd.Series:
+    """Return the rounding of each cell, as numbers where there is no cell too, whose map pandas leaves a text."""
+    return cells.map(of).astype(float)
 
 
 def _duplicate_problems(where: str, lines: pd.Series, rows: pd.DataFrame) -> list[Problem]:

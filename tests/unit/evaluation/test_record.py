@@ -250,6 +250,16 @@ def test_the_prompt_similarity_of_a_training_reaches_the_record(tmp_path, monkey
         PromptSimilarity(tasks=("a", "b"), steps=(0, 8), cosine=(((1.0, 0.5), (0.5, 1.0)),))
 
 
+def test_what_each_process_of_a_training_computed_with_reaches_the_record(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = {"device": "NVIDIA H200", "mode": "fast", "precision": "bfloat16", "compiled": True, "threads": 1}
+    attempts = [{"first_step": step, "torch": "2.11.0", "processes": 1} | first for step in (0, 50)]
+    outcomes("upstream.uniseg.random.joint.f0.s0", attempts=attempts)
+    outcomes("upstream.cond_decoder.random.joint.f0.s0")
+    assert job_record("upstream.uniseg.random.joint.f0.s0").model_dump(mode="json")["attempts"] == attempts
+    assert job_record("upstream.cond_decoder.random.joint.f0.s0").attempts == ()
+
+
 VALIDATION = {"tasks": ["a", "b"], "cases": [1, 2], "steps": [4, 8], "dice": [[0.1, None], [0.5, 0.25]]}
 VALIDATION |= {"seen_dice": [0.75, None], "seconds": 3.0}
 

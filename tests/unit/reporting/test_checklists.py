@@ -8,7 +8,7 @@ import re
 import pytest
 
 from segbench.cli import main
-from segbench.core.run_record import read_run_record
+from segbench.core.run_record import Attempt, read_run_record
 from segbench.reporting.checklists import BLANK, checklists
 from tests.paths import ROOT
 from tests.unit.reporting.synthetic_run import write_run
@@ -49,6 +49,20 @@ def test_the_texts_are_those_of_the_record(folder):
     )
     trained = sum(job.iterations > 0 for job in record.jobs)
     assert f"{trained} trainings with 1 seed(s)" in next(text for item, text in claim.items() if item[:2] == "25")
+
+
+def test_devices_and_versions_are_those_that_trained(folder):
+    record = read_run_record(folder / "run.json")
+    attempt = Attempt(first_step=0, device="NVIDIA H200", mode="fast", precision="bfloat16", threads=1, torch="2.11.0")
+    title, item = "MICCAI reproducibility checklist", "Computing infrastructure"
+
+    def infrastructure(attempts):
+        jobs = tuple(job.model_copy(update={"attempts": attempts}) for job in record.jobs)
+        found = lines(checklists(record.model_copy(update={"jobs": jobs})), title)
+        return next(text for name, text in found.items() if item in name)
+
+    assert "Trained on: NVIDIA H200 (bfloat16, mode fast, PyTorch 2.11.0)." in infrastructure((attempt,))
+    assert "Trained on: cpu." in infrastructure(())
 
 
 def test_the_partitions_say_whether_training_cases_chose_a_learning_rate(folder, tmp_path):
