@@ -359,6 +359,12 @@ class RunRecord(_Part):
     notices: tuple[str, ...]
     pictures: tuple[Picture, ...] = ()
 
+    def trained_on(self) -> list[str]:
+        """Return each device that trained, with how it computed; empty where no training says so."""
+        attempts = (attempt for job in self.jobs for attempt in job.attempts)
+        texts = (f"{one.device} ({one.precision}, mode {one.mode}, PyTorch {one.torch})" for one in attempts)
+        return list(dict.fromkeys(texts))
+
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         """Refuse names that are there twice and names that point to nothing."""

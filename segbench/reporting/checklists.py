@@ -256,10 +256,5 @@ def _time(record: RunRecord) -> str:
 
 
 def _infrastructure(record: RunRecord) -> str:
-    used = (
-        f"{attempt.device} ({attempt.precision}, mode {attempt.mode}, PyTorch {attempt.torch})"
-        for job in record.jobs
-        for attempt in job.attempts
-    )
-    trained_on = _joined(used) or _joined(job.device for job in record.jobs) or "not recorded"
+    trained_on = _joined(record.trained_on()) or _joined(job.device for job in record.jobs) or "not recorded"
     return f"Trained on: {trained_on}. Gathered on: {record.provenance.host}."
