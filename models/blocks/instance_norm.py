@@ -31,11 +31,17 @@ def instance_norm(
         ValueError: there is one voxel only.
     """
     if x_BCZYX.device.type != "cpu" or x_BCZYX.dim() != 5 or not x_BCZYX.is_contiguous(memory_format=LAYOUT):
-        return functional.instance_norm(x_BCZYX, weight=weight_C, bias=bias_C, eps=eps)
+        return _no_view(functional.instance_norm(x_BCZYX, weight=weight_C, bias=bias_C, eps=eps))
     if x_BCZYX.shape[1] * x_BCZYX.element_size() < LEAST_BYTES or x_BCZYX[0, 0].numel() == 1:
         return functional.instance_norm(x_BCZYX, weight=weight_C, bias=bias_C, eps=eps).contiguous(memory_format=LAYOUT)
     normed_BCZYX: Tensor = _ChannelsLast.apply(x_BCZYX, weight_C, bias_C, eps)
     return normed_BCZYX
+
+
+def _no_view(values: Tensor) -> Tensor:
+    """Return the same memory as no view of another tensor, for whose gradient an activation in place would copy it."""
+    same: Tensor = torch.ops.aten._unsafe_view.default(values, values.shape)
+    return same
 
 
 class InstanceNorm(nn.InstanceNorm3d):

@@ -2,11 +2,12 @@ import csv
 import gzip
 import re
 
+import pandas as pd
 import pytest
 
 from segbench.core.errors import InputError
 from segbench.core.vocabulary import SCORE_COLUMNS
-from segbench.stats.scores import MOST_PROBLEMS, read_csv_text, read_scores
+from segbench.stats.scores import MOST_PROBLEMS, _roundings, read_csv_text, read_scores
 
 from .score_tables import ROW, table
 
@@ -212,3 +213,9 @@ def test_a_value_beside_a_status_without_one_is_refused(status):
 def test_a_negative_volume_is_refused():
     with pytest.raises(InputError, match="reference_volume_mm3"):
         table({"reference_volume_mm3": -1.0})
+
+
+def test_the_roundings_of_no_cell_are_numbers():
+    """With pyarrow a text cannot be added to a number, not even where there is none."""
+    assert _roundings(pd.Series([], dtype="str")).dtype == float
+    assert _roundings(pd.Series(["1.5", "2"], dtype="str")).dtype == float

@@ -75,3 +75,11 @@ def test_no_gradient_is_made_that_nobody_needs():
     norm(x_BCZYX).sum().backward()
     assert x_BCZYX.grad is not None
     assert norm.weight.grad is None
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("channels", [4, 16])
+def test_an_activation_in_place_copies_no_gradient(layout, channels):
+    x_BCZYX = torch.randn(2, channels, 3, 4, 5).to(memory_format=layout).requires_grad_()
+    normed_BCZYX = InstanceNorm(channels, affine=True)(x_BCZYX)
+    assert "LeakyRelu" in nn.functional.leaky_relu_(normed_BCZYX).grad_fn.name()  # of a view it is a chain of copies
