@@ -105,12 +105,11 @@ class SharedDecoder(nn.Module):
     Levels count from the bottleneck: 0 is the bottleneck, 1 the first decoder stage, and so on.
     """
 
-    is_compiled_region = True
-
     def __init__(self, spec: NetworkSpec, *, extra_channels: int = 0, extra_level: int = 0):
         super().__init__()
         widths, kernels, pools = spec.features, spec.conv_kernels_zyx, spec.pool_kernels_zyx
         self.extra_level = extra_level
+        self.is_compiled_region = not (extra_channels and extra_level)  # what is asked for on the way differs by task
         self.up = nn.ModuleList()
         self.blocks = nn.ModuleList()
         for depth, level in enumerate(range(len(pools) - 1, -1, -1)):

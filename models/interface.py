@@ -135,7 +135,8 @@ class SegmentationModel(nn.Module):
 
     def targets(self, labels_BZYX: Tensor, task: Task) -> Tensor:
         """Return `targets_BKZYX` (float32, 0 or 1) for the loss; by default the one-hot of the exclusive classes."""
-        return nn.functional.one_hot(labels_BZYX.long(), task.num_classes).movedim(-1, 1).to(torch.float32)
+        zeros_BKZYX = torch.zeros(len(labels_BZYX), task.num_classes, *labels_BZYX.shape[1:], device=labels_BZYX.device)
+        return zeros_BKZYX.scatter_(1, labels_BZYX.long()[:, None], 1.0)
 
     def diagnostics(self) -> dict[str, dict[str, Any]]:
         """Return what a training records of the weights from time to time; nothing by default.

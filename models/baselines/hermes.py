@@ -94,6 +94,7 @@ class Hermes(SegmentationModel):
         self.modalities = sorted({channel.modality for task in tasks for channel in task.channels})
         self.encoder = SharedEncoder(spec, tasks.channel_counts)
         self.decoder = SharedDecoder(spec)
+        self.encoder.is_compiled_region = self.decoder.is_compiled_region = False  # their stages are called one by one
         self.encoder.apply(initialise_weights)
         self.decoder.apply(initialise_weights)
         self.first = max(1, len(widths) - ENCODER_LEVELS)  # the finest encoder stage that meets priors

@@ -188,6 +188,9 @@ class Attempt(_Part):
     processes: int = 1
     torch: str
 
+    def __str__(self) -> str:
+        return f"{self.device} ({self.precision}, mode {self.mode}, PyTorch {self.torch})"
+
 
 class JobRecord(_Part):
     """One training job with its evaluation, or one evaluated control.
@@ -360,10 +363,9 @@ class RunRecord(_Part):
     pictures: tuple[Picture, ...] = ()
 
     def trained_on(self) -> list[str]:
-        """Return each device that trained, with how it computed; empty where no training says so."""
-        attempts = (attempt for job in self.jobs for attempt in job.attempts)
-        texts = (f"{one.device} ({one.precision}, mode {one.mode}, PyTorch {one.torch})" for one in attempts)
-        return list(dict.fromkeys(texts))
+        """Return each device that trained, with how it computed where a job says so."""
+        trained = (job for job in self.jobs if job.iterations)
+        return list(dict.fromkeys(str(used) for job in trained for used in job.attempts or [job.device]))
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:

@@ -112,7 +112,7 @@ def trust_card(run: Run) -> Card:
     controls = {method.title for method in run.methods if not method.trained}
     parts.append(f"{len(controls)} controls" if controls else "no controls")
     trained = [job for job in run.record.jobs if job.iterations]
-    devices = sorted({part.device for job in trained for part in job.attempts} or {job.device for job in trained})
+    devices = sorted({name for job in trained for name in [used.device for used in job.attempts] or [job.device]})
     parts += devices[:1] if len(devices) < 2 else [f"{len(devices)} devices"]
     check = " Check: python -m segbench verify FOLDER." if run.from_jobs else ""
     return Card("Trust", f"{', '.join(parts)}. scores.csv {run.scores_sha256[:HASH_LETTERS]}.{check}", "methods")

@@ -206,7 +206,8 @@ def _fidelity(record: RunRecord) -> str:
 
 def _software(record: RunRecord) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record.provenance.versions.items())
-    return f"Where the scores were gathered: {versions}."
+    trained = _joined(attempt.torch for job in record.jobs for attempt in job.attempts)
+    return f"Trained with PyTorch: {trained or 'not recorded'}. Scores gathered with: {versions}."
 
 
 def _initialisation(record: RunRecord) -> str:
@@ -256,5 +257,4 @@ def _time(record: RunRecord) -> str:
 
 
 def _infrastructure(record: RunRecord) -> str:
-    trained_on = _joined(record.trained_on()) or _joined(job.device for job in record.jobs) or "not recorded"
-    return f"Trained on: {trained_on}. Gathered on: {record.provenance.host}."
+    return f"Trained on: {_joined(record.trained_on()) or 'nothing'}. Gathered on: {record.provenance.host}."

@@ -1,8 +1,8 @@
 """Regional compilation: the parts of a network that tasks share, and the loss of one scale, become kernels.
 
 There is one set of them per size of input. A whole network would be compiled once per task, since tasks differ in
-channels and classes; an encoder and a decoder do not. Memory traffic of norm, activation and loss is what is saved, and
-the start of kernels one by one, so that it pays for large patches only (docs/performance.md).
+channels and classes; an encoder and a decoder that no task enters do not. Memory traffic of norm, activation and loss
+is what is saved, and the start of kernels one by one, so that it pays for large patches only (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ def compile_regions(network: nn.Module, *, backend: str = "inductor") -> int:
     """Compile the regions of a network in place at their first call, and return how many there are.
 
     They are the encoders, decoders and blocks of nnU-Net's library and those of ours that say `is_compiled_region`, the
-    outermost of each. Parameters, their names and what is computed stay the same up to rounding. Other modules, such as
-    transformers, stay as they are. The environment variable TORCH_COMPILE_DISABLE=1 switches PyTorch's compiler off.
+    outermost of each. Other modules, such as transformers, stay as they are. Parameters, their names and what is
+    computed stay the same up to rounding; the head of a scale that no loss looks at, in a decoder of the library, gets
+    a gradient of zeros instead of none, so that weight decay moves it. The environment variable TORCH_COMPILE_DISABLE=1
+    switches PyTorch's compiler off.
     """
     _allow_many_sizes()
     regions = list(_regions(network))

@@ -35,8 +35,8 @@ def rows_below(title: str) -> list[list[str]]:
     [
         ("Upstream: Dice in %", "real_small/tables/upstream_dice.csv", TASKS),
         ("Downstream: Dice in % of heart cine MR", "real_small/tables/downstream_dice.csv", ("acdc_cine_mr",)),
-        ("On a GPU: Dice in %", "real/tables/upstream_dice.csv", TASKS),
-        ("On a GPU: Dice in % of heart cine MR", "real/tables/downstream_dice.csv", ("acdc_cine_mr",)),
+        ("The larger setting: Dice in %", "real/tables/upstream_dice.csv", TASKS),
+        ("The larger setting: Dice in % of heart cine MR", "real/tables/downstream_dice.csv", ("acdc_cine_mr",)),
     ],
 )
 def test_the_numbers_are_those_of_the_report(title, file, tasks):
@@ -55,8 +55,8 @@ def test_the_numbers_are_those_of_the_report(title, file, tasks):
     [
         ("Upstream: differences", "real_small/tables/upstream_dice_paired.csv", "all tasks"),
         ("Downstream: differences", "real_small/tables/downstream_dice_paired.csv", "acdc_cine_mr"),
-        ("On a GPU: differences", "real/tables/upstream_dice_paired.csv", "all tasks"),
-        ("On a GPU: differences downstream", "real/tables/downstream_dice_paired.csv", "acdc_cine_mr"),
+        ("The larger setting: differences", "real/tables/upstream_dice_paired.csv", "all tasks"),
+        ("The larger setting: differences downstream", "real/tables/downstream_dice_paired.csv", "acdc_cine_mr"),
     ],
 )
 def test_the_differences_are_those_of_the_report(title, file, task):

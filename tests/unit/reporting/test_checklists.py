@@ -54,15 +54,22 @@ def test_the_texts_are_those_of_the_record(folder):
 def test_devices_and_versions_are_those_that_trained(folder):
     record = read_run_record(folder / "run.json")
     attempt = Attempt(first_step=0, device="NVIDIA H200", mode="fast", precision="bfloat16", threads=1, torch="2.11.0")
-    title, item = "MICCAI reproducibility checklist", "Computing infrastructure"
 
-    def infrastructure(attempts):
-        jobs = tuple(job.model_copy(update={"attempts": attempts}) for job in record.jobs)
-        found = lines(checklists(record.model_copy(update={"jobs": jobs})), title)
-        return next(text for name, text in found.items() if item in name)
+    def items(attempts):
+        jobs = tuple(
+            job.model_copy(update={"attempts": attempts} if job.iterations else {"device": "none"})
+            for job in record.jobs
+        )
+        found = lines(checklists(record.model_copy(update={"jobs": jobs})), "MICCAI reproducibility checklist")
+        asked = ("Computing infrastructure", "Software framework")
+        return [next(text for name, text in found.items() if title in name) for title in asked]
 
-    assert "Trained on: NVIDIA H200 (bfloat16, mode fast, PyTorch 2.11.0)." in infrastructure((attempt,))
-    assert "Trained on: cpu." in infrastructure(())
+    infrastructure, software = items((attempt,))
+    assert "Trained on: NVIDIA H200 (bfloat16, mode fast, PyTorch 2.11.0). " in infrastructure
+    assert "Trained with PyTorch: 2.11.0. " in software
+    infrastructure, software = items(())
+    assert "Trained on: cpu. " in infrastructure
+    assert "Trained with PyTorch: not recorded. " in software
 
 
 def test_the_partitions_say_whether_training_cases_chose_a_learning_rate(folder, tmp_path):

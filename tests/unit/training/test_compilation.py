@@ -3,12 +3,15 @@
 import pytest
 import torch
 
-from models.loader import build_model
+from models.loader import build_model, model_cards
 from segbench.training.compilation import LEAST_STEPS, LEAST_VOXELS, compile_regions, compiled_scale_loss, pays, why_not
 from segbench.training.losses import scale_loss
 from tests.unit.models.small import SPEC, SPLEEN, TASKS, images
 
 CUDA = torch.device("cuda")
+UNIVERSAL = [
+    name for name, card in model_cards().items() if (card["kind"], card.get("backbone")) == ("universal", "shared")
+]
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the compiler itself
@@ -25,8 +28,15 @@ def test_encoder_and_decoder_of_both_backbones_are_compiled_and_compute_the_same
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the compiler itself
-@pytest.mark.parametrize("name", ["uniseg", "dodnet", "multi_head"])
-def test_tasks_of_as_many_channels_share_what_is_compiled(name):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("uniseg", {"prompt": prompt}) for prompt in ("multiple", "fixed_one_hot", "none")),
+        ("uniseg", {"position": 1}),
+        *((name, {}) for name in UNIVERSAL),
+    ],
+)
+def test_tasks_of_as_many_channels_share_what_is_compiled(name, options):
     counts, graphs = [], []
 
     def backend(graph, inputs):
@@ -34,11 +44,12 @@ def test_tasks_of_as_many_channels_share_what_is_compiled(name):
         return graph.forward
 
     torch.manual_seed(0)
-    model = build_model(name, TASKS, SPEC).train()
+    model = build_model(name, TASKS, SPEC, **options).train()
     assert compile_regions(model, backend=backend) > 0
     for task in TASKS:
         model(images(), task)
         counts.append(len(graphs))
+    assert counts[0] > 0
     assert counts == [counts[0]] * len(TASKS)
 
 
