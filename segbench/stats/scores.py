@@ -291,9 +291,9 @@ def _impossible_values(where: str, lines: pd.Series, given: pd.DataFrame, rows: 
     scored = rows[(rows["status"] == "ok") & (rows["value"] <= np.where(bounded, 1.0, np.finfo(float).max))]
     far = scored[scored["metric"].isin(MILLIMETRE_METRICS) & scored["diagonal_mm"].notna()]
     rounded = sum(_roundings(given.loc[far.index, name]) for name in ("value", "diagonal_mm"))
-    far = far.loc[far["value"] > far["diagonal_mm"] * (1 + EXACT) + rounded, "value"]
+    outside = far.loc[far["value"] > far["diagonal_mm"] * (1 + EXACT) + rounded, "value"]
     what = "at most diagonal_mm, the diagonal of the image"
-    problems = _listed(where, lines[far.index], "value", far, what, "correct value or diagonal_mm")
+    problems = _listed(where, lines[outside.index], "value", outside, what, "correct value or diagonal_mm")
     for metric in ("dice", "iou"):
         over = _above_volumes(scored[scored["metric"] == metric], given)
         what = f"a {METRICS[metric].title} that is possible with both volumes"
