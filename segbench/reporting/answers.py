@@ -68,9 +68,8 @@ def experiment_cards(
     costs = costs[costs["train_seconds"] > 0]
     if experiment.startswith("upstream") and len(costs):
         costs = costs.sort_values("train_seconds", kind="stable")
-        low, high = costs.iloc[0], costs.iloc[-1]
-        text = f"{low['title']} {seconds_text(low['train_seconds'])} to {high['title']} "
-        cards.append(Card("Training time", f"{text}{seconds_text(high['train_seconds'])}.", "cost"))
+        ends = [f"{row['title']} {seconds_text(row['train_seconds'])}" for _, row in costs.iloc[[0, -1]].iterrows()]
+        cards.append(Card("Training time", f"{' to '.join(dict.fromkeys(ends))}.", "cost"))
     if cases.rows:
         hardest = cases.rows[0]
         seen = picture_of(run, experiment, hardest.task.name, hardest.case, pictures)
@@ -105,7 +104,7 @@ def trust_card(run: Run) -> Card:
     """Return what a reader needs to judge the numbers: seeds, cases, leaks, controls, hash, device, how to verify."""
     seeds = max(run.seeds(experiment) for experiment in run.experiments)
     cases = sum(task.n_test for task in run.record.tasks)
-    parts = [f"{seeds} seed{'s' if seeds > 1 else ''}", f"{cases} test cases"]
+    parts = [f"{seeds} seed{'s' if seeds > 1 else ''}", f"{cases} test case{'s' if cases > 1 else ''}"]
     if run.record.audit is not None:
         found = len(run.record.audit.names())
         parts.append(f"{found} leak{'s' if found > 1 else ''}" if found else "no leak found")

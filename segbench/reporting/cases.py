@@ -45,7 +45,9 @@ class CaseTable:
     @property
     def conclusion(self) -> str:
         """The number of cases and the hardest one."""
-        return f"{len(self.rows)} cases. Hardest: {self.worst}" if self.rows else "No case has a value."
+        if not self.rows:
+            return "No case has a value."
+        return f"{len(self.rows)} case{'s' if len(self.rows) > 1 else ''}. Hardest: {self.worst}"
 
     @property
     def worst(self) -> str:

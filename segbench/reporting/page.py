@@ -302,7 +302,7 @@ def _conclusions(
 ) -> dict[str, str]:
     """Return one line per collapsed section, so that a reader who opens none of them knows what they say."""
     found = {
-        "power": "",
+        "power": "Not known: every task has fewer than two patients.",
         "stability": sentences.stability_sentence(main, statistics) or "",
         "flips": sentences.ranking_variants_sentence(statistics) or "",
         "baselines": " ".join(

@@ -302,6 +302,21 @@ def test_a_run_with_one_trained_method_still_renders(tmp_path):
     assert "Fewer than two trained methods: there is nothing to compare." in page
 
 
+def test_one_case_and_one_method_are_named_once(tmp_path, monkeypatch):
+    costs = answers.method_costs
+    monkeypatch.setattr(answers, "method_costs", lambda *given: costs(*given).head(1))
+    results = write_run(tmp_path / "one", seeds=(0,), cases=1, upstream=2, methods=1, curves=False)
+    run = Run(results)
+    assert cases.case_table(run, build_table(run, "downstream", "dice")).conclusion.startswith("2 cases. Hardest: ")
+    render(results, tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<small>1 case</small>" in page
+    assert "1 cases" not in page
+    (cost,) = re.findall(r"Training time</a>.*?<p>(.*?)</p>", page, re.DOTALL)
+    assert re.fullmatch(r"UniSeg [\d.]+ (s|min)\.", cost)
+    assert "Not known: every task has fewer than two patients." in page
+
+
 @pytest.fixture
 def without_statistics(monkeypatch):
     """Renders without the statistics, which take most of the time, for tests of everything else."""
