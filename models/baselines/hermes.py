@@ -40,11 +40,14 @@ CARD = {
     "encoder_keys": ["encoder.", "decoder."],
     "backbone": "shared",
     "published_recipe": {
-        "source": "yhygao/universal-medical-image-segmentation",
+        "source": "yhygao/universal-medical-image-segmentation, config/universal/hermes_medformer_3d.yaml and "
+        "hermes_resunet_3d.yaml, train.py and training/utils.py",
         "keys": {},
         "not_taken": [
-            "LAMB with a learning rate of 2e-3, which PyTorch does not offer",
-            "an exponential moving average whose decay was not read",
+            "LAMB with a learning rate of 2e-3, which PyTorch does not offer; betas 0.9 and 0.999, epsilon 1e-5",
+            "weight decay 0.05 for MedFormer and 1e-5 for the residual U-Net",
+            "poly with exponent 0.9, for the residual U-Net after 5 of 200 epochs of warm-up; no clip; batch size 16",
+            "an exponential moving average of the weights with decay 0.99",
         ],
     },
 }

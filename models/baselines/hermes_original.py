@@ -80,14 +80,7 @@ CARD = {
     },
     "encoder_keys": ["network.inc.", "network.down"],
     "backbone": "own",
-    "published_recipe": {
-        "source": "yhygao/universal-medical-image-segmentation",
-        "keys": {},
-        "not_taken": [
-            "LAMB with a learning rate of 2e-3, which PyTorch does not offer",
-            "an exponential moving average whose decay was not read",
-        ],
-    },
+    "published_recipe": {"as": "hermes"},
 }
 OFFICIAL = ("hermes_official", "hermes_unet_official")
 WHERE = "official Hermes weights"

@@ -97,6 +97,7 @@ def test_the_recipe_of_each_card_can_be_used(name):
         ("deep_self_distillation", {"optimiser": "sgd", "batch_size": 192, "learning_rate_schedule": "cosine"}),
         ("volume_contrast", ADAMW | {"initial_learning_rate": 1e-4, "learning_rate_schedule": "cosine"}),
         ("medformer", ADAMW | {"initial_learning_rate": 6e-4, "weight_decay": 0.05, "ema_decay": 0.99}),
+        ("medformer", {"epsilon": 1e-5, "learning_rate_schedule": "poly", "warmup": 0.0125, "gradient_clip": None}),
         ("nnformer", {"optimiser": "sgd", "initial_learning_rate": 0.01, "drop_path": 0.2}),
         ("cotr", ADAMW | {"initial_learning_rate": 5e-4}),
         ("ux_net", ADAMW | {"initial_learning_rate": 5e-4}),
