@@ -32,6 +32,7 @@ CARD = {
         "widths follow the config's base; with base 32 they are the original's",
         "input sizes that are no multiple of 8 are padded by their border and cropped back",
         "without released weights unless an initialisation brings them",
+        "under the equal recipe SGD replaces the published Adam of learning rate 1e-3",
     ],
     "channels": "any",
     "patch_multiple": [8, 8, 8],
@@ -44,6 +45,24 @@ CARD = {
     },
     "encoder_keys": ["network.down_tr"],
     "backbone": "own",
+    "published_recipe": {
+        "source": "MrGiovanni/ModelsGenesis, keras/downstream_tasks/config.py, utils.py and lung nodule "
+        "segmentation.ipynb: fine-tuning for lung nodules",
+        "keys": {
+            "optimiser": "adam",
+            "initial_learning_rate": 0.001,
+            "weight_decay": 0.0,
+            "gradient_clip": None,
+            "batch_size": 16,
+        },
+        "not_taken": [
+            "the learning rate is halved there when 6 epochs bring no gain on validation cases; training ends when 50 "
+            "bring none",
+            "batches of 64x64x32 voxels; fewer samples where the memory does not hold 16, 10 in the notebook",
+            "the Dice loss alone, images scaled to 0..1, pre-trained weights; Keras's own constants of Adam",
+            "pytorch/README.md: SGD with momentum 0.9 and a learning rate that it does not state",
+        ],
+    },
 }
 OFFICIAL = "models_genesis_official"
 WHERE = "official Models Genesis weights"

@@ -51,6 +51,17 @@ CARD = {
     },
     "encoder_keys": ["network.conv_blocks_context."],
     "backbone": "own",
+    "published_recipe": {
+        "source": "uni-medical/STU-Net, nnUNet-1.7.1/nnunet/training/network_training/STUNetTrainer.py, on the trainer "
+        "of nnU-Net v1",
+        "as": "nnunet_plain",
+        "keys": {},
+        "not_taken": [
+            "the learning rate changes once per epoch there, per step here",
+            "batch size and patch come from the plan",
+            "fine-tuning of released weights starts at 1e-3 there",
+        ],
+    },
 }
 OFFICIAL = "stunet_official"
 WHERE = "official STU-Net weights"

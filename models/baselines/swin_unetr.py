@@ -53,6 +53,7 @@ CARD = {
         "not_taken": [
             "the learning rate changes once per epoch there, per step here",
             "the port offers 1e-3, and 1e-4 and 5e-4 for patches of 128 voxels; taken is the one that it gives for 128",
+            "its own authors' SwinUNETR/BTCV/main.py: AdamW, by default 1e-4, weight decay 1e-5, cosine, no clip",
         ],
     },
 }
