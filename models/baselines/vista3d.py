@@ -36,7 +36,7 @@ CARD = {
         "one first convolution per channel count; the original sees one CT channel",
         "the sigmoids of one task answer for its exclusive classes; classes of other tasks get no loss",
         "input sizes that are no multiple of 16 are padded by their border and cropped back",
-        "under the equal recipe SGD replaces the published AdamW",
+        "under the equal recipe SGD replaces the published AdamW of learning rate 2e-5",
     ],
     "channels": "any",
     "patch_multiple": [16, 16, 16],
@@ -45,6 +45,23 @@ CARD = {
     },
     "encoder_keys": ["image_encoder.encoder."],
     "backbone": "own",
+    "published_recipe": {
+        "source": "Project-MONAI/VISTA, vista3d/configs/train/hyper_parameters_stage3.yaml (the stage that trains the "
+        "automatic branch) and vista3d/scripts/train.py",
+        "keys": {
+            "optimiser": "adamw",
+            "initial_learning_rate": 2e-05,
+            "weight_decay": 1e-05,
+            "learning_rate_schedule": "cosine",
+            "gradient_clip": None,
+        },
+        "not_taken": [
+            "the learning rate is made for weights of the stage before; README_research.md has 5e-5 for fine-tuning",
+            "the learning rate changes once per epoch there, per step here",
+            "one patch per GPU; the commands are for one GPU and for eight",
+            "its authors say that these files may not reproduce their weights: each stage had several rounds",
+        ],
+    },
 }
 BLOCKS_DOWN = (1, 2, 2, 4, 4)
 MULTIPLE_ZYX = (2 ** (len(BLOCKS_DOWN) - 1),) * 3

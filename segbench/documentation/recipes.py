@@ -47,7 +47,8 @@ initialisation `scratch_combined` trains a network from scratch for the steps of
 those of all tasks of `upstream`, and those of `downstream`.
 
 With `ema_decay` the averaged weights are what is scored; a resumable state holds both. What is not offered: LAMB, which
-PyTorch does not have, and a search for anything but the learning rate.
+PyTorch does not have, RMSprop, a learning rate that falls in steps or by the score of validation cases, and a search
+for anything but the learning rate.
 
 ## Tuned: the same search for every model
 

@@ -36,6 +36,24 @@ CARD = {
     ],
     "options": {"mask_ratio": {"default": 0.75, "help": "fraction of the blocks that is masked, between 0 and 1"}},
     "encoder_keys": ["encoder.", "decoder."],
+    "published_recipe": {
+        "source": "MIC-DKFZ/nnssl, src/nnssl/training/nnsslTrainer/masked_image_modeling/BaseMAETrainer.py and "
+        "AbstractTrainer.py: a masked convolutional U-Net on volumes",
+        "keys": {
+            "optimiser": "sgd",
+            "initial_learning_rate": 0.01,
+            "momentum": 0.99,
+            "weight_decay": 3e-05,
+            "learning_rate_schedule": "poly",
+            "gradient_clip": 12.0,
+        },
+        "not_taken": [
+            "the learning rate changes once per epoch there; the exponent of its schedule was not read",
+            "batch size 2, 6 or 8 by the variant of the trainer",
+            "for transformers on photographs facebookresearch/mae has AdamW with betas 0.9 and 0.95, 1.5e-4 for 256 "
+            "samples of 4096, weight decay 0.05 and 40 of 800 epochs of warm-up",
+        ],
+    },
 }
 
 

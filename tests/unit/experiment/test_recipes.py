@@ -98,11 +98,13 @@ def test_the_recipe_of_each_card_can_be_used(name):
         ("volume_contrast", ADAMW | {"initial_learning_rate": 1e-4, "learning_rate_schedule": "cosine"}),
         ("medformer", ADAMW | {"initial_learning_rate": 6e-4, "weight_decay": 0.05, "ema_decay": 0.99}),
         ("medformer", {"epsilon": 1e-5, "learning_rate_schedule": "poly", "warmup": 0.0125, "gradient_clip": None}),
+        ("vista3d", ADAMW | {"initial_learning_rate": 2e-5, "learning_rate_schedule": "cosine"}),
         ("swin_unetr_v2", ADAMW | {"initial_learning_rate": 1e-4, "warmup": 0.01, "batch_size": 4}),
         ("segresnet", ADAMW | {"initial_learning_rate": 2e-4, "learning_rate_schedule": "cosine", "warmup": 0.01}),
         ("segresnet_plain", {"optimiser": "adam", "initial_learning_rate": 1e-4, "weight_decay": 1e-5}),
         ("models_genesis", {"optimiser": "adam", "initial_learning_rate": 1e-3, "batch_size": 16}),
         ("stunet", {"optimiser": "sgd", "initial_learning_rate": 0.01, "momentum": 0.99, "gradient_clip": 12.0}),
+        ("masked_autoencoder", {"optimiser": "sgd", "initial_learning_rate": 0.01, "learning_rate_schedule": "poly"}),
         ("nnformer", {"optimiser": "sgd", "initial_learning_rate": 0.01, "drop_path": 0.2}),
         ("cotr", ADAMW | {"initial_learning_rate": 5e-4}),
         ("ux_net", ADAMW | {"initial_learning_rate": 5e-4}),
@@ -140,6 +142,7 @@ def test_published_recipes_are_those_of_their_sources(name, stated):
         ({"name": "unetr", "recipe": {"momentun": 0.5}}, "did you mean 'momentum'?"),
         ({"name": "pvt_v2_b1", "recipe": "published"}, "the card of pvt_v2_b1 states none"),
         ({"name": "hermes", "recipe": "published"}, "LAMB"),
+        ({"name": "tal", "recipe": "published"}, "RMSprop"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_in_one_line(entry, words):
