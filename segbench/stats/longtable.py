@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -43,7 +43,8 @@ def read_long(
     """Return the checked rows of a long table with the columns of a score table.
 
     Columns are separated by commas, semicolons or tabs; the first line tells which, also as `sep=;`. With semicolons or
-    tabs a comma in a number is a decimal comma. Blanks around a cell are taken off.
+    tabs a comma in a number is a decimal comma; other numbers with a point are refused. Blanks around a cell are taken
+    off.
 
     Needed: `NEEDED`; other columns of a score table are used where present and filled with `DEFAULTS` otherwise
     (dataset: the task, patient: the case), further columns are ignored with a log line. Metrics that are not ours must
@@ -67,6 +68,7 @@ def read_long(
     rows["dataset"] = rows.get("dataset", rows["task"])
     rows = rows.reindex(columns=list(SCORE_COLUMNS), fill_value="")
     if separator != ",":
+        raise_problems(_decimal_problems(path, rows))
         for name in NUMBER_COLUMNS:
             rows[name] = rows[name].str.replace(",", ".", regex=False)
     checked = split_rows(validate_rows(rows, where=str(path), metrics=known_metrics()))
@@ -101,6 +103,15 @@ def _column_problems(path: Path | str, columns: list[str]) -> list[Problem]:
     ]
     twice = sorted({name for name in columns if columns.count(name) > 1})
     return missing + [Problem(str(path), f"column '{name}' twice", "each column once", "remove one") for name in twice]
+
+
+def _decimal_problems(path: Path | str, rows: pd.DataFrame) -> Iterator[Problem]:
+    """Yield a problem where some numbers have a point and others a comma: 1,234 may then be 1234."""
+    cells = pd.concat([rows[name] for name in NUMBER_COLUMNS])
+    comma, point = (cells[cells.str.contains(mark, regex=False)] for mark in ",.")
+    if len(comma) and len(point):
+        found = f"numbers with a comma ({comma.iloc[0]}) and with a point ({point.iloc[0]})"
+        yield Problem(str(path), found, "one decimal sign", "write all numbers in one way, thousands without a sign")
 
 
 def _metric_problems(path: Path | str, metrics: pd.Series) -> list[Problem]:

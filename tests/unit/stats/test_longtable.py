@@ -82,3 +82,11 @@ def test_methods_that_were_scored_against_different_references_are_refused():
         check_complete(
             table({"reference_volume_mm3": 1000.0}, {"model": "b", "reference_volume_mm3": 5000.0}, value=0.0001)
         )
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_sign_for_thousands_is_not_taken_for_a_decimal_comma(tmp_path, separator):
+    rows = [HEAD, "a,T,c0,organ,hd95,12.5", "b,T,c0,organ,hd95,_"]
+    lines = [row.replace(",", separator).replace("_", "1,234") for row in rows]
+    with pytest.raises(InputError, match=r"numbers with a comma \(1,234\) and with a point \(12.5\)"):
+        read(tmp_path, *lines)
