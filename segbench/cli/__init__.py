@@ -12,6 +12,7 @@ import logging
 import pkgutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from segbench import __version__
 from segbench.core.errors import (
@@ -98,8 +99,20 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _output_problems(args: argparse.Namespace) -> Iterator[Problem]:
-    """Yield a problem of an output that cannot be written, before the work that leads to it."""
+    """Yield a problem of an output that cannot be written or is an input file, before the work that leads to it."""
     for option in ("out", "output"):
         path = getattr(args, option, None)
-        if path is not None and (found := unwritable(path)):
+        if path is None:
+            continue
+        if found := unwritable(path):
             yield Problem(f"--{option}", found, "a folder in which you may write", "name another path")
+        elif path.is_file() and any(path.samefile(other) for other in _input_files(args, option)):
+            yield Problem(f"--{option}", f"{path}, a file that is read", "another file", "name another path")
+
+
+def _input_files(args: argparse.Namespace, output: str) -> Iterator[Path]:
+    """Yield the files that the other options name."""
+    for name, value in vars(args).items():
+        paths = value if isinstance(value, list) else [value]
+        if name != output:
+            yield from (path for path in paths if isinstance(path, Path) and path.is_file())

@@ -14,9 +14,11 @@ from segbench.cli._counts import count_problems
 from segbench.core.errors import Problem, suggestion
 from segbench.core.files import write_text
 from segbench.core.metric_facts import Handling, rules_of
+from segbench.core.paths import SCORES
 from segbench.core.vocabulary import HANDLED_STATUSES
 from segbench.experiment.config.statistics import impossible_value
 from segbench.reporting.csv_text import table_text
+from segbench.stats.comparison import TITLES
 
 
 def option_problems(
@@ -47,6 +49,10 @@ def option_problems(
     yield from count_problems(resamples=(args.resamples, 100), seed=(args.seed, 0))
     if args.out.is_file():
         yield Problem("--out", f"{args.out} is a file", "a folder", "name another")
+    written = {args.out.resolve() / name for name in (SCORES, *(f"{title}.csv" for title in TITLES))}
+    for path in args.scores:
+        if path.resolve() in written:
+            yield Problem("--out", f"{path}, a table that is read and would be replaced", "another folder", "name one")
 
 
 def parse_missing_masks(texts: Sequence[str], metrics: Sequence[str]) -> tuple[dict[str, Handling], list[Problem]]:

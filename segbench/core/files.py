@@ -40,7 +40,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 def unwritable(path: Path) -> str | None:
-    """Return in words why nothing can be written at a path, as far as folders and rights tell; None when it can."""
+    """Return in words why nothing can be written at a path, as far as folders and rights tell; None when it can.
+
+    A device or pipe is not written to: a file that is renamed to its name would take its place.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        return f"{path}, which is no regular file"
     folder = path if path.is_dir() else path.parent
     while not os.path.lexists(folder):
         folder = folder.parent

@@ -45,5 +45,7 @@ def test_what_cannot_be_written_is_said_in_words(tmp_path, monkeypatch):
     assert unwritable(tmp_path) is None
     assert unwritable(tmp_path / "file") is None
     assert unwritable(tmp_path / "file" / "below" / "scores.csv") == f"{tmp_path / 'file'}, which is no folder"
+    os.mkfifo(tmp_path / "pipe")
+    assert unwritable(tmp_path / "pipe") == f"{tmp_path / 'pipe'}, which is no regular file"
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert unwritable(tmp_path / "new" / "scores.csv") == f"{tmp_path}, a folder in which you may not write"

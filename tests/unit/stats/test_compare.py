@@ -129,6 +129,14 @@ def test_bad_input_exits_with_2_and_writes_nothing(tmp_path, capsys, corrupt, op
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["scores.csv", "ranks.csv"])
+def test_a_table_that_is_read_is_not_replaced(tmp_path, capsys, name):
+    path = written(tmp_path, long_rows(), name)
+    assert main(["compare", path, "--out", str(tmp_path)]) == 2
+    assert f"--out: found {path}, a table that is read and would be replaced" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
 def test_one_protocol_per_task_leaves_no_task_out(tmp_path):
     rows = long_rows()
     path = written(tmp_path, rows.assign(protocol=rows["task"].map({"T": "seeded", "U": "official"})))
