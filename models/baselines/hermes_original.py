@@ -457,7 +457,8 @@ def from_official(
     Raises:
         InputError: for a missing, unexpected or reshaped tensor, and for an argument that asks for another network.
     """
-    check_arguments(arch, WHERE, conv_block="BasicBlock", block="BasicBlock", proj_type="depthwise", norm="in")
+    own, basic = ("num_heads", "fusion_heads", "scale", "act"), "BasicBlock"
+    check_arguments(arch, WHERE, named=own, conv_block=basic, block=basic, proj_type="depthwise", norm="in")
     check_activation(act, WHERE)
     state = tensors_of(state_dict, WHERE)
     shapes = shapes_of(state)

@@ -130,7 +130,8 @@ def from_official(
     Raises:
         InputError: for a missing, unexpected or reshaped tensor, and for an argument that asks for another network.
     """
-    check_arguments(arch, WHERE, conv_block="BasicBlock", proj_type="depthwise", norm="in")
+    own = ("num_heads", "fusion_heads", "scale", "act")
+    check_arguments(arch, WHERE, named=own, conv_block="BasicBlock", proj_type="depthwise", norm="in")
     state = tensors_of(state_dict, WHERE)
     shapes = shapes_of(state)
     network = MedFormer(

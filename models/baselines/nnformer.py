@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from models.blocks.own_network import PerTaskModel, padded_size_zyx, the_task
 from models.interface import NetworkSpec
-from models.weights.official import count_of, kernel_zyx, majority, shapes_of, whole_numbers
+from models.weights.official import check_arguments, count_of, kernel_zyx, majority, shapes_of, whole_numbers
 from models.weights.official import inputs as inputs_of
 from models.weights.official import outputs as outputs_of
 from models.weights.reading import load_strictly, tensors_of
@@ -434,6 +434,7 @@ def from_official(
     Raises:
         InputError: for a missing, unexpected or reshaped tensor, and for windows that do not fit `crop_size`.
     """
+    check_arguments(arch, WHERE, named=["crop_size"])
     crop_zyx = whole_numbers(crop_size, (3,), f"{WHERE}, crop_size", "three whole numbers")
     state = {
         name: tensor

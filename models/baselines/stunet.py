@@ -182,7 +182,7 @@ def from_official(state_dict: Mapping[str, Tensor], **arch: object) -> STUNet:
     Raises:
         InputError: for a missing, unexpected or reshaped tensor, and for poolings that do not fit the stages.
     """
-    check_arguments(arch, WHERE, enable_deep_supervision=(True, False))
+    check_arguments(arch, WHERE, named=["pool_op_kernel_sizes"], enable_deep_supervision=(True, False))
     state = tensors_of(state_dict, WHERE)
     shapes = shapes_of(state)
     stages = count_of(shapes, r"conv_blocks_context\.(\d{1,2})\.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,8 @@ from segbench.core.errors import Problem, input_error, raise_problems
 
 Shape = tuple[int, ...]
 Inferred = TypeVar("Inferred")
+MISSPELT = 0.8
+"""How alike a name is to one that counts; no other argument of an original's constructor comes as near."""
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> dict[str, Shape]:
@@ -67,16 +70,20 @@ def count_of(names: Iterable[str], pattern: str) -> int:
     return max((int(found[1]) + 1 for name in names if (found := re.match(pattern, name))), default=0)
 
 
-def check_arguments(given: Mapping[str, object], where: str, **supported: object) -> None:
+def check_arguments(given: Mapping[str, object], where: str, *, named: Sequence[str] = (), **supported: object) -> None:
     """Raise InputError for each argument of an original's constructor that asks for what is not re-implemented.
 
     Args:
-        given: arguments by name; names that are not in `supported` may have any value.
+        given: arguments by name; names that are not in `supported` may have any value, but must not be misspelt ones.
         where: what the problems name.
+        named: further names that count, whose values the caller checks.
         supported: name -> the one value, or a tuple of the values.
     """
-    problems = []
+    problems, counting = [], (*supported, *named)
     for name, value in given.items():
+        near = get_close_matches(name, counting, n=1, cutoff=MISSPELT)
+        if near and name not in counting:
+            problems.append(Problem(where, f"the argument {name}", near[0], f"did you mean {near[0]}?"))
         values = supported.get(name, value)
         known = values if isinstance(values, tuple) else (values,)
         if value not in known:
