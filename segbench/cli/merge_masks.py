@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write `labels/` and `cases.csv` into the folder; say how many cases, and which voxels several masks claim."""
+    """Write `labels/` and `cases.csv` into the folder; say how many cases, which lack a mask, and what several claim."""
     from segbench.core.errors import Problem, raise_problems, some
     from segbench.data.structure_masks import LABELS, TABLE, merge_folder
 
@@ -48,5 +48,8 @@ def run(args: argparse.Namespace) -> int:
     )
     for case, count in merged.shared_voxels.items():
         print(f"{case}: {count} voxel(s) in several masks; the last of --structures counts")
+    for name, count in merged.with_mask.items():
+        if count < merged.cases:
+            print(f"{name}: a mask in {count} of {merged.cases} case(s); in the others nobody looked for it")
     print(f"{merged.cases} case(s) merged into {args.folder / LABELS} and {args.folder / TABLE}")
     return 0

@@ -32,9 +32,13 @@ LABELS = "labels"
 
 @dataclass(frozen=True)
 class Merged:
-    """What was written: how many cases, and the voxels of each case that several masks claim."""
+    """What was written: how many cases, how many have a mask of each structure, and voxels that several masks claim.
+
+    shared_voxels: case -> how many.
+    """
 
     cases: int
+    with_mask: Mapping[str, int]
     shared_voxels: Mapping[str, int]
 
 
@@ -46,8 +50,9 @@ def merge_folder(folder: Path, *, images: Mapping[str, str], masks: str, structu
     its own patient.
 
     Args:
-        folder: holds a subfolder per case; those without an image of the first channel are none.
-        images: channel name -> name of its file in the folder of a case.
+        folder: holds a subfolder per case.
+        images: channel name -> name of its file in the folder of a case. A subfolder with neither an image of the first
+            channel nor a mask of a structure is no case.
         masks: folder of the masks in the folder of a case, `.` for itself.
         structures: names of the mask files without suffix.
 
@@ -60,11 +65,12 @@ def merge_folder(folder: Path, *, images: Mapping[str, str], masks: str, structu
         found, fix = f"{TABLE} or {LABELS}/", "move both away to merge anew"
         raise input_error(folder, found=found, expected="neither", fix=fix)
     first = next(iter(images.values()))
-    cases = [path for path in sorted(folder.iterdir()) if not path.name.startswith(HIDDEN) and (path / first).is_file()]
-    if not cases:
+    below = [path for path in sorted(folder.iterdir()) if not path.name.startswith(HIDDEN)]
+    if not any((path / first).is_file() for path in below):
         raise input_error(folder, found=f"no subfolder with {first}", expected="one per case", fix="fix --image")
+    cases = [path for path in below if (path / first).is_file() or any(_masks(path / masks, structures).values())]
     problems: list[Problem] = []
-    rows, shared = [], {}
+    rows, shared, with_mask = [], {}, dict.fromkeys(structures, 0)
     with tempfile.TemporaryDirectory(prefix=part_prefix(), dir=folder) as scratch:
         labels = Path(scratch) / LABELS
         with Progress(total=len(cases), title="merge masks") as progress:
@@ -73,6 +79,7 @@ def merge_folder(folder: Path, *, images: Mapping[str, str], masks: str, structu
                     labels_XYZ, found, shared[case.name] = _merged(case, images, case / masks, structures)
                     write_prediction(labels / f"{case.name}.nii.gz", labels_XYZ, like=case / first)
                     rows.append(_row(case.name, images, found, structures))
+                    with_mask |= {name: with_mask[name] + 1 for name in found}
                 except InputError as error:
                     problems += error.problems
                 progress.advance(case.name)
@@ -82,7 +89,7 @@ def merge_folder(folder: Path, *, images: Mapping[str, str], masks: str, structu
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerows([["case", "patient", "label", *images, "annotated"], *rows])
     write_text(folder / TABLE, stream.getvalue())
-    return Merged(len(cases), {case: count for case, count in shared.items() if count})
+    return Merged(len(cases), with_mask, {case: count for case, count in shared.items() if count})
 
 
 def _row(case: str, images: Mapping[str, str], found: Sequence[str], structures: Sequence[str]) -> list[str]:
@@ -97,14 +104,16 @@ def _merged(
     absent = [name for name in images.values() if not (case / name).is_file()]
     raise_problems(Problem(str(case / name), "no file", "an image per channel", "get the file") for name in absent)
     image = readable_volume(case / next(iter(images.values())))
-    files: dict[str, list[Path]] = {name: [] for name in structures}
-    for path in sorted(masks.iterdir()) if masks.is_dir() else []:
-        if (name := stem(path.name)) in files and path.name != name:
-            files[name].append(path)
+    files = _masks(masks, structures)
     twice = [paths for paths in files.values() if len(paths) > 1]
     raise_problems(
         Problem(str(masks), some([path.name for path in paths]), "one file per structure", "remove the stale one")
         for paths in twice
+    )
+    raise_problems(
+        Problem(str(paths[0]), "another spelling of a structure", f"{name}, as in --structures", "rename the file")
+        for name, paths in files.items()
+        if paths and stem(paths[0].name) != name
     )
     found = [name for name in structures if files[name]]
     if not found:
@@ -119,6 +128,17 @@ def _merged(
             shared += int(np.count_nonzero(labels_XYZ[mask_XYZ]))
             labels_XYZ[mask_XYZ] = value
     return labels_XYZ, found, shared
+
+
+def _masks(folder: Path, structures: Sequence[str]) -> dict[str, list[Path]]:
+    """Return structure -> its mask files in a folder, by names in any letter case."""
+    files: dict[str, list[Path]] = {name: [] for name in structures}
+    of_name = {name.casefold(): name for name in structures} | {name: name for name in structures}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        name = stem(path.name)
+        if path.name != name and (found := of_name.get(name) or of_name.get(name.casefold())):
+            files[found].append(path)
+    return files
 
 
 def _mask(volume: Volume, image: Volume) -> np.ndarray:

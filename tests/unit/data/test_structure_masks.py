@@ -66,6 +66,8 @@ def test_masks_are_merged_in_order_and_read_as_the_layout_table(folder):
         (lambda folder: write(folder / "s2/masks/liver.nii", block(0, 2)), "liver.nii, liver.nii.gz"),
         (lambda folder: (folder / "s2/masks/liver.nii.gz").write_bytes(b"no image"), "liver.nii.gz"),
         (lambda folder: (folder / "s2/masks/liver.nii.gz").unlink(), "s2/masks: found no mask of a structure"),
+        (lambda folder: (folder / "s2/masks/liver.nii.gz").rename(folder / "s2/masks/Liver.nii.gz"), "spelling"),
+        (lambda folder: (folder / "s2/ct.nii.gz").rename(folder / "s2/CT.nii.gz"), r"s2/ct.nii.gz: found no file"),
         (lambda folder: (folder / "cases.csv").touch(), "move both away"),
         (lambda folder: [path.unlink() for path in folder.glob("*/ct.nii.gz")], "no subfolder with ct.nii.gz"),
     ],
@@ -82,6 +84,7 @@ def test_the_command_says_what_it_wrote(folder, capsys):
     assert main(["merge-masks", str(folder), *options, "--structures", "liver, tumour"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "s1: 112 voxel(s) in several masks; the last of --structures counts",
+        "tumour: a mask in 2 of 3 case(s); in the others nobody looked for it",
         f"3 case(s) merged into {folder / 'labels'} and {folder / 'cases.csv'}",
     ]
 
