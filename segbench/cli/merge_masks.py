@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write `labels/` and `cases.csv` into the folder; say how many cases, which lack a mask, and what several claim."""
+    """Write `labels/` and `cases.csv` into the folder; say how many cases and masks, and what several masks claim."""
     from segbench.core.errors import Problem, raise_problems, some
     from segbench.data.structure_masks import LABELS, TABLE, merge_folder
 
