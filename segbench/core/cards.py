@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 
 from segbench.core.code import ROOT
 from segbench.core.errors import Problem, input_error, raise_problems, suggestion
+from segbench.core.names import named_alike
 from segbench.core.schema import as_problem, problem_of_value
 from segbench.core.task import MODALITIES, Channel, Structure, Task
 from segbench.core.yaml_keys import UniqueKeyLoader
@@ -435,6 +436,9 @@ def _meaning_problems(name: str, card: dict) -> Iterator[Problem]:
     structures = [structure["name"] for structure in card["structures"]]
     for twice in sorted({item for item in structures if structures.count(item) > 1}):
         yield Problem(f"card {name}", f"the structure {twice!r} twice", "each once", "rename one")
+    for group in named_alike(structures):
+        found = f"the structures {' and '.join(map(repr, group))}"
+        yield Problem(f"card {name}", found, "names that differ in more than case and blanks", "rename one")
 
 
 def pattern_problems(where: str, pattern: str, *, needs_group: bool = True) -> Iterator[Problem]:

@@ -29,6 +29,22 @@ def normal_name(name: str) -> str:
     return "/".join([*kept, re.sub(r"\s+", "_", FILE_SUFFIX.sub("", folders[-1]).strip())])
 
 
+def plain_name(name: str) -> str:
+    """Return a normal name in which every row of blanks, hyphens and underlines is one underline."""
+    return SEPARATORS.sub("_", normal_name(name))
+
+
+def named_alike(names: Iterable[str]) -> list[list[str]]:
+    """Return the groups of names that differ in letter case, Unicode form, blanks, hyphens and underlines only.
+
+    Digits count: `lr0.01` and `lr0.1` are two models, while `case_01` and `case_1` are one case (`spelled_alike`).
+    """
+    groups: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        groups.setdefault(plain_name(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
 def bids_subject(name: str) -> str | None:
     """Return the subject that a name or path states in the way of BIDS (`sub-1_ses-2`, `sub-1/anat/t1`), else None."""
     found = BIDS_SUBJECT.search(name)

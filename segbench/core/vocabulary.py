@@ -22,6 +22,8 @@ PREPROCESSING_RECIPES = (
     *("hippocampus", "openkbp", "sts_petct", "sts_mr", "acdc", "brats2015"),
 )
 """Names of the recipes in `segbench.data.preprocessing_recipes`, which the check of a config cannot import."""
+ALL_TASKS: Final = "all tasks"
+"""The mean over tasks in the column `task` of tables of statistics, so that it is the name of no task."""
 EXPERIMENTS = ("upstream", "downstream")
 KEY_COLUMNS = (
     "experiment",

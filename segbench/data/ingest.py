@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segbench.core import cards
 from segbench.core.case import Case, CaseFiles
+from segbench.core.errors import input_error, some
 from segbench.core.files import sha256_of
 from segbench.core.task import Task
 from segbench.data import layouts
@@ -28,11 +29,26 @@ def card_of(name: str) -> str | None:
 
 
 def discover(task_name: str, card: dict, data_root: Path) -> list[CaseFiles]:
-    """Return the labelled cases of a data set by its layout; a missing folder raises InputError."""
+    """Return the labelled cases of a data set by its layout.
+
+    A missing folder raises InputError, and so does a pattern that finds no patient in a case id: that case would be a
+    patient of its own, and its patient on both sides of a split.
+    """
     if card["layout"] == "custom":
         module = importlib.import_module(f"segbench.data.sources.{task_name}")
         return module.discover(data_root / card["folder"], card)
-    return getattr(layouts, card["layout"])(data_root / card["folder"], card)
+    found = getattr(layouts, card["layout"])(data_root / card["folder"], card)
+    pattern = card.get("patient_pattern")
+    if pattern and card["layout"] != "table":  # whose column says it
+        left = [case.case_id for case in found if not cards.matched_patient(pattern, case.case_id)]
+        if left:
+            raise input_error(
+                f"card {task_name}, patient_pattern",
+                found=f"{pattern!r}, which finds no patient in {some(left)}",
+                expected="a patient in the id of every case",
+                fix="extend the pattern; its group may hold alternatives: (P[0-9]+|.+)",
+            )
+    return found
 
 
 def ingest(task: Task, card: dict, data_root: Path) -> list[Case]:

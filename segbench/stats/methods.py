@@ -5,22 +5,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from segbench.core.errors import Problem, raise_problems
-from segbench.core.names import normal_name, spelled_alike
-from segbench.core.vocabulary import NEVER_COUNTED
+from segbench.core.names import named_alike, plain_name, spelled_alike
+from segbench.core.vocabulary import ALL_TASKS, NEVER_COUNTED
 from segbench.stats.intervals import PatientSums, Scale
 from segbench.stats.missing_masks import Handling, apply_handling, scale_of
 from segbench.stats.recipes import split_rows
 from segbench.stats.scores import shortened
 
-ALL_TASKS = "all tasks"
 PLAIN_INITIALISATIONS = ("", "random", "none")
 WHOLE_MM3, SAME_VOLUME = 0.5, 1e-4
 """Two volumes of one reference differ by no more than rounding to mm3, or by this fraction."""
@@ -65,14 +63,14 @@ def check_complete(rows: pd.DataFrame, *, where: str = "scores") -> None:
 def _name_problems(rows: pd.DataFrame, where: str) -> Iterator[Problem]:
     """Yield a problem for each name that is spelled in two ways, and for a task named like the mean over tasks."""
     for task in rows["task"].unique():
-        if _plain(task) == _plain(ALL_TASKS):
+        if plain_name(task) == plain_name(ALL_TASKS):
             words = "the name of the mean over tasks"
             yield Problem(f"{where}: task {task!r}", words, "a name of its own", "rename the task")
     fix = "write it in one way, or give two different ones different names"
     for column, within, groups_of in (
-        ("model", None, _alike),
-        ("task", None, _alike),
-        ("structure", "task", _alike),
+        ("model", None, named_alike),
+        ("task", None, named_alike),
+        ("structure", "task", named_alike),
         ("case", "task", spelled_alike),
         ("patient", "dataset", spelled_alike),
     ):
@@ -81,21 +79,6 @@ def _name_problems(rows: pd.DataFrame, where: str) -> Iterator[Problem]:
             place = f"{where}: {within} {name}: {column}" if within else f"{where}: {column}"
             for group in groups_of(part[column].unique()):
                 yield Problem(place, " and ".join(map(repr, group)), "one spelling of a name", fix)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "_", normal_name(name))
-
-
-def _alike(names: Iterable[str]) -> list[list[str]]:
-    """Return the groups of names that differ in letter case, Unicode form, blanks, hyphens and underlines only.
-
-    Digits count: `lr0.01` and `lr0.1` are two models, while `case_01` and `case_1` are one case.
-    """
-    groups: dict[str, list[str]] = {}
-    for name in sorted(names):
-        groups.setdefault(_plain(name), []).append(name)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def patient_problems(rows: pd.DataFrame, where: str = "scores") -> list[Problem]:

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from segbench.core.errors import InputError, Problem, suggestion
 from segbench.core.metric_facts import METRICS
+from segbench.core.names import plain_name
 from segbench.core.paths import NAME_PATTERN
 from segbench.core.schema import as_problem
-from segbench.core.vocabulary import EQUAL, EXPERIMENTS, FROM_SCRATCH, NO_RECIPE, PUBLISHED, TUNED
+from segbench.core.vocabulary import ALL_TASKS, EQUAL, EXPERIMENTS, FROM_SCRATCH, NO_RECIPE, PUBLISHED, TUNED
 from segbench.experiment.config.data import WITH_LISTS
 from segbench.experiment.config.experiment import Config
 from segbench.experiment.config.section import (
@@ -27,6 +28,7 @@ from segbench.experiment.config.training import Recipe, Training, merged, recipe
 
 JOINT_SCOPE = "joint"
 """Value of the column `scope` of a job over all tasks, so that it is the name of no task."""
+TAKEN = (JOINT_SCOPE, plain_name(ALL_TASKS))
 TASKS = ("upstream.tasks", "downstream.tasks", "data.cards")
 MODELS = ("upstream.models", "upstream.external", "upstream.self_supervised")
 
@@ -39,11 +41,11 @@ def _task_names(config: Config) -> Iterator[Problem]:
         for name in section.tasks if section else ():
             if name not in known:
                 yield Problem(key, repr(name), "the name of a data-set card", suggestion(name, known))
-            elif not re.fullmatch(NAME_PATTERN, name) or name.casefold() == JOINT_SCOPE:
-                expected = f"letters, digits and underscores, and not {JOINT_SCOPE}"
+            elif not re.fullmatch(NAME_PATTERN, name) or plain_name(name) in TAKEN:
+                expected = f"letters, digits and underscores, and not {' or '.join(TAKEN)}"
                 yield Problem(key, repr(name), expected, "rename the file of the card")
     for one, other in alike(config.all_task_names):
-        yield Problem("tasks", f"{one!r} and {other!r}", "names that differ in more than case", "rename a card")
+        yield Problem("tasks", f"{one!r} and {other!r}", "names that differ in more than case and '_'", "rename a card")
 
 
 def _task_cards(config: Config) -> Iterator[Problem]:
@@ -102,7 +104,7 @@ def _model_ids(config: Config) -> Iterator[Problem]:
             yield Problem(key, repr(name), "an id that is no control's", "give it another id")
     everyone = [name for name, _ in rows] + [entry.key for entry in config.entries_of("downstream")]
     for one, other in alike(everyone):
-        yield Problem(key, f"{one!r} and {other!r}", "ids that differ in more than case", "change one id")
+        yield Problem(key, f"{one!r} and {other!r}", "ids that differ in more than case and '_'", "change one id")
 
 
 def _one_network(config: Config) -> Iterator[Problem]:

@@ -145,7 +145,7 @@ def _weight_names(downstream: Downstream) -> Iterator[Problem]:
         for name in repeated(names):
             yield Problem(key, f"{name!r} twice", "each once", "remove one, or give a file another name")
         for one, other in alike(names):
-            yield Problem(key, f"{one!r} and {other!r}", "names that differ in more than case", "rename one")
+            yield Problem(key, f"{one!r} and {other!r}", "names that differ in more than case and '_'", "rename one")
         for item in items:
             if item.name in RESERVED or (item.name in FROM_SCRATCH and item.file is not None):
                 found = f"{item.name!r}" + (" with a file" if item.file else "")

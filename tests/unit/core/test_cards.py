@@ -57,6 +57,10 @@ def test_reading_a_card_runs_nothing(tmp_path):
         ({"classes": {"1": "a", "2": "a"}}, "the class 'a' twice"),
         ({"structures": [{"name": "s", "labels": [2], "tolerance_mm": 1.0}]}, r"labels \[2\]"),
         ({"structures": [{"name": "s", "labels": [1], "tolerance_mm": 1.0}] * 2}, "the structure 's' twice"),
+        (
+            {"structures": [{"name": name, "labels": [1], "tolerance_mm": 1.0} for name in ("the organ", "The_organ")]},
+            "the structures 'The_organ' and 'the organ'; expected names that differ",
+        ),
         ({"patient_pattern": "("}, "a regular expression"),
         ({"patient_pattern": "a"}, "0 groups"),
         ({"patient_pattern": "(a{99999999999})"}, "a regular expression"),

@@ -110,6 +110,15 @@ def test_a_users_own_data_set_needs_a_card_and_no_code(tmp_path):
     assert len(discover("my_spleen", found["my_spleen"], tmp_path)) == CASES
 
 
+def test_a_case_in_whose_id_the_pattern_finds_no_patient_is_refused(tmp_path):
+    write_tree(tmp_path, "msd_spleen", CARDS["msd_spleen"], cases=2)
+    one, other = (case.case_id for case in discover("msd_spleen", CARDS["msd_spleen"], tmp_path))
+    with pytest.raises(InputError, match=f"patient_pattern: found .*, which finds no patient in {other};"):
+        discover("msd_spleen", CARDS["msd_spleen"] | {"patient_pattern": f"({one})"}, tmp_path)
+    every = CARDS["msd_spleen"] | {"patient_pattern": f"({one}|.+)"}
+    assert {case.patient_id for case in discover("msd_spleen", every, tmp_path)} == {one, other}
+
+
 def test_a_card_with_an_unknown_key_is_refused(tmp_path):
     card = {key: value for key, value in CARDS["msd_spleen"].items() if value not in ({}, None)}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(card | {"licens": "CC0"}))

@@ -25,6 +25,7 @@ def with_models(*entries) -> dict:
         ("oracle", "'oracle'; expected the name of a model"),
         ("uniseg", "'uniseg' twice"),
         ({"name": "uniseg", "id": "UniSeg"}, "'uniseg' and 'UniSeg'; expected ids that differ in more than case"),
+        ({"name": "multi_head", "id": "multi__head"}, "'multi_head' and 'multi__head'; expected ids that differ"),
         ({"name": "uniseg", "id": "empty"}, "'empty'; expected an id that is no control's"),
         ({"name": "uniseg", "id": "a.b"}, "upstream.models.4.id"),
         ({"name": "uniseg", "id": "a/b"}, "upstream.models.4.id"),
@@ -93,6 +94,7 @@ obtain: ask
         ("my-task", "letters, digits and underscores"),
         ("my task", "letters, digits and underscores"),
         ("joint", "and not joint"),
+        ("All_Tasks", "and not joint or all_tasks"),
         ("Phantom_Liver", "a new name"),
     ],
 )
