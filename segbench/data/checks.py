@@ -46,6 +46,7 @@ from segbench.data.volumes import (
 )
 
 MAX_VOXELS = 2**31
+LARGEST = float(np.finfo(np.float32).max)  # images are read as float32
 DEFLATE_LIMIT = 1032  # the largest factor by which deflate packs
 ODD = 0.05  # mm, fraction of a voxel size, or cosine: above this, headers are said to disagree
 PLAUSIBLE_MM = (0.01, 100.0)  # metres and micrometres written as millimetres lie outside
@@ -528,6 +529,8 @@ def _channel_problems(range_of: tuple[float, float], where: str, modality: str) 
     low, high = range_of
     if not (math.isfinite(low) and math.isfinite(high)):
         yield Problem(where, "voxels that are not finite", "finite numbers", "fix the image")
+    elif max(-low, high) > LARGEST:
+        yield Problem(where, f"values from {low:g} to {high:g}", f"at most {LARGEST:.2g} (float32)", "rescale the image")
     elif low == high:
         yield Problem(where, f"a constant image ({low:g})", "an image", "get the file again, or leave the case out")
     elif modality == "CT" and high - low < 100:

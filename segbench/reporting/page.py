@@ -37,7 +37,7 @@ from segbench.reporting.csv_text import table_text
 from segbench.reporting.latex import table_tex
 from segbench.reporting.marks import marked
 from segbench.reporting.metrics import about
-from segbench.reporting.pictures import DESCRIPTION, anchor, permitted_pictures, picture_of
+from segbench.reporting.pictures import DESCRIPTION, absent_pictures, anchor, permitted_pictures, picture_of
 from segbench.reporting.pictures import FOLDER as FOLDER_OF_PICTURES
 from segbench.reporting.run import Run
 from segbench.reporting.statistics import (
@@ -123,7 +123,10 @@ def render(results_dir: Path, out_dir: Path) -> None:
     """
     run = Run(Path(results_dir))
     files = {name: (Path(results_dir) / name).read_bytes() for name in MADE_FROM}
-    render_run(run, Path(out_dir), files, permitted_pictures(run, Path(results_dir)))
+    pictures = permitted_pictures(run, Path(results_dir))
+    for notice in absent_pictures(run, pictures):
+        log.warning("%s", notice)
+    render_run(run, Path(out_dir), files, pictures)
 
 
 def render_run(
@@ -397,6 +400,7 @@ def page_html(
         title=f"{'Synthetic data: ' if run.synthetic() else ''}segbench report of {run.name}",
         trust=answers.trust_card(run),
         failures=sentences.failure_sentence(run) if run.from_jobs else "",
+        notices=[*run.record.notices, *absent_pictures(run, pictures)],
         pictures=pictures,
         picture_description=DESCRIPTION,
         failed_jobs=[job for job in run.record.jobs if job.status == "failed"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from segbench.core.errors import Problem, raise_problems
+from segbench.core.errors import Problem, raise_problems, some
 from segbench.core.files import sha256_of
 from segbench.core.run_record import Picture
 from segbench.reporting.run import Run
@@ -32,7 +32,7 @@ def picture_of(run: Run, experiment: str, task: str, case: str, seen: Collection
 def permitted_pictures(run: Run, folder: Path) -> dict[str, bytes]:
     """Return file name -> content of the pictures of a results or report folder that a page may show.
 
-    A folder without pictures, such as a bundle, has none to show.
+    One that is not there is left out, which `absent_pictures` says.
 
     Raises:
         InputError: a picture is not the one that run.json names.
@@ -49,3 +49,9 @@ def permitted_pictures(run: Run, folder: Path) -> dict[str, bytes]:
         found[picture.file] = path.read_bytes()
     raise_problems(problems)
     return found
+
+
+def absent_pictures(run: Run, seen: Collection[str]) -> list[str]:
+    """Return a notice that names the pictures that run.json has and the page may show, but which are not there."""
+    absent = [item.file for item in run.record.pictures if item.may_be_shown and item.file not in seen]
+    return [f"Pictures that were not there when this page was made: {some(absent)}."] if absent else []

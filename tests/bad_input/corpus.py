@@ -218,6 +218,10 @@ KINDS: dict[str, tuple[Corrupt, tuple[str, ...]]] = {
     "label value nan": (edit_label(set_at(NAN)), ("label values that are not finite",)),
     "image with nan": (edit_image(set_at(NAN)), ("case_1", "not finite")),
     "image with infinity": (edit_image(set_at(INF)), ("case_1", "not finite")),
+    "image beyond float32": (
+        lambda folder: write(image(folder), voxels(image(folder)).astype(np.float64) * 1e300),
+        ("case_1", "at most 3.4e+38 (float32)"),
+    ),
     "constant image": (edit_image(np.zeros_like), ("constant image (0)",)),
     "CT in 0 to 1": (edit_image(lambda data: data / np.abs(data).max()), ("CT channel", "Hounsfield")),
     "zero spacing": (header_bytes(84, struct.pack("<f", 0.0)), ("voxel sizes [2.0, 0.0", "positive")),

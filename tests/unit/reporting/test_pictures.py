@@ -59,7 +59,7 @@ def change(folder: Path, **facts) -> None:
     (folder / "run.json").write_text(json.dumps(record))
 
 
-def test_a_page_embeds_a_picture_with_its_values_and_is_rebuilt_from_itself(results, tmp_path):
+def test_a_page_embeds_a_picture_with_its_values_and_is_rebuilt_from_itself(results, tmp_path, caplog):
     report = tmp_path / "report"
     render(results, report)
     page = (report / "index.html").read_text()
@@ -69,6 +69,11 @@ def test_a_page_embeds_a_picture_with_its_values_and_is_rebuilt_from_itself(resu
     assert differing_files(report) == []
     (report / "pictures" / FILE).unlink()
     assert {line.split()[0] for line in differing_files(report)} == {"index.html"}
+    with caplog.at_level("WARNING"):
+        render(report, tmp_path / "again")
+    said = f"Pictures that were not there when this page was made: {FILE}."
+    assert said in (tmp_path / "again" / "index.html").read_text()
+    assert said in caplog.text
     (report / "pictures" / FILE).write_bytes(png(8))
     with pytest.raises(InputError, match="restore the file"):
         differing_files(report)
