@@ -27,7 +27,8 @@ def probe(target: SegmentationModel, chosen: Mapping[str, Tensor], where: str) -
     A copy of `target` is run in evaluation mode on seeded noise, of the target's first task's channels and of twice the
     down-sampling per axis at most. What is not in `chosen` has a fixed pattern, so that the four numbers depend on the
     loaded tensors, the architecture and the channel count, but on no seed and no class count. Raises InputError when
-    they are not finite, or when loading changes nothing of the pattern's answer. `target` is left as it is.
+    they are not finite, when all logits are the same, or when loading changes nothing of the pattern's answer. `target`
+    is left as it is.
     """
     trial = copy.deepcopy(target).eval()
     tensors = dict(trial.state_dict())
@@ -41,6 +42,9 @@ def probe(target: SegmentationModel, chosen: Mapping[str, Tensor], where: str) -
         raise input_error(
             where, found="logits with nan or inf on the probe", expected="finite ones", fix="use other weights"
         )
+    if after.min() == after.max():
+        found, expected = "one logit for every voxel of the probe", "an answer that depends on the image"
+        raise input_error(where, found=found, expected=expected, fix="use other weights; these may all be zero")
     if torch.equal(before, after):
         found = "the same answer to the probe before and after loading"
         raise input_error(

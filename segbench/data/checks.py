@@ -530,7 +530,8 @@ def _channel_problems(range_of: tuple[float, float], where: str, modality: str) 
     if not (math.isfinite(low) and math.isfinite(high)):
         yield Problem(where, "voxels that are not finite", "finite numbers", "fix the image")
     elif max(-low, high) > LARGEST:
-        yield Problem(where, f"values from {low:g} to {high:g}", f"at most {LARGEST:.2g} (float32)", "rescale the image")
+        expected = f"at most {LARGEST:.2g} (float32)"
+        yield Problem(where, f"values from {low:g} to {high:g}", expected, "rescale the image")
     elif low == high:
         yield Problem(where, f"a constant image ({low:g})", "an image", "get the file again, or leave the case out")
     elif modality == "CT" and high - low < 100:

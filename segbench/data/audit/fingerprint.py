@@ -62,14 +62,15 @@ def fingerprints_of(paths: Sequence[Path | str]) -> list[Fingerprint]:
     """Return one fingerprint per channel of a case; a 4D file has its channels last."""
     found = []
     for path in paths:
-        channels = open_volume(path).channels()
-        found += [fingerprint(channel_XYZ.astype(np.float32)) for channel_XYZ in channels]
+        with np.errstate(over="ignore"):  # an image beyond float32, which `check` refuses
+            channels = [channel_XYZ.astype(np.float32) for channel_XYZ in open_volume(path).channels()]
+        found += map(fingerprint, channels)
     return found
 
 
 def fingerprint(volume_XYZ: np.ndarray) -> Fingerprint:
     """Return the fingerprint of one volume; a constant volume has an all-zero thumbnail and no landmarks."""
-    finite = np.nan_to_num(volume_XYZ)
+    finite = np.nan_to_num(volume_XYZ, posinf=0, neginf=0)
     return Fingerprint(_thumbnail(without_padding(finite)), _landmarks(finite))
 
 

@@ -361,6 +361,12 @@ def test_weights_that_overflow_are_refused():
         transfer_weights(state, target("single_task"))
 
 
+def test_weights_that_are_all_zero_are_refused():
+    state = {name: torch.zeros_like(tensor) for name, tensor in plain_unet().items()}
+    with pytest.raises(InputError, match="one logit for every voxel"):
+        take(state, target("clip_driven_original"), name="clip_driven_original", source_format="models_genesis")
+
+
 def test_the_released_dodnet_reaches_a_task_of_thirteen_organs():
     torch.manual_seed(6)
     released = DoDNetOriginal(TaskSet([]), CUBES, widths=(16, 32, 64, 128, 128), blocks=(1, 2, 2, 2, 2), task_count=7)
