@@ -13,7 +13,7 @@ from segbench.core.vocabulary import EXPERIMENTS, TUNED
 from segbench.data.ingest import discover
 from segbench.data.splitting.folds import make_splits
 from segbench.data.splitting.protocols import check_organs
-from segbench.evaluation.external_commands import mask_files, unexpected_masks
+from segbench.evaluation.external_commands import mask_files, mask_problems
 from segbench.evaluation.predictors.masks import read_mask
 from segbench.experiment.config import Config
 from segbench.experiment.held_out import held_out_cases, tuning_cases
@@ -118,7 +118,7 @@ def _mask_problems(
         except InputError as error:
             problems += error.problems
             continue
-        problems += unexpected_masks(found, wanted)
+        problems += mask_problems(folder, found, wanted)
         for case in wanted:
             if case in found:
                 try:

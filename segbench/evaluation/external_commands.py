@@ -24,12 +24,13 @@ import nibabel as nib
 from segbench.core.case import Case
 from segbench.core.errors import Problem, RunFailed, input_error, raise_problems
 from segbench.core.files import sha256_of, write_json
+from segbench.core.folders import files_below
 from segbench.core.provenance import content_hash
 from segbench.core.seeds import seed_for
 from segbench.core.task import Task
 from segbench.data.readers import read_label
 from segbench.data.volumes import open_volume
-from segbench.evaluation.label_maps import case_name
+from segbench.evaluation.label_maps import case_name, unread_problems
 from segbench.experiment.config import External
 from segbench.experiment.context import JobContext
 from segbench.experiment.jobs import mask_folders
@@ -111,19 +112,26 @@ def find_masks(context: JobContext) -> Masks:
         folders = mask_folders(context.config, context.job)
     found = {task: mask_files(folder) for task, folder in folders.items()}
     wanted = {task: context.sides(task).test for task in folders}
-    raise_problems(problem for task, files in found.items() for problem in unexpected_masks(files, wanted[task]))
+    raise_problems(
+        problem for task, files in found.items() for problem in mask_problems(folders[task], files, wanted[task])
+    )
     paths = {task: {case: files.get(case) for case in wanted[task]} for task, files in found.items()}
     sha256 = {task: {case: sha256_of(path) for case, path in sorted(files.items())} for task, files in found.items()}
     return Masks(paths, sha256, seconds)
 
 
-def unexpected_masks(files: Mapping[str, Path], wanted: Sequence[str]) -> Iterator[Problem]:
-    """Yield a problem for each mask that belongs to none of the wanted test cases."""
+def mask_problems(folder: Path, files: Mapping[str, Path], wanted: Sequence[str]) -> Iterator[Problem]:
+    """Yield masks of a folder that belong to none of the wanted test cases, or are there in a form that is not read."""
     for case, path in sorted(files.items()):
         if case not in wanted:
             yield Problem(
                 str(path), "a mask of no test case", f"names such as {wanted[0]}.nii.gz", "remove or rename it"
             )
+    absent = [case for case in wanted if case not in files]
+    yield from unread_problems(folder, absent)
+    for path in files_below(folder):
+        if path.parent != folder and case_name(path.name) in absent:
+            yield Problem(str(path), "a mask in a folder of its own", f"a file in {folder}", "move it there")
 
 
 def mask_files(folder: Path) -> dict[str, Path]:

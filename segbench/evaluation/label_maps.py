@@ -232,7 +232,7 @@ def _folder_pairs(reference: Path, prediction: Path) -> list[tuple[str, Path, Pa
     problems += more
     missing = references.keys() - predictions.keys()
     if predictions and missing:
-        problems += _unread(prediction, missing)
+        problems += unread_problems(prediction, missing)
     extra = sorted(predictions.keys() - references.keys())
     spelled = matched(extra, references)
     problems += [
@@ -292,7 +292,7 @@ def _no_file(path: Path) -> Problem | None:
     return Problem(str(path), "no regular file", "a label map", "put the file in its place")
 
 
-def _unread(folder: Path, cases: Collection[str]) -> list[Problem]:
+def unread_problems(folder: Path, cases: Collection[str]) -> list[Problem]:
     """Return a problem for each file of a case in a format that is not read."""
     return [
         Problem(str(path), f"a format that is not read ({path.name[len(name) :]})", FORMATS, "convert it")

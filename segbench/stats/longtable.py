@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from segbench.core.errors import Problem, raise_problems, suggestion
-from segbench.core.metric_facts import METRIC_NAMES
+from segbench.core.metric_facts import METRIC_NAMES, METRICS
 from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.stats.methods import check_complete
 from segbench.stats.missing_masks import declare_metric, known_metrics
@@ -57,6 +57,7 @@ def read_long(
     rows = rows_of_text(text, path, separator=separator).map(_stripped)
     rows.columns = [_stripped(name).lower() for name in rows.columns]
     raise_problems(_column_problems(path, list(rows.columns)))
+    raise_problems(_direction_problems(lower_is_better, higher_is_better))
     for name in (*lower_is_better, *higher_is_better):
         declare_metric(name, lower_is_better=name in lower_is_better)
     raise_problems(_metric_problems(path, rows["metric"]))
@@ -103,6 +104,20 @@ def _column_problems(path: Path | str, columns: list[str]) -> list[Problem]:
     ]
     twice = sorted({name for name in columns if columns.count(name) > 1})
     return missing + [Problem(str(path), f"column '{name}' twice", "each column once", "remove one") for name in twice]
+
+
+def _direction_problems(lower: Sequence[str], higher: Sequence[str]) -> Iterator[Problem]:
+    """Yield metrics that are declared in both directions, or in another one than their own."""
+    for option, names, others, own in (
+        ("--lower-is-better", lower, higher, "lower"),
+        ("--higher-is-better", higher, lower, "higher"),
+    ):
+        for name in dict.fromkeys(names):
+            if name in METRICS and METRICS[name].better != own:
+                found, fix = f"a metric of which {METRICS[name].better} is better", "leave the option out"
+                yield Problem(f"{option} {name}", found, "a metric of other origin", fix)
+            elif name in others:
+                yield Problem(f"{option} {name}", "both directions", "one direction", "leave one option out")
 
 
 def _decimal_problems(path: Path | str, rows: pd.DataFrame) -> Iterator[Problem]:

@@ -136,6 +136,18 @@ def test_a_mask_of_a_training_case_and_a_folder_that_is_not_there_are_refused(ru
         find_masks(parsed(**MASKS))
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("c.npz", "a format that is not read"), ("sub/c.nii.gz", "in a folder of its own")]
+)
+def test_a_mask_in_a_form_that_is_not_read_is_no_missing_one(run, name, words):
+    give("b")
+    path = Path("masks") / TASK / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"mask")
+    with pytest.raises(InputError, match=words):
+        find_masks(parsed(**MASKS))
+
+
 def test_other_masks_have_another_hash(run):
     give("b")
     first = find_masks(parsed(**MASKS))

@@ -191,6 +191,14 @@ def test_metrics_of_others_need_a_direction(tmp_path):
     assert rows["patient"].tolist() == rows["case"].tolist()
 
 
+def test_a_metric_has_one_direction(tmp_path):
+    path = written(tmp_path, long_rows("Surface distance"))
+    with pytest.raises(InputError, match="both directions"):
+        read_long(path, lower_is_better=["Surface distance"], higher_is_better=["Surface distance"])
+    with pytest.raises(InputError, match="--lower-is-better dice: found a metric of which higher is better"):
+        read_long(written(tmp_path, long_rows()), lower_is_better=["dice"])
+
+
 def test_missing_predictions_are_counted_not_dropped(tmp_path):
     frame = long_rows(tasks=("T",), models=("a", "b")).assign(status="ok")
     frame["value"] = frame["value"].astype(object)
