@@ -54,4 +54,4 @@ def permitted_pictures(run: Run, folder: Path) -> dict[str, bytes]:
 def absent_pictures(run: Run, seen: Collection[str]) -> list[str]:
     """Return a notice that names the pictures that run.json has and the page may show, but which are not there."""
     absent = [item.file for item in run.record.pictures if item.may_be_shown and item.file not in seen]
-    return [f"Pictures that were not there when this page was made: {some(absent)}."] if absent else []
+    return [f"Pictures of this run that are not beside this page: {some(absent)}."] if absent else []

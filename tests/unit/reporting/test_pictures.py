@@ -71,7 +71,7 @@ def test_a_page_embeds_a_picture_with_its_values_and_is_rebuilt_from_itself(resu
     assert {line.split()[0] for line in differing_files(report)} == {"index.html"}
     with caplog.at_level("WARNING"):
         render(report, tmp_path / "again")
-    said = f"Pictures that were not there when this page was made: {FILE}."
+    said = f"Pictures of this run that are not beside this page: {FILE}."
     assert said in (tmp_path / "again" / "index.html").read_text()
     assert said in caplog.text
     (report / "pictures" / FILE).write_bytes(png(8))
