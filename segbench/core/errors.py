@@ -60,7 +60,7 @@ def raise_problems(problems: Iterable[Problem]) -> None:
         raise InputError(listed)
 
 
-MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EROFS})
+MACHINE_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EROFS})
 PATH_ERRORS = frozenset(
     {
         errno.EACCES,

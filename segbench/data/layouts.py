@@ -6,6 +6,7 @@ Paths of a data set's own listing must stay below its folder; links in the file 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import unicodedata
@@ -43,9 +44,15 @@ def table(folder: Path, card: dict) -> list[CaseFiles]:
     The separator is the comma, semicolon or tab that the head has most. A column `annotated` names the classes that
     were looked for in a case, separated by `|`; a blank cell stands for all. Blanks around a cell count nowhere.
     """
-    path = next((folder / name for name in ("cases.csv", "cases.tsv") if (folder / name).exists()), None)
-    if path is None:
+    paths = [folder / name for name in ("cases.csv", "cases.tsv") if (folder / name).exists()]
+    if not paths:
         raise input_error(folder / "cases.csv", found="no file", expected="the table of cases", fix=card["obtain"])
+    if len(paths) > 1:
+        raise input_error(folder, found="cases.csv and cases.tsv", expected="one table", fix="remove the stale one")
+    return _table_cases(paths[0], folder, card)
+
+
+def _table_cases(path: Path, folder: Path, card: dict) -> list[CaseFiles]:
     channels = [channel["name"] for channel in card["channels"]]
     found, problems, needed = [], [], ("case", "patient", "label", *channels)
     for number, row in enumerate(_table_rows(path, needed), start=2):
@@ -64,12 +71,16 @@ def table(folder: Path, card: dict) -> list[CaseFiles]:
 def _table_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Return the rows of a table with at least these columns; what is no such table raises InputError."""
     try:
-        lines = text_of(path).splitlines()
-        separator = max(",;\t", key=(lines or [""])[0].count)
-        head = [name.strip() for name in next(csv.reader(lines[:1], delimiter=separator), [])]
-        rows = list(csv.DictReader(lines[1:], head, delimiter=separator))
-    except (OSError, ValueError, csv.Error) as error:
+        text = text_of(path)
+        separator = max(",;\t", key=(text.splitlines() or [""])[0].count)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        reader.fieldnames = head = [name.strip() for name in reader.fieldnames or []]
+        rows = list(reader)
+    except (OSError, ValueError) as error:
         raise input_error(path, found=f"no table ({error})", expected="text in UTF-8", fix="fix the file") from error
+    except csv.Error as error:
+        fix = "close the quotes of every cell, and double those inside"
+        raise input_error(path, found=f"no table ({error})", expected="a CSV table", fix=fix) from error
     missing = [name for name in columns if name not in head]
     if missing:
         raise input_error(path, found=f"columns {head}", expected=f"also {missing}", fix="add the columns")

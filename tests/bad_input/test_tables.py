@@ -65,6 +65,8 @@ def test_a_table_is_accepted_with_other_columns_and_a_byte_order_mark(check):
         (HEAD + "0,p0\n", "line 2: found empty or extra cells"),
         (HEAD + ROW.format(0).strip() + ",more\n", "line 2: found empty or extra cells"),
         (HEAD + "," + ROW.format(0)[2:], "line 2: found empty or extra cells"),
+        (HEAD + '"' + ROW.format(0) + '"' + ROW.format(1), "close the quotes"),
+        (HEAD + ROW.format(0) + '"' + ROW.format(1), "close the quotes"),
         (HEAD + "../../0" + ROW.format(0)[1:], "the case id '../../0'"),
         (HEAD + "a|b" + ROW.format(0)[1:], "the case id 'a|b'"),
         (HEAD + "a\0b" + ROW.format(0)[1:], "the case id 'a\\x00b'"),
@@ -77,6 +79,13 @@ def test_a_wrong_table_is_refused(check, table, words):
     status, text = check(table)
     assert status == 2
     assert words in text
+
+
+def test_two_tables_are_refused(check, tmp_path):
+    (tmp_path / "data" / "Mine" / "cases.tsv").write_text("")
+    status, text = check()
+    assert status == 2
+    assert "found cases.csv and cases.tsv; expected one table" in text
 
 
 @pytest.mark.parametrize("put", [os.mkfifo, os.mkdir])

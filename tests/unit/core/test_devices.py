@@ -1,6 +1,7 @@
 """Leases: a device is used by one process, chosen before CUDA starts, and not at all under a scheduler."""
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -159,6 +160,7 @@ def test_taking_a_device_imports_no_numerical_library():
         (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"), True),
         (MemoryError(), True),
+        (OSError(errno.EFBIG, "File too large"), True),
         (RuntimeError("the loss is nan at step 3"), False),
         (ValueError("CUDA error in a file's name"), False),
     ],
