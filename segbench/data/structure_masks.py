@@ -156,7 +156,7 @@ def _mask(volume: Volume, image: Volume) -> np.ndarray:
             volume.path, found="voxels that cannot be read", expected="a whole file", fix="get it again"
         ) from error
     present = np.unique(values)
-    if len(present[present != 0]) > 1 or not np.isfinite(present).all():
-        found = f"values {some([f'{value:g}' for value in present])}"
-        raise input_error(volume.path, found=found, expected="0 and one other value", fix="store one mask per file")
+    if len(present[present != 0]) > 1 or not (np.isfinite(present) & (present == np.round(present))).all():
+        found, expected = f"values {some([f'{value:g}' for value in present])}", "0 and one other whole number"
+        raise input_error(volume.path, found=found, expected=expected, fix="store one mask per file")
     return np.asarray(values != 0)

@@ -63,6 +63,7 @@ def test_masks_are_merged_in_order_and_read_as_the_layout_table(folder):
         (lambda folder: write(folder / "s2/masks/tumour.nii.gz", block(0, 2), np.eye(4)), "an affine that differs"),
         (lambda folder: write(folder / "s2/masks/tumour.nii.gz", block(0, 2) + block(1, 3)), "values 0, 1, 2"),
         (lambda folder: write(folder / "s2/masks/tumour.nii.gz", block(0, 2) * np.float32("nan")), "values"),
+        (lambda folder: write(folder / "s2/masks/tumour.nii.gz", block(0, 2) * np.float32(0.5)), "values 0, 0.5"),
         (lambda folder: write(folder / "s2/masks/liver.nii", block(0, 2)), "liver.nii, liver.nii.gz"),
         (lambda folder: (folder / "s2/masks/liver.nii.gz").write_bytes(b"no image"), "liver.nii.gz"),
         (lambda folder: (folder / "s2/masks/liver.nii.gz").unlink(), "s2/masks: found no mask of a structure"),
