@@ -94,7 +94,7 @@ def is_machine_failure(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ in DEVICE_ERRORS
 
 
-def short(error: Exception, *, most: int = 80) -> str:
+def short(error: BaseException, *, most: int = 80) -> str:
     """Return the message of a library's error on one line, cut to `most` characters; its kind when it says nothing."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 

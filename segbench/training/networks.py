@@ -26,7 +26,7 @@ def network_problems(config: Config) -> Iterator[Problem]:
             _answer(context)
         except InputError as error:
             yield from error.problems
-        except Exception as error:  # of a file that anybody may have written
+        except (Exception, SystemExit) as error:  # of a file that anybody may have written
             if is_machine_failure(error):
                 raise
             name = config.model_entry(job.model).name
