@@ -8,7 +8,7 @@ from typing import Any
 
 from segbench.core.errors import input_error
 from segbench.core.files import sha256_of
-from segbench.core.paths import OUTCOME, WEIGHTS
+from segbench.core.paths import OUTCOME
 from segbench.experiment.context import JobContext
 from segbench.experiment.identity import Identity, evaluation_settings_identity, part
 from segbench.experiment.jobs import mask_folders
@@ -37,17 +37,8 @@ def trained_outcome(context: JobContext) -> dict[str, Any] | None:
 
 
 def weights_digest(context: JobContext) -> str:
-    """Return the SHA-256 of the job's weights as its record states it.
-
-    An external model keeps its weights to itself: there it is the digest of the record of its training, so that masks
-    of another training are scored anew. It is empty for a job without a training.
-    """
-    if not context.is_trained:
-        return ""
-    record = context.training_record()
-    if context.job.external:
-        return part([record.identity.to_dict(), record.outcome.get("started")])
-    return record.files[WEIGHTS][1]
+    """Return what the record of the job's training says of its weights, nothing for a job without a training."""
+    return context.training_record().weights_digest if context.is_trained else ""
 
 
 def evaluation_identity(context: JobContext, trained: Mapping[str, Any] | None) -> Identity:

@@ -10,8 +10,8 @@ from typing import Any
 
 from segbench.core.errors import InputError, input_error
 from segbench.core.files import sha256_of, write_json
-from segbench.core.paths import RECORD
-from segbench.experiment.identity import Identity
+from segbench.core.paths import RECORD, WEIGHTS
+from segbench.experiment.identity import Identity, part
 
 MAKE_ANEW = "delete it: it is then made anew"
 
@@ -29,6 +29,17 @@ class ResultRecord:
         """Return the record of the files of a job that has just ended."""
         files = {name: ((folder / name).stat().st_size, sha256_of(folder / name)) for name in products}
         return cls(identity, outcome, files)
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of the weights that a training left.
+
+        An external model keeps its weights to itself: there it is the digest of the record, so that masks of another
+        training are scored anew.
+        """
+        if WEIGHTS in self.files:
+            return self.files[WEIGHTS][1]
+        return part([self.identity.to_dict(), self.outcome.get("started")])
 
     def write(self, folder: Path) -> None:
         """Write the record, whole or not at all."""

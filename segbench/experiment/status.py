@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -25,12 +25,13 @@ from segbench.experiment.identity import (
     evaluation_settings_identity,
     training_settings_identity,
 )
-from segbench.experiment.jobs import Job, evaluation_jobs, training_jobs
+from segbench.experiment.jobs import Job, evaluation_jobs, is_trained, training_jobs
 from segbench.experiment.ownership import ProcessRecord, read_record
-from segbench.experiment.result_record import read_result
+from segbench.experiment.result_record import ResultRecord, read_result
 
 STATES = ("done", "running", "waiting", "failed", "outdated", "damaged")
-"""outdated: made from other settings, or a file of the result is missing. damaged: a file is not as it was written."""
+"""outdated: made from other settings or weights, or a file of the result is missing. damaged: a file is not as it was
+written."""
 LOG_TAIL_BYTES = 4096
 
 
@@ -136,15 +137,36 @@ def run_status(config: Config) -> RunStatus:
 
 def _train(config: Config, job: Job) -> JobStatus:
     folder = RunPaths(config.run).train(job.id)
-    return _job_status(config, "train", job, folder, training_settings_identity(config, job))
+    source = job.source(config)
+    read = {}
+    if source is not None:
+        read["weights it starts from"] = _made(config, source, lambda made: made.identity.digest)
+    return _job_status(config, "train", job, folder, training_settings_identity(config, job), read)
 
 
 def _evaluate(config: Config, job: Job) -> JobStatus:
     folder = RunPaths(config.run).evaluate(job.id)
-    return _job_status(config, "evaluate", job, folder, evaluation_settings_identity(config, job))
+    read = {"weights": _made(config, job, lambda made: made.weights_digest)} if is_trained(config, job) else {}
+    return _job_status(config, "evaluate", job, folder, evaluation_settings_identity(config, job), read)
 
 
-def _job_status(config: Config, command: str, job: Job, folder: Path, asked: Identity) -> JobStatus:
+def _made(config: Config, job: Job, fact: Callable[[ResultRecord], str]) -> str | None:
+    """Return a fact of a training that another job reads as it is now, None where it has not ended well."""
+    folder = RunPaths(config.run).train(job.id)
+    if requests.read(folder / OUTCOME).get("status") != "ok":
+        return None
+    try:
+        record = read_result(folder)
+    except InputError:  # said of the training itself
+        return None
+    return None if record is None else fact(record)
+
+
+def _job_status(
+    config: Config, command: str, job: Job, folder: Path, settings: Identity, read: Mapping[str, str | None]
+) -> JobStatus:
+    """Return how a job stands; `read` is what it reads of other jobs, which counts where it is known."""
+    asked = Identity({**settings.parts, **{name: value for name, value in read.items() if value is not None}})
     outcome = requests.read(folder / OUTCOME)
     paths = RunPaths(config.run)
     process = read_record(paths.running / f"{command}.{job.id}.json")

@@ -14,6 +14,7 @@ from segbench.experiment.config import load_config
 from segbench.experiment.identity import Identity, evaluation_settings_identity, training_settings_identity
 from segbench.experiment.jobs import evaluation_jobs, training_jobs
 from segbench.experiment.ownership import SLURM_VARIABLE
+from segbench.experiment.result_record import read_result
 from segbench.experiment.status import last_line, ledger, run_status
 from tests.unit.experiment import processes
 from tests.workflow.tiny import CONFIG
@@ -44,8 +45,10 @@ def write(config, rule: str, name: str, seconds: float = 10.0, **changes) -> Non
     job = next(job for job in (*training_jobs(config), *evaluation_jobs(config)) if job.id == name)
     outcome = {"status": "ok", "job": name, "command": rule, "reason": "", "started": 100.0, "finished": 100 + seconds}
     write_json(folder / "outcome.json", outcome | changes)
-    identity = IDENTITIES[rule](config, job).to_dict()
-    write_json(folder / "record.json", {"identity": identity, "outcome": outcome, "files": {}})
+    parts = IDENTITIES[rule](config, job).parts
+    if rule == "evaluate" and (trained := read_result(PATHS.train(name))) is not None:
+        parts = parts | {"weights": trained.weights_digest}
+    write_json(folder / "record.json", {"identity": Identity(parts).to_dict(), "outcome": outcome, "files": {}})
 
 
 def states(config) -> dict[str, str]:
@@ -86,6 +89,31 @@ def test_each_job_has_its_state_and_what_is_known_of_it(config, capsys):
         assert f"failed, tried again by the next run: train {SPLEEN}: ValueError: no" in text
         assert f"outdated, made anew by the next run: evaluate {UNISEG}: made from other structures" in text
     assert states(config)[f"train {PETCT}"] == "waiting", "a dead process works on nothing"
+
+
+def test_what_was_made_from_weights_that_were_trained_anew_is_outdated(tmp_path, monkeypatch):
+    """A run that is killed between a training and what reads its weights."""
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text(yaml.safe_dump(CONFIG))
+    config = load_config("config.yaml")
+    transfer = "downstream.single_task.uniseg.phantom_schwannoma.f0.s0"
+    write(config, "train", UNISEG)
+    write(config, "evaluate", UNISEG)
+    write(config, "train", transfer)
+    record = json.loads((PATHS.train(transfer) / "record.json").read_text())
+    source = read_result(PATHS.train(UNISEG)).identity.digest
+    parts = record["identity"]["parts"] | {"weights it starts from": source}
+    write_json(PATHS.train(transfer) / "record.json", record | {"identity": Identity(parts).to_dict()})
+    assert {states(config)[name] for name in (f"evaluate {UNISEG}", f"train {transfer}")} == {"done"}
+
+    record = json.loads((PATHS.train(UNISEG) / "record.json").read_text())
+    other = Identity(record["identity"]["parts"] | {"training cases": "other"}).to_dict()
+    write_json(PATHS.train(UNISEG) / "record.json", record | {"identity": other})
+    notes = {item.name: item.note for item in run_status(config).of("outdated")}
+    assert notes == {
+        f"evaluate {UNISEG}": "made from other weights",
+        f"train {transfer}": "made from other weights it starts from",
+    }
 
 
 def test_a_slurm_job_of_another_host_is_running_while_slurm_says_so(config, tmp_path, monkeypatch):
