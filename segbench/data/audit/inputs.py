@@ -29,6 +29,7 @@ from segbench.data.splitting.protocols import (
     rule_of,
 )
 from segbench.experiment.config import Config
+from segbench.experiment.splits import read_splits
 
 SPLIT_FORMS = (
     "a list of folds, {fold: fold} or one fold with train and val (or test), {task: such a list or fold}, or "
@@ -43,6 +44,7 @@ def members_of_run(config: Config) -> tuple[list[Member], list[Case]]:
     made = [paths.splits, *(paths.manifest(name) for name in names)]
     if _is_of(config, paths) and all(path.exists() for path in made):
         cases = {name: read_manifest(paths.manifest(name)) for name in names}
+        read_splits(paths.splits)  # refuses a file that is damaged or was edited
         splits = json.loads(paths.splits.read_text(encoding="utf-8"))
     else:
         cases = {name: ingest(config.task(name), config.dataset_cards[name], config.data_root) for name in names}

@@ -177,8 +177,10 @@ def _volumes(folder: Path) -> list[Path]:
 
 def _strangers(folder: Path, ids: Sequence[str]) -> Iterator[Problem]:
     """Yield a problem for each volume in a task's folder that neither this world nor the one before it wrote."""
-    record = folder / RECORD
-    known = json.loads(record.read_text(encoding="utf-8"))["sha256"] if record.exists() else {}
+    try:
+        known = dict(json.loads((folder / RECORD).read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: nothing says what was generated
+        known = {}
     for path in _volumes(folder):
         if path.name.removesuffix(SUFFIX) not in ids and f"{path.parent.name}/{path.name}" not in known:
             expected = f"only generated cases, here {len(ids)}"

@@ -5,9 +5,13 @@ import pickle
 
 import pytest
 
+from segbench.core.case import write_manifest
 from segbench.core.errors import InputError
-from segbench.data.audit.inputs import members_of_file
+from segbench.core.files import write_json
+from segbench.core.paths import RunPaths
+from segbench.data.audit.inputs import members_of_file, members_of_run
 from segbench.data.audit.leaks import audit
+from tests.unit import written_run
 
 FOLD = {"train": ["a", "b"], "val": ["c"]}
 OTHER = {"train": ["a", "c"], "val": ["b"]}
@@ -90,3 +94,17 @@ def test_a_released_name_in_two_spellings_is_a_finding(other, tmp_path):
 def test_a_subject_of_bids_on_both_sides_is_a_finding(names, tmp_path):
     (finding,) = audit(listed(tmp_path / "s.json", {"train": [names[0]], "val": [names[1], "sub-012_ses-1"]}))
     assert (finding.kind, finding.evidence) == ("same patient", "patient sub-01")
+
+
+@pytest.mark.parametrize("damage", [lambda text: "{}", lambda text: text[:20], lambda text: text.replace('"c"', '"e"')])
+def test_a_damaged_split_of_a_run_is_a_problem(damage, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = written_run.config()
+    paths = RunPaths(config.run)
+    write_json(paths.splits, written_run.splits_content({"0": {task.name: FOLD for task in config.tasks}}))
+    for task in config.tasks:
+        write_manifest(paths.manifest(task.name), [])
+    write_json(paths.config, config.model_dump(mode="json"))
+    paths.splits.write_text(damage(paths.splits.read_text()))
+    with pytest.raises(InputError, match=r"splits\.json: found"):
+        members_of_run(config)

@@ -148,6 +148,20 @@ def test_surplus_cases_of_an_earlier_world_are_removed(tmp_path):
     assert [path.name for path in tmp_path.rglob("*.nii.gz")] == ["schwannoma_001.nii.gz"] * 2
 
 
+def test_a_damaged_list_of_an_earlier_world_is_none(tmp_path):
+    def write(count: int) -> None:
+        write_world(tmp_path, seed=SEED, cases_per_task=count, tasks=["phantom_schwannoma"])
+
+    write(2)
+    (record,) = tmp_path.rglob("phantom.json")
+    good = record.read_bytes()
+    record.write_bytes(good[:40])
+    with pytest.raises(InputError, match=r"schwannoma_002\.nii\.gz: found a volume that was not generated"):
+        write(1)
+    write(2)
+    assert record.read_bytes() == good
+
+
 def test_volumes_of_unknown_origin_stop_the_generator_before_it_writes(tmp_path):
     stranger = tmp_path / "phantom_liver" / "imagesTr" / "patient.nii.gz"
     stranger.parent.mkdir(parents=True)
