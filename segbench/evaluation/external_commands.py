@@ -212,9 +212,8 @@ def _class_values(case: Case, card: dict, folder: Path) -> str:
     if not (card.get("merge") or card.get("ignore_labels")):
         return str(Path(case.label_path).resolve())
     path = folder / f"{case.case_id}.nii.gz"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nib.save(nib.Nifti1Image(read_label(case, card), open_volume(case.label_path).affine), path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(read_label(case, card), open_volume(case.label_path).affine), path)
     return str(path)
 
 

@@ -165,6 +165,22 @@ def test_the_job_file_holds_no_label_of_a_test_case(run):
     assert "labels/b" not in path.read_text()
 
 
+def test_a_copy_in_class_values_is_written_by_every_job_file(run):
+    """The copy of an earlier label, or one that was cut off when its process was killed, is not handed out."""
+    context = parsed(predict="true")
+    context.config.dataset_cards[TASK] = context.config.dataset_cards[TASK] | {"merge": {2: 1}}
+
+    def handed_out() -> Path:
+        (task,) = json.loads(write_job_file(context).read_text())["tasks"]
+        return Path(task["training"][0]["label"])
+
+    path = handed_out()
+    assert path.is_relative_to(RunPaths(context.config.run).external(context.job.id).resolve())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20])
+    assert handed_out().read_bytes() == whole
+
+
 TOLD = {"prompts": {TASK: {"spleen": "A spleen."}}, "support_cases": 1}
 
 
