@@ -140,6 +140,18 @@ def _audit(paths: RunPaths, splits: Splits) -> Audit:
 def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
     trained = _outcome(paths.train(job.id)) if jobs.is_trained(config, job) else {}
     evaluated = {} if job.self_supervised else _outcome(paths.evaluate(job.id))
+    curve = _curve(paths.train(job.id) / TRAINING_LOG) if trained.get("status") == "ok" else None
+    try:
+        return _record_of(config, job, trained, evaluated, curve)
+    except (ValueError, TypeError, AttributeError) as error:
+        where = " or ".join(str(folder(job.id) / OUTCOME) for folder in (paths.train, paths.evaluate))
+        fix = "delete it and run the workflow again"
+        raise input_error(where, found=short(error), expected="outcomes as segbench wrote them", fix=fix) from error
+
+
+def _record_of(
+    config: Config, job: jobs.Job, trained: dict[str, Any], evaluated: dict[str, Any], curve: Curve | None
+) -> JobRecord:
     outcomes = [record for record in (trained, evaluated) if record]
     failed = next((record for record in outcomes if record.get("status", "ok") != "ok"), None)
     train_seconds = trained.get("train_seconds", 0.0)
@@ -170,7 +182,7 @@ def _job_record(config: Config, paths: RunPaths, job: jobs.Job) -> JobRecord:
         attempts=tuple(map(Attempt.model_validate, trained.get("attempts", ()))),
         started=min(record["started"] for record in outcomes),
         finished=max(record["finished"] for record in outcomes),
-        curve=_curve(paths.train(job.id) / TRAINING_LOG) if trained.get("status") == "ok" else None,
+        curve=curve,
         prompt_similarity=PromptSimilarity.model_validate_json(json.dumps(similarity)) if similarity else None,
         tuned_learning_rate=trained.get("tuning", {}).get("learning_rate"),
         validation=ValidationDice.model_validate_json(json.dumps(validation)) if validation else None,
@@ -195,6 +207,8 @@ def _curve(path: Path) -> Curve | None:
     try:
         with open(path, newline="", encoding="utf-8") as stream:
             lines = [(float(row["iteration"]), float(row["loss"])) for row in csv.DictReader(stream)]
+        if not lines:
+            raise ValueError("no line")
     except (ValueError, TypeError, KeyError) as error:
         fix = f"restore it, or delete {path.parent / WEIGHTS} to train again"
         raise input_error(path, found=short(error), expected="a training log as segbench wrote it", fix=fix) from error
@@ -462,8 +476,12 @@ def _benchmark_seconds(path: Path) -> float:
     """Return the seconds in a benchmark file of Snakemake; 0 without one, as for a job that made nothing anew."""
     if not path.exists():
         return 0.0
-    with open(path, newline="", encoding="utf-8") as stream:
-        return sum(float(row["s"]) for row in csv.DictReader(stream, delimiter="\t"))
+    try:
+        with open(path, newline="", encoding="utf-8") as stream:
+            return sum(float(row["s"]) for row in csv.DictReader(stream, delimiter="\t"))
+    except (ValueError, TypeError, KeyError) as error:
+        fix = "delete it: its seconds are then left out of the phases"
+        raise input_error(path, found=short(error), expected="a benchmark file of Snakemake", fix=fix) from error
 
 
 def _notices_of_data(paths: RunPaths, task: Task) -> list[str]:

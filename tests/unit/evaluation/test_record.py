@@ -203,6 +203,16 @@ def test_phases_count_the_jobs_and_tasks_of_this_run_only(tmp_path, monkeypatch)
     assert sum(phases.values()) == 550.0 + 5.0 + 1.0 + 10.0 + 3.0 + 2.0
 
 
+@pytest.mark.parametrize("text", ["s\th:m:s\nx\t0:00:01\n", "h:m:s\n0:00:01\n", "h:m:s\ts\n0:00:01\n"])
+def test_a_damaged_benchmark_file_is_refused(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    path = RunPaths(config().run).benchmark("audit", "findings")
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"findings\.tsv.*expected a benchmark file of Snakemake"):
+        _phases(config(), RunPaths(config().run), [])
+
+
 WORDS = '{"status": "ok", "reason": "", "started": "x", "finished": 2.0}'
 
 
@@ -236,6 +246,14 @@ def outcomes(job_id, **trained):
 def job_record(job_id) -> JobRecord:
     (job,) = (job for job in all_jobs(config()) if job.id == job_id)
     return _job_record(config(), RunPaths("small"), job)
+
+
+@pytest.mark.parametrize("facts", [{"attempts": [{}]}, {"match": {"x": 1}}, {"train_seconds": "a"}, {"tuning": 1}])
+def test_an_outcome_of_another_form_is_refused(tmp_path, monkeypatch, facts):
+    monkeypatch.chdir(tmp_path)
+    outcomes("upstream.uniseg.random.joint.f0.s0", **facts)
+    with pytest.raises(InputError, match=r"outcome\.json: found .*expected outcomes as segbench wrote them"):
+        job_record("upstream.uniseg.random.joint.f0.s0")
 
 
 def test_the_prompt_similarity_of_a_training_reaches_the_record(tmp_path, monkeypatch):
@@ -297,7 +315,9 @@ def test_held_out_cases_are_no_training_cases_of_a_task(tmp_path, monkeypatch):
     assert counts == [("upstream", 2, 0, 2)] * 2 + [("downstream", 1, 1, 2)]
 
 
-@pytest.mark.parametrize("text", ["iteration,task,loss\n1,T,0.5\n2", "iteration,task,loss\n1,T,high\n", "a,b\n1,2\n"])
+@pytest.mark.parametrize(
+    "text", ["iteration,task,loss\n1,T,0.5\n2", "iteration,task,loss\n1,T,high\n", "a,b\n1,2\n", ""]
+)
 def test_a_damaged_training_log_is_refused(tmp_path, text):
     (tmp_path / "log.csv").write_text(text)
     with pytest.raises(InputError, match=r"log\.csv.*expected a training log"):
