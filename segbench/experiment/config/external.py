@@ -73,9 +73,12 @@ def _fields(config: Config) -> Iterator[Problem]:
         for key in ("predictions", "train", "predict"):
             where, text = f"{entry.where}.{key}", getattr(entry, key) or ""
             known = PREDICTION_FIELDS if key == "predictions" else COMMAND_FIELDS
+            numbers = ("fold", "seed") if key == "predictions" else ()  # a command gets text only
             try:
                 named = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
-            except ValueError as error:
+                if named <= set(known):
+                    text.format(**{name: 0 if name in numbers else "0" for name in known})
+            except (ValueError, LookupError) as error:
                 yield Problem(where, f"{text!r} ({error})", "fields in braces", "write {{ for a brace")
                 continue
             yield from unknown_names(where, sorted(named - set(known)), known, f"one of {', '.join(known)}")
