@@ -20,6 +20,9 @@ from segbench.experiment.config.statistics import impossible_value
 from segbench.reporting.csv_text import table_text
 from segbench.stats.comparison import TITLES
 
+LEVELS = (0.001, 0.5)
+"""Levels at which 2000 draws have limits, and a difference that is found with 80 % power."""
+
 
 def option_problems(
     args: argparse.Namespace, rows: pd.DataFrame, methods: Sequence[str], competitors: Sequence[str]
@@ -44,8 +47,8 @@ def option_problems(
         if name not in models:
             where = f"--universal/--single {name}"
             yield Problem(where, "not in the table", "a model of the table", suggestion(name, models))
-    if not 0 < args.alpha < 1:
-        yield Problem("--alpha", str(args.alpha), "a number between 0 and 1", "use 0.05")
+    if not LEVELS[0] <= args.alpha <= LEVELS[1]:
+        yield Problem("--alpha", str(args.alpha), f"a number from {LEVELS[0]} to {LEVELS[1]}", "use 0.05")
     yield from count_problems(resamples=(args.resamples, 100), seed=(args.seed, 0))
     if args.out.is_file():
         yield Problem("--out", f"{args.out} is a file", "a folder", "name another")

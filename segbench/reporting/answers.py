@@ -17,8 +17,10 @@ from segbench.reporting.sentences import (
     decision_word,
     difference_text,
     leader_text,
+    listed,
     not_above_baselines,
     seconds_text,
+    sharing_first,
 )
 from segbench.reporting.statistics import MEAN_COLUMN
 from segbench.reporting.tables import Table
@@ -86,7 +88,10 @@ def _leaders(table: Table, paired: pd.DataFrame | None) -> str:
     decided = leader_text(table, paired)
     if not decided:
         return "Not tested over tasks: no method is named better."
-    return f"{table.ranking()[0].method.title} has the best mean: {decided}."
+    first = sharing_first(table)
+    if len(first) > 1:
+        return f"{listed(first)} have the best mean: {first[0]} is {decided}."
+    return f"{first[0]} has the best mean: {decided}."
 
 
 def _gain(challengers: pd.DataFrame, metric: str) -> str:

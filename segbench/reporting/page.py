@@ -230,7 +230,13 @@ def _frames(
 ) -> dict[str, pd.DataFrame]:
     """The full statistics as tables, empty ones left out."""
     rows = run.rows[run.rows["experiment"] == main.experiment]
-    structures = structure_cells(rows, metric=main.metric, missing_masks=run.record.missing_masks)
+    structures = structure_cells(
+        rows,
+        metric=main.metric,
+        missing_masks=run.record.missing_masks,
+        confidence=1 - run.alpha,
+        seed=run.seed,
+    )
     costs = figures.method_costs(run, main.experiment)
     costs = costs.assign(model=[key[0] for key in costs["key"]], initialisation=[key[1] for key in costs["key"]])
     frames = {

@@ -30,6 +30,7 @@ from segbench.reporting.tables import (
     unit_of,
 )
 from segbench.stats.decision import CONFLICTING
+from segbench.stats.methods import without_noise
 from segbench.stats.ranking import ALL_TASKS
 
 NO_INTERVAL = "no interval: a task has fewer than two patients"
@@ -74,6 +75,13 @@ def not_above_baselines(table: Table) -> list[str]:
     return [row.method.title for row in trivial if ranking and ranking[0].mean.mean * sign >= row.mean.mean * sign]
 
 
+def sharing_first(table: Table) -> list[str]:
+    """Return the titles of the trained methods with the best mean over tasks, several where they are equal."""
+    ranking = table.ranking()
+    means = without_noise(np.array([row.mean.mean for row in ranking]))
+    return [row.method.title for row, mean in zip(ranking, means, strict=True) if mean == means[0]]
+
+
 def leading_sentence(table: Table, paired: pd.DataFrame | None) -> str:
     """Say which methods lead on the mean over tasks: by the decision rule, never by the means alone.
 
@@ -96,8 +104,10 @@ def leading_sentence(table: Table, paired: pd.DataFrame | None) -> str:
     limits = f"interval {interval_text(metric, best.mean.low, best.mean.high)}" if known else NO_INTERVAL
     count = sum(np.isfinite(cell.mean) for cell in best.cells)
     tasks = f"{count}" if count == len(table.tasks) else f"{count} of {len(table.tasks)}"
+    first = sharing_first(table)
+    verb, it = ("has", "it") if len(first) == 1 else ("share", first[0])
     text = (
-        f"{best.method.title} has the highest rank by mean {about(metric).title} over {tasks} {table.experiment} "
+        f"{listed(first)} {verb} the highest rank by mean {about(metric).title} over {tasks} {table.experiment} "
         f"task{'' if len(table.tasks) == 1 else 's'}: {shown(metric, best.mean.mean)} {unit} ({limits}{missed})."
     )
     if paired is None or paired.empty or len(ranking) < 2:
@@ -108,7 +118,7 @@ def leading_sentence(table: Table, paired: pd.DataFrame | None) -> str:
     labels = [label_of(row.method) for row in ranking[:2]]
     gap = over_tasks(paired, *labels)
     return (
-        f"{text} By the decision rule it is {decided}. Difference to {ranking[1].method.title}: "
+        f"{text} By the decision rule {it} is {decided}. Difference to {ranking[1].method.title}: "
         f"{difference_text(metric, gap)}, Holm p {p_text(gap['p_holm'])}."
     )
 
@@ -141,10 +151,10 @@ def leader_text(table: Table, paired: pd.DataFrame | None) -> str:
         CONFLICTING: "in conflict (mean and ranks disagree) with",
         **{other: "worse than" for other in found if other not in (leader, "", CONFLICTING)},
     }
-    return "; ".join(f"{word} {_listed(titles[x] for x in found[key])}" for key, word in words.items() if key in found)
+    return "; ".join(f"{word} {listed(titles[x] for x in found[key])}" for key, word in words.items() if key in found)
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     """Return 'A', 'A and B' or 'A, B and C'."""
     *rest, last = names
     return f"{', '.join(rest)} and {last}" if rest else last

@@ -14,7 +14,7 @@ from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.tables import Table, direction
 from segbench.stats.decision import CONFLICTING, Rule, oriented, winner
-from segbench.stats.methods import method_labels
+from segbench.stats.methods import countable, method_labels
 from segbench.stats.paired import FEW_PATIENTS, detectable_per_task, paired_with_means, variance_split
 from segbench.stats.ranking import (
     ALL_TASKS,
@@ -84,10 +84,13 @@ def trained_rows(run: Run, experiment: str) -> pd.DataFrame:
 
 
 def statistics_of(run: Run, experiment: str, metric: str) -> Statistics | None:
-    """Return all statistics; None with fewer than two trained methods, where there is nothing to compare."""
+    """Return all statistics; None where there is nothing to compare.
+
+    That is with fewer than two trained methods, and by a metric that is defined for none of them.
+    """
     rows = trained_rows(run, experiment)
     titles = {label_of(method): method.title for method in run.methods_of(experiment) if method.trained}
-    if rows.groupby(["model", "initialisation"]).ngroups < 2:
+    if rows.groupby(["model", "initialisation"]).ngroups < 2 or countable(rows, metric).empty:
         return None
     options: dict[str, Any] = {"metric": metric, "missing_masks": run.record.missing_masks}
     paired = compared(run, experiment, metric)

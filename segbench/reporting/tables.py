@@ -22,6 +22,7 @@ from segbench.reporting.metrics import about
 from segbench.reporting.recipes import budget_sentence, chosen_rates, recipe_words, recipes_of_methods
 from segbench.reporting.run import Method, Run
 from segbench.stats.aggregate import FOLDS_IN_INTERVALS, handling_text, mean_over_tasks
+from segbench.stats.methods import without_noise
 from segbench.stats.recipes import experiment_of
 
 DASH = "\u2013"
@@ -277,12 +278,11 @@ def _ranked(rows: list[Row], sign: int) -> list[Row]:
     """Give every comparable cell its rank within the column; equal values share the best rank."""
     columns = [list(column) for column in zip(*(row.columns for row in rows), strict=True)]
     for i, column in enumerate(columns):
-        values = sorted(
-            cell.mean * sign for row, cell in zip(rows, column, strict=True) if comparable(row.method, cell)
-        )
+        values = without_noise(np.array([cell.mean * sign for cell in column]))
+        ranked = [comparable(row.method, cell) for row, cell in zip(rows, column, strict=True)]
         columns[i] = [
-            replace(cell, rank=values.index(cell.mean * sign) + 1) if comparable(row.method, cell) else cell
-            for row, cell in zip(rows, column, strict=True)
+            replace(cell, rank=1 + int((values[ranked] < value).sum())) if own else cell
+            for cell, value, own in zip(column, values, ranked, strict=True)
         ]
     return [Row(row.method, columns[0][i], [column[i] for column in columns[1:]]) for i, row in enumerate(rows)]
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from segbench.stats.aggregate import FOLDS_IN_INTERVALS, cells, mean_over_tasks, structure_cells
 from segbench.stats.decision import DEFAULT_RULE, RULE_TEXT, Rule
-from segbench.stats.methods import ALL_TASKS, first_protocol, undefined_tasks
+from segbench.stats.methods import ALL_TASKS, countable, first_protocol, undefined_tasks
 from segbench.stats.missing_masks import Handling, handling_text
 from segbench.stats.paired import detectable_per_task, paired_with_means, variance_split
 from segbench.stats.published import check_published
@@ -60,6 +60,7 @@ def compare(rows: pd.DataFrame, options: Options) -> dict[str, pd.DataFrame]:
     """Return name -> table for every statistic that the rows allow, in the order of `TITLES`; empty ones are left out.
 
     A task with rows of several protocols is compared under its first one; the ranking variants hold the others.
+    A metric that is defined for nobody in an experiment has cells without a value there, and nothing else.
     """
     first = first_protocol(rows)
     found: dict[str, list[pd.DataFrame]] = {name: [] for name in TITLES}
@@ -92,6 +93,14 @@ def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, p
     structures = structure_cells(
         rows, metric=metric, missing_masks=handling, confidence=confidence, resamples=resamples, seed=seed
     )
+    tables = {
+        "cells": cell_table,
+        "mean_over_tasks": mean_over_tasks(cell_table, confidence=confidence),
+        "structures": structures,
+    }
+    rows = rows[rows["experiment"].isin(countable(rows, metric)["experiment"])]
+    if rows.empty:
+        return tables
     every = paired_with_means(
         rows,
         metric=metric,
@@ -105,10 +114,7 @@ def _of_metric(rows: pd.DataFrame, metric: str, options: Options) -> dict[str, p
     paired = every[every["task"] != ALL_TASKS] if len(every) else every
     ranks = rank_table(rows, metric=metric, missing_masks=handling, paired=paired)
     distribution = rank_distribution(rows, metric=metric, missing_masks=handling, resamples=resamples, seed=seed)
-    tables = {
-        "cells": cell_table,
-        "mean_over_tasks": mean_over_tasks(cell_table, confidence=confidence),
-        "structures": structures,
+    tables |= {
         "paired": every,
         "detectable": detectable_per_task(paired).assign(metric=metric),
         "variance": variance_split(rows, metric=metric, missing_masks=handling).assign(metric=metric),

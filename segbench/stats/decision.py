@@ -16,6 +16,8 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from segbench.stats.methods import without_noise
+
 Rule = Literal["mean", "ranks"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 DEFAULT_RULE: Rule = "mean"
@@ -48,7 +50,8 @@ def directions(differences_P: np.ndarray) -> Directions:
     """Return the two directions of one difference per patient; no patient gives zeros."""
     if not len(differences_P):
         return Directions(0, 0)
-    return Directions(int(np.sign(round(float(differences_P.mean()), 12))), int(np.sign(rank_biserial(differences_P))))
+    mean = without_noise(differences_P.mean(keepdims=True), of=differences_P)[0]
+    return Directions(int(np.sign(mean)), int(np.sign(rank_biserial(differences_P))))
 
 
 def decide(p_value: float, signs: Directions, *, rule: Rule, alpha: float, lower_is_better: bool) -> str:

@@ -41,7 +41,15 @@ from segbench.stats.intervals import (
     welch_degrees,
     with_seeds,
 )
-from segbench.stats.methods import ALL_TASKS, CaseTables, case_tables, method_labels, pair_sums, patient_differences
+from segbench.stats.methods import (
+    ALL_TASKS,
+    CaseTables,
+    case_tables,
+    method_labels,
+    pair_sums,
+    patient_differences,
+    without_noise,
+)
 from segbench.stats.missing_masks import Handling, apply_handling, lower_is_better, scale_of
 
 EQUIVALENCE = {"dice": 0.01, "iou": 0.01, "nsd": 0.01, "nsd_voxel": 0.01}
@@ -230,7 +238,7 @@ def paired_over_tasks(
             low, high, low_seen, high_seen = np.clip(widened, -span(metric), span(metric)).ravel().tolist()
             limits = Limits(low, high, low_seen, high_seen, Limits(*over_patients[0], *over_patients[1]))
             found = compare_pair(
-                values_P.to_numpy().round(12),
+                without_noise(values_P.to_numpy(), of=pd.concat(by_task.values()).to_numpy()),
                 limits,
                 rope=np.nan,
                 alpha=alpha,
@@ -621,17 +629,16 @@ def variance_split(
 
     Two-way analysis of variance without replication over (patient, seed) means: var_cases, var_seeds, var_residual
     (unit squared, negative estimates are 0) and their fractions. With one seed only var_cases is known, and it then
-    includes the residual; the seed columns are NaN.
+    includes the residual; the seed columns are NaN. Methods of which nothing counts are left out.
     """
     chosen = apply_handling(rows[rows["metric"] == metric], missing_masks)
     chosen = chosen[chosen["counted"]].assign(method=method_labels(chosen))
-    records = []
-    for key, part in chosen.groupby(["experiment", "task", "method"], sort=False):
+    names, records = ["experiment", "task", "method"], []
+    for key, part in chosen.groupby(names, sort=False):
         means = part.groupby(["patient", "seed", "structure"])["scored"].mean().groupby(["patient", "seed"]).mean()
         table_PS = means.unstack("seed").dropna().to_numpy()
-        names = ("experiment", "task", "method")
         records.append(dict(zip(names, key, strict=True)) | _components(table_PS))
-    return pd.DataFrame.from_records(records)
+    return pd.DataFrame.from_records(records, columns=None if records else [*names, *_components(np.empty((0, 0)))])
 
 
 def _components(table_PS: np.ndarray) -> dict[str, float]:

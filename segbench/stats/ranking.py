@@ -18,12 +18,11 @@ from scipy import stats
 
 from segbench.stats.aggregate import draw_seeds
 from segbench.stats.decision import winner
-from segbench.stats.methods import ALL_TASKS, case_table
+from segbench.stats.methods import ALL_TASKS, case_table, without_noise
 from segbench.stats.missing_masks import Handling, lower_is_better
 from segbench.stats.paired import FEW_PATIENTS, paired_table
 from segbench.stats.resample import board, cell_means, draw_means
 
-DECIMALS = 12
 GIVEN_WEIGHTS, SEEDS_DRAWN = "given these weights", "seeds drawn again"
 DISTRIBUTION = ["experiment", "metric", "task", "method", "rank", "fraction", "condition"]
 RANK_COLUMNS = ("rank_by_mean", "rank_by_mean_rank", "rank_by_significance")
@@ -32,9 +31,9 @@ RANK_COLUMNS = ("rank_by_mean", "rank_by_mean_rank", "rank_by_significance")
 def rank_methods(values: np.ndarray, *, lower_is_better: bool, axis: int = 0) -> np.ndarray:
     """Return ranks along an axis, 1 is best, ties get their mean rank, NaN stays NaN.
 
-    Values are compared to DECIMALS decimals, here and wherever ranks are made: means and case values tie alike.
+    Values are compared `without_noise`, here and wherever ranks are made: means and case values tie alike.
     """
-    values = np.round(values, DECIMALS)
+    values = without_noise(values)
     return stats.rankdata(values if lower_is_better else -values, axis=axis, nan_policy="omit")
 
 
@@ -86,7 +85,8 @@ def patient_table(part: pd.DataFrame) -> pd.DataFrame:
     Methods without any value are dropped, then patients that lack a value of a remaining method.
     """
     per_case = part.dropna(axis=1, how="all").groupby(level=["patient", "case"]).mean()
-    return per_case.groupby(level="patient").mean().dropna().round(12)
+    table = per_case.groupby(level="patient").mean().dropna()
+    return pd.DataFrame(without_noise(table.to_numpy(float)), table.index, table.columns)
 
 
 def _mean_case_rank(part: pd.DataFrame, metric: str) -> np.ndarray:
@@ -140,7 +140,7 @@ def rank_distribution(
 
 def _fractions(draws_BM: np.ndarray, methods: tuple[str, ...], metric: str) -> list[tuple[str, int, float]]:
     kept = ~np.isnan(draws_BM).any(axis=0)
-    signed_BM = np.round(draws_BM[:, kept], DECIMALS) * (1 if lower_is_better(metric) else -1)
+    signed_BM = without_noise(draws_BM[:, kept]) * (1 if lower_is_better(metric) else -1)
     ranks_BM = stats.rankdata(signed_BM, axis=1, method="min") if kept.any() else signed_BM
     names = [method for method, keep in zip(methods, kept, strict=True) if keep]
     return [
@@ -233,7 +233,9 @@ def _blocks(
         found += [
             (experiment, str(task), patient_table(part)) for task, part in table.groupby(level="task", sort=False)
         ]
-        found.append((experiment, ALL_TASKS, _means(rows, metric, missing_masks, experiment).T.dropna(axis=1)))
+        means = _means(rows, metric, missing_masks, experiment).T.dropna(axis=1)
+        means[:] = without_noise(means.to_numpy(float))
+        found.append((experiment, ALL_TASKS, means))
     return [(experiment, task, table) for experiment, task, table in found if len(table) > 1 and table.shape[1] > 2]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from segbench.core.vocabulary import HANDLED_STATUSES, WITHOUT_MASK_STATUSES
-from segbench.stats.methods import case_table, method_labels
+from segbench.stats.methods import case_table, countable, method_labels, without_noise
 from segbench.stats.missing_masks import Handling, apply_handling, handling_of, lower_is_better
 from segbench.stats.ranking import rank_methods
 
@@ -24,8 +24,13 @@ NONE_LEFT_OUT = "none"
 DEFAULT_AGGREGATION = "mean of task means"
 
 
-def handling_variants(metric: str, missing_masks: Mapping[str, Handling] | None) -> dict[str, Handling]:
-    """Return name -> handling: as stated, empties excluded, missing excluded, every empty counted as missed."""
+def handling_variants(
+    metric: str, missing_masks: Mapping[str, Handling] | None, rows: pd.DataFrame
+) -> dict[str, Handling]:
+    """Return name -> handling: as stated, empties excluded, missing excluded, every empty counted as missed.
+
+    Without the last one where `rows`, those of the metric, do not state the diagonal that a missed one counts as.
+    """
     stated = handling_of(metric, missing_masks)
     excluded: Literal["exclude"] = "exclude"
     variants: dict[str, Handling] = {
@@ -34,7 +39,9 @@ def handling_variants(metric: str, missing_masks: Mapping[str, Handling] | None)
     }
     variants["missing and failed excluded"] = {**stated, **dict.fromkeys(WITHOUT_MASK_STATUSES, excluded)}
     if "diagonal" in stated.values():
-        variants["every empty mask counts as missed"] = dict.fromkeys(HANDLED_STATUSES, "diagonal")
+        known = rows.groupby(["task", "case"])["diagonal_mm"].transform("max").notna()
+        if known[rows["status"].isin(HANDLED_STATUSES)].all():
+            variants["every empty mask counts as missed"] = dict.fromkeys(HANDLED_STATUSES, "diagonal")
     elif numbers := [value for value in stated.values() if not isinstance(value, str)]:
         worst = max(numbers) if lower_is_better(metric) else min(numbers)
         variants["every empty mask counts as missed"] = dict.fromkeys(HANDLED_STATUSES, worst)
@@ -127,14 +134,14 @@ def _variants(
 ) -> list[dict]:
     lower, expected = lower_is_better(metric), part["task"].nunique()
     records = []
-    for name, handling in handling_variants(metric, missing_masks).items():
+    for name, handling in handling_variants(metric, missing_masks, countable(part, metric)).items():
         table = _served_everywhere(case_table(part, metric=metric, missing_masks={metric: handling}))
         tasks = table.index.get_level_values("task")
         left_out = [NONE_LEFT_OUT, *(tasks.unique() if tasks.nunique() > 1 else [])]
         for task, aggregation in itertools.product(left_out, aggregations):
             values = aggregate_table(table[tasks != task], aggregation, lower=lower).dropna()
             signed = values if lower or "rank" in aggregation else -values
-            ranks = signed.round(12).rank(method="min").astype(int)
+            ranks = pd.Series(without_noise(signed.to_numpy(float)), signed.index).rank(method="min").astype(int)
             choices = {
                 "handling": name,
                 "aggregation": aggregation,
@@ -205,10 +212,10 @@ def handling_sensitivity(
     """Return experiment, handling, method, value, rank, n_scored and n_expected: the ranking under each handling."""
     parts = []
     for experiment, part in rows[rows["metric"] == metric].groupby("experiment", sort=False):
-        for name, handling in handling_variants(metric, missing_masks).items():
+        for name, handling in handling_variants(metric, missing_masks, part).items():
             table = case_table(part, metric=metric, missing_masks={metric: handling})
             values = task_matrix(table).mean(skipna=False)
-            ranks = rank_methods(values.round(12).to_numpy(), lower_is_better=lower_is_better(metric))
+            ranks = rank_methods(values.to_numpy(), lower_is_better=lower_is_better(metric))
             counted = apply_handling(part, {metric: handling})["counted"].groupby(method_labels(part))
             ranked = pd.DataFrame({"method": values.index, "value": values.to_numpy(), "rank": ranks})
             ranked["n_scored"] = counted.sum().reindex(values.index).to_numpy()

@@ -33,6 +33,8 @@ MOST_PROBLEMS = 20
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """First bytes of .xlsx, .ods and other zip files, and of .xls."""
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+LARGEST = 1e100
+"""Numbers beyond it are refused: the squares of larger ones are no numbers any more."""
 EXACT = 1e-4
 """Fractions that differ by no more are the same, whatever their digits."""
 COARSEST_FRACTION, COARSEST_LENGTH = 0.005, 0.5
@@ -127,7 +129,7 @@ def validate_rows(
 ) -> pd.DataFrame:
     """Return the rows with typed columns, or raise `InputError` with one problem per defect (`MOST_PROBLEMS` shown).
 
-    Checked: numbers are finite numbers, statuses are known and metrics are among `metrics`, names are not blank,
+    Checked: numbers are numbers up to LARGEST, statuses are known and metrics are among `metrics`, names are not blank,
     bounded metrics lie in 0..1, other metrics of ours and volumes are not negative, no key occurs twice, a value stands
     beside status `ok` and none beside VALUELESS_STATUSES, an empty mask has the volume and the value of one. Within the
     rounding of the cells, no distance exceeds the diagonal of its row or the `hd` of its masks, Dice and IoU are
@@ -141,7 +143,9 @@ def validate_rows(
     for column in NUMBER_COLUMNS:
         rows[column], bad = _as_numbers(rows[column])
         unreadable = unreadable.union(bad.index) if column == "value" else unreadable
-        problems += _listed(where, lines[bad.index], column, bad, "a finite number or nothing", "fix the cell")
+        problems += _listed(
+            where, lines[bad.index], column, bad, f"a number up to {LARGEST:g} or nothing", "fix the cell"
+        )
     for column in ("seed", "fold"):
         rows[column], bad = _as_integers(rows[column])
         problems += _listed(where, lines[bad.index], column, bad, "a whole number", "fix the cell")
@@ -188,10 +192,10 @@ def _column_problems(path: Path | str, columns: list[str]) -> Iterator[Problem]:
 def _as_numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
     """Numbers with NaN for blanks, and the cells that are neither."""
     if pd.api.types.is_numeric_dtype(column):
-        return column.astype(float), column[np.isinf(column.astype(float))]
+        return column.astype(float), column[column.astype(float).abs() > LARGEST]
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
     blank = column.isna() | (column.astype(str).str.strip() == "")
-    return numbers, column[(numbers.isna() & ~blank) | np.isinf(numbers)]
+    return numbers, column[(numbers.isna() & ~blank) | (numbers.abs() > LARGEST)]
 
 
 def _as_integers(column: pd.Series) -> tuple[pd.Series, pd.Series]:

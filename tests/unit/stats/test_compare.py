@@ -102,6 +102,7 @@ PROBLEMS = [
     (lambda f: bad(f).replace({"value": {f["value"].iloc[0]: ""}}), [], "a number beside status ok"),
     (lambda f: f[(f["model"] != "a") | (f["task"] != "U")], [], "a none seed 0: found no row of U"),
     (lambda f: f.assign(protocol=f["model"].map({"a": "x"}).fillna("y")), [], "no row of T under protocol 'y'"),
+    (lambda f: f.assign(metric="hd95", value=1e200), [], "found '1e+200'; expected a number up to 1e+100"),
     (lambda f: f.assign(structure=""), [], "line 2: structure: found ''; expected a name"),
     (lambda f: f.assign(metric="hd95", value=-3.0), [], "expected 0 or more"),
     (lambda f: f.head(0), [], "no rows"),
@@ -114,7 +115,8 @@ PROBLEMS = [
     (lambda f: f, ["--missing-masks", "dice.failed=diagonal"], "a number or 'exclude'; write"),
     (lambda f: f, ["--equivalence", "dice=-1"], "a positive number"),
     (lambda f: f, ["--universal", "zzz"], "--universal/--single zzz"),
-    (lambda f: f, ["--alpha", "2"], "a number between 0 and 1"),
+    (lambda f: f, ["--alpha", "2"], "a number from 0.001 to 0.5"),
+    (lambda f: f, ["--alpha", "0.9"], "a number from 0.001 to 0.5"),
     (lambda f: f, ["--resamples", "5"], "at least 100"),
 ]
 
@@ -268,3 +270,52 @@ def test_no_type_of_python_reaches_a_table(tmp_path):
         assert not re.search(r"np\.|\bTrue\b|\bFalse\b|\{|,\d+\.0(,|$)", text, flags=re.M), table.name
         first = text.partition(",")[0]
         assert first in ("data", "experiment", "metric", "choice"), (table.name, first)
+
+
+def not_scored(status, metric="hd95", models=("a", "b")):
+    rows = long_rows(metric=metric, tasks=("T",), models=models)
+    return rows.assign(value="", status=status)
+
+
+@pytest.mark.parametrize("status", ["not_defined", "skipped"])
+def test_a_metric_that_is_defined_for_nobody_has_cells_without_a_value(tmp_path, status):
+    """As `score --nominal-spacing` writes it: Dice beside distances that have no meaning."""
+    dice = long_rows(tasks=("T",), models=("a", "b")).assign(status="ok")
+    path = written(tmp_path, pd.concat([dice, not_scored(status)]))
+    out = tmp_path / "out"
+    assert main(["compare", path, "--out", str(out), "--resamples", "100"]) == 0
+    found = pd.read_csv(out / "cells.csv").set_index(["metric", "model"])
+    assert found.loc["hd95", ["n_scored", "n_expected"]].to_numpy().tolist() == [[0, 6], [0, 6]]
+    assert found.loc["hd95", "mean"].isna().all()
+    assert set(pd.read_csv(out / "ranks.csv")["metric"]) == {"dice"}
+    assert main(["compare", written(tmp_path, not_scored(status)), "--out", str(tmp_path / "alone")]) == 0
+    assert "No trained method has a comparable mean" in (tmp_path / "alone" / "index.html").read_text(encoding="utf-8")
+
+
+def test_rows_that_are_all_excluded_leave_nothing_to_compare(tmp_path):
+    path = written(tmp_path, not_scored("both_empty", "dice"))
+    options = ["--missing-masks", "dice.both_empty=exclude", "--resamples", "100"]
+    assert main(["compare", path, "--out", str(tmp_path / "out"), *options]) == 0
+    assert pd.read_csv(tmp_path / "out" / "cells.csv")["mean"].isna().all()
+
+
+def test_equal_means_share_the_first_place_on_the_page(tmp_path):
+    rows = long_rows(tasks=("T",), models=("a", "b", "c"))
+    equal = rows[rows["model"] == "c"]
+    rows = pd.concat([rows[rows["model"] == "a"], equal.assign(model="b"), equal])
+    assert main(["compare", written(tmp_path, rows), "--out", str(tmp_path / "out"), "--resamples", "100"]) == 0
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "b and c share the highest rank by mean Dice" in page
+    assert "By the decision rule b is " in page
+    assert "b and c have the best mean: b is " in page
+
+
+def test_intervals_of_structures_have_the_level_of_the_page(tmp_path):
+    path = written(tmp_path, long_rows(tasks=("T",), models=("a", "b")))
+    options = ["--alpha", "0.2", "--seed", "3"]
+    assert main(["compare", path, "--out", str(tmp_path / "out"), *options]) == 0
+    own, beside = (
+        pd.read_csv(tmp_path / "out" / name)[["mean", "low", "high"]]
+        for name in ("structures.csv", "tables/comparison_dice_structures.csv")
+    )
+    pd.testing.assert_frame_equal(own, beside)

@@ -18,6 +18,7 @@ from segbench.stats.ranking import (
     rank_stability,
     rank_table,
 )
+from segbench.stats.ranking_variants import ranking_variants
 from segbench.stats.resample import board, cell_means, draw_means
 
 from .score_tables import by_case, methods, table
@@ -147,6 +148,30 @@ def test_means_and_cases_tie_by_one_rule():
     """0.1 + 0.2 and 0.3 differ in the last bit only: a tie by mean and by case ranks."""
     found = ranks(methods({"a": [0.1 + 0.2, 0.5], "b": [0.3, 0.5]}))
     assert found[["rank_by_mean", "rank_by_mean_rank"]].to_numpy().tolist() == [[1.5, 1.5], [1.5, 1.5]]
+
+
+def test_equal_means_of_large_values_tie():
+    """The same volumes in mm3 in another order: their sums differ in a bit that is worth 1e-10."""
+    values = [123456.71, 987654.32, 543210.99, 271828.18, 314159.26, 161803.39, 141421.35, 577215.66, 662607.02]
+    orders = [values[k:] + values[:k] for k in range(9)] + [values[::-1]]
+    assert len({sum(order) for order in orders}) > 1
+    rows = methods({f"m{k}": order for k, order in enumerate(orders)}, metric="hd95", diagonal_mm=np.nan)
+    assert (ranks(rows, metric="hd95")["rank_by_mean"] == 5.5).all()
+    assert (ranking_variants(rows, metrics=["hd95"]).query("aggregation == 'mean of task means'")["rank"] == 1).all()
+
+
+def test_friedman_over_tasks_ties_as_ranks_do():
+    """0.1 + 0.2 and 0.3 are one value: three methods that are equal on every task do not differ."""
+    one = methods({"a": [0.1 + 0.2], "b": [0.3], "c": [0.3]}, task="T")
+    other = methods({"a": [0.7], "b": [0.7], "c": [0.7 + 1e-16]}, task="U")
+    found = friedman(pd.concat([one, other], ignore_index=True), metric="dice")
+    assert found.loc[found["task"] == "all tasks", "p_value"].tolist() == [1.0] * 3
+    one = methods({"a": [0.1 + 0.2], "b": [0.3], "c": [0.2]}, task="T")
+    other = methods({"a": [0.3], "b": [0.1 + 0.2], "c": [0.2]}, task="U")
+    found = friedman(pd.concat([one, other], ignore_index=True), metric="dice")
+    whole = found[found["task"] == "all tasks"]
+    expected = stats.friedmanchisquare([0.3, 0.3], [0.3, 0.3], [0.2, 0.2])
+    assert whole["statistic"].iloc[0] == pytest.approx(expected.statistic)
 
 
 def test_seeds_are_resampled_within_a_method():

@@ -92,12 +92,23 @@ def test_methods_that_skip_a_task_take_no_part():
 
 
 def test_variants_of_the_handling_start_from_the_stated_one():
-    variants = handling_variants("hd95", {"hd95": {"failed": 500.0}})
+    rows = methods({"a": [3.0, None]}, metric="hd95")
+    variants = handling_variants("hd95", {"hd95": {"failed": 500.0}}, rows)
     assert variants["as stated"]["failed"] == 500
     assert set(variants["empty and missing excluded"].values()) == {"exclude"}
     assert set(variants["every empty mask counts as missed"].values()) == {"diagonal"}
     numbers = dict.fromkeys(HANDLED_STATUSES, 400.0) | {"failed": 500.0}
-    assert set(handling_variants("hd95", {"hd95": numbers})["every empty mask counts as missed"].values()) == {500.0}
+    missed = handling_variants("hd95", {"hd95": numbers}, rows)["every empty mask counts as missed"]
+    assert set(missed.values()) == {500.0}
+
+
+def test_no_variant_needs_a_diagonal_that_no_row_states():
+    """The user has excluded the missing masks, because the table does not state the diagonal."""
+    rows = methods({"a": [3.0, 4.0, None], "b": [5.0, 6.0, 7.0]}, metric="hd95", diagonal_mm=np.nan)
+    found = ranking_variants(rows, metrics=["hd95"], missing_masks={"hd95": {"prediction_missing": "exclude"}})
+    assert len(found["handling"].unique()) == 3
+    sensitivity = handling_sensitivity(rows, metric="hd95", missing_masks={"hd95": {"prediction_missing": "exclude"}})
+    assert len(sensitivity["handling"].unique()) == 3
 
 
 def test_sensitivity_shows_rank_and_counts_per_handling():
