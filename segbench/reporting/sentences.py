@@ -61,7 +61,9 @@ def seconds_text(seconds: float) -> str:
 
 
 def difference_text(metric: str, found: Mapping[str, float] | pd.Series) -> str:
-    """Return '+1.2 points (-0.3 to +2.7)', or that there is no interval."""
+    """Return '+1.2 points (-0.3 to +2.7)', or that there is no interval, or no difference over tasks."""
+    if not np.isfinite(found["difference"]):
+        return "unknown (the two do not share every task)"
     known = np.isfinite(found["low"]) and np.isfinite(found["high"])
     limits = interval_text(metric, found["low"], found["high"], sign=True) if known else NO_INTERVAL
     return f"{shown(metric, found['difference'], sign=True)} {points(metric)} ({limits})"

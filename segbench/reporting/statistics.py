@@ -14,7 +14,7 @@ from segbench.reporting.metrics import about
 from segbench.reporting.run import Method, Run
 from segbench.reporting.tables import Table, direction
 from segbench.stats.decision import CONFLICTING, Rule, oriented, winner
-from segbench.stats.methods import countable, method_labels
+from segbench.stats.methods import case_table, countable, method_labels
 from segbench.stats.paired import FEW_PATIENTS, detectable_per_task, paired_with_means, variance_split
 from segbench.stats.ranking import (
     ALL_TASKS,
@@ -134,19 +134,24 @@ def reference_method(run: Run, experiment: str) -> Method | None:
 def compared(run: Run, experiment: str, metric: str) -> pd.DataFrame:
     """Return the paired table of the trained methods: the one table from which a report takes its decisions.
 
-    Rows are tasks and, where a pair shares every task of several, `ALL_TASKS`.
+    Rows are tasks and, where a pair shares every task of several, `ALL_TASKS`. `attrs["tasks"]` counts the tasks with a
+    value, because there may be several of which one alone was compared.
     """
     rows, reference = trained_rows(run, experiment), reference_method(run, experiment)
-    return paired_with_means(
+    missing_masks = run.record.missing_masks
+    values = case_table(rows, metric=metric, missing_masks=missing_masks).notna().any(axis=1)
+    paired = paired_with_means(
         rows,
         metric=metric,
-        missing_masks=run.record.missing_masks,
+        missing_masks=missing_masks,
         alpha=run.alpha,
         rope=run.equivalence.get(metric),
         reference=None if reference is None else label_of(reference),
         rule=decision_rule(run),
         seed=run.seed,
     )
+    paired.attrs["tasks"] = int(values.groupby(level="task").any().sum())
+    return paired
 
 
 def per_task(paired: pd.DataFrame) -> pd.DataFrame:
@@ -155,9 +160,11 @@ def per_task(paired: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_all_tasks(paired: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that decide on the mean over tasks: those of all tasks, or of the only task."""
-    whole = paired[paired["task"] == ALL_TASKS] if len(paired) else paired
-    return paired if whole.empty and len(paired) and paired["task"].nunique() == 1 else whole
+    """Return the rows that decide on the mean over tasks: those of all tasks, or of the only task that has values."""
+    if paired.empty:
+        return paired
+    tasks = paired.attrs.get("tasks", paired["task"].nunique())
+    return paired if tasks == 1 else paired[paired["task"] == ALL_TASKS]
 
 
 def outcome(paired: pd.DataFrame, first: str, second: str) -> str | None:

@@ -319,3 +319,18 @@ def test_intervals_of_structures_have_the_level_of_the_page(tmp_path):
         for name in ("structures.csv", "tables/comparison_dice_structures.csv")
     )
     pd.testing.assert_frame_equal(own, beside)
+
+
+def test_a_pair_that_shares_one_of_two_tasks_has_no_difference_over_tasks(tmp_path):
+    rows = long_rows(models=("a", "b")).assign(status="ok")
+    skipped = (rows["model"] == "b") & (rows["task"] == "U")
+    rows = rows.assign(
+        value=rows["value"].astype(object).mask(skipped, ""), status=rows["status"].mask(skipped, "skipped")
+    )
+    options = ["--reference", "b", "--resamples", "100"]
+    assert main(["compare", written(tmp_path, rows), "--out", str(tmp_path / "out"), *options]) == 0
+    found = pd.read_csv(tmp_path / "out" / "tables" / "comparison_dice_differences.csv").set_index("column")
+    assert np.isfinite(found.loc["T", "difference"])
+    assert np.isnan(found.loc["Mean over tasks", "difference"])
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "mean over tasks unknown (the two do not share every task), not tested" in page
