@@ -31,6 +31,8 @@ PRIMARY, SECONDARY, ALL_PAIRS = "against the reference", "other pairs (secondary
 EXACT_PATIENTS = 300
 """Up to this many patients the signed-rank test goes through all sign changes."""
 GRID = 2**15
+FEW_SIGNS, TIED = 16, 1e-9
+"""Up to so many differences all sums are looked at one by one; those closer than TIED of the largest sum are equal."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,23 @@ def rule_p(differences_P: np.ndarray, rule: Rule) -> float:
 def sign_flip_p(differences_P: np.ndarray) -> float:
     """Return the exact two-sided p value of the mean under all 2^n sign changes.
 
-    The distribution of the sum is built patient by patient (Streitberg and Roehmel 1986) after differences are rounded
-    to 1 / GRID of the sum of their absolute values, away from 0 where that is nearest, so that no difference is lost
-    beside a much larger one. Rounding keeps the symmetry that the test assumes, so the test stays exact for the rounded
-    values. 1 without a non-zero difference, NaN without any difference.
+    Up to FEW_SIGNS differences every sum is looked at. Beyond, the distribution of the sum is built patient by patient
+    (Streitberg and Roehmel 1986) after differences are rounded to 1 / GRID of the sum of their absolute values, away
+    from 0 where that is nearest, so that no difference is lost beside a much larger one. Rounding keeps the symmetry
+    that the test assumes, so the test stays exact for the rounded values. 1 without a non-zero difference, NaN without
+    any difference.
     """
     if not len(differences_P):
         return np.nan
     total = float(np.abs(differences_P).sum())
     if total == 0:
         return 1.0
+    nonzero_P = differences_P[differences_P != 0]
+    if len(nonzero_P) <= FEW_SIGNS:
+        sums = np.zeros(1)
+        for size in np.abs(nonzero_P):
+            sums = np.concatenate([sums - size, sums + size])
+        return float((np.abs(sums) >= abs(nonzero_P.sum()) - TIED * total).mean())
     steps_P = np.maximum(np.rint(np.abs(differences_P) / total * GRID), differences_P != 0)
     return _flip_p((np.sign(differences_P) * steps_P).astype(int))
 

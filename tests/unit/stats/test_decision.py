@@ -177,3 +177,11 @@ def test_the_primary_family_is_corrected_apart():
     assert turned.loc[turned["task"] == "S", "better"].tolist() == ["a"]
     assert (turned["difference"] > 0).all()
     assert list(turned.columns) == list(table.columns)
+
+
+@pytest.mark.parametrize("differences", [[-1, -1, 2, -1], [2, 2, -1, -1], [1, 2, -1, 1, 1, -3, 2, 1]])
+def test_sums_that_tie_with_the_observed_one_count(differences):
+    """Every sum of the first is odd, so that none lies nearer to 0 than the observed -1."""
+    signs = np.array(list(itertools.product((1, -1), repeat=len(differences))))
+    exact = (np.abs(signs @ np.array(differences)) >= abs(sum(differences))).mean()
+    assert sign_flip_p(np.array(differences) / 100) == pytest.approx(exact)
