@@ -88,10 +88,10 @@ def sign_flip_p(differences_P: np.ndarray) -> float:
     """Return the exact two-sided p value of the mean under all 2^n sign changes.
 
     Up to FEW_SIGNS differences every sum is looked at. Beyond, the distribution of the sum is built patient by patient
-    (Streitberg and Roehmel 1986) after differences are rounded to 1 / GRID of the sum of their absolute values, away
-    from 0 where that is nearest, so that no difference is lost beside a much larger one. Rounding keeps the symmetry
-    that the test assumes, so the test stays exact for the rounded values. 1 without a non-zero difference, NaN without
-    any difference.
+    (Streitberg and Roehmel 1986), of the differences as they are where they have few decimals. Others are rounded to
+    1 / GRID of the sum of their absolute values, away from 0 where that is nearest, so that no difference is lost
+    beside a much larger one. Rounding keeps the symmetry that the test assumes, so the test stays exact for the rounded
+    values. 1 without a non-zero difference, NaN without any difference.
     """
     if not len(differences_P):
         return np.nan
@@ -104,8 +104,21 @@ def sign_flip_p(differences_P: np.ndarray) -> float:
         for size in np.abs(nonzero_P):
             sums = np.concatenate([sums - size, sums + size])
         return float((np.abs(sums) >= abs(nonzero_P.sum()) - TIED * total).mean())
-    steps_P = np.maximum(np.rint(np.abs(differences_P) / total * GRID), differences_P != 0)
-    return _flip_p((np.sign(differences_P) * steps_P).astype(int))
+    steps_P = _as_whole_numbers(np.abs(nonzero_P))
+    if steps_P is None:
+        steps_P = np.maximum(np.rint(np.abs(nonzero_P) / total * GRID), 1)
+    return _flip_p((np.sign(nonzero_P) * steps_P).astype(int))
+
+
+def _as_whole_numbers(sizes_P: np.ndarray) -> np.ndarray | None:
+    """Return sizes times a power of ten that makes all of them whole, None where their sum then exceeds GRID."""
+    scaled_P = sizes_P
+    while scaled_P.sum() <= GRID:
+        whole_P: np.ndarray = np.rint(scaled_P)
+        if whole_P.min() > 0 and np.abs(scaled_P - whole_P).max() < TIED * GRID:
+            return whole_P
+        scaled_P = scaled_P * 10
+    return None
 
 
 def _flip_p(steps_P: np.ndarray) -> float:

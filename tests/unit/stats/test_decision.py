@@ -179,7 +179,7 @@ def test_the_primary_family_is_corrected_apart():
     assert list(turned.columns) == list(table.columns)
 
 
-@pytest.mark.parametrize("differences", [[-1, -1, 2, -1], [2, 2, -1, -1], [1, 2, -1, 1, 1, -3, 2, 1]])
+@pytest.mark.parametrize("differences", [[-1, -1, 2, -1], [2, 2, -1, -1], [1, 2, -1, 1, 1, -3, 2, 1], [-2, 3, -1] * 6])
 def test_sums_that_tie_with_the_observed_one_count(differences):
     """Every sum of the first is odd, so that none lies nearer to 0 than the observed -1."""
     signs = np.array(list(itertools.product((1, -1), repeat=len(differences))))
