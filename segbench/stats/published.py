@@ -20,7 +20,7 @@ from segbench.stats.scores import read_csv_text
 
 FOLDER = ROOT / "data" / "published"
 CLOSE = 0.005
-"""Half a Dice point: closer than this counts as reproduced."""
+"""Half a Dice point: what is no further away counts as reproduced."""
 ROUNDING = 0.0005
 """Published values have one decimal of a per cent."""
 COLUMNS = [
@@ -89,7 +89,7 @@ def check_published(
 
     `synthetic` names synthetic tasks, `budgets` maps an experiment to its iterations per task. `low` and `high` are the
     measured interval over cases and seeds (missed structures as seen, because the published value is over a fixed set
-    of cases). Status: 'reproduced' (closer than half a Dice point), 'within noise' (inside the interval), 'not
+    of cases). Status: 'reproduced' (at most half a Dice point away), 'within noise' (inside the interval), 'not
     reproduced', 'not comparable' with the reasons, 'not seen' when the published cell is empty.
     """
     published, names = published_cells(folder), read_csv_text(folder / "names.csv")
