@@ -144,7 +144,7 @@ def validate_rows(
         rows[column], bad = _as_numbers(rows[column])
         unreadable = unreadable.union(bad.index) if column == "value" else unreadable
         problems += _listed(
-            where, lines[bad.index], column, bad, f"a number up to {LARGEST:g} or nothing", "fix the cell"
+            where, lines[bad.index], column, bad, f"a finite number up to {LARGEST:g} or nothing", "fix the cell"
         )
     for column in ("seed", "fold"):
         rows[column], bad = _as_integers(rows[column])

@@ -102,7 +102,7 @@ PROBLEMS = [
     (lambda f: bad(f).replace({"value": {f["value"].iloc[0]: ""}}), [], "a number beside status ok"),
     (lambda f: f[(f["model"] != "a") | (f["task"] != "U")], [], "a none seed 0: found no row of U"),
     (lambda f: f.assign(protocol=f["model"].map({"a": "x"}).fillna("y")), [], "no row of T under protocol 'y'"),
-    (lambda f: f.assign(metric="hd95", value=1e200), [], "found '1e+200'; expected a number up to 1e+100"),
+    (lambda f: f.assign(metric="hd95", value=1e200), [], "found '1e+200'; expected a finite number up to 1e+100"),
     (lambda f: f.assign(structure=""), [], "line 2: structure: found ''; expected a name"),
     (lambda f: f.assign(metric="hd95", value=-3.0), [], "expected 0 or more"),
     (lambda f: f.head(0), [], "no rows"),
