@@ -436,7 +436,7 @@ def _meaning_problems(name: str, card: dict) -> Iterator[Problem]:
     structures = [structure["name"] for structure in card["structures"]]
     for twice in sorted({item for item in structures if structures.count(item) > 1}):
         yield Problem(f"card {name}", f"the structure {twice!r} twice", "each once", "rename one")
-    for group in named_alike(structures):
+    for group in named_alike(sorted(structures)):
         found = f"the structures {' and '.join(map(repr, group))}"
         yield Problem(f"card {name}", found, "names that differ in more than case and blanks", "rename one")
 

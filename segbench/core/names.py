@@ -37,10 +37,11 @@ def plain_name(name: str) -> str:
 def named_alike(names: Iterable[str]) -> list[list[str]]:
     """Return the groups of names that differ in letter case, Unicode form, blanks, hyphens and underlines only.
 
-    Digits count: `lr0.01` and `lr0.1` are two models, while `case_01` and `case_1` are one case (`spelled_alike`).
+    Names keep the order in which they are given. Digits count: `lr0.01` and `lr0.1` are two models, while `case_01` and
+    `case_1` are one case (`spelled_alike`).
     """
     groups: dict[str, list[str]] = {}
-    for name in sorted(set(names)):
+    for name in dict.fromkeys(names):
         groups.setdefault(plain_name(name), []).append(name)
     return [group for group in groups.values() if len(group) > 1]
 

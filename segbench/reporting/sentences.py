@@ -30,7 +30,6 @@ from segbench.reporting.tables import (
     unit_of,
 )
 from segbench.stats.decision import CONFLICTING
-from segbench.stats.methods import without_noise
 from segbench.stats.ranking import ALL_TASKS
 
 NO_INTERVAL = "no interval: a task has fewer than two patients"
@@ -79,9 +78,7 @@ def not_above_baselines(table: Table) -> list[str]:
 
 def sharing_first(table: Table) -> list[str]:
     """Return the titles of the trained methods with the best mean over tasks, several where they are equal."""
-    ranking = table.ranking()
-    means = without_noise(np.array([row.mean.mean for row in ranking]))
-    return [row.method.title for row, mean in zip(ranking, means, strict=True) if mean == means[0]]
+    return [row.method.title for row in table.ranking() if row.mean.rank == 1]
 
 
 def leading_sentence(table: Table, paired: pd.DataFrame | None) -> str:

@@ -94,7 +94,7 @@ def _name_problems(rows: pd.DataFrame, where: str) -> Iterator[Problem]:
         parts = rows.groupby(within, sort=False) if within else [("", rows)]
         for name, part in parts:
             place = f"{where}: {within} {name}: {column}" if within else f"{where}: {column}"
-            for group in groups_of(part[column].unique()):
+            for group in groups_of(sorted(part[column].unique())):
                 yield Problem(place, " and ".join(map(repr, group)), "one spelling of a name", fix)
 
 

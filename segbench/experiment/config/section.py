@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from segbench.core.errors import Problem, suggestion
-from segbench.core.names import plain_name
+from segbench.core.names import named_alike
 from segbench.core.paths import NAME_PATTERN
 from segbench.core.schema import problem_of_value
 from segbench.core.vocabulary import EQUAL, OWN
@@ -111,11 +111,8 @@ def _short_enough(name: str) -> str:
 
 def alike(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yield pairs of different names that are one name to a score table, or on file systems that ignore letter case."""
-    first: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        other = first.setdefault(plain_name(name), name)
-        if other != name:
-            yield other, name
+    for first, *others in named_alike(names):
+        yield from ((first, other) for other in others)
 
 
 def unknown_names(key: str, names: Iterable[str], known: Iterable[str], expected: str) -> Iterator[Problem]:
