@@ -228,6 +228,14 @@ def test_killing_training_or_snakemake_changes_no_byte(tmp_path):
     assert killed.scores() == straight.scores()
 
 
+def test_several_files_of_a_new_run_can_be_asked_for(tmp_path):
+    workflow = Workflow(tmp_path)
+    jobs = [f"upstream.{model}.none.joint.f0.s0" for model in ("oracle", "empty")]
+    done = workflow.run("-n", "--", *(f"results/tiny/evaluate/{job}/outcome.json" for job in jobs))
+    assert done.returncode == 0, done.stdout
+    assert all(job in done.stdout for job in jobs)
+
+
 def test_a_problem_in_the_config_exits_with_status_2_before_the_graph(tmp_path):
     broken = CONFIG | {"trainnig": {}}
     workflow = Workflow(tmp_path, broken)
