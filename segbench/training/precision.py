@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from models.blocks.placement import on_device
 from segbench.experiment.config import Training
 from segbench.inference.precision import choose
+from segbench.training.convolutions import Float32WhereNeeded, QuickWeightGradient
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CUBLAS_VARIABLE, CUBLAS_REPRODUCIBLE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
@@ -69,16 +67,15 @@ class Arithmetic:
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """Compute in the precision; layers that oneDNN computes wrongly in it stay in float32."""
-        if self.precision == "float32":
+        """Compute in the precision, and around what oneDNN computes wrongly or slowly on a processor."""
+        with contextlib.ExitStack() as stack:
+            if self.precision != "float32":
+                stack.enter_context(torch.autocast(self.device.type, DTYPES[self.precision]))
+            if self.device.type == "cpu" and self.precision != "float32":
+                stack.enter_context(Float32WhereNeeded())
+            elif self.device.type == "cpu" and QuickWeightGradient.pays():
+                stack.enter_context(QuickWeightGradient())
             yield
-            return
-        with torch.autocast(self.device.type, DTYPES[self.precision]):
-            if self.device.type == "cpu":
-                with _Float32WhereNeeded():
-                    yield
-            else:
-                yield
 
     def in_float32(self) -> Arithmetic:
         """Return the same arithmetic in float32."""
@@ -94,41 +91,3 @@ def chosen_arithmetic(settings: Training, device: torch.device) -> Arithmetic:
     mode = {"cpu": "exact"}.get(device.type, "fast") if settings.mode == "auto" else settings.mode
     precision = choose(device, "auto") if settings.precision == "auto" else settings.precision
     return Arithmetic(device, mode, precision)
-
-
-class _Float32WhereNeeded(TorchFunctionMode):
-    """Computes in float32 each 3D convolution whose weight gradient oneDNN leaves undefined in bfloat16."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is functional.conv3d and _undefined_in_bfloat16(*_size_and_kernel(*args, **kwargs)):
-            with torch.autocast("cpu", enabled=False):
-                return func(*map(_as_float32, args), **{name: _as_float32(value) for name, value in kwargs.items()})
-        return func(*args, **kwargs)
-
-
-def _size_and_kernel(
-    input: Tensor, weight: Tensor, *others: Any, **options: Any
-) -> tuple[Sequence[int], Sequence[int]]:  # named as by `conv3d`
-    return input.shape[2:], weight.shape[2:]
-
-
-def _as_float32(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) else value
-
-
-def _undefined_in_bfloat16(size_zyx: Sequence[int], kernel_zyx: Sequence[int]) -> bool:
-    """Tell whether the input of a convolution is too small for its kernel.
-
-    That is, smaller than the kernel along z, or at most half of it along y or x. There, in PyTorch 2.13 on a processor
-    with AVX-512, the gradient of the weights in bfloat16 holds memory that was never written, and computing it can
-    damage the heap (docs/performance.md says which shapes were tried).
-    """
-    (size_z, *size_yx), (kernel_z, *kernel_yx) = size_zyx, kernel_zyx
-    return size_z < kernel_z or any(size <= kernel // 2 for size, kernel in zip(size_yx, kernel_yx, strict=True))
