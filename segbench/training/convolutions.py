@@ -18,6 +18,9 @@ from torch.overrides import TorchFunctionMode
 LAYOUT = torch.channels_last_3d
 UNPADDED_ISA = "AVX2"
 """The instruction set for which oneDNN's kernel of the weight gradient takes no padding along z."""
+FEW_PAIRS, FEW_PRODUCTS = 256, 3_000_000
+"""Pairs of channels, and products of pairs and voxels, up to which that kernel is the faster one: it reads the volume
+anew for every 8x8 pairs. Measured: docs/performance.md."""
 
 
 class _Convolution3dMode(TorchFunctionMode):
@@ -72,10 +75,11 @@ class QuickWeightGradient(_Convolution3dMode):
         dilation: Any = 1,
         groups: int = 1,
     ) -> Tensor:  # named as by `conv3d`
-        """Compute by `_PaddedWeightGradient` where the input is padded along z and weights are trained."""
+        """Compute by `_PaddedWeightGradient` where weights are trained, the input is padded along z, and it pays."""
         trained = torch.is_grad_enabled() and weight.requires_grad and input.dim() == 5
         plain = groups == 1 and _three(dilation) == (1, 1, 1) and not isinstance(padding, str)
-        if not (trained and plain and _three(padding)[0] and input.is_contiguous(memory_format=LAYOUT)):
+        padded = plain and _three(padding)[0] > 0 and input.is_contiguous(memory_format=LAYOUT)
+        if not (trained and padded and _pays(pairs=weight.shape[0] * weight.shape[1], voxels=input[0, 0].numel())):
             return functional.conv3d(input, weight, bias, stride, padding, dilation, groups)
         convolved_BOZYX: Tensor = _PaddedWeightGradient.apply(input, weight, bias, _three(stride), _three(padding))
         return convolved_BOZYX
@@ -124,6 +128,10 @@ class _PaddedWeightGradient(torch.autograd.Function):
         padded_BIZYX = functional.pad(x_BIZYX, (0, 0, 0, 0, pad_z, pad_z))
         _, *of_parameters = gradient(padded_BIZYX, (0, *pad_yx), [False, of_weight, of_bias])
         return own, *of_parameters, None, None
+
+
+def _pays(*, pairs: int, voxels: int) -> bool:
+    return pairs <= FEW_PAIRS or pairs * voxels <= FEW_PRODUCTS
 
 
 def _three(value: Any) -> tuple[int, ...]:

@@ -125,6 +125,16 @@ def test_other_convolutions_stay_as_they_are(changes):
     assert torch.equal(found, functional.conv3d(x_BIZYX, weight_OIZYX, **changes))
 
 
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "size", "padded"),
+    [(16, 16, 24, True), (32, 16, 4, True), (64, 64, 4, True), (32, 16, 24, False), (64, 64, 10, False)],
+)
+def test_wide_convolutions_of_large_volumes_stay_as_they_are(inputs, outputs, size, padded):
+    x_BIZYX = torch.randn(1, inputs, size, size, size).contiguous(memory_format=LAYOUT)
+    name, *_ = convolved((x_BIZYX, torch.randn(outputs, inputs, 3, 3, 3), None), padding=1, quick=True)
+    assert (name == PADDED) is padded
+
+
 def test_without_a_gradient_nothing_is_kept():
     layer = nn.Conv3d(4, 4, 3, padding=1)
     x_BIZYX = torch.randn(1, 4, 6, 6, 6)
