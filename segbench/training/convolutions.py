@@ -61,7 +61,7 @@ class QuickWeightGradient(_Convolution3dMode):
     """
 
     @staticmethod
-    def pays() -> bool:
+    def fits_processor() -> bool:
         """Tell whether this processor gains."""
         return torch.backends.cpu.get_cpu_capability() == UNPADDED_ISA
 
@@ -79,7 +79,7 @@ class QuickWeightGradient(_Convolution3dMode):
         trained = torch.is_grad_enabled() and weight.requires_grad and input.dim() == 5
         plain = groups == 1 and _three(dilation) == (1, 1, 1) and not isinstance(padding, str)
         padded = plain and _three(padding)[0] > 0 and input.is_contiguous(memory_format=LAYOUT)
-        if not (trained and padded and _pays(pairs=weight.shape[0] * weight.shape[1], voxels=input[0, 0].numel())):
+        if not (trained and padded and pays(pairs=weight.shape[0] * weight.shape[1], voxels=input[0, 0].numel())):
             return functional.conv3d(input, weight, bias, stride, padding, dilation, groups)
         convolved_BOZYX: Tensor = _PaddedWeightGradient.apply(input, weight, bias, _three(stride), _three(padding))
         return convolved_BOZYX
@@ -130,7 +130,8 @@ class _PaddedWeightGradient(torch.autograd.Function):
         return own, *of_parameters, None, None
 
 
-def _pays(*, pairs: int, voxels: int) -> bool:
+def pays(*, pairs: int, voxels: int) -> bool:
+    """Tell whether the padded way is the faster one for so many pairs of channels, and voxels of a sample."""
     return pairs <= FEW_PAIRS or pairs * voxels <= FEW_PRODUCTS
 
 

@@ -73,7 +73,7 @@ class Arithmetic:
                 stack.enter_context(torch.autocast(self.device.type, DTYPES[self.precision]))
             if self.device.type == "cpu" and self.precision != "float32":
                 stack.enter_context(Float32WhereNeeded())
-            elif self.device.type == "cpu" and QuickWeightGradient.pays():
+            elif self.device.type == "cpu" and QuickWeightGradient.fits_processor():
                 stack.enter_context(QuickWeightGradient())
             yield
 
