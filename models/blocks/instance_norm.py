@@ -15,9 +15,9 @@ from torch.nn import functional
 
 LEAST_BYTES = 32
 """Bytes of one voxel's channels below which PyTorch's batch norm computes number by number, and is the slower one."""
-PIECE_VOXELS = 1 << 14
-"""Voxels whose squares are added up in one float32."""
-LAYOUT = torch.channels_last_3d
+PIECE_NUMBERS = 1 << 18
+"""Numbers whose distances from the mean are held at a time."""
+LAYOUT, SPACE = torch.channels_last_3d, (2, 3, 4)
 
 
 def instance_norm(
@@ -90,15 +90,13 @@ class _ChannelsLast(torch.autograd.Function):
 
 
 def _mean_and_variance(x_BCZYX: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean_BC and the variance over all voxels, var_BC, in float32, from pieces of some planes."""
-    voxels, unused_C = x_BCZYX[0, 0].numel(), torch.zeros(x_BCZYX.shape[1])
-    mean_BC = x_BCZYX.sum((2, 3, 4), dtype=torch.float32) / voxels
-    var_BC = torch.zeros_like(mean_BC)
-    for piece_BCZYX in x_BCZYX.split(max(1, PIECE_VOXELS // x_BCZYX[0, 0, 0].numel()), dim=2):
-        own = [torch.batch_norm_update_stats(x_1CZYX, unused_C, unused_C, 0.0) for x_1CZYX in piece_BCZYX.split(1)]
-        own_mean_BC, own_var_BC = (torch.stack(parts) for parts in zip(*own, strict=True))
-        var_BC += (own_var_BC + (own_mean_BC - mean_BC).square()) * (piece_BCZYX[0, 0].numel() / voxels)
-    return mean_BC, var_BC
+    """Return mean_BC and the variance over all voxels, var_BC, in float32, from pieces that a cache holds."""
+    voxels, planes = x_BCZYX[0, 0].numel(), max(1, PIECE_NUMBERS // x_BCZYX[:, :, 0].numel())
+    mean_BC111 = x_BCZYX.sum(SPACE, dtype=torch.float32, keepdim=True) / voxels
+    var_BC = torch.zeros(x_BCZYX.shape[:2])
+    for piece_BCZYX in x_BCZYX.split(planes, dim=2):
+        var_BC += (piece_BCZYX - mean_BC111).square_().sum(SPACE)
+    return mean_BC111.flatten(1), var_BC / voxels
 
 
 def _together(samples: Any) -> Tensor:
