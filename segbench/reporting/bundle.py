@@ -48,6 +48,10 @@ MAKE_ANEW = "ask for the bundle again: `python -m segbench bundle RUN --out FILE
 LOCK = ROOT / "envs" / "lock.txt"
 LOCK_PATTERN = re.compile(r"lock(-[0-9]+)?\.txt")
 """The pinned environment, or those of joined sites where they differ."""
+NAMING_KEYS = ("accept_leaks", "trained_on")
+"""Keys of a config whose values name cases or patients."""
+NAMING_FACTS = ("name", "train_cases", "test_cases", "evidence")
+"""Facts of a finding that name them; the evidence does for a patient alone."""
 
 
 class _Listed(BaseModel):
@@ -142,18 +146,30 @@ def _pseudonymised(texts: Mapping[str, str], paths: RunPaths) -> dict[str, str]:
     patients = _numbered("patient", set(rows["patient"]))
     cases = _numbered("case", {case for _, case in read_splits(paths.splits).cases()} | set(rows["case"]))
     ids = patients | cases
-    words = sorted((name for name in ids if len(name) > 3 and not name.isdigit()), key=len, reverse=True)
-    pattern = re.compile("|".join(rf"(?<![\w.-]){re.escape(word)}(?![\w-])" for word in words) or r"(?!)")
+    words = {name for name in ids if len(name) > 3 and not name.isdigit()}
+    in_text = rf"(?<![\w.-])(?:{_any_of(words)})(?![\w-])"
+    in_names = rf"{in_text}|(?<![^\s/])(?:{_any_of(ids.keys() - words)})(?![^\s=,])"
 
-    def text_of(text: str) -> str:
-        return ids.get(text) or pattern.sub(lambda match: ids[match.group()], text)
+    def text_of(text: str, pattern: str = in_text) -> str:
+        return ids.get(text) or re.sub(pattern, lambda match: ids[match.group()], text)
 
-    def content_of(content: Any) -> Any:
+    def content_of(content: Any, pattern: str = in_text) -> Any:
         if isinstance(content, dict):
-            return {key: content_of(value) for key, value in content.items()}
+            return {key: content_of(value, pattern) for key, value in content.items()}
         if isinstance(content, list):
-            return [content_of(item) for item in content]
-        return text_of(content) if isinstance(content, str) else content
+            return [content_of(item, pattern) for item in content]
+        return text_of(content, pattern) if isinstance(content, str) else content
+
+    def config_of(content: Any) -> Any:
+        if isinstance(content, dict):
+            names = {key: content_of(value, in_names) for key, value in content.items() if key in NAMING_KEYS}
+            return {key: config_of(value) for key, value in content.items()} | names
+        return [config_of(item) for item in content] if isinstance(content, list) else content
+
+    def finding_of(finding: Mapping[str, str]) -> dict[str, str]:
+        naming = NAMING_FACTS if finding["kind"] == "same patient" else NAMING_FACTS[:-1]
+        names = {key: text_of(finding[key], in_names) for key in naming}
+        return {**finding, "evidence": text_of(finding["evidence"]), **names}
 
     found = dict(texts)
     rows["case"], rows["patient"] = rows["case"].map(cases), rows["patient"].map(patients)
@@ -167,17 +183,29 @@ def _pseudonymised(texts: Mapping[str, str], paths: RunPaths) -> dict[str, str]:
     splits["sha256"] = content_hash({key: value for key, value in splits.items() if key != "sha256"})
     found[SPLITS] = json.dumps(splits, indent=1) + "\n"
     record = json.loads(texts[RUN_RECORD])
+    config = config_of(json.loads(texts[CONFIG]))
+    found[CONFIG] = json.dumps(config, indent=1, sort_keys=True) + "\n"
+    record["config_sha256"] = content_hash(config)
     record["pictures"] = []  # they name cases, and a bundle has no image
-    record["audit"], record["notices"] = content_of(record["audit"]), content_of(record["notices"])
+    record["notices"] = content_of(record["notices"])
+    record["audit"]["changes"] = content_of(record["audit"]["changes"])
+    record["audit"]["findings"] = [finding_of(finding) for finding in record["audit"]["findings"]]
     for job in record["jobs"]:
         job["reason"] = text_of(job["reason"])
     record["scores_sha256"] = hashlib.sha256(found[SCORES].encode()).hexdigest()
     found[RUN_RECORD] = json.dumps(record, indent=1) + "\n"
-    audit = list(csv.reader(io.StringIO(texts[AUDIT])))
+    audit = csv.DictReader(io.StringIO(texts[AUDIT]))
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([text_of(cell) for cell in row] for row in audit)
+    writer = csv.DictWriter(stream, audit.fieldnames or (), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(map(finding_of, audit))
     found[AUDIT] = stream.getvalue()
     return found
+
+
+def _any_of(words: Iterable[str]) -> str:
+    """Return a pattern that finds one of the words, the longest first; without any it finds nothing."""
+    return "|".join(map(re.escape, sorted(words, key=len, reverse=True))) or r"(?!)"
 
 
 def _numbered(word: str, ids: set[str]) -> dict[str, str]:

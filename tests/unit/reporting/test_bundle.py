@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -60,6 +61,57 @@ def test_pseudonyms_leave_no_id_and_still_agree(world, monkeypatch):
         for name in archive.namelist():
             content = archive.read(name)
             assert not [item for item in ids if item.encode() in content], name
+
+
+def test_pseudonyms_reach_what_config_and_findings_name(tmp_path, monkeypatch):
+    """Ids that are numbers too, which a text may hold for other reasons."""
+    folder = write_finished_run(tmp_path, "toy")
+    with open(folder / "scores.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    other = next(row["case"] for row in rows if row["case"] != rows[0]["case"])
+    renamed = {rows[0]["case"]: "012", other: "liver_7"}
+    for row in rows:
+        row["patient"] = row["case"] = renamed.get(row["case"], row["case"])
+    with open(folder / "scores.csv", "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, SCORE_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    splits, config, record = (json.loads((folder / f"{name}.json").read_text()) for name in ("splits", "config", "run"))
+    for sides in splits["folds"]["0"].values():
+        sides["test"] = [renamed.get(case, case) for case in sides["test"]]
+    (folder / "splits.json").write_bytes(with_checksum(splits))
+    image = "image:lits/012=lits/liver_7"
+    config["data"]["accept_leaks"] = [image]
+    config["downstream"] = {"initialisations": [{"name": "own", "trained_on": {"lits": ["012", "liver_7"]}}]}
+    (folder / "config.json").write_text(json.dumps(config))
+    finding = record["audit"]["findings"][0] | {
+        "name": image,
+        "kind": "same image",
+        "train_cases": "012",
+        "test_cases": "012 liver_7",
+        "evidence": "thumbnails correlate at 0.990, 012 shared landmarks",
+    }
+    record["audit"]["findings"] = [finding]
+    (folder / "run.json").write_text(json.dumps(record))
+    with open(folder / "audit.csv", "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, finding, lineterminator="\n")
+        writer.writeheader()
+        writer.writerow(finding)
+    monkeypatch.setattr("segbench.reporting.bundle.render", shutil.copytree)
+    monkeypatch.chdir(tmp_path)
+    write_bundle("toy", tmp_path / "hidden.zip", pseudonymise=True)
+    files = contents(tmp_path / "hidden.zip")
+    hidden, record = json.loads(files["config.json"]), json.loads(files["report/run.json"])
+    (leak,), (initialisation,) = hidden["data"]["accept_leaks"], hidden["downstream"]["initialisations"]
+    number, word = initialisation["trained_on"]["lits"]
+    assert leak == f"image:lits/{number}=lits/{word}"
+    assert number.startswith("case_")
+    assert word.startswith("case_")
+    assert record["config_sha256"] == content_hash(hidden)
+    (found,) = record["audit"]["findings"]
+    assert [found[name] for name in ("name", "train_cases", "test_cases")] == [leak, number, f"{number} {word}"]
+    assert found["evidence"] == finding["evidence"]
+    assert list(csv.DictReader(files["audit.csv"].decode().splitlines())) == [found]
 
 
 def contents(bundle: Path) -> dict[str, bytes]:
