@@ -38,7 +38,7 @@ HEAD = (
 """memory and states are those of one job; the others are sums, and means of seconds."""
 IMPORTS = {"ingest": "segbench.data.checks", "preprocess": "segbench.data.preprocess"}
 """Data command -> what its start imports; `split` starts as `ingest` does, the synthetic world as `preprocess`."""
-NOT_COUNTED = "not counted: waiting for a device or a disk, gathering the scores and rendering the report"
+NOT_COUNTED = "not counted: external models, waiting for a device or disk, gathering the scores, rendering the report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
