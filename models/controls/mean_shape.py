@@ -1,4 +1,4 @@
-"""Control: the most frequent class at each relative position of the training cases; position without image."""
+"""Control: the commonest class at each relative position of the training cases; position without image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from segbench.core.task import IGNORED
 
 CARD = {
     "title": "Mean shape",
-    "predicts": "the most frequent class at each relative position of the training cases; position without image",
+    "predicts": "the commonest class at each relative position where at least half of the training cases have any; "
+    "position without image",
 }
 GRID = 48
 ROUNDING = 1e-9

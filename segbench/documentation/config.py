@@ -21,7 +21,7 @@ Generated from `segbench/experiment/config/` by `python -m segbench.documentatio
 A config is one YAML or JSON file. Unknown keys, keys that come twice or are no text, empty names, numbers that are not
 finite and truth values in place of numbers (YAML reads `no` and `off` as `false`) are refused.
 `python -m segbench check --config FILE` names every problem, one line each. `config/schema.json` lets an editor
-complete keys and values. A *name* has letters, digits and underscores and begins with a letter or digit.
+complete keys and values. A *name* has at most 60 letters, digits and underscores and begins with a letter or digit.
 """
 TABLE = "| key | allowed values | default | meaning |\n|---|---|---|---|\n"
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}

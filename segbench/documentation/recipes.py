@@ -15,8 +15,8 @@ HEAD = """\
 
 Generated from the cards of the model files by `python -m segbench.documentation.models`; do not edit.
 
-A recipe says how weights are learnt. Its keys are those of `training` that config/README.md lists, without the budget
-and the arithmetic: `iterations_per_task`, `precision` and `save_every_seconds` are the experiment's for every model.
+A recipe says how weights are learnt. Its keys are those of `training` that config/README.md lists before
+`iterations_per_task`: budget, arithmetic, states, limits and validation are the experiment's for every model.
 An entry of `upstream.models`, `upstream.self_supervised` or `downstream.models` chooses one:
 
 ```yaml
