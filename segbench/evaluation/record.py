@@ -81,7 +81,7 @@ def run_record(config: Config) -> RunRecord:
         jobs=tuple(records),
         missing_masks={metric: dict(handling_of(metric, config.missing_masks)) for metric in config.metrics},
         statistics=StatisticsSettings(decision_rule=config.statistics.decision_rule),
-        identities={job.id: _identities(paths, job) for job in jobs.all_jobs(config)},
+        identities=jobs.made_identities(config),
         skipped=tuple(
             SkippedCell(
                 experiment=job.experiment,
@@ -105,15 +105,6 @@ def run_record(config: Config) -> RunRecord:
         ),
         notices=tuple(_notices(config, paths)),
     )
-
-
-def _identities(paths: RunPaths, job: jobs.Job) -> str:
-    """Return the digests of what a job's weights and scores were made from, as its outcomes state them."""
-    found = {
-        name: requests.read(folder / OUTCOME).get("identity")
-        for name, folder in (("weights", paths.train(job.id)), ("scores", paths.evaluate(job.id)))
-    }
-    return ", ".join(f"{name} {digest}" for name, digest in found.items() if digest)
 
 
 def _protocol_text(config: Config) -> str:

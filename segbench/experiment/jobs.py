@@ -271,3 +271,15 @@ def failed_outcomes(config: Config) -> list[dict]:
         if not {"status", "job", "command", "reason"} <= record.keys()
     )
     return [record for record in records.values() if record["status"] == "failed"]
+
+
+def made_identities(config: Config) -> dict[str, str]:
+    """Return job -> digests of what its weights and scores were made from, as its outcomes state them."""
+    paths, made = RunPaths(config.run), {}
+    for job in all_jobs(config):
+        found = {
+            name: requests.read(folder / OUTCOME).get("identity")
+            for name, folder in (("weights", paths.train(job.id)), ("scores", paths.evaluate(job.id)))
+        }
+        made[job.id] = ", ".join(f"{name} {digest}" for name, digest in found.items() if digest)
+    return made

@@ -18,6 +18,7 @@ from segbench.core.errors import InputError
 from segbench.core.files import sha256_of
 from segbench.core.paths import MADE_FROM, OUTCOME, RunPaths
 from segbench.core.progress import seen
+from segbench.core.provenance import content_hash
 from segbench.experiment import requests
 from segbench.experiment.config import Config
 from segbench.experiment.identity import (
@@ -25,7 +26,7 @@ from segbench.experiment.identity import (
     evaluation_settings_identity,
     training_settings_identity,
 )
-from segbench.experiment.jobs import Job, evaluation_jobs, is_trained, training_jobs
+from segbench.experiment.jobs import Job, evaluation_jobs, is_trained, made_identities, training_jobs
 from segbench.experiment.ownership import ProcessRecord, read_record
 from segbench.experiment.result_record import ResultRecord, read_result
 
@@ -132,7 +133,7 @@ def run_status(config: Config) -> RunStatus:
     """Return how the jobs and the report of a run stand."""
     jobs = [_train(config, job) for job in training_jobs(config)]
     jobs += [_evaluate(config, job) for job in evaluation_jobs(config)]
-    return RunStatus(jobs, _report(RunPaths(config.run)), _queued(jobs))
+    return RunStatus(jobs, _report(config), _queued(jobs))
 
 
 def _train(config: Config, job: Job) -> JobStatus:
@@ -284,8 +285,9 @@ def _outdated(folder: Path, asked: Identity, *, code_counts: bool) -> str:
     return ""
 
 
-def _report(paths: RunPaths) -> str:
-    """Return what is wrong with the report, nothing when it shows the score table as it is."""
+def _report(config: Config) -> str:
+    """Return what is wrong with the report, nothing when it shows the results of the config as they are."""
+    paths = RunPaths(config.run)
     rendered: dict[str, Any] = requests.read(paths.rendered)
     try:
         parts, files = rendered["identity"]["parts"], dict(rendered["files"])
@@ -295,5 +297,10 @@ def _report(paths: RunPaths) -> str:
         path = paths.root / name
         if not path.is_file() or sha256_of(path) != parts.get(name):
             return f"rendered from another {name}"
+    record = requests.read(paths.run_record)
+    if record.get("config_sha256") != content_hash(config.model_dump(mode="json")):
+        return "rendered for another config"
+    if record.get("identities") != made_identities(config):
+        return "rendered from former results of jobs"
     missing = [name for name in files if not (paths.report / name).is_file()]
     return f"{missing[0]} is missing" if missing else ""

@@ -32,6 +32,7 @@ from segbench.core.paths import AUDIT, CONFIG, MADE_FROM, RUN_RECORD, SCORES, SP
 from segbench.core.provenance import content_hash
 from segbench.core.run_record import Finding, RunRecord, read_run_record
 from segbench.core.vocabulary import SCORE_COLUMNS
+from segbench.experiment import requests
 from segbench.experiment.splits import Sides, Splits, read_splits
 from segbench.reporting.page import render
 from segbench.reporting.verify import differing_files
@@ -100,6 +101,9 @@ def write_bundle(run: str, out: Path, *, pseudonymise: bool = False) -> None:
     missing = [path for path in needed if not path.is_file()]
     raise_problems(Problem(str(path), "no file", "a finished run", "run the workflow first") for path in missing)
     texts = {path.name: path.read_text(encoding="utf-8") for path in needed}
+    if content_hash(requests.read(paths.config)) != read_run_record(paths.run_record).config_sha256:
+        fix = "run the workflow to its end with this config"
+        raise input_error(paths.config, found="another config", expected=f"that of {paths.run_record}", fix=fix)
     if pseudonymise:
         texts = _pseudonymised(texts, paths)
     pack(out, texts | {"lock.txt": LOCK.read_text(encoding="utf-8")}, run=run, pseudonymised=pseudonymise)

@@ -8,11 +8,12 @@ import pytest
 import yaml
 
 from segbench.cli import status as command
-from segbench.core.files import write_json, write_text
+from segbench.core.files import sha256_of, write_json, write_text
 from segbench.core.paths import RunPaths
+from segbench.core.provenance import content_hash
 from segbench.experiment.config import load_config
 from segbench.experiment.identity import Identity, evaluation_settings_identity, training_settings_identity
-from segbench.experiment.jobs import evaluation_jobs, training_jobs
+from segbench.experiment.jobs import evaluation_jobs, made_identities, training_jobs
 from segbench.experiment.ownership import SLURM_VARIABLE
 from segbench.experiment.result_record import read_result
 from segbench.experiment.status import last_line, ledger, run_status
@@ -49,6 +50,15 @@ def write(config, rule: str, name: str, seconds: float = 10.0, **changes) -> Non
     if rule == "evaluate" and (trained := read_result(PATHS.train(name))) is not None:
         parts = parts | {"weights": trained.weights_digest}
     write_json(folder / "record.json", {"identity": Identity(parts).to_dict(), "outcome": outcome, "files": {}})
+
+
+def render(config) -> None:
+    """Write the record of a run of this config with the jobs as they are, and a report of it."""
+    config_sha256 = content_hash(config.model_dump(mode="json"))
+    write_json(PATHS.run_record, {"config_sha256": config_sha256, "identities": made_identities(config)})
+    write_text(PATHS.scores, "")
+    parts = {"scores.csv": sha256_of(PATHS.scores), "run.json": sha256_of(PATHS.run_record)}
+    write_json(PATHS.rendered, {"files": {}, "identity": {"parts": parts}})
 
 
 def states(config) -> dict[str, str]:
@@ -177,20 +187,35 @@ def test_a_run_is_watched_until_it_is_done(config, monkeypatch, capsys):
     for job in evaluation_jobs(config):
         write(config, "evaluate", job.id)
 
-    def render(seconds: float) -> None:
+    def end(seconds: float) -> None:
         assert seconds == 5
-        write_json(PATHS.run_record, {})
-        PATHS.scores.write_text("")
-        from segbench.core.files import sha256_of
+        render(config)
 
-        parts = {"scores.csv": sha256_of(PATHS.scores), "run.json": sha256_of(PATHS.run_record)}
-        write_json(PATHS.rendered, {"files": {}, "identity": {"parts": parts}})
-
-    monkeypatch.setattr(command.time, "sleep", render)
+    monkeypatch.setattr(command.time, "sleep", end)
     assert command.run(argparse.Namespace(config=Path("config.yaml"), watch=5, ledger=None)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith("tiny: 8 jobs done")]) == 2
     assert lines[-1] == "report: results/tiny/report/index.html"
+
+
+def test_a_report_of_another_config_or_of_former_results_is_said(config, capsys):
+    for job in training_jobs(config):
+        write(config, "train", job.id, identity="1")
+    for job in evaluation_jobs(config):
+        write(config, "evaluate", job.id, identity="1")
+    render(config)
+    assert said(config, capsys)[0] == 0
+    content = yaml.safe_load(Path("config.yaml").read_text())
+    for name, value in (("models", ["uniseg"]), ("controls", [])):
+        changed = content | {"upstream": content["upstream"] | {name: value}}
+        Path("config.yaml").write_text(yaml.safe_dump(changed))
+        code, lines = said(config, capsys)
+        assert "0 waiting, 0 failed, 0 outdated" in lines[0]
+        assert (code, lines[-1]) == (1, "report: rendered for another config")
+    Path("config.yaml").write_text(yaml.safe_dump(content))
+    write(config, "evaluate", UNISEG, identity="2")
+    code, lines = said(config, capsys)
+    assert (code, lines[-1]) == (1, "report: rendered from former results of jobs")
 
 
 def test_the_last_line_of_a_log(tmp_path):

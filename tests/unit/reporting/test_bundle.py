@@ -267,3 +267,13 @@ def test_a_run_that_is_not_finished_is_refused(world, monkeypatch):
     monkeypatch.chdir(world)
     assert main(["bundle", "absent", "--out", "absent.zip"]) == 2
     assert not Path("absent.zip").exists()
+
+
+def test_a_run_whose_config_was_edited_since_its_scores_were_gathered_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_finished_run(tmp_path, "toy")
+    config = Path("results/toy/config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"description": "other"}))
+    assert main(["bundle", "toy", "--out", "toy.zip"]) == 2
+    assert "config.json: found another config; expected that of results/toy/run.json" in capsys.readouterr().err
+    assert not Path("toy.zip").exists()
