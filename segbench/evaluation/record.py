@@ -43,7 +43,7 @@ from segbench.core.vocabulary import EQUAL, EXPERIMENTS, NO_RECIPE, SCRATCH, SCR
 from segbench.data.preprocessing_recipes import preprocessing_recipe
 from segbench.data.preprocessing_words import described
 from segbench.data.presence import expected_count
-from segbench.experiment import jobs, requests
+from segbench.experiment import jobs
 from segbench.experiment.config import Config, External, ModelEntry
 from segbench.experiment.config.training import recipe_text
 from segbench.experiment.fidelity import fidelity

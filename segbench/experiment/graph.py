@@ -17,7 +17,7 @@ from typing import Any
 from segbench.core.cards import label_facts
 from segbench.core.code import code_digest, files_digest
 from segbench.core.devices import device_problems, jobs_at_a_time
-from segbench.core.errors import InputError, Problem, RunFailed, input_error, raise_problems
+from segbench.core.errors import InputError, Problem, RunFailed, input_error, raise_problems, suggestion
 from segbench.core.files import sha256_of, write_json
 from segbench.core.paths import OUTCOME, RECORD, SCORES, WEIGHTS, RunPaths, preprocessed_name
 from segbench.core.provenance import content_hash
@@ -241,6 +241,7 @@ class Run:
 
         While the folder is absent, which is warned of, the request stays: Snakemake would delete the manifest first.
         """
+        self._check_task(self.paths.manifest(task), task)
         card = self.config.dataset_cards[task]
         root, raw, former = str(self.config.data_root), 0, self.paths.request("ingest", task)
         if self.config.data.phantom is None:
@@ -277,6 +278,7 @@ class Run:
             task: name of the task.
             other_recipe: a recipe that an entry of downstream names; '' for the task's own.
         """
+        self._check_task(self.paths.preprocessed(task, other_recipe), task)
         name, card = other_recipe or self.config.task(task).preprocessing, self.config.dataset_cards[task]
         recipe = [name, self.config.preprocessing_recipes.get(name, {}), label_facts(card), card["channels"]]
         asked, settings = preprocessed_name(task, other_recipe), [recipe, code_digest(*PREPROCESS_CODE)]
@@ -293,7 +295,8 @@ class Run:
 
     def request_train(self, job_id: str) -> Path:
         """Request for a training: its settings and code, and the next attempt when weights are absent."""
-        job, folder = self.job_of[job_id], self.paths.train(job_id)
+        folder = self.paths.train(job_id)
+        job = self._asked_job(folder / OUTCOME, job_id, lambda job: jobs.is_trained(self.config, job))
         products = [folder / RECORD, *([] if job.external else [folder / WEIGHTS])]
         identity = training_settings_identity(self.config, job)
         settings = self._counted(identity) + self._own_preprocessing(job)
@@ -303,12 +306,25 @@ class Run:
         """Request for an evaluation: its settings and code, and the next attempt when scores are absent."""
         folder = self.paths.evaluate(job_id)
         outcome = folder / OUTCOME
-        job = self.job_of[job_id]
+        job = self._asked_job(outcome, job_id, lambda job: not job.self_supervised)
         identity = evaluation_settings_identity(self.config, job)
         went_well = requests.read(outcome).get("status") == "ok"
         products = [folder / SCORES, *([folder / RECORD] if went_well else [])]
         settings = self._counted(identity) + self._own_preprocessing(job)
         return self._ask("evaluate", job_id, settings, outcome, products)
+
+    def _check_task(self, path: Path, task: str) -> None:
+        if task not in self.task_names:
+            fix = suggestion(task, self.task_names)
+            raise input_error(path, found=f"the task {task}", expected="a task of the config", fix=fix)
+
+    def _asked_job(self, outcome: Path, job_id: str, has_it: Callable[[jobs.Job], bool]) -> jobs.Job:
+        """Return a job; raises `InputError` for an outcome that a target names and that no job of the config writes."""
+        job = self.job_of.get(job_id)
+        if job is None or not has_it(job):
+            fix = suggestion(job_id, (name for name, item in self.job_of.items() if has_it(item)))
+            raise input_error(outcome, found=f"the job {job_id}", expected="a job of the config", fix=fix)
+        return job
 
     def _own_preprocessing(self, job: jobs.Job) -> list[tuple[str, str]]:
         """Return the recipes that are not the tasks' own; the identity holds the addresses of the cases instead."""

@@ -236,6 +236,14 @@ def test_several_files_of_a_new_run_can_be_asked_for(tmp_path):
     assert all(job in done.stdout for job in jobs)
 
 
+def test_a_file_that_no_job_of_the_config_writes_is_refused_with_status_2(tmp_path):
+    workflow = Workflow(tmp_path)
+    result = workflow.run("-n", "--", f"results/tiny/train/{UNISEG}1/outcome.json")
+    assert result.returncode == 2, result.stdout
+    assert f"found the job {UNISEG}1; expected a job of the config; did you mean '{UNISEG}'?" in result.stdout
+    assert "Traceback" not in result.stdout
+
+
 def test_a_problem_in_the_config_exits_with_status_2_before_the_graph(tmp_path):
     broken = CONFIG | {"trainnig": {}}
     workflow = Workflow(tmp_path, broken)

@@ -4,7 +4,7 @@
 rule audit:
     """Compare names, patients and images across the split; a leak that config does not accept stops the run."""
     input:
-        request=lambda wildcards: run.request_audit(),
+        request=lambda wildcards: checked(run.request_audit),
         manifests=[run.paths.manifest(task) for task in run.task_names],
         splits=run.paths.splits,
     output:

@@ -6,7 +6,7 @@ if run.config.data.phantom:
     rule phantom:
         """Write the synthetic world."""
         input:
-            request=lambda wildcards: run.request_phantom(),
+            request=lambda wildcards: checked(run.request_phantom),
         output:
             checked(run.phantom_files),
         log:
@@ -30,7 +30,7 @@ if run.config.data.phantom:
 rule ingest:
     """Check all cases of a task and write its manifest."""
     input:
-        request=lambda wildcards: run.request_ingest(wildcards.task),
+        request=lambda wildcards: checked(run.request_ingest, wildcards.task),
         data=lambda wildcards: run.data_files(wildcards.task),
     output:
         run.paths.manifest("{task}"),
@@ -49,7 +49,7 @@ rule ingest:
 rule split:
     """Split all tasks by patient; training waits for every task's check."""
     input:
-        request=lambda wildcards: run.request_split(),
+        request=lambda wildcards: checked(run.request_split),
         manifests=[run.paths.manifest(task) for task in run.task_names],
     output:
         run.paths.splits,
@@ -69,7 +69,7 @@ rule preprocess:
     The wildcard `recipe` is empty, or a dot and the recipe that a downstream model names instead of the task's own.
     """
     input:
-        request=lambda wildcards: run.request_preprocess(wildcards.task, wildcards.recipe[1:]),
+        request=lambda wildcards: checked(run.request_preprocess, wildcards.task, wildcards.recipe[1:]),
         manifest=run.paths.manifest("{task}"),
         splits=run.paths.splits,
         audit=run.paths.audit,

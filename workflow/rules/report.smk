@@ -4,7 +4,7 @@
 rule report:
     """Render the report of a run."""
     input:
-        request=lambda wildcards: run.request_report(),
+        request=lambda wildcards: checked(run.request_report),
         scores=run.paths.scores,
         record=run.paths.run_record,
     output:

@@ -4,7 +4,7 @@
 rule evaluate:
     """Predict and score one checkpoint, or one control, over its test cases; scores.csv lies beside the outcome."""
     input:
-        lambda wildcards: run.request_evaluate(wildcards.job),
+        lambda wildcards: checked(run.request_evaluate, wildcards.job),
         lambda wildcards: run.evaluated_from(wildcards.job),
         run.paths.splits,
     output:
@@ -30,7 +30,7 @@ rule gather:
     """Gather the rows, check that they are exactly those expected, and describe the run."""
     input:
         lambda wildcards: run.outcomes(),
-        request=lambda wildcards: run.request_gather(),
+        request=lambda wildcards: checked(run.request_gather),
         audit=run.paths.audit,
     output:
         scores=run.paths.scores,

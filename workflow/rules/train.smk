@@ -4,7 +4,7 @@
 rule train:
     """Train to the end, or record the failure as data."""
     input:  # without names: a named list takes 1 kB in each of thousands of jobs
-        lambda wildcards: run.request_train(wildcards.job),
+        lambda wildcards: checked(run.request_train, wildcards.job),
         lambda wildcards: run.preprocessed_of(wildcards.job),
         lambda wildcards: run.source_of(wildcards.job),
         # Preprocessing waits for them too, but Snakemake takes an index made anew with the same content for unchanged.

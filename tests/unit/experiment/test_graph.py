@@ -398,3 +398,18 @@ def test_the_reader_of_a_data_set_is_part_of_its_ingest_alone():
     assert tasks["lits"]["layout"] == "custom"
     assert "segbench/data/volumes.py" in code.imported_files(graph.INGEST_CODE)
     assert "segbench/data/layouts.py" in code.imported_files(graph.INGEST_CODE)
+
+
+def test_what_no_job_of_the_config_writes_is_refused():
+    """A target of Snakemake may name any file: a control has no training, an objective is not scored."""
+    run = run_of()
+    for asked_for, name in (
+        (run.request_train, THRESHOLD),
+        (run.request_train, f"{UNISEG}1"),
+        (run.request_evaluate, f"{UNISEG}1"),
+        (run.request_ingest, "phantom_spleeen"),
+        (run.request_preprocess, "phantom_spleeen"),
+    ):
+        with pytest.raises(InputError, match=f"found the (job|task) {name}; expected .* of the config; did you mean"):
+            asked_for(name)
+    assert not run.paths.root.exists()
