@@ -16,11 +16,11 @@ from pathlib import Path
 
 from segbench import __version__
 from segbench.core.errors import (
-    PATH_ERRORS,
     InputError,
     Problem,
     RunFailed,
     is_machine_failure,
+    path_problem,
     raise_problems,
     short,
 )
@@ -87,10 +87,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"segbench {args.command}: interrupted; what is done is kept, run again to go on", file=sys.stderr)
         return INTERRUPTED
     except (OSError, MemoryError) as error:
-        if isinstance(error, OSError) and error.errno in PATH_ERRORS and error.filename is not None:
-            path, found = error.filename2 or error.filename, error.strerror or short(error)
-            expected, fix = "a path that can be read or written", "name another path, or change its permissions"
-            print(Problem(str(path), found, expected, fix).line(), file=sys.stderr)
+        problem = path_problem(error) if isinstance(error, OSError) else None
+        if problem is not None:
+            print(problem.line(), file=sys.stderr)
             return 2
         if not is_machine_failure(error):
             raise

@@ -71,6 +71,7 @@ PATH_ERRORS = frozenset(
         errno.EEXIST,
         errno.ENAMETOOLONG,
         errno.ELOOP,
+        errno.EROFS,
     }
 )
 """Errors of a path that the user named, or of its rights."""
@@ -83,6 +84,15 @@ DEVICE_MESSAGES = (
     *("gloo/transport", "NCCL error"),
 )
 """Parts of messages of PyTorch's `RuntimeError`s where a device, memory or another process of the job failed."""
+
+
+def path_problem(error: OSError) -> Problem | None:
+    """Return the problem of a path that cannot be read or written; None for another error."""
+    if error.errno not in PATH_ERRORS or error.filename is None:
+        return None
+    path, found = error.filename2 or error.filename, error.strerror or short(error)
+    expected, fix = "a path that can be read or written", "name another path, or change its permissions"
+    return Problem(str(path), found, expected, fix)
 
 
 def is_machine_failure(error: BaseException) -> bool:

@@ -244,6 +244,14 @@ def test_a_file_that_no_job_of_the_config_writes_is_refused_with_status_2(tmp_pa
     assert "Traceback" not in result.stdout
 
 
+def test_results_that_cannot_be_written_are_refused_with_status_2(tmp_path):
+    (tmp_path / "results").write_text("")
+    result = Workflow(tmp_path).run("-n")
+    assert result.returncode == 2, result.stdout
+    assert "expected a path that can be read or written" in result.stdout
+    assert "Traceback" not in result.stdout
+
+
 def test_a_problem_in_the_config_exits_with_status_2_before_the_graph(tmp_path):
     broken = CONFIG | {"trainnig": {}}
     workflow = Workflow(tmp_path, broken)

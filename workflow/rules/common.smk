@@ -3,7 +3,7 @@ import gc
 import os
 import sys
 
-from segbench.core.errors import InputError
+from segbench.core.errors import InputError, path_problem
 
 gc.freeze()  # the graph's objects live to the end: searching them for garbage takes a fifth of the time of a dry run
 gc.set_threshold(50_000, 20, 50)
@@ -14,11 +14,17 @@ def checked(work, *arguments, before_exit=lambda: None, **options):
     try:
         return work(*arguments, **options)
     except InputError as error:
-        print(
-            *(problem.line() for problem in error.problems),
-            sep="\n",
-            file=sys.stderr,
-            flush=True,
-        )
-        before_exit()
-        os._exit(2)
+        problems = error.problems
+    except OSError as error:
+        problem = path_problem(error)
+        if problem is None:
+            raise
+        problems = [problem]
+    print(
+        *(problem.line() for problem in problems),
+        sep="\n",
+        file=sys.stderr,
+        flush=True,
+    )
+    before_exit()
+    os._exit(2)

@@ -1,10 +1,21 @@
 """A problem is one line; an error carries all of them, between processes too."""
 
+import errno
 import pickle
 
 import pytest
 
-from segbench.core.errors import InputError, Problem, in_words, raise_problems, short, some, suggestion
+from segbench.core.errors import (
+    InputError,
+    Problem,
+    in_words,
+    is_machine_failure,
+    path_problem,
+    raise_problems,
+    short,
+    some,
+    suggestion,
+)
 
 
 def test_a_problem_is_one_line():
@@ -45,3 +56,10 @@ def test_the_message_of_a_library_fits_on_a_line():
 def test_an_error_is_said_without_its_name_in_python():
     assert in_words(FileNotFoundError(2, "No such file or directory", "a")) == "No such file or directory"
     assert in_words(ValueError("File is not a zip file")) == "File is not a zip file"
+
+
+def test_a_read_only_disk_is_a_problem_of_the_path_and_lets_a_job_try_again():
+    error = OSError(errno.EROFS, "Read-only file system", "results/demo")
+    assert path_problem(error).line().startswith("results/demo: found Read-only file system; expected a path that")
+    assert is_machine_failure(error)
+    assert path_problem(OSError(errno.ENOSPC, "No space left on device", "results/demo")) is None
