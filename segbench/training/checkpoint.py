@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values atomically; equal content gives equal bytes."""
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        torch.save(content, stream)  # given a path instead, torch writes the temporary file's name into the archive
+        _write(content, _Digesting(stream))  # given a path, torch writes the temporary file's name into the archive
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -61,11 +61,21 @@ class _Digesting:
         try:
             return self.stream.write(block)
         except OSError as error:
-            self.error = error  # torch raises its own kind of error instead of this one
+            self.error = error
             raise
 
     def flush(self) -> None:
         self.stream.flush()
+
+
+def _write(content: dict[str, Any], target: _Digesting) -> None:
+    """Write in the form of torch; a full disk raises `OSError`, where torch raises an error of its own kind."""
+    try:
+        torch.save(content, target)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        if target.error is None:
+            raise
+        raise target.error from error
 
 
 def save_state(path: Path, content: dict[str, Any]) -> bool:
@@ -79,22 +89,20 @@ def save_state(path: Path, content: dict[str, Any]) -> bool:
         Whether it was written; False when the disk is full: the states before it are then untouched, and the log says
         so.
     """
-    target: _Digesting | None = None
     try:
         with atomic_path(path) as temporary:
             with open(temporary, "wb") as stream:
                 target = _Digesting(stream)
-                torch.save(content, target)  # type: ignore[arg-type]
+                _write(content, target)
                 stream.write(target.digest.digest())
                 stream.flush()
                 os.fsync(stream.fileno())  # a disk that is full says so before the older state is renamed
             if path.exists():
                 path.replace(previous_of(path))
-    except (OSError, RuntimeError) as error:
-        found = error if isinstance(error, OSError) else target.error if target else None
-        if found is None or found.errno not in NO_ROOM:
+    except OSError as error:
+        if error.errno not in NO_ROOM:
             raise
-        log.warning("%s: no room for a state (%s); training goes on without a newer one", path, short(found))
+        log.warning("%s: no room for a state (%s); training goes on without a newer one", path, short(error))
         return False
     return True
 

@@ -9,6 +9,7 @@ import signal
 import pytest
 import torch
 
+from segbench.core.errors import is_machine_failure
 from segbench.experiment.identity import Identity
 from segbench.training import checkpoint
 from segbench.training.checkpoint import STATE_KEYS, load_state, read_state, save, save_state
@@ -185,6 +186,14 @@ def test_a_full_disk_leaves_the_states_before_it_and_a_warning(path, caplog, ful
     assert "no room for a state" in caplog.text
     assert names(path) == ["state.previous.pt", "state.pt"]
     assert load_state(path, FIRST)["step"] == 2
+
+
+def test_weights_on_a_full_disk_are_a_failure_of_the_machine(tmp_path, full_disk):
+    full_disk()
+    with pytest.raises(OSError, match="too large") as found:
+        save(tmp_path / "weights.pt", {"weight": torch.ones(5000)})
+    assert is_machine_failure(found.value)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, "full"), (errno.EIO, "broken")])
