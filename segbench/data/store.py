@@ -12,6 +12,7 @@ used last: thousands of open cases would exhaust its files, and processes that f
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -109,6 +110,11 @@ def write_case(folder: Path, images_CZYX: np.ndarray, labels_ZYX: np.ndarray, me
         except OSError:
             if not is_stored(folder):
                 raise
+    except (RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        # Blosc2 and NumPy do not say that a disk is full
+        raise OSError(errno.EIO, f"not written ({short(error)})", str(folder)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -1,6 +1,8 @@
 """The store: content addresses, staleness, resuming, parallel preprocessing, patches."""
 
 import os
+import resource
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from segbench.core import cards
-from segbench.core.errors import InputError
+from segbench.core.errors import InputError, is_machine_failure
 from segbench.data import preprocess, store
 from segbench.data.ingest import ingest
 from segbench.data.preprocess import preprocess_task, store_folder
@@ -63,6 +65,23 @@ def test_a_case_that_fails_leaves_nothing_half_written(world, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         preprocess_task(cases, task, card, RECIPE, store_root=root)
     assert list((root / RECIPE.name).iterdir()) == []
+
+
+@pytest.mark.parametrize("fails", ["images.b2nd", "foreground.npy"])
+def test_a_full_disk_is_a_failure_of_the_machine_and_leaves_nothing(tmp_path, fails):
+    images_CZYX, labels_ZYX = np.zeros((1, 32, 32, 32), np.float32), np.ones((32, 32, 32), np.uint8)
+    if fails == "images.b2nd":
+        images_CZYX[:] = np.random.default_rng(0).normal(size=images_CZYX.shape)
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="not written") as found:
+            write_case(tmp_path / "case", images_CZYX, labels_ZYX, {"case_id": "a"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert is_machine_failure(found.value)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("side", ["image", "label"])
