@@ -61,7 +61,7 @@ def evaluate(context: JobContext, *, device: str = "cpu") -> dict[str, Any]:
         try:
             masks = find_masks(context)
         except (RunFailed, InputError) as error:
-            reason = " ".join(str(error).split())
+            reason = portable(" ".join(str(error).split()), context.config.data_root)
             return {"status": "failed", "reason": reason} | write_unscored(context, reason)
         facts = external_facts(context, masks)
         from segbench.evaluation.predictors.masks import MaskPredictor

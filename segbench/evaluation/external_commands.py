@@ -30,7 +30,7 @@ from segbench.core.seeds import seed_for
 from segbench.core.task import Task
 from segbench.data.readers import read_label
 from segbench.data.volumes import open_volume
-from segbench.evaluation.label_maps import case_name, unread_problems
+from segbench.evaluation.label_maps import case_name, no_file_problem, unread_problems
 from segbench.experiment.config import External
 from segbench.experiment.context import JobContext
 from segbench.experiment.jobs import mask_folders
@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 PRIVATE = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX")
 """Variables of our own environment that would lead another one astray."""
 GRACE_SECONDS = 5
-LAST_LINES = 5
+LAST_LINES, LAST_BYTES = 5, 2000
+"""How much of the log of a failed command its reason quotes; a progress bar or a dump can be one line of megabytes."""
 
 
 @dataclass(frozen=True)
@@ -121,24 +122,34 @@ def find_masks(context: JobContext) -> Masks:
 
 
 def mask_problems(folder: Path, files: Mapping[str, Path], wanted: Sequence[str]) -> Iterator[Problem]:
-    """Yield masks of a folder that belong to none of the wanted test cases, or are there in a form that is not read."""
+    """Yield masks of a folder that belong to none of the wanted test cases, or are there in a form that is not read.
+
+    A folder without any mask of a test case is a problem too.
+    """
     for case, path in sorted(files.items()):
         if case not in wanted:
             yield Problem(
                 str(path), "a mask of no test case", f"names such as {wanted[0]}.nii.gz", "remove or rename it"
             )
     absent = [case for case in wanted if case not in files]
-    yield from unread_problems(folder, absent)
+    misplaced = unread_problems(folder, absent)
     for path in files_below(folder):
-        if path.parent != folder and case_name(path.name) in absent:
-            yield Problem(str(path), "a mask in a folder of its own", f"a file in {folder}", "move it there")
+        name = case_name(path.name)
+        if path.parent != folder and name and (name in absent or path.parent.name in absent):
+            fix = "move it there, under the name of its case"
+            misplaced.append(Problem(str(path), "a mask in a folder of its own", f"a file in {folder}", fix))
+    yield from misplaced
+    if not files and not misplaced and absent:
+        fix = "fix the path, or write an empty mask where nothing is found"
+        yield Problem(str(folder), "no mask of any test case", f"names such as {absent[0]}.nii.gz", fix)
 
 
 def mask_files(folder: Path) -> dict[str, Path]:
-    """Return case -> mask of a folder; raises `InputError` when there is no folder, or two masks of one case."""
+    """Return case -> mask of a folder; raises `InputError` for no folder, no file or two masks of a case."""
     if not folder.is_dir():
         raise_problems([Problem(str(folder), "no such folder", "a folder of masks", "fix predictions in the config")])
     named = [(name, path) for path in sorted(folder.iterdir()) if (name := case_name(path.name))]
+    raise_problems(problem for _, path in named if (problem := no_file_problem(path)))
     names = [name for name, _ in named]
     raise_problems(
         Problem(str(folder / name), "stored twice", "one file per case", "remove the stale one")
@@ -256,9 +267,16 @@ def run_command(context: JobContext, step: str) -> float:
         finally:
             _end(process)
     if status:
-        tail = " | ".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
-        raise RunFailed(f"{path}: the command exited with status {status}: {tail}")
+        raise RunFailed(f"{path}: the command exited with status {status}: {_tail(path)}")
     return time.monotonic() - began
+
+
+def _tail(path: Path) -> str:
+    """Return the last lines of a log, of its last bytes only, without characters that are no text."""
+    with open(path, "rb") as stream:
+        stream.seek(max(0, path.stat().st_size - LAST_BYTES))
+        lines = stream.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+    return " | ".join("".join(letter if letter.isprintable() else " " for letter in line) for line in lines)
 
 
 @contextmanager

@@ -260,7 +260,7 @@ def _folder_pairs(reference: Path, prediction: Path) -> list[tuple[str, Path, Pa
 def _volumes(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     """Return case -> file of a folder, those below it included, and its problems; hidden files are not looked at."""
     paths = sorted(files_below(folder))
-    problems = [problem for path in paths if (problem := _no_file(path))]
+    problems = [problem for path in paths if (problem := no_file_problem(path))]
     found = [
         (unicodedata.normalize("NFC", path.relative_to(folder).with_name(name).as_posix()), path)
         for path in paths
@@ -283,7 +283,7 @@ def _volumes(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     ]
 
 
-def _no_file(path: Path) -> Problem | None:
+def no_file_problem(path: Path) -> Problem | None:
     """Return what is wrong with a name of a label map, or of a folder, behind which there is no file."""
     if path.is_file() or not (case_name(path.name) or (path.is_symlink() and not path.suffix)):
         return None
@@ -315,10 +315,11 @@ def _without_suffix(file_name: str, suffixes: Iterable[str]) -> str | None:
     return next((file_name[: -len(suffix)] for suffix in suffixes if low.endswith(suffix) and low != suffix), None)
 
 
-def read_label_map(path: Path, allowed: frozenset[int]) -> LabelMap:
+def read_label_map(path: Path, allowed: frozenset[int], *, fix: str = "") -> LabelMap:
     """Return a label map with the allowed values only; raises `InputError` with the problem that stopped reading.
 
-    With `MASK_VALUE` among the allowed values the file is a mask: its one other value becomes 1, with a notice.
+    `fix` is what to do about other values; by default it names the options of `score`. With `MASK_VALUE` among the
+    allowed values the file is a mask: its one other value becomes 1, with a notice.
     """
     volume = readable_volume(path)
     raise_problems(factor_problems(volume))
@@ -331,7 +332,7 @@ def read_label_map(path: Path, allowed: frozenset[int]) -> LabelMap:
         raise input_error(path, found=found, expected=f"a label map, {FORMATS}", fix="write the file again") from error
     problem = _shape_problem(data)
     labels_XYZ, problem = (data, problem) if problem else _whole_labels(data)
-    problem = problem or _value_problem(labels_XYZ, allowed) or _affine_problem(volume)
+    problem = problem or _value_problem(labels_XYZ, allowed, fix) or _affine_problem(volume)
     if problem:
         raise InputError([Problem(str(path), *problem)])
     labels_XYZ, notices = _as_mask(labels_XYZ, allowed) if MASK_VALUE in allowed else (labels_XYZ, ())
@@ -380,7 +381,7 @@ def _whole_labels(data: np.ndarray) -> tuple[np.ndarray, Deviation]:
     return data.astype(np.int32), None
 
 
-def _value_problem(labels_XYZ: np.ndarray, allowed: frozenset[int]) -> Deviation:
+def _value_problem(labels_XYZ: np.ndarray, allowed: frozenset[int], fix: str) -> Deviation:
     unknown = _other_values(labels_XYZ, allowed)
     is_mask = MASK_VALUE in allowed
     if len(unknown) <= (1 if is_mask else 0):
@@ -390,7 +391,7 @@ def _value_problem(labels_XYZ: np.ndarray, allowed: frozenset[int]) -> Deviation
     return (
         f"labels {unknown[:5]}{more}",
         "0 and one other value, the structure" if is_mask else f"one of {sorted(allowed)}",
-        f"{first} --other-labels (background) or --ignore-labels (voxels that count nowhere)",
+        fix or f"{first} --other-labels (background) or --ignore-labels (voxels that count nowhere)",
     )
 
 

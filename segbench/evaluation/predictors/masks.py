@@ -37,7 +37,8 @@ class MaskPredictor:
 
 def read_mask(path: Path, case: Case, task: Task) -> LabelMap:
     """Return a mask on the case's native grid; another grid or an undeclared value raises InputError."""
-    mask = read_label_map(path, frozenset(range(len(task.classes) + 1)))
+    allowed = frozenset(range(len(task.classes) + 1))
+    mask = read_label_map(path, allowed, fix="write the class values of the task, and 0 for all other voxels")
     label = open_volume(case.label_path)
     reference = LabelMap(
         Path(case.label_path), np.broadcast_to(0, label.shape), label.affine, is_oriented=label.is_oriented

@@ -137,7 +137,12 @@ def test_a_mask_of_a_training_case_and_a_folder_that_is_not_there_are_refused(ru
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("c.npz", "a format that is not read"), ("sub/c.nii.gz", "in a folder of its own")]
+    ("name", "words"),
+    [
+        ("c.npz", "a format that is not read"),
+        ("sub/c.nii.gz", "in a folder of its own"),
+        ("c/segmentation.nii.gz", "in a folder of its own"),
+    ],
 )
 def test_a_mask_in_a_form_that_is_not_read_is_no_missing_one(run, name, words):
     give("b")
@@ -146,6 +151,34 @@ def test_a_mask_in_a_form_that_is_not_read_is_no_missing_one(run, name, words):
     path.write_bytes(b"mask")
     with pytest.raises(InputError, match=words):
         find_masks(parsed(**MASKS))
+
+
+def test_a_link_to_nothing_and_a_folder_under_the_name_of_a_mask_are_named(run):
+    give("b")
+    path = Path("masks") / TASK / "c.nii.gz"
+    path.symlink_to("nowhere.nii.gz")
+    with pytest.raises(InputError, match=r"c\.nii\.gz: found a link to nothing"):
+        find_masks(parsed(**MASKS))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match=r"c\.nii\.gz: found no regular file"):
+        find_masks(parsed(**MASKS))
+
+
+@pytest.mark.parametrize("command", ["true", "cp labels/b.nii.gz labels/c.nii.gz {output}"])
+def test_a_command_that_leaves_no_mask_where_masks_go_has_failed(run, command):
+    context = parsed(predict=command)
+    outcome = evaluate(context)
+    assert outcome["status"] == "failed"
+    assert "no mask of any test case" in outcome["reason"]
+    assert scored(run, context.job)["b"]["status"] == "failed"
+
+
+def test_the_mend_of_another_value_is_none_of_another_command(run):
+    give("b", block() * 255)
+    give("c")
+    reason = evaluate(parsed(**MASKS))["reason"]
+    assert "found labels [255]; expected one of [0, 1]; write the class values of the task" in reason
 
 
 def test_other_masks_have_another_hash(run):
@@ -218,6 +251,15 @@ def test_a_command_is_recorded_and_its_failure_names_log_and_status(run):
     assert (run.external(context.job.id) / "train.log").read_text() == "ready\n"
     with pytest.raises(RunFailed, match=r"predict\.log: the command exited with status 9: no memory"):
         find_masks(context)
+
+
+def test_the_reason_of_a_failure_is_short_text_without_the_folders_of_the_machine(run):
+    context = parsed(predict="head -c 1000000 /dev/zero | tr '\\0' a; printf 'b\\0c\\001d'; exit 4")
+    reason = evaluate(context)["reason"]
+    assert reason.startswith("<run>/results/")
+    assert reason.endswith("ab c d")
+    assert len(reason) < 3000
+    assert {row["reason"] for row in scored(run, context.job).values()} == {reason}
 
 
 STUBBORN = "(trap '' TERM; echo $BASHPID > {work}/pid; while true; do sleep 0.1; done) & wait"
