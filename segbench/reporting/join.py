@@ -191,6 +191,10 @@ def _facts_of_cells(site: Site) -> Iterator[tuple[str, str]]:
             codes = {job.model_code for job in site.record.jobs if job.model == model and job.model_code}
             if codes:
                 yield f"code of {model}", ", ".join(sorted(codes))
+    own = {job.job for job in site.record.jobs}
+    for job in site.record.jobs:
+        if job.match and job.match.sha256 and job.match.source not in own:  # weights of no job are those of a file
+            yield f"file of {'/'.join((job.experiment, job.model, job.initialisation))}", job.match.sha256[:DIGITS]
     for config in site.bundle.configs:
         for key, value in _flat(config):
             for entry in value if key in ENTRIES and isinstance(value, list) else ():

@@ -81,6 +81,25 @@ def other_value(report: Path) -> None:
     pd.concat([own, row]).to_csv(report / "scores.csv", index=False, lineterminator="\n")
 
 
+def with_weights(digit: str):
+    """Return a change after which the scratch jobs of a record started from a file of that SHA-256."""
+    nothing = {"matched": [], "resized": [], "missing": [], "unused": []}
+    match = nothing | {"source": "released.pt", "format": "segbench", "sha256": digit * 64, "fraction": 1.0}
+
+    def change(record: dict) -> None:
+        for job in record["jobs"]:
+            if (job["experiment"], job["initialisation"]) == ("downstream", "scratch"):
+                job["match"] = match
+
+    return of_record(change)
+
+
+def test_one_initialisation_from_two_files_is_a_disagreement(world, tmp_path):
+    sites = [site(world, run, tmp_path, with_weights(digit)) for run, digit in (("first", "a"), ("second", "b"))]
+    (found,) = disagreements(sites)
+    assert found.startswith("file of downstream/single_task/scratch: ")
+
+
 FIRST = Path("results/first")
 TOLERANCE = "structures of the task upstream/toy_liver"
 DISAGREEMENTS = {
