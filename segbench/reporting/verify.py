@@ -23,10 +23,12 @@ def differing_files(report: Path) -> list[str]:
         named |= {
             name: "differs"
             for name in committed.keys() & again.keys()
-            if committed[name].read_bytes() != again[name].read_bytes()
+            if not committed[name].is_file() or committed[name].read_bytes() != again[name].read_bytes()
         }
     return [f"{name} {what}" for name, what in sorted(named.items())]
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    """Return name -> path of all that is no folder; a link to a folder is none."""
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(folder).as_posix(): path for path in paths}

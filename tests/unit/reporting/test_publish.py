@@ -8,6 +8,7 @@ import pytest
 
 from segbench.cli import main
 from segbench.reporting.page import render
+from segbench.reporting.verify import differing_files
 from tests.unit.reporting.synthetic_run import write_run
 
 REPORT, PUBLISHED = Path("results/toy/report"), Path("reports/toy")
@@ -66,6 +67,16 @@ def test_what_cannot_be_verified_is_refused(world, monkeypatch, capsys, kind):
             path.parent.rmdir()
         else:
             path.write_bytes(former)
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "nothing"])
+def test_a_link_in_a_report_is_a_file_added(tmp_path, monkeypatch, target):
+    (tmp_path / "elsewhere").mkdir()
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "more").symlink_to(tmp_path / target)
+    monkeypatch.setattr("segbench.reporting.verify.render", lambda source, out: out.mkdir())
+    assert differing_files(report) == ["more is not rebuilt"]
 
 
 def test_a_run_that_does_not_exist_is_refused(tmp_path, monkeypatch, capsys):
