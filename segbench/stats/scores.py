@@ -30,6 +30,8 @@ VALUELESS_STATUSES = (*WITHOUT_MASK_STATUSES, *NEVER_COUNTED)
 """Statuses of rows that hold no value: no mask was scored, or the metric has no meaning there."""
 MILLIMETRE_METRICS = tuple(name for name, metric in METRICS.items() if metric.unit == "mm")
 MOST_PROBLEMS = 20
+MOST_BYTES = 2_000_000_000
+"""What a table that gzip packed may hold."""
 WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """First bytes of .xlsx, .ods and other zip files, and of .xls."""
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -61,9 +63,15 @@ def table_text(path: Path | str) -> str:
     """
     try:
         content = Path(path).read_bytes()
-        content = gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+        packed = content.startswith(b"\x1f\x8b")
+        if packed:
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+                content = stream.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise input_error(path, found=in_words(error), expected="a readable CSV table", fix="check the file") from error
+    if packed and len(content) > MOST_BYTES:
+        found, fix = f"more than {MOST_BYTES / 1e9:g} GB of text", "unpack it"
+        raise input_error(path, found=found, expected="a CSV table of a usual size", fix=fix)
     if content.startswith(WORKBOOKS):
         fix = "export it as CSV (in a spreadsheet program: save as CSV UTF-8)"
         raise input_error(path, found="a workbook or an archive", expected="a CSV table", fix=fix)

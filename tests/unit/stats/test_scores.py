@@ -7,7 +7,7 @@ import pytest
 
 from segbench.core.errors import InputError
 from segbench.core.vocabulary import SCORE_COLUMNS
-from segbench.stats.scores import MOST_PROBLEMS, _roundings, read_csv_text, read_scores
+from segbench.stats.scores import MOST_PROBLEMS, _roundings, read_csv_text, read_scores, table_text
 
 from .score_tables import ROW, table
 
@@ -202,6 +202,13 @@ def test_a_table_that_would_be_misread_is_refused(tmp_path, content, words):
 def test_no_file_and_no_rows_are_problems(tmp_path):
     assert "No such file" in problems_of(tmp_path / "none.csv")[0]
     assert "no rows" in problems_of(write(tmp_path / "s.csv"))[0]
+
+
+def test_a_small_file_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("segbench.stats.scores.MOST_BYTES", 1000)
+    (tmp_path / "scores.csv").write_bytes(gzip.compress(b"a" * 1_000_000))
+    with pytest.raises(InputError, match="GB of text"):
+        table_text(tmp_path / "scores.csv")
 
 
 @pytest.mark.parametrize("status", ["prediction_missing", "not_defined", "skipped", "failed"])
