@@ -435,7 +435,7 @@ def _content(path: Path) -> dict[str, Any]:
             expected="the record of a finished run",
             fix="name a folder results/<run> that `segbench gather` has filled",
         ) from error
-    except ValueError as error:  # not UTF-8 or not JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested without end
         raise input_error(path, found=f"not JSON ({short(error)})", expected="JSON", fix=FIX) from error
     if not isinstance(content, dict):
         raise input_error(path, found=f"a {type(content).__name__}", expected="a record", fix=FIX)

@@ -43,7 +43,7 @@ class Splits:
             KeyError, TypeError, ValueError: the content has another form.
         """
         folds = {
-            int(fold): {task: Sides(tuple(sides["train"]), tuple(sides["test"])) for task, sides in tasks.items()}
+            int(fold): {task: Sides(_names(sides["train"]), _names(sides["test"])) for task, sides in tasks.items()}
             for fold, tasks in content["folds"].items()
         }
         return cls(
@@ -69,6 +69,12 @@ class Splits:
         }
 
 
+def _names(cases: Any) -> tuple[str, ...]:
+    if not isinstance(cases, list | tuple) or not all(isinstance(case, str) for case in cases):
+        raise TypeError("a side is a list of names")
+    return tuple(cases)
+
+
 def read_splits(path: Path) -> Splits:
     """Read a splits file.
 
@@ -80,7 +86,7 @@ def read_splits(path: Path) -> Splits:
         found = Splits.from_dict(content)
     except OSError as error:
         raise input_error(path, found=error.strerror, expected="the splits of the run", fix=REMAKE) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"another form ({type(error).__name__}: {error})") from error
     if content_hash({key: value for key, value in content.items() if key != "sha256"}) != found.digest:
         raise _damaged(path, "content that does not match its own sha256")

@@ -15,7 +15,8 @@ import re
 import stat
 import tempfile
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from segbench import __version__
+from segbench.core.case import read_manifest
 from segbench.core.code import ROOT
 from segbench.core.errors import InputError, Problem, in_words, input_error, raise_problems
 from segbench.core.files import atomic_path, sha256_of
@@ -33,10 +35,11 @@ from segbench.core.provenance import content_hash
 from segbench.core.run_record import Finding, RunRecord, read_run_record
 from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.experiment import requests
-from segbench.experiment.splits import Sides, Splits, read_splits
+from segbench.experiment.splits import Sides, Splits, no_such_case, read_splits
 from segbench.reporting.page import render
 from segbench.reporting.verify import differing_files
-from segbench.stats.scores import read_csv_text
+from segbench.stats.missing_masks import handling_of
+from segbench.stats.scores import read_csv_text, read_scores
 
 MANIFEST = "bundle.json"
 REPORT = "report"
@@ -46,13 +49,10 @@ FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 MOST_BYTES = 500_000_000
 MOST_FILES = 10_000
 MAKE_ANEW = "ask for the bundle again: `python -m segbench bundle RUN --out FILE.zip`"
+LISTS_OF_METHODS = ("models", "external", "controls", "self_supervised")
 LOCK = ROOT / "envs" / "lock.txt"
 LOCK_PATTERN = re.compile(r"lock(-[0-9]+)?\.txt")
 """The pinned environment, or those of joined sites where they differ."""
-NAMING_KEYS = ("accept_leaks", "trained_on")
-"""Keys of a config whose values name cases or patients."""
-NAMING_FACTS = ("name", "train_cases", "test_cases", "evidence")
-"""Facts of a finding that name them; the evidence does for a patient alone."""
 
 
 class _Listed(BaseModel):
@@ -145,35 +145,31 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
 
 
 def _pseudonymised(texts: Mapping[str, str], paths: RunPaths) -> dict[str, str]:
-    """Return the texts with other ids; the order of the new ones says nothing about the old."""
+    """Return the texts with other ids; the order of the new ones says nothing about the old.
+
+    The cases of all folds are numbered with their patients, so that sites that ran other folds name each alike.
+    """
     rows = read_csv_text(paths.scores)
-    patients = _numbered("patient", set(rows["patient"]))
-    cases = _numbered("case", {case for _, case in read_splits(paths.splits).cases()} | set(rows["case"]))
+    split = read_splits(paths.splits).cases()
+    manifests = {task: read_manifest(paths.manifest(task)) for task in sorted({task for task, _ in split})}
+    listed = {(task, case.case_id): case.patient_id for task, found in manifests.items() for case in found}
+    for task, case in sorted(split - listed.keys()):
+        raise no_such_case(paths.manifest(task), case)
+    patients = _numbered("patient", {listed[key] for key in split} | set(rows["patient"]))
+    cases = _numbered("case", {case for _, case in split} | set(rows["case"]))
     ids = patients | cases
-    words = {name for name in ids if len(name) > 3 and not name.isdigit()}
-    in_text = rf"(?<![\w.-])(?:{_any_of(words)})(?![\w-])"
-    in_names = rf"{in_text}|(?<![^\s/])(?:{_any_of(ids.keys() - words)})(?![^\s=,])"
+    in_prose = _any_of(name for name in ids if len(name) > 3 and not name.isdigit())
+    in_findings = _any_of(ids)
 
-    def text_of(text: str, pattern: str = in_text) -> str:
-        return ids.get(text) or re.sub(pattern, lambda match: ids[match.group()], text)
+    def text_of(text: str, pattern: re.Pattern[str] = in_prose) -> str:
+        return ids.get(text) or pattern.sub(lambda match: ids[match.group()], text)
 
-    def content_of(content: Any, pattern: str = in_text) -> Any:
+    def content_of(content: Any) -> Any:
         if isinstance(content, dict):
-            return {key: content_of(value, pattern) for key, value in content.items()}
+            return {key: content_of(value) for key, value in content.items()}
         if isinstance(content, list):
-            return [content_of(item, pattern) for item in content]
-        return text_of(content, pattern) if isinstance(content, str) else content
-
-    def config_of(content: Any) -> Any:
-        if isinstance(content, dict):
-            names = {key: content_of(value, in_names) for key, value in content.items() if key in NAMING_KEYS}
-            return {key: config_of(value) for key, value in content.items()} | names
-        return [config_of(item) for item in content] if isinstance(content, list) else content
-
-    def finding_of(finding: Mapping[str, str]) -> dict[str, str]:
-        naming = NAMING_FACTS if finding["kind"] == "same patient" else NAMING_FACTS[:-1]
-        names = {key: text_of(finding[key], in_names) for key in naming}
-        return {**finding, "evidence": text_of(finding["evidence"]), **names}
+            return [content_of(item) for item in content]
+        return text_of(content) if isinstance(content, str) else content
 
     found = dict(texts)
     rows["case"], rows["patient"] = rows["case"].map(cases), rows["patient"].map(patients)
@@ -186,30 +182,36 @@ def _pseudonymised(texts: Mapping[str, str], paths: RunPaths) -> dict[str, str]:
     splits["changes"] = content_of(splits["changes"])
     splits["sha256"] = content_hash({key: value for key, value in splits.items() if key != "sha256"})
     found[SPLITS] = json.dumps(splits, indent=1) + "\n"
-    record = json.loads(texts[RUN_RECORD])
-    config = config_of(json.loads(texts[CONFIG]))
+    config = json.loads(texts[CONFIG])
+    accepted = [text_of(name, in_findings) for name in config["data"].get("accept_leaks", [])]
+    config = content_of(config)
+    config["data"]["accept_leaks"] = accepted
     found[CONFIG] = json.dumps(config, indent=1, sort_keys=True) + "\n"
-    record["config_sha256"] = content_hash(config)
+    record = json.loads(texts[RUN_RECORD])
     record["pictures"] = []  # they name cases, and a bundle has no image
-    record["notices"] = content_of(record["notices"])
+    for finding in record["audit"]["findings"]:
+        evidence = ("evidence",) if finding["kind"] == "same patient" else ()  # that of images is numbers
+        for key in ("name", "train_cases", "test_cases", *evidence):
+            finding[key] = text_of(finding[key], in_findings)
     record["audit"]["changes"] = content_of(record["audit"]["changes"])
-    record["audit"]["findings"] = [finding_of(finding) for finding in record["audit"]["findings"]]
+    record["notices"] = content_of(record["notices"])
     for job in record["jobs"]:
         job["reason"] = text_of(job["reason"])
     record["scores_sha256"] = hashlib.sha256(found[SCORES].encode()).hexdigest()
+    record["config_sha256"] = content_hash(config)
     found[RUN_RECORD] = json.dumps(record, indent=1) + "\n"
-    audit = csv.DictReader(io.StringIO(texts[AUDIT]))
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, audit.fieldnames or (), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(finding_of, audit))
+    columns = list(Finding.model_fields)
+    findings = [[finding[name] for name in columns] for finding in record["audit"]["findings"]]
+    csv.writer(stream, lineterminator="\n").writerows([columns, *findings])
     found[AUDIT] = stream.getvalue()
     return found
 
 
-def _any_of(words: Iterable[str]) -> str:
-    """Return a pattern that finds one of the words, the longest first; without any it finds nothing."""
-    return "|".join(map(re.escape, sorted(words, key=len, reverse=True))) or r"(?!)"
+def _any_of(names: Iterable[str]) -> re.Pattern[str]:
+    """Return what matches each of the names where it stands by itself, the longest first."""
+    ordered = sorted(names, key=len, reverse=True)
+    return re.compile("|".join(rf"(?<![\w.-]){re.escape(name)}(?![\w-])" for name in ordered) or r"(?!)")
 
 
 def _numbered(word: str, ids: set[str]) -> dict[str, str]:
@@ -294,7 +296,7 @@ def _manifest(path: Path, archive: zipfile.ZipFile, entries: Mapping[str, zipfil
     content = _content(path, archive, entries[MANIFEST], entries[MANIFEST].file_size)
     try:
         stated = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _refused(f"{path}: {MANIFEST}", "no JSON", "the list of a bundle's files") from error
     if isinstance(stated, dict) and isinstance(stated.get("format"), int) and stated["format"] > 1:
         raise _refused(f"{path}: {MANIFEST}", f"format {stated['format']}", "format 1; use a newer segbench")
@@ -352,39 +354,53 @@ def checked(path: Path) -> Iterator[Checked]:
         InputError: as `opened`, or a table of the bundle cannot be read.
     """
     with opened(path) as (folder, manifest):
-        report = folder / REPORT
-        record = read_run_record(report / RUN_RECORD)
-        config = _json(folder / CONFIG)
-        configs = _configs(config)
-        found = [f"{REPORT}/{line}" for line in differing_files(report)]
-        if record.run != manifest.run:
-            found.append(f"{MANIFEST} names the run {manifest.run}, run.json {record.run}")
-        if content_hash(config) != record.config_sha256:
-            found.append("config.json is not the config that run.json names")
-        rows = read_csv_text(report / SCORES)
-        folds = {fold for item in configs for fold in item["data"]["folds"]}
-        splits = read_splits(folder / SPLITS)
-        tested = {
-            (fold, task, case)
-            for fold, tasks in splits.folds.items()
-            for task in tasks
-            for case in tasks[task].test
-            if fold in folds  # a splits file holds all folds of its protocol, a run may ask for some
-        }
-        scored = set(zip(rows["fold"].astype(int), rows["task"], rows["case"], strict=True))
-        if scored != tested:
-            found.append(
-                f"{len(scored ^ tested)} cases are scored and not in the test sides of splits.json, or reverse"
-            )
-        found += _contradicted_splits(splits, record, configs, folds)
         try:
-            findings = list(csv.reader(io.StringIO((folder / AUDIT).read_text(encoding="utf-8"))))
-        except (ValueError, csv.Error) as error:
-            raise _refused(AUDIT, in_words(error), "a CSV table") from error
-        stated = [list(item.model_dump().values()) for item in record.audit.findings]
-        if findings[:1] != [list(Finding.model_fields)] or sorted(findings[1:]) != sorted(stated):
-            found.append("audit.csv does not hold the findings of run.json")
-        yield Checked(folder, manifest, configs, tuple(found))
+            found = _compared(folder, manifest)
+        except InputError as error:  # it names files of a folder that nobody knows
+            raise InputError(
+                Problem(f"{path}: {item.where.removeprefix(f'{folder}/')}", item.found, item.expected, MAKE_ANEW)
+                for item in error.problems
+            ) from error
+        yield found
+
+
+def _compared(folder: Path, manifest: Manifest) -> Checked:
+    """Compare the parts of an unpacked bundle; raises `InputError` when one of them cannot be read."""
+    report = folder / REPORT
+    record = read_run_record(report / RUN_RECORD)
+    config = _json(folder / CONFIG)
+    configs = _configs(config)
+    found = [f"{REPORT}/{line}" for line in differing_files(report)]
+    if record.run != manifest.run:
+        found.append(f"{MANIFEST} names the run {manifest.run}, run.json {record.run}")
+    if content_hash(config) != record.config_sha256:
+        found.append("config.json is not the config that run.json names")
+    rows = read_scores(report / SCORES)
+    folds = {fold for item in configs for fold in item["data"]["folds"]}
+    splits = read_splits(folder / SPLITS)
+    tested = {
+        (fold, task, case)
+        for fold, tasks in splits.folds.items()
+        for task in tasks
+        for case in tasks[task].test
+        if fold in folds  # a splits file holds all folds of its protocol, a run may ask for some
+    }
+    scored = set(zip(rows["fold"], rows["task"], rows["case"], strict=True))
+    if scored != tested:
+        found.append(f"{len(scored ^ tested)} cases are scored and not in the test sides of splits.json, or reverse")
+    found += _contradicted_splits(splits, record, configs, folds)
+    try:
+        found += _contradicted_config(configs, record, set(rows["seed"]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _refused(CONFIG, "another form", "a resolved config, or those of the joined sites") from error
+    try:
+        findings = list(csv.reader(io.StringIO((folder / AUDIT).read_text(encoding="utf-8"))))
+    except (ValueError, csv.Error) as error:
+        raise _refused(AUDIT, in_words(error), "a CSV table") from error
+    stated = [list(item.model_dump().values()) for item in record.audit.findings]
+    if findings[:1] != [list(Finding.model_fields)] or sorted(findings[1:]) != sorted(stated):
+        found.append("audit.csv does not hold the findings of run.json")
+    return Checked(folder, manifest, configs, tuple(found))
 
 
 def _contradicted_splits(
@@ -396,15 +412,55 @@ def _contradicted_splits(
     of_task: dict[str, list[Sides]] = {}
     for fold, tasks in splits.folds.items():
         for task, sides in tasks.items():
-            both = set(sides.train) & set(sides.test)
-            if both:
-                yield f"splits.json has {len(both)} cases of {task}, fold {fold}, on both sides"
+            twice = [case for case, count in Counter(sides.train + sides.test).items() if count > 1]
+            if twice:
+                yield f"splits.json has {len(twice)} cases of {task}, fold {fold}, twice or on both sides"
             if fold in folds:
                 of_task.setdefault(task, []).append(sides)
     for scored in record.tasks:
         known = scored.n_train + scored.n_validation
         if known not in {len(sides.train) for sides in of_task.get(scored.name, [])}:
             yield f"splits.json has another number of training cases of {scored.name} than run.json"
+
+
+def _contradicted_config(configs: Sequence[dict[str, Any]], record: RunRecord, seeds: Collection[int]) -> Iterator[str]:
+    """Yield what the configs ask for and the report does not have, or has otherwise; a key that is absent asks nothing.
+
+    seeds: those of the score rows.
+    """
+    asked = {seed for item in configs for seed in _seeds(item)}
+    if asked - set(seeds):
+        yield f"config.json asks for the seeds {sorted(asked)}, scores.csv has {sorted(seeds)}"
+    methods = {(item.experiment, item.model) for item in (*record.methods, *record.self_supervised)}
+    for experiment in ("upstream", "downstream"):
+        for section in (item.get(experiment) or {} for item in configs):
+            for entry in (entry for key in LISTS_OF_METHODS for entry in section.get(key, ())):
+                name = entry.get("id") or entry["name"] if isinstance(entry, dict) else entry
+                if (experiment, name) not in methods:
+                    yield f"config.json asks for {experiment}/{name}, and run.json has no such method"
+    for metric, handling in record.missing_masks.items():
+        if any(handling != handling_of(metric, item["missing_masks"]) for item in configs if "missing_masks" in item):
+            yield f"run.json has another handling of missing masks in {metric} than config.json"
+    budget, inference = record.budget, record.inference
+    stated: dict[tuple[str, str], Any] = {
+        ("statistics", "decision_rule"): record.statistics.decision_rule,
+        ("inference", "step"): inference.step,
+        ("inference", "mirror_axes"): list(inference.mirror_axes),
+        ("training", "iterations_per_task"): budget.iterations_per_task,
+        ("training", "batch_size"): budget.batch_size,
+        ("network", "patch_size_zyx"): list(budget.patch_size_zyx),
+    }
+    for (section, key), value in stated.items():
+        if any(item.get(section, {}).get(key, value) != value for item in configs):
+            yield f"run.json has another {section}.{key} than config.json"
+
+
+def _seeds(config: Mapping[str, Any]) -> Sequence[int]:
+    """Return the seeds of which a config has scores: without a model that is trained or asked anew the first alone."""
+    upstream, seeds = config.get("upstream") or {}, config.get("seeds", [])
+    external = upstream.get("external", ())
+    several = any(entry.get("predict") or "{seed}" in (entry.get("predictions") or "") for entry in external)
+    return seeds if upstream.get("models") or config.get("downstream") or several else seeds[:1]
 
 
 def _configs(content: Any) -> tuple[dict[str, Any], ...]:
@@ -422,7 +478,7 @@ def _configs(content: Any) -> tuple[dict[str, Any], ...]:
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _refused(path.name, in_words(error), "JSON") from error
 
 

@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 
+from segbench.core.case import Case, write_manifest
 from segbench.core.provenance import content_hash
 from segbench.core.run_record import Finding
 from tests.unit.reporting.synthetic_run import write_run
@@ -21,6 +22,8 @@ def write_finished_run(root: Path, run: str, *, seed: int = 0, rng_seed: int = 7
         "seeds": [seed],
         "data": {"folds": [0], "protocol": "seeded"},
         "training": {"iterations_per_task": 150},
+        "missing_masks": {},
+        "statistics": {"decision_rule": "mean"},
         "upstream": {"models": [{"name": "uniseg", "recipe": "equal"}, {"name": "dodnet", "recipe": "equal"}]},
     }
     record = json.loads((folder / "run.json").read_text())
@@ -31,10 +34,19 @@ def write_finished_run(root: Path, run: str, *, seed: int = 0, rng_seed: int = 7
     n_train = record["tasks"][0]["n_train"]
     trained = ["other_case", *(f"other_case_{number}" for number in range(1, n_train))]
     tests: dict[str, dict] = {}
+    patients = {row["case"]: row["patient"] for row in rows}
     for row in rows:
         sides = tests.setdefault(row["task"], {"train": trained, "test": []})
         if row["case"] not in sides["test"]:
             sides["test"].append(row["case"])
+    for task, sides in tests.items():
+        write_manifest(
+            folder / "manifest" / f"{task}.csv",
+            (
+                Case(task, case, patients.get(case, case), ("image.nii.gz",), "", "", "", (1, 1, 1), (1, 1, 1), "RAS")
+                for case in (*sides["train"], *sides["test"])
+            ),
+        )
     record["audit"]["cases"] = sum(len(sides["train"]) + len(sides["test"]) for sides in tests.values())
     (folder / "run.json").write_text(json.dumps(record))
     splits = {"protocol": "seeded", "task_protocols": {}, "folds": {"0": tests}, "changes": []}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 
 from segbench.cli import main
 from segbench.core.errors import InputError
+from segbench.core.paths import MADE_FROM
 from segbench.core.provenance import content_hash
 from segbench.core.vocabulary import SCORE_COLUMNS
 from segbench.reporting.bundle import MANIFEST, differences, write_bundle
@@ -63,55 +66,66 @@ def test_pseudonyms_leave_no_id_and_still_agree(world, monkeypatch):
             assert not [item for item in ids if item.encode() in content], name
 
 
-def test_pseudonyms_reach_what_config_and_findings_name(tmp_path, monkeypatch):
-    """Ids that are numbers too, which a text may hold for other reasons."""
+def copied(folder: Path, out: Path) -> None:
+    """Stand in for the rendered report by what it is made from, which is fast."""
+    out.mkdir(parents=True)
+    for name in MADE_FROM:
+        shutil.copy(folder / name, out / name)
+
+
+def hidden(folder: Path, monkeypatch) -> dict[str, bytes]:
+    """Return the files of the bundle with pseudonyms of results/RUN, without tables and figures."""
+    monkeypatch.chdir(folder.parents[1])
+    monkeypatch.setattr("segbench.reporting.bundle.render", copied)
+    write_bundle(folder.name, Path("hidden.zip"), pseudonymise=True)
+    return contents(Path("hidden.zip"))
+
+
+def edited(path: Path, change) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_pseudonyms_number_the_patients_of_all_folds(tmp_path, monkeypatch):
+    """Sites that ran other folds would otherwise give two patients one number, and a joined report would merge them."""
     folder = write_finished_run(tmp_path, "toy")
-    with open(folder / "scores.csv", newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    other = next(row["case"] for row in rows if row["case"] != rows[0]["case"])
-    renamed = {rows[0]["case"]: "012", other: "liver_7"}
-    for row in rows:
-        row["patient"] = row["case"] = renamed.get(row["case"], row["case"])
-    with open(folder / "scores.csv", "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, SCORE_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    splits, config, record = (json.loads((folder / f"{name}.json").read_text()) for name in ("splits", "config", "run"))
-    for sides in splits["folds"]["0"].values():
-        sides["test"] = [renamed.get(case, case) for case in sides["test"]]
-    (folder / "splits.json").write_bytes(with_checksum(splits))
-    image = "image:lits/012=lits/liver_7"
-    config["data"]["accept_leaks"] = [image]
-    config["downstream"] = {"initialisations": [{"name": "own", "trained_on": {"lits": ["012", "liver_7"]}}]}
+    rows = list(csv.DictReader(io.StringIO(hidden(folder, monkeypatch)["report/scores.csv"].decode())))
+    with open(folder / "manifest" / "toy_liver.csv", newline="", encoding="utf-8") as stream:
+        trained = [row["case_id"] for row in csv.DictReader(stream) if row["case_id"].startswith("other_case")]
+    patients = {row["patient"] for row in rows}
+    last = max(int(patient.removeprefix("patient_")) for patient in patients)
+    assert len(patients) < last <= len(patients) + len(trained)
+    (folder / "manifest" / "toy_liver.csv").unlink()
+    with pytest.raises(InputError, match=r"toy_liver\.csv"):
+        write_bundle("toy", Path("again.zip"), pseudonymise=True)
+
+
+def test_pseudonyms_leave_no_id_in_the_config_and_none_in_findings(tmp_path, monkeypatch):
+    folder = write_finished_run(tmp_path, "toy")
+    case, name = "toy_liver_000", "patient:n/7"
+    config = json.loads((folder / "config.json").read_text())
+    config["data"]["accept_leaks"] = [name]
+    config["downstream"] = {"initialisations": [{"name": "released", "trained_on": {"toy_liver": [case]}}]}
     (folder / "config.json").write_text(json.dumps(config))
-    finding = record["audit"]["findings"][0] | {
-        "name": image,
-        "kind": "same image",
-        "train_cases": "012",
-        "test_cases": "012 liver_7",
-        "evidence": "thumbnails correlate at 0.990, 012 shared landmarks",
-    }
-    record["audit"]["findings"] = [finding]
-    (folder / "run.json").write_text(json.dumps(record))
-    with open(folder / "audit.csv", "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, finding, lineterminator="\n")
-        writer.writeheader()
-        writer.writerow(finding)
-    monkeypatch.setattr("segbench.reporting.bundle.render", shutil.copytree)
-    monkeypatch.chdir(tmp_path)
-    write_bundle("toy", tmp_path / "hidden.zip", pseudonymise=True)
-    files = contents(tmp_path / "hidden.zip")
-    hidden, record = json.loads(files["config.json"]), json.loads(files["report/run.json"])
-    (leak,), (initialisation,) = hidden["data"]["accept_leaks"], hidden["downstream"]["initialisations"]
-    number, word = initialisation["trained_on"]["lits"]
-    assert leak == f"image:lits/{number}=lits/{word}"
-    assert number.startswith("case_")
-    assert word.startswith("case_")
-    assert record["config_sha256"] == content_hash(hidden)
+    splits = json.loads((folder / "splits.json").read_text())
+    splits["folds"]["0"]["toy_liver"]["train"][0] = "7"
+    (folder / "splits.json").write_bytes(with_checksum(splits))
+    manifest = folder / "manifest" / "toy_liver.csv"
+    manifest.write_text(manifest.read_text().replace("toy_liver,other_case,other_case,", "toy_liver,7,7,"))
+    finding = {"name": name, "train_cases": "7 other_case_1", "evidence": "patient 7", "kind": "same patient"}
+    edited(folder / "run.json", lambda record: record["audit"]["findings"][0].update(finding))
+    edited(folder / "run.json", lambda record: record.update(config_sha256=content_hash(config)))
+    files = hidden(folder, monkeypatch)
+    assert case.encode() not in files["config.json"]
+    own = json.loads(files["config.json"])
+    record = json.loads(files["report/run.json"])
+    assert record["config_sha256"] == content_hash(own)
     (found,) = record["audit"]["findings"]
-    assert [found[name] for name in ("name", "train_cases", "test_cases")] == [leak, number, f"{number} {word}"]
-    assert found["evidence"] == finding["evidence"]
-    assert list(csv.DictReader(files["audit.csv"].decode().splitlines())) == [found]
+    assert [found["name"]] == own["data"]["accept_leaks"]
+    for text in (found["name"], found["train_cases"], found["evidence"]):
+        assert re.fullmatch(r"(patient:n/|patient )?(case_\d{5} ?)+", text), text
+    assert list(csv.DictReader(io.StringIO(files["audit.csv"].decode()))) == record["audit"]["findings"]
 
 
 def contents(bundle: Path) -> dict[str, bytes]:
@@ -216,6 +230,68 @@ def test_tampering_beside_the_report_is_found(bundle, tmp_path, kind, monkeypatc
     monkeypatch.setattr("segbench.reporting.bundle.differing_files", lambda report: [])
     assert differences(packed(tmp_path / "same.zip", contents(bundle))) == []
     assert found_in(packed(tmp_path / "changed.zip", BESIDE_THE_REPORT[kind](contents(bundle))))
+
+
+def of_record(change):
+    """Return a tampering with run.json after which the report is rendered again."""
+
+    def changed(files: dict[str, bytes]) -> dict[str, bytes]:
+        record = json.loads(files["report/run.json"])
+        change(record)
+        return files | {"report/run.json": json.dumps(record).encode()}
+
+    return changed
+
+
+def of_config(change):
+    """Return a tampering with the config whose hash run.json states then."""
+
+    def changed(files: dict[str, bytes]) -> dict[str, bytes]:
+        config = json.loads(files["config.json"])
+        change(config)
+        files = of_record(lambda record: record.update(config_sha256=content_hash(config)))(files)
+        return files | {"config.json": json.dumps(config).encode()}
+
+    return changed
+
+
+OTHER_THAN_ASKED = {
+    "asks for the seeds [0, 1], scores.csv has [0]": of_config(lambda config: config.update(seeds=[0, 1])),
+    "asks for upstream/hermes": of_config(lambda config: config["upstream"]["models"].append({"name": "hermes"})),
+    "another handling of missing masks in dice": of_record(
+        lambda record: record["missing_masks"]["dice"].update(prediction_empty="exclude")
+    ),
+    "another statistics.decision_rule": of_record(lambda record: record.update(statistics={"decision_rule": "ranks"})),
+    "another training.iterations_per_task": of_config(
+        lambda config: config["training"].update(iterations_per_task=100_000)
+    ),
+    "cases of toy_liver, fold 0, twice or on both sides": with_sides(lambda sides: [*sides["train"][1:]] * 2),
+}
+
+
+@pytest.mark.parametrize("words", OTHER_THAN_ASKED)
+def test_a_report_of_other_settings_than_its_config_is_found(bundle, tmp_path, words, monkeypatch):
+    monkeypatch.setattr("segbench.reporting.bundle.differing_files", lambda report: [])
+    found = differences(packed(tmp_path / "changed.zip", OTHER_THAN_ASKED[words](contents(bundle))))
+    assert any(words in line for line in found), found
+
+
+NESTED = b"[" * 200_000
+
+
+@pytest.mark.parametrize("name", ["config.json", "splits.json", "report/run.json", MANIFEST])
+def test_json_nested_without_end_is_refused_under_the_name_of_the_bundle(bundle, tmp_path, name, monkeypatch):
+    monkeypatch.setattr("segbench.reporting.bundle.differing_files", lambda report: [])
+    path = packed(tmp_path / "changed.zip", contents(bundle) | {name: NESTED}, relist=name != MANIFEST)
+    assert refused(path).startswith(f"{path}: {name}: found ")
+
+
+def test_sides_are_lists_of_names_and_sections_are_mappings(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr("segbench.reporting.bundle.differing_files", lambda report: [])
+    path = packed(tmp_path / "a.zip", with_sides(lambda sides: [["nested"]])(contents(bundle)))
+    assert "a side is a list of names" in refused(path)
+    path = packed(tmp_path / "b.zip", of_config(lambda config: config.update(upstream="no"))(contents(bundle)))
+    assert f"{path}: config.json: found another form" in refused(path)
 
 
 def test_an_edited_score_is_found(bundle, tmp_path):
