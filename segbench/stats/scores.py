@@ -138,11 +138,11 @@ def validate_rows(
     """Return the rows with typed columns, or raise `InputError` with one problem per defect (`MOST_PROBLEMS` shown).
 
     Checked: numbers are numbers up to LARGEST, statuses are known and metrics are among `metrics`, names are not blank,
-    bounded metrics lie in 0..1, other metrics of ours and volumes are not negative, no key occurs twice, a value stands
-    beside status `ok` and none beside VALUELESS_STATUSES, an empty mask has the volume and the value of one. Within the
-    rounding of the cells, no distance exceeds the diagonal of its row or the `hd` of its masks, Dice and IoU are
-    possible with the volumes of their row and with each other, and volumes in ml with those of their row. `rows` is not
-    changed.
+    bounded metrics lie in 0..1, units are those of their metric, other metrics of ours and volumes are not negative, no
+    key occurs twice, a value stands beside status `ok` and none beside VALUELESS_STATUSES, an empty mask has the volume
+    and the value of one. Within the rounding of the cells, no distance exceeds the diagonal of its row or the `hd` of
+    its masks, Dice and IoU are possible with the volumes of their row and with each other, and volumes in ml with those
+    of their row. `rows` is not changed.
     """
     given, rows = rows, rows.copy()
     lines = pd.Series(np.arange(2, len(rows) + 2), index=rows.index)
@@ -250,6 +250,11 @@ def _value_problems(where: str, lines: pd.Series, rows: pd.DataFrame) -> list[Pr
     for column in NUMBER_COLUMNS[1:]:
         negative = rows.loc[rows[column] < 0, column]
         problems += _listed(where, lines[negative.index], column, negative, "0 or more", "fix the cell")
+    for metric in rows.loc[rows["metric"].isin(METRIC_NAMES), "metric"].unique():
+        units, unit = rows.loc[rows["metric"] == metric, "unit_of_value"], METRICS[metric].unit
+        other = units[~units.isin(("", unit))]
+        what = f"{unit} or nothing"
+        problems += _listed(where, lines[other.index], "unit_of_value", other, what, "convert the values")
     blank = rows.loc[(rows["status"] == "ok") & rows["value"].isna(), "status"]
     return problems + _listed(
         where,

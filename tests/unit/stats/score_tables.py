@@ -26,7 +26,7 @@ ROW = {
     "metric": "dice",
     "patient": "",
     "value": 0.5,
-    "unit_of_value": "1",
+    "unit_of_value": "",
     "status": "ok",
     "reason": "",
     "reference_volume_mm3": 1.0,

@@ -48,7 +48,7 @@ def test_handling_is_applied_at_aggregation_only():
 
 def test_distance_penalty_and_published_sentinels():
     common = {"status": "prediction_empty", "value": np.nan}
-    rows = table(*({"metric": name, **common} for name in ("hd95", "uniseg_hd95", "dodnet_hd95")), unit_of_value="mm")
+    rows = table(*({"metric": name, **common} for name in ("hd95", "uniseg_hd95", "dodnet_hd95")))
     scored = apply_handling(rows).set_index("metric")["scored"]
     assert scored.to_dict() == {"hd95": 300.0, "uniseg_hd95": 998.0, "dodnet_hd95": 373.12866}
 

@@ -42,6 +42,7 @@ def test_rows_are_typed_and_blank_patients_become_cases(tmp_path):
     [
         ({"value": "much"}, ["line 2: value", "'much'", "finite number"]),
         ({"value": "inf"}, ["line 2: value", "'inf'"]),
+        ({"metric": "hd95", "unit_of_value": "cm"}, ["line 2: unit_of_value", "'cm'", "mm or nothing"]),
         ({"value": 87.3}, ["87.3", "fraction in 0..1", "divide per cent by 100"]),
         ({"value": ""}, ["line 2: value", "beside status ok"]),
         ({"status": "oke"}, ["'oke'", "did you mean 'ok'?"]),
