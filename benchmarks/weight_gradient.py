@@ -9,7 +9,7 @@ whether a training takes the other way there (`segbench.training.convolutions`),
 from __future__ import annotations
 
 import itertools
-import time
+import timeit
 from collections.abc import Callable
 
 import torch
@@ -28,7 +28,7 @@ def gradient(inputs: int, outputs: int, size: int, *, padded: bool) -> Callable[
     x_BIZYX = torch.randn(2, inputs, size, size, size).contiguous(memory_format=LAYOUT)
     weight_OIZYX = torch.randn(outputs, inputs, 3, 3, 3).contiguous(memory_format=LAYOUT)
     of_result_BOZYX = torch.randn(2, outputs, size, size, size).contiguous(memory_format=LAYOUT)
-    pad_z = 1 if padded else 0
+    pad_z = int(padded)
 
     def compute() -> None:
         own_BIZYX = functional.pad(x_BIZYX, (0, 0, 0, 0, pad_z, pad_z)) if padded else x_BIZYX
@@ -37,23 +37,13 @@ def gradient(inputs: int, outputs: int, size: int, *, padded: bool) -> Callable[
     return compute
 
 
-def least_ms(compute: Callable[[], None]) -> float:
-    """Return the least time in milliseconds of several calls after one that does not count."""
-    compute()
-    seconds = []
-    for _ in range(REPEATS):
-        began = time.perf_counter()
-        compute()
-        seconds.append(time.perf_counter() - began)
-    return 1e3 * min(seconds)
-
-
 def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)
     rows = []
     for (inputs, outputs), size in itertools.product(CHANNELS, SIZES):
-        own, other = (least_ms(gradient(inputs, outputs, size, padded=padded)) for padded in (False, True))
+        computes = (gradient(inputs, outputs, size, padded=padded) for padded in (False, True))
+        own, other = (1e3 * min(timeit.repeat(compute, number=1, repeat=REPEATS)) for compute in computes)
         taken = "yes" if pays(pairs=inputs * outputs, voxels=size**3) else "no"
         rows.append([f"{inputs} to {outputs}", f"{size}x{size}x{size}", own, other, other / own, taken])
     headers = ["channels", "voxels", "PyTorch ms", "padded beforehand ms", "ratio", "taken"]
