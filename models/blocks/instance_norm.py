@@ -30,12 +30,26 @@ def instance_norm(
     Raises:
         ValueError: there is one voxel only.
     """
-    if x_BCZYX.device.type != "cpu" or x_BCZYX.dim() != 5 or not x_BCZYX.is_contiguous(memory_format=LAYOUT):
-        return _no_view(functional.instance_norm(x_BCZYX, weight=weight_C, bias=bias_C, eps=eps))
-    if x_BCZYX.shape[1] * x_BCZYX.element_size() < LEAST_BYTES or x_BCZYX[0, 0].numel() == 1:
-        return functional.instance_norm(x_BCZYX, weight=weight_C, bias=bias_C, eps=eps).contiguous(memory_format=LAYOUT)
-    normed_BCZYX: Tensor = _ChannelsLast.apply(x_BCZYX, weight_C, bias_C, eps)
-    return normed_BCZYX
+    other_layout = x_BCZYX.dim() != 5 or not x_BCZYX.is_contiguous(memory_format=LAYOUT)
+    few_channels = x_BCZYX.shape[1] * x_BCZYX.element_size() < LEAST_BYTES
+    if x_BCZYX.device.type == "cpu" and not (other_layout or few_channels or x_BCZYX[0, 0].numel() == 1):
+        normed_BCZYX: Tensor = _ChannelsLast.apply(x_BCZYX, weight_C, bias_C, eps)
+        return normed_BCZYX
+    normed_BCZYX = functional.instance_norm(x_BCZYX, weight=weight_C, bias=bias_C, eps=eps)
+    take_contiguous_gradient(normed_BCZYX)
+    if x_BCZYX.device.type == "cpu" and not other_layout:
+        return normed_BCZYX.contiguous(memory_format=LAYOUT)
+    return _no_view(normed_BCZYX)
+
+
+def take_contiguous_gradient(normed: Tensor) -> None:
+    """Have the gradient of what `torch.nn.functional.instance_norm` returned be contiguous where PyTorch needs it.
+
+    For a batch of one, on a processor, PyTorch 2.13 reads a gradient in channels last as if it were contiguous: the
+    strides of the batch, through which it looks at it, fit both. All gradients behind it are then wrong.
+    """
+    if normed.requires_grad and normed.device.type == "cpu" and len(normed) == 1:
+        normed.register_hook(Tensor.contiguous)
 
 
 def _no_view(values: Tensor) -> Tensor:

@@ -278,10 +278,11 @@ def _predicted(context: JobContext, device: str, *, seconds: float) -> dict[str,
     from segbench.data.geometry import write_prediction
     from segbench.data.store import open_case
     from segbench.evaluation.predictors.network import windows_of
+    from segbench.inference.precision import ready
     from segbench.inference.sliding_window import predict_labels
     from segbench.training.loop import new_model
 
-    model = new_model(context).to(device).eval()
+    model = ready(new_model(context), device)
     found: dict[str, dict[str, float]] = {}
     began = time.monotonic()
     measured_seconds = measured_windows = 0.0

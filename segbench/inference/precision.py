@@ -1,4 +1,4 @@
-"""Arithmetic of a forward pass: which precisions a device has, and the one that is used."""
+"""Arithmetic of a forward pass: which precisions and layouts a device has, and those that are used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager
 
 import torch
 
+from models.interface import SegmentationModel
 from segbench.core.errors import input_error
+from segbench.inference.convolutions import QuickFloat32
 
 
 def processor_has_bfloat16() -> bool:
@@ -43,8 +45,19 @@ def choose(device: torch.device, asked: str) -> str:
     return "bfloat16" if processor_has_bfloat16() else "float32"
 
 
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Return channels last on a processor, where it is faster; contiguous on a GPU, where 3D convolutions prefer it."""
+    return torch.contiguous_format if device.type == "cuda" else torch.channels_last_3d
+
+
+def ready(model: SegmentationModel, device: str) -> SegmentationModel:
+    """Return the network itself: in evaluation mode, on the device, in the layout that is the faster one there."""
+    model.to(device=device, memory_format=memory_format(torch.device(device)))  # type: ignore[call-overload]
+    return model.eval()
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """Return the context in which a network computes with a precision that `choose` returned."""
     if precision == "float32":
-        return contextlib.nullcontext()
+        return QuickFloat32() if device.type == "cpu" else contextlib.nullcontext()
     return torch.autocast(device.type, getattr(torch, precision))

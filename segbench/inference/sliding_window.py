@@ -27,7 +27,7 @@ from segbench.core.errors import RunFailed
 from segbench.core.task import Task
 from segbench.data.geometry import Geometry
 from segbench.inference.native_labels import NativeLabels
-from segbench.inference.precision import autocast, choose
+from segbench.inference.precision import autocast, choose, memory_format
 
 Triple = tuple[int, int, int]
 Result = TypeVar("Result")
@@ -44,8 +44,6 @@ BATCH_BYTES = 1 << 30
 """Largest output of a batch."""
 PIECE_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}
 """Size of the probabilities that are computed and added at a time; they fit the cache of a processor."""
-SLOW_CONVOLUTION = 20_480
-"""Channels x Z x Y up to which a float32 convolution of oneDNN at batch 1 is up to four times slower than at 2."""
 log = logging.getLogger(__name__)
 
 
@@ -253,7 +251,6 @@ def slabs(
     if any(layout.padding):
         volume_CZYX = torch.nn.functional.pad(volume_CZYX, layout.padding)
     size = _batch_size(model, tasks, windows, batch or BATCH.get(device.type, BATCH["cuda"]))
-    repeat = size > 1 and device.type == "cpu" and precision == "float32" and _is_slow_alone(model, windows)
     sums = _Sums(layout, tasks, windows, keep_on)
     flips = _flips(windows.mirror_axes)
     for number, z in enumerate(layout.starts_z):
@@ -263,9 +260,7 @@ def slabs(
                 windows_BCZYX = torch.stack(
                     [volume_CZYX[(slice(None), *layout.window(z, *place))].flip(flip) for place, flip in group]
                 )
-                if repeat and len(group) == 1:
-                    windows_BCZYX = windows_BCZYX.expand(2, -1, -1, -1, -1)
-                features = model.encode(on_device(windows_BCZYX, device))
+                features = model.encode(on_device(windows_BCZYX, device, memory_format=memory_format(device)))
                 for task_number, task in enumerate(tasks):
                     logits_BKZYX = model.decode(features, task)[0]
                     for item, (place, flip) in enumerate(group):
@@ -290,11 +285,6 @@ def _batch_size(model: SegmentationModel, tasks: Sequence[Task], windows: Window
 
 def _uses_the_batch(module: torch.nn.Module) -> bool:
     return isinstance(module, BatchStatisticsNorm) or (isinstance(module, _BatchNorm) and module.running_mean is None)
-
-
-def _is_slow_alone(model: SegmentationModel, windows: Windows) -> bool:
-    z, y, _ = windows.patch_size_zyx
-    return model.spec.base_features * z * y <= SLOW_CONVOLUTION
 
 
 @dataclass(frozen=True)

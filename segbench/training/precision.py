@@ -15,10 +15,9 @@ from torch import Tensor
 
 from models.blocks.placement import on_device
 from segbench.experiment.config import Training
-from segbench.inference.precision import choose
-from segbench.training.convolutions import Float32WhereNeeded, QuickWeightGradient
+from segbench.inference.convolutions import Float32WhereNeeded
+from segbench.inference.precision import autocast, choose, memory_format
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CUBLAS_VARIABLE, CUBLAS_REPRODUCIBLE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
 """What cuBLAS asks for to add in the same order every time (documentation of `use_deterministic_algorithms`)."""
 
@@ -38,8 +37,8 @@ class Arithmetic:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Channels last on a processor, where it is faster; contiguous on a GPU, where 3D convolutions prefer it."""
-        return torch.contiguous_format if self.device.type == "cuda" else torch.channels_last_3d
+        """The layout of weights and images."""
+        return memory_format(self.device)
 
     @property
     def late(self) -> bool:
@@ -68,13 +67,8 @@ class Arithmetic:
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
         """Compute in the precision, and around what oneDNN computes wrongly or slowly on a processor."""
-        with contextlib.ExitStack() as stack:
-            if self.precision != "float32":
-                stack.enter_context(torch.autocast(self.device.type, DTYPES[self.precision]))
-            if self.device.type == "cpu" and self.precision != "float32":
-                stack.enter_context(Float32WhereNeeded())
-            elif self.device.type == "cpu" and QuickWeightGradient.fits_processor():
-                stack.enter_context(QuickWeightGradient())
+        undefined = self.device.type == "cpu" and self.precision != "float32"
+        with autocast(self.device, self.precision), Float32WhereNeeded() if undefined else contextlib.nullcontext():
             yield
 
     def in_float32(self) -> Arithmetic:

@@ -16,7 +16,7 @@ from segbench.data.geometry import Geometry
 from segbench.data.store import open_case
 from segbench.evaluation.trained import weights_digest
 from segbench.experiment.context import JobContext
-from segbench.inference.precision import choose
+from segbench.inference.precision import choose, ready
 from segbench.inference.sliding_window import Windows, predict_labels
 from segbench.training.loop import new_model
 
@@ -65,7 +65,7 @@ def trained_network(context: JobContext, *, device: str) -> SegmentationModel:
     model = new_model(context)
     assert isinstance(model, SegmentationModel), "an objective predicts nothing"
     load_strictly(model, read_state_dict(path), path)
-    return model.to(device).eval()
+    return ready(model, device)
 
 
 def windows_of(context: JobContext, tasks: Sequence[Task]) -> Windows:

@@ -9,7 +9,7 @@ from models.blocks.instance_norm import InstanceNorm, instance_norm
 LAYOUTS = [torch.contiguous_format, torch.channels_last_3d]
 
 
-def both(batch, channels, layout, dtype):
+def both(batch, channels, layout, dtype, gradient_layout):
     torch.manual_seed(0)
     own, other = InstanceNorm(channels, eps=1e-5, affine=True), nn.InstanceNorm3d(channels, eps=1e-5, affine=True)
     nn.init.normal_(own.weight)
@@ -19,19 +19,21 @@ def both(batch, channels, layout, dtype):
     gradient_BCZYX, found = torch.randn(batch, channels, 5, 4, 6), []
     for norm in (own, other.double()):
         x_BCZYX = values_BCZYX.to(norm.weight.dtype if norm is other else dtype, copy=True)
-        x_BCZYX = x_BCZYX.to(memory_format=layout).requires_grad_()
+        x_BCZYX = x_BCZYX.to(memory_format=layout if norm is own else torch.contiguous_format).requires_grad_()
         y_BCZYX = norm(x_BCZYX)
-        y_BCZYX.backward(gradient_BCZYX.to(y_BCZYX.dtype))
+        own_layout = gradient_layout if norm is own else torch.contiguous_format
+        y_BCZYX.backward(gradient_BCZYX.to(y_BCZYX.dtype, memory_format=own_layout))
         found.append((y_BCZYX, x_BCZYX.grad, norm.weight.grad, norm.bias.grad))
     return found
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("gradient_layout", LAYOUTS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("channels", [1, 3, 8, 16, 40])
 @pytest.mark.parametrize("batch", [1, 2, 3])
-def test_answer_and_gradients_are_those_of_pytorch(batch, channels, layout, dtype):
-    own, expected = both(batch, channels, layout, dtype)
+def test_answer_and_gradients_are_those_of_pytorch(batch, channels, layout, gradient_layout, dtype):
+    own, expected = both(batch, channels, layout, dtype, gradient_layout)
     allowed = 1e-5 if dtype == torch.float32 else 1e-2
     for value, other in zip(own, expected, strict=True):
         assert (value - other).norm() <= allowed * other.norm()

@@ -1,12 +1,14 @@
-"""Convolutions that are undefined in bfloat16, and weight gradients from inputs padded beforehand."""
+"""Convolutions that are undefined in bfloat16, weight gradients from padded inputs, and samples that are alone."""
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.profiler import profile
 
 from models.loader import build_model
-from segbench.training.convolutions import QuickWeightGradient
+from segbench.inference.convolutions import QuickFloat32
+from segbench.inference.precision import autocast
 from segbench.training.precision import Arithmetic
 from tests.unit.models.small import LIVER, SPEC, TASKS, images
 
@@ -58,15 +60,18 @@ def test_gradients_of_small_layers_are_those_of_float32(size_zyx, stride, channe
     torch.testing.assert_close(gradients["bfloat16"], gradients["float32"], rtol=0.02, atol=0.02)
 
 
-PADDED = "_PaddedWeightGradientBackward"
+PADDED, OF_ONE = "_PaddedWeightGradientBackward", "_ConvolutionOfOneBackward"
 
 
-def convolved(values, *others, quick, dtype=torch.float32, **named):
+def convolved(values, *others, quick, wanted=(True,) * 3, dtype=torch.float32, **named):
     """Return the name of the backward pass, the result, and the gradient of each tensor."""
     own = [None if value is None else value.to(dtype, memory_format=torch.preserve_format) for value in values]
-    own = [None if value is None else value.detach().clone().requires_grad_() for value in own]
+    own = [None if value is None else value.detach().clone() for value in own]
+    for value, needed in zip(own, wanted, strict=True):
+        if value is not None:
+            value.requires_grad_(needed)
     if quick:
-        with QuickWeightGradient():
+        with QuickFloat32():
             found = functional.conv3d(*own, *others, **named)
     else:
         found = functional.conv3d(*own, *others, **named)
@@ -107,6 +112,36 @@ def test_only_the_weight_gradient_is_computed_another_way(inputs, with_bias, siz
             assert own is None
 
 
+@pytest.mark.parametrize("layout", [LAYOUT, torch.contiguous_format])
+@pytest.mark.parametrize("trained", ["all", "weight", "input"])
+@pytest.mark.parametrize(
+    ("size_zyx", "kernel_zyx", "stride", "padding"),
+    [
+        ((6, 5, 7), (3, 3, 3), 1, 1),
+        ((7, 5, 6), (3, 3, 3), 1, 0),
+        ((6, 8, 4), (3, 3, 3), 2, 1),
+        ((7, 8, 4), (3, 3, 3), (3, 2, 2), (1, 1, 1)),
+        ((1, 4, 4), (3, 3, 3), 1, 1),
+        ((5, 6, 6), (1, 3, 3), 1, (0, 1, 1)),
+        ((9, 6, 6), (5, 1, 3), (2, 1, 1), (2, 0, 1)),
+    ],
+)
+def test_a_sample_that_is_alone_has_the_gradients_of_its_halves(size_zyx, kernel_zyx, stride, padding, trained, layout):
+    generator = torch.Generator().manual_seed(0)
+    x_BIZYX = torch.randn(1, 4, *size_zyx, generator=generator).contiguous(memory_format=layout)
+    weight_OIZYX = torch.randn(8, 4, *kernel_zyx, generator=generator).contiguous(memory_format=layout)
+    values = (x_BIZYX, weight_OIZYX, torch.randn(8, generator=generator) if trained == "all" else None)
+    wanted = {"all": (True, True, True), "weight": (False, True, False), "input": (True, False, False)}[trained]
+    name, found, gradients = convolved(values, stride, padding, quick=True, wanted=wanted)
+    _, expected, others = convolved(values, stride, padding, quick=False, wanted=wanted, dtype=torch.float64)
+    assert name == OF_ONE
+    for own, reference in zip([found, *gradients], [expected, *others], strict=True):
+        if reference is not None:
+            torch.testing.assert_close(own.double(), reference, rtol=1e-4, atol=1e-5 * float(reference.abs().max()))
+        else:
+            assert own is None
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -117,12 +152,14 @@ def test_only_the_weight_gradient_is_computed_another_way(inputs, with_bias, siz
         {"padding": 2, "dilation": 2},
     ],
 )
-def test_other_convolutions_stay_as_they_are(changes):
-    x_BIZYX = torch.randn(1, 4, 6, 6, 6).contiguous(memory_format=LAYOUT)
+@pytest.mark.parametrize("samples", [1, 2])
+def test_other_convolutions_stay_as_they_are(samples, changes):
+    x_BIZYX = torch.randn(samples, 4, 6, 6, 6).contiguous(memory_format=LAYOUT)
     weight_OIZYX = torch.randn(4, 4 // changes.get("groups", 1), 3, 3, 3)
     name, found, _ = convolved((x_BIZYX, weight_OIZYX, None), quick=True, **changes)
-    assert name != PADDED
-    assert torch.equal(found, functional.conv3d(x_BIZYX, weight_OIZYX, **changes))
+    plain = not isinstance(changes["padding"], str) and len(changes) == 1
+    assert name == OF_ONE if samples == 1 and plain else name not in (PADDED, OF_ONE)
+    torch.testing.assert_close(found, functional.conv3d(x_BIZYX, weight_OIZYX, **changes))
 
 
 @pytest.mark.parametrize(
@@ -130,31 +167,74 @@ def test_other_convolutions_stay_as_they_are(changes):
     [(16, 16, 24, True), (32, 16, 4, True), (64, 64, 4, True), (32, 16, 24, False), (64, 64, 10, False)],
 )
 def test_wide_convolutions_of_large_volumes_stay_as_they_are(inputs, outputs, size, padded):
-    x_BIZYX = torch.randn(1, inputs, size, size, size).contiguous(memory_format=LAYOUT)
+    x_BIZYX = torch.randn(2, inputs, size, size, size).contiguous(memory_format=LAYOUT)
     name, *_ = convolved((x_BIZYX, torch.randn(outputs, inputs, 3, 3, 3), None), padding=1, quick=True)
     assert (name == PADDED) is padded
 
 
+@pytest.mark.parametrize(
+    ("size_zyx", "kernel_zyx", "alone"),
+    [
+        ((32, 40, 1), (3, 3, 3), True),
+        ((32, 41, 1), (3, 3, 3), False),
+        ((8, 8, 8), (1, 1, 1), False),
+        ((8, 8, 8), (3, 1, 1), False),
+        ((8, 8, 8), (5, 5, 5), False),
+    ],
+)
+def test_what_pytorch_gives_to_onednn_by_itself_stays_as_it_is(size_zyx, kernel_zyx, alone):
+    """The limit is that of PyTorch: 16 channels, 32 planes and 40 rows are computed without oneDNN."""
+    x_BIZYX = torch.randn(1, 16, *size_zyx)
+    padding = [size // 2 for size in kernel_zyx]
+    name, *_ = convolved((x_BIZYX, torch.randn(1, 16, *kernel_zyx), None), padding=padding, quick=True)
+    assert (name == OF_ONE) is alone
+    with profile() as recorded:
+        functional.conv3d(x_BIZYX, torch.randn(1, 16, *kernel_zyx), padding=padding)
+    without = "aten::slow_conv3d" in {event.key for event in recorded.key_averages()}
+    assert without is alone or max(kernel_zyx[1:]) == 1
+
+
 def test_without_a_gradient_nothing_is_kept():
     layer = nn.Conv3d(4, 4, 3, padding=1)
-    x_BIZYX = torch.randn(1, 4, 6, 6, 6)
-    with QuickWeightGradient(), torch.no_grad():
-        assert layer(x_BIZYX).grad_fn is None
+    for samples in (1, 2):
+        x_BIZYX = torch.randn(samples, 4, 6, 6, 6)
+        with QuickFloat32(), torch.no_grad():
+            assert layer(x_BIZYX).grad_fn is None
     layer.requires_grad_(False)
-    with QuickWeightGradient():
+    with QuickFloat32():
         assert type(layer(x_BIZYX.requires_grad_()).grad_fn).__name__ != PADDED
 
 
 @pytest.mark.parametrize(
     ("capability", "precision", "quick"),
-    [("AVX2", "float32", True), ("AVX512", "float32", False), ("AVX2", "bfloat16", False)],
+    [
+        ("AVX2", "float32", {PADDED, OF_ONE}),
+        ("AVX512", "float32", {OF_ONE}),
+        ("DEFAULT", "float32", set()),
+        ("AVX2", "bfloat16", set()),
+    ],
 )
-def test_processors_with_avx2_gain_in_float32(monkeypatch, capability, precision, quick):
+def test_processors_of_x86_gain_in_float32(monkeypatch, capability, precision, quick):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     layer = nn.Conv3d(4, 4, 3, padding=1).to(memory_format=LAYOUT)
+    for context in (Arithmetic(CPU, "exact", precision).autocast(), autocast(CPU, precision)):
+        with context:
+            found = [layer(torch.randn(n, 4, 6, 6, 6).contiguous(memory_format=LAYOUT)) for n in (1, 2)]
+        assert {type(values.grad_fn).__name__ for values in found} & {PADDED, OF_ONE} == quick
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("layout", [LAYOUT, torch.contiguous_format])
+def test_pytorchs_instance_norm_of_one_sample_has_the_right_gradient(layout, precision):
+    torch.manual_seed(0)
+    norm, values_BCZYX, gradient_BCZYX = nn.InstanceNorm3d(3), torch.randn(1, 3, 4, 5, 6), torch.randn(1, 3, 4, 5, 6)
+    exact_BCZYX = values_BCZYX.double().requires_grad_()
+    norm(exact_BCZYX).backward(gradient_BCZYX.double())
+    x_BCZYX = values_BCZYX.contiguous(memory_format=layout).requires_grad_()
     with Arithmetic(CPU, "exact", precision).autocast():
-        found = layer(torch.randn(1, 4, 6, 6, 6).contiguous(memory_format=LAYOUT))
-    assert (type(found.grad_fn).__name__ == PADDED) is quick
+        normed_BCZYX = norm(x_BCZYX)
+    normed_BCZYX.backward(gradient_BCZYX.contiguous(memory_format=LAYOUT))
+    torch.testing.assert_close(x_BCZYX.grad, exact_BCZYX.grad.float())
 
 
 @pytest.mark.parametrize("name", ["uniseg", "nnunet_plain"])
