@@ -13,7 +13,7 @@ from segbench.core.vocabulary import EXPERIMENTS, TUNED
 from segbench.data.ingest import discover
 from segbench.data.splitting.folds import make_splits
 from segbench.data.splitting.protocols import check_organs
-from segbench.evaluation.external_commands import mask_files, mask_problems
+from segbench.evaluation.external_commands import mask_files, mask_problems, support_problems
 from segbench.evaluation.predictors.masks import read_mask
 from segbench.experiment.config import Config
 from segbench.experiment.held_out import held_out_cases, tuning_cases
@@ -36,10 +36,16 @@ def find_problems(config: Config) -> tuple[list[Problem], list[str]]:
     problems = _empty_sides(splits) or _held_out_problems(config, splits, cases)
     notices: list[str] = []
     for job in external_jobs(config):
-        if config.external(job.model).predictions is not None:
+        entry = config.external(job.model)
+        if entry.predictions is not None:
             found, seen = _mask_problems(config, job, splits, cases)
             problems += found
             notices += seen
+        if entry.support_cases and not problems:
+            held_out = held_out_cases(config, splits, job.experiment, job.fold, cases)
+            for task in job.tasks(config).names:  # the annotated classes of a case are known when it has been read
+                learnt_from = len(splits.of(job.fold, task).train) - len(held_out[task])
+                problems += support_problems(entry, task, learnt_from)
     return list(dict.fromkeys(problems)), notices
 
 

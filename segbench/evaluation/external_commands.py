@@ -22,7 +22,7 @@ from pathlib import Path
 import nibabel as nib
 
 from segbench.core.case import Case
-from segbench.core.errors import Problem, RunFailed, input_error, raise_problems
+from segbench.core.errors import Problem, RunFailed, raise_problems
 from segbench.core.files import sha256_of, write_json
 from segbench.core.folders import files_below
 from segbench.core.provenance import content_hash
@@ -199,13 +199,17 @@ def _support(context: JobContext, task: Task, training: Sequence[Case]) -> dict:
     if not entry.support_cases:
         return {}
     whole = [case for case in training if case.is_annotated(range(1, len(task.classes) + 1))]
-    if len(whole) < entry.support_cases:
-        found = f"{entry.support_cases}, and {len(whole)} training cases of {task.name} with every class annotated"
-        raise input_error(
-            f"{entry.where}.support_cases", found=found, expected="fewer", fix="ask for as many as there are"
-        )
+    raise_problems(support_problems(entry, task.name, len(whole)))
     whole.sort(key=lambda case: (seed_for("support", job.fold, job.seed, task.name, case.case_id), case.case_id))
     return {"support": [case.case_id for case in whole[: entry.support_cases]]}
+
+
+def support_problems(entry: External, task: str, whole: int) -> list[Problem]:
+    """Return the problem of an entry that asks for more support cases of a task than there are whole training cases."""
+    if entry.support_cases <= whole:
+        return []
+    found = f"{entry.support_cases}, and {whole} training cases of {task} with every class annotated"
+    return [Problem(f"{entry.where}.support_cases", found, "fewer", "ask for as many as there are")]
 
 
 def _case(case: Case) -> dict:

@@ -62,6 +62,14 @@ def test_a_task_with_one_training_patient_has_none_to_hold_out(content, tmp_path
     assert f"training patients of {TASK}, fold 0: found 1; expected at least 2" in problems(content)
 
 
+@pytest.mark.parametrize(("fraction", "count", "most"), [(0.0, 3, 3), (0.0, 4, 3), (0.5, 2, 2), (0.5, 3, 2)])
+def test_more_support_cases_than_training_cases_are_found(content, fraction, count, most):
+    content["training"] = {"validation_fraction": fraction}
+    content["upstream"]["external"] = [{"name": "mine", "title": "Mine", "predict": "true", "support_cases": count}]
+    expected = f"support_cases: found {count}, and {most} training cases of {TASK} with every class annotated"
+    assert (expected in problems(content)) is (count > most)
+
+
 def test_a_run_that_can_start_has_no_problem(content, tmp_path, capsys):
     assert find_problems(parse_config(content, where="x")) == ([], [])
     (tmp_path / "config.json").write_text(json.dumps(content))
