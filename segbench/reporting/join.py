@@ -48,6 +48,13 @@ OF_A_MACHINE = ("file", "environment", "predictions")
 """Keys of an entry that name files of a site."""
 METHOD_FACTS = ("recipe_text", "kind", "fidelity", "options_text")
 TASK_FACTS = ("modality", "structures", "spacing_is_nominal", "synthetic")
+FACTS_OF_CASES = {
+    "dataset": ["experiment", "task"],
+    "patient": ["experiment", "task", "case"],
+    "diagonal_mm": ["experiment", "task", "case"],
+    "reference_volume_mm3": ["experiment", "task", "case", "structure"],
+}
+"""Columns of the score table that say something of a task, a case or a structure, by what they are of."""
 DIGITS = 12
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -130,6 +137,7 @@ def disagreements(sites: Sequence[Site]) -> Iterator[str]:
     """Yield a line for each fact on which sites disagree, with its value at each."""
     yield from _compared({site.path: _facts_of_all(site) for site in sites}, absent="nothing")
     yield from _compared({site.path: dict(_facts_of_cells(site)) for site in sites})
+    yield from _compared({site.path: dict(_facts_of_cases(site.rows)) for site in sites})
     yield from _compared({site.path: _row_facts(site.rows, sites) for site in sites})
 
 
@@ -209,6 +217,13 @@ def _entry_fact(where: str, entry: Any) -> Iterator[tuple[str, str]]:
         own = {name: item for name, item in entry.items() if name not in OF_A_MACHINE}
         recipe = entry.get("recipe") if isinstance(entry.get("recipe"), str) else "own"
         yield f"{where} {entry.get('id') or entry.get('name')} ({recipe} recipe)", json.dumps(own, sort_keys=True)
+
+
+def _facts_of_cases(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Yield (fact, values) of what the rows of a task, case or structure say about it, whatever the method."""
+    for name, key in FACTS_OF_CASES.items():
+        for labels, values in rows[rows[name] != ""].groupby(key)[name]:
+            yield f"{name} of {'/'.join(labels)}", ", ".join(sorted(set(values)))
 
 
 def _row_facts(rows: pd.DataFrame, sites: Sequence[Site]) -> dict[str, str]:
