@@ -45,8 +45,9 @@ def instance_norm(
 def take_contiguous_gradient(normed: Tensor) -> None:
     """Have the gradient of what `torch.nn.functional.instance_norm` returned be contiguous where PyTorch needs it.
 
-    For a batch of one, on a processor, PyTorch 2.13 reads a gradient in channels last as if it were contiguous: the
-    strides of the batch, through which it looks at it, fit both. All gradients behind it are then wrong.
+    For a batch of one, on a processor, PyTorch 2.13 reads a gradient in channels last as if it were contiguous: it
+    comes through a view whose stride along the batch says nothing, and is taken for the other layout. All gradients
+    behind it are then wrong.
     """
     if normed.requires_grad and normed.device.type == "cpu" and len(normed) == 1:
         normed.register_hook(Tensor.contiguous)

@@ -9,7 +9,7 @@ import torch
 
 from models.interface import SegmentationModel
 from segbench.core.errors import input_error
-from segbench.inference.convolutions import QuickFloat32
+from segbench.inference.convolutions import LAYOUT, QuickFloat32
 
 
 def processor_has_bfloat16() -> bool:
@@ -47,7 +47,7 @@ def choose(device: torch.device, asked: str) -> str:
 
 def memory_format(device: torch.device) -> torch.memory_format:
     """Return channels last on a processor, where it is faster; contiguous on a GPU, where 3D convolutions prefer it."""
-    return torch.contiguous_format if device.type == "cuda" else torch.channels_last_3d
+    return torch.contiguous_format if device.type == "cuda" else LAYOUT
 
 
 def ready(model: SegmentationModel, device: str) -> SegmentationModel:
