@@ -89,7 +89,8 @@ class QuickFloat32(_ProcessorMode):
         groups: int = 1,
     ) -> Tensor:  # named as by `conv3d`
         """Compute by oneDNN what is alone, and what gains from padding beforehand."""
-        plain = input.dim() == 5 and groups == 1 and _three(dilation) == (1, 1, 1) and not isinstance(padding, str)
+        usual = input.dim() == 5 and input.is_cpu and input.numel() > 0
+        plain = usual and groups == 1 and _three(dilation) == (1, 1, 1) and not isinstance(padding, str)
         if plain and input.dtype == weight.dtype == torch.float32 and self.capability in FAST:
             arguments = input, weight, bias, _three(stride), _three(padding)
             if _left_alone(input, weight):
@@ -207,8 +208,10 @@ def pays(*, pairs: int, voxels: int) -> bool:
     return pairs <= FEW_PAIRS or pairs * voxels <= FEW_PRODUCTS
 
 
-def _three(value: Any) -> tuple[int, ...]:
-    return (value,) * 3 if isinstance(value, int) else tuple(value)
+def _three(value: Any) -> Triple:
+    """Return a number for each axis; as for `conv3d`, a list of one is that number for all."""
+    numbers = tuple(value) if isinstance(value, Sequence) else (value,)
+    return numbers * 3 if len(numbers) == 1 else numbers
 
 
 def _size_and_kernel(

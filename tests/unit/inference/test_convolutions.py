@@ -1,5 +1,6 @@
 """Convolutions that are undefined in bfloat16, weight gradients from padded inputs, and samples that are alone."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -192,6 +193,26 @@ def test_what_pytorch_gives_to_onednn_by_itself_stays_as_it_is(size_zyx, kernel_
         functional.conv3d(x_BIZYX, torch.randn(1, 16, *kernel_zyx), padding=padding)
     without = "aten::slow_conv3d" in {event.key for event in recorded.key_averages()}
     assert without is alone or max(kernel_zyx[1:]) == 1
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("two", [2, [2], (2,), torch.Size([2]), [2, 2, 2], np.int64(2), (np.int64(2),) * 3])
+def test_numbers_of_the_axes_are_given_as_to_pytorch(two, samples):
+    x_BIZYX = torch.randn(samples, 4, 7, 6, 8).contiguous(memory_format=LAYOUT)
+    values = x_BIZYX, torch.randn(8, 4, 3, 3, 3), torch.randn(8)
+    name, found, gradients = convolved(values, two, two, quick=True)
+    _, expected, others = convolved(values, two, two, quick=False, dtype=torch.float64)
+    assert name == (OF_ONE if samples == 1 else PADDED)
+    for own, reference in zip([found, *gradients], [expected, *others], strict=True):
+        torch.testing.assert_close(own.double(), reference, rtol=1e-4, atol=1e-5 * float(reference.abs().max()))
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 6, 6, 6), (1, 0, 6, 6, 6), (2, 0, 6, 6, 6)])
+def test_nothing_is_convolved_as_by_pytorch(shape):
+    x_BIZYX, weight_OIZYX = torch.zeros(shape), torch.zeros(8, shape[1], 3, 3, 3, requires_grad=True)
+    with QuickFloat32():
+        found = functional.conv3d(x_BIZYX, weight_OIZYX, padding=1)
+    assert found.shape == functional.conv3d(x_BIZYX, weight_OIZYX, padding=1).shape
 
 
 def test_without_a_gradient_nothing_is_kept():
