@@ -11,7 +11,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -55,6 +55,9 @@ FACTS_OF_CASES = {
     "reference_volume_mm3": ["experiment", "task", "case", "structure"],
 }
 """Columns of the score table that say something of a task, a case or a structure, by what they are of."""
+MEASURED, SAME_NUMBER = ("diagonal_mm", "reference_volume_mm3"), 1e-5
+"""Those that are numbers, and the fraction by which two of them may differ: files at two sites may round a spacing in
+another way, and it is kept to 1e-6 mm."""
 DIGITS = 12
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -137,16 +140,32 @@ def disagreements(sites: Sequence[Site]) -> Iterator[str]:
     """Yield a line for each fact on which sites disagree, with its value at each."""
     yield from _compared({site.path: _facts_of_all(site) for site in sites}, absent="nothing")
     yield from _compared({site.path: dict(_facts_of_cells(site)) for site in sites})
-    yield from _compared({site.path: dict(_facts_of_cases(site.rows)) for site in sites})
+    for name in FACTS_OF_CASES:
+        facts = {site.path: dict(_facts_of_cases(site.rows, name)) for site in sites}
+        yield from _compared(facts, same=_are_one_number if name in MEASURED else _are_one_text)
     yield from _compared({site.path: _row_facts(site.rows, sites) for site in sites})
 
 
-def _compared(facts: Mapping[Path, Mapping[str, str]], *, absent: str | None = None) -> Iterator[str]:
+def _are_one_text(values: Collection[str]) -> bool:
+    return len(set(values)) <= 1
+
+
+def _are_one_number(values: Collection[str]) -> bool:
+    numbers = [float(text) for value in values for text in value.split(", ")]
+    return max(numbers) - min(numbers) <= SAME_NUMBER * max(numbers)
+
+
+def _compared(
+    facts: Mapping[Path, Mapping[str, str]],
+    *,
+    absent: str | None = None,
+    same: Callable[[Collection[str]], bool] = _are_one_text,
+) -> Iterator[str]:
     """Yield a line for each fact whose values differ; absent: what a site has that lacks it, None if it may lack it."""
     for name in dict.fromkeys(name for own in facts.values() for name in own):
         values = {path: own.get(name, absent) for path, own in facts.items()}
         known = {path: value for path, value in values.items() if value is not None}
-        if len(set(known.values())) > 1:
+        if not same(known.values()):
             yield f"{name}: " + "; ".join(f"{path} has {value}" for path, value in known.items())
 
 
@@ -219,11 +238,10 @@ def _entry_fact(where: str, entry: Any) -> Iterator[tuple[str, str]]:
         yield f"{where} {entry.get('id') or entry.get('name')} ({recipe} recipe)", json.dumps(own, sort_keys=True)
 
 
-def _facts_of_cases(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Yield (fact, values) of what the rows of a task, case or structure say about it, whatever the method."""
-    for name, key in FACTS_OF_CASES.items():
-        for labels, values in rows[rows[name] != ""].groupby(key)[name]:
-            yield f"{name} of {'/'.join(labels)}", ", ".join(sorted(set(values)))
+def _facts_of_cases(rows: pd.DataFrame, name: str) -> Iterator[tuple[str, str]]:
+    """Yield (fact, values) of what a column says about a task, case or structure, whatever the method."""
+    for labels, values in rows[rows[name] != ""].groupby(FACTS_OF_CASES[name])[name]:
+        yield f"{name} of {'/'.join(labels)}", ", ".join(sorted(set(values)))
 
 
 def _row_facts(rows: pd.DataFrame, sites: Sequence[Site]) -> dict[str, str]:

@@ -150,6 +150,27 @@ def test_a_model_that_one_site_alone_has_is_no_disagreement(world, tmp_path):
     assert list(disagreements([site(world, "first", tmp_path), site(world, "second", tmp_path, more)])) == []
 
 
+@pytest.mark.parametrize("column", ["diagonal_mm", "reference_volume_mm3"])
+@pytest.mark.parametrize(("digits", "agree"), [(".9g", True), (".7g", True), (".3g", False)])
+def test_numbers_of_a_case_may_differ_by_rounding(world, tmp_path, column, digits, agree):
+    """123.456789 at one site; at the other with so many digits, in the rows of one method."""
+
+    def change(text: str):
+        def changed(report: Path) -> None:
+            own = pd.read_csv(report / "scores.csv", dtype=str, keep_default_na=False)
+            chosen = (own["task"] == "toy_liver") & (own[column] != "")
+            own.loc[chosen, column] = "123.456789"
+            own.loc[chosen & (own["model"] == own.loc[chosen, "model"].iloc[0]), column] = text
+            own.to_csv(report / "scores.csv", index=False, lineterminator="\n")
+
+        return changed
+
+    texts = {"first": "123.456789", "second": f"{123.456789:{digits}}"}
+    found = list(disagreements([site(world, run, tmp_path, change(text)) for run, text in texts.items()]))
+    assert all(line.startswith(f"{column} of upstream/toy_liver/") for line in found)
+    assert (found == []) is agree
+
+
 @pytest.mark.parametrize("fact", DISAGREEMENTS)
 def test_each_disagreement_is_named_with_both_values(world, tmp_path, monkeypatch, fact):
     monkeypatch.chdir(world)
