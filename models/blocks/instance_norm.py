@@ -36,21 +36,23 @@ def instance_norm(
         normed_BCZYX: Tensor = _ChannelsLast.apply(x_BCZYX, weight_C, bias_C, eps)
         return normed_BCZYX
     normed_BCZYX = functional.instance_norm(x_BCZYX, weight=weight_C, bias=bias_C, eps=eps)
-    take_contiguous_gradient(normed_BCZYX)
+    take_gradient_in_own_layout(normed_BCZYX)
     if x_BCZYX.device.type == "cpu" and not other_layout:
         return normed_BCZYX.contiguous(memory_format=LAYOUT)
     return _no_view(normed_BCZYX)
 
 
-def take_contiguous_gradient(normed: Tensor) -> None:
-    """Have the gradient of what `torch.nn.functional.instance_norm` returned be contiguous where PyTorch needs it.
+def take_gradient_in_own_layout(normed: Tensor) -> None:
+    """Have the gradient of what PyTorch's instance or batch norm returned be in the layout of that.
 
-    For a batch of one, on a processor, PyTorch 2.13 reads a gradient in channels last as if it were contiguous: it
-    comes through a view whose stride along the batch says nothing, and is taken for the other layout. All gradients
-    behind it are then wrong.
+    For a batch of one, on a processor, PyTorch 2.13 takes one layout for the other where the stride along the batch,
+    which says nothing, is that of a view: in instance norm, which computes on one, and in batch norm of tokens that
+    were made a volume, or whose gradient is one of tokens. All gradients behind it are then wrong.
     """
     if normed.requires_grad and normed.device.type == "cpu" and len(normed) == 1:
-        normed.register_hook(Tensor.contiguous)
+        last = not normed.is_contiguous() and normed.dim() == 5 and normed.is_contiguous(memory_format=LAYOUT)
+        layout = LAYOUT if last else torch.contiguous_format
+        normed.register_hook(lambda gradient: gradient.contiguous(memory_format=layout))
 
 
 def _no_view(values: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """3D convolutions on a processor: around what is computed wrongly, and around what is computed slowly.
 
-Both are modes of PyTorch's functions, so that networks of any library are served; so is the gradient of instance norm.
+Both are modes of PyTorch's functions, so that networks of any library are served; so are gradients of norms.
 `docs/performance.md` has what was measured. Axis legend: B batch, I input channel, O output channel, Z Y X space.
 """
 
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from models.blocks.instance_norm import take_contiguous_gradient
+from models.blocks.instance_norm import take_gradient_in_own_layout
 
 Triple = tuple[int, ...]
 LAYOUT = torch.channels_last_3d
@@ -29,7 +29,7 @@ anew for every 8x8 pairs. Measured: docs/performance.md."""
 
 
 class _ProcessorMode(TorchFunctionMode):
-    """Hands each call of `conv3d` to `convolve`, and guards the gradient of `instance_norm`.
+    """Hands each call of `conv3d` to `convolve`, and guards the gradients of instance and batch norm.
 
     All other functions are left as they are.
     """
@@ -42,8 +42,8 @@ class _ProcessorMode(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         found = (self.convolve if func is functional.conv3d else func)(*args, **(kwargs or {}))
-        if func is functional.instance_norm:
-            take_contiguous_gradient(found)
+        if func in (functional.instance_norm, functional.batch_norm):
+            take_gradient_in_own_layout(found)
         return found
 
     def convolve(self, *args: Any, **kwargs: Any) -> Tensor:

@@ -1,5 +1,7 @@
 """Convolutions that are undefined in bfloat16, weight gradients from padded inputs, and samples that are alone."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -261,6 +263,30 @@ def test_pytorchs_instance_norm_of_one_sample_has_the_right_gradient(layout, pre
     with Arithmetic(CPU, "exact", precision).autocast():
         normed_BCZYX = norm(x_BCZYX)
     normed_BCZYX.backward(gradient_BCZYX.contiguous(memory_format=LAYOUT))
+    torch.testing.assert_close(x_BCZYX.grad, exact_BCZYX.grad.float())
+
+
+def as_tokens_were(values_BCZYX):
+    """Return the same numbers in a view of tokens, whose stride along the batch is another one."""
+    return values_BCZYX.flatten(2).transpose(1, 2).contiguous().transpose(1, 2).reshape(values_BCZYX.shape)
+
+
+LAYOUTS = [as_tokens_were, torch.Tensor.contiguous, lambda values: values.contiguous(memory_format=LAYOUT)]
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("of_gradient", LAYOUTS)
+@pytest.mark.parametrize("of_input", LAYOUTS)
+@pytest.mark.parametrize("norm", [nn.BatchNorm3d(8), nn.BatchNorm3d(8).eval(), nn.InstanceNorm3d(8)])
+def test_pytorchs_norms_have_the_right_gradient_beside_tokens(norm, of_input, of_gradient, samples):
+    torch.manual_seed(0)
+    values_BCZYX, gradient_BCZYX = torch.randn(samples, 8, 3, 4, 5), torch.randn(samples, 8, 3, 4, 5)
+    exact_BCZYX = values_BCZYX.double().requires_grad_()
+    copy.deepcopy(norm).double()(exact_BCZYX).backward(gradient_BCZYX.double())
+    x_BCZYX = of_input(values_BCZYX).detach().requires_grad_()
+    with Arithmetic(CPU, "exact", "float32").autocast():
+        normed_BCZYX = copy.deepcopy(norm)(x_BCZYX)
+    normed_BCZYX.backward(of_gradient(gradient_BCZYX))
     torch.testing.assert_close(x_BCZYX.grad, exact_BCZYX.grad.float())
 
 
