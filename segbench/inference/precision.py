@@ -46,8 +46,8 @@ def choose(device: torch.device, asked: str) -> str:
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Return channels last on a processor, where it is faster; contiguous on a GPU, where 3D convolutions prefer it."""
-    return torch.contiguous_format if device.type == "cuda" else LAYOUT
+    """Return channels last on a processor, where it is faster, else contiguous; 3D convolutions of GPUs prefer that."""
+    return LAYOUT if device.type == "cpu" else torch.contiguous_format
 
 
 def ready(model: SegmentationModel, device: str) -> SegmentationModel:

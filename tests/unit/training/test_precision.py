@@ -51,7 +51,8 @@ def test_what_is_asked_for_is_taken(precision, mode):
 
 def test_the_memory_format_follows_the_device():
     assert chosen_arithmetic(Training(), CPU).memory_format == torch.channels_last_3d
-    assert Arithmetic(CUDA, "fast", "bfloat16").memory_format == torch.contiguous_format
+    for device in (CUDA, torch.device("mps"), torch.device("meta")):
+        assert Arithmetic(device, "fast", "bfloat16").memory_format == torch.contiguous_format
 
 
 @pytest.mark.parametrize(("mode", "deterministic"), [("exact", True), ("fast", False)])
