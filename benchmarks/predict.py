@@ -75,13 +75,15 @@ def predict(job: dict) -> dict:
     from models.loader import build_model
     from segbench.core.task import TaskSet
     from segbench.evaluation.predict import predict_files
+    from segbench.inference.precision import ready
 
     torch.set_num_threads(1)
     patch, task = tuple(job["patch_size_zyx"]), one_task(job["classes"])
     kernels = ((2, 2, 2),) * (len(WIDTHS) - 1), ((3, 3, 3),) * len(WIDTHS)
-    model = build_model("nnunet_plain", TaskSet([task]), NetworkSpec(patch, WIDTHS[0], WIDTHS[-1], *kernels)).eval()
+    model = build_model("nnunet_plain", TaskSet([task]), NetworkSpec(patch, WIDTHS[0], WIDTHS[-1], *kernels))
     state = torch.load(job["weights"], weights_only=True)
     model.network.load_state_dict(state)
+    ready(model, "cpu")
     recipe = {"spacing_mm_zyx": tuple(job["spacing_mm_zyx"]), "crop_to_nonzero": True}
     inference = SimpleNamespace(step=0.5, mirror_axes=(0, 1, 2), precision=job["precision"])
     context = SimpleNamespace(  # what prediction asks of a job
@@ -103,6 +105,7 @@ def peak_memory(job: dict) -> dict:
     from models.interface import NetworkSpec, SegmentationModel
     from segbench.core.task import TaskSet
     from segbench.data.geometry import Geometry
+    from segbench.inference.precision import ready
     from segbench.inference.sliding_window import Windows, predict_labels
 
     task, shape = one_task(job["classes"]), tuple(job["shape_zyx"])
@@ -125,7 +128,7 @@ def peak_memory(job: dict) -> dict:
     crop, affine = tuple((0, size) for size in shape[::-1]), tuple(map(tuple, np.eye(4).tolist()))
     geometry = Geometry(shape[::-1], affine, crop, shape)
     began = time.perf_counter()
-    found = predict_labels(OneLayer().eval(), images, [task], geometry, Windows(tuple(job["patch_size_zyx"])))
+    found = predict_labels(ready(OneLayer(), "cpu"), images, [task], geometry, Windows(tuple(job["patch_size_zyx"])))
     return {
         "gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB,
         "seconds": time.perf_counter() - began,

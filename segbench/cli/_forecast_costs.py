@@ -354,7 +354,8 @@ def started_evaluation(config: Config, job_id: str) -> None:
     from segbench.cli._job import computing_device
     from segbench.experiment.context import JobContext
     from segbench.experiment.jobs import training_jobs
+    from segbench.inference.precision import ready
     from segbench.training.loop import new_model
 
     context = JobContext(config, next(job for job in training_jobs(config) if job.id == job_id))
-    new_model(context).to(computing_device(1)).eval()
+    ready(new_model(context), computing_device(1))
