@@ -35,13 +35,14 @@ def find_problems(config: Config) -> tuple[list[Problem], list[str]]:
         return list(error.problems), []
     problems = _empty_sides(splits) or _held_out_problems(config, splits, cases)
     notices: list[str] = []
+    sides_fit = not problems
     for job in external_jobs(config):
         entry = config.external(job.model)
         if entry.predictions is not None:
             found, seen = _mask_problems(config, job, splits, cases)
             problems += found
             notices += seen
-        if entry.support_cases and not problems:
+        if entry.support_cases and sides_fit:
             held_out = held_out_cases(config, splits, job.experiment, job.fold, cases)
             for task in job.tasks(config).names:  # the annotated classes of a case are known when it has been read
                 learnt_from = len(splits.of(job.fold, task).train) - len(held_out[task])

@@ -70,6 +70,16 @@ def test_more_support_cases_than_training_cases_are_found(content, fraction, cou
     assert (expected in problems(content)) is (count > most)
 
 
+def test_support_cases_of_every_entry_are_looked_at(content):
+    content["upstream"]["external"] = [
+        {"name": name, "title": name, "predict": "true", "support_cases": count}
+        for name, count in (("first", 8), ("second", 9))
+    ]
+    found = problems(content)
+    assert "support_cases: found 8" in found
+    assert "support_cases: found 9" in found
+
+
 def test_a_run_that_can_start_has_no_problem(content, tmp_path, capsys):
     assert find_problems(parse_config(content, where="x")) == ([], [])
     (tmp_path / "config.json").write_text(json.dumps(content))
