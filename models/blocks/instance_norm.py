@@ -32,7 +32,8 @@ def instance_norm(
     """
     other_layout = x_BCZYX.dim() != 5 or not x_BCZYX.is_contiguous(memory_format=LAYOUT)
     few_channels = x_BCZYX.shape[1] * x_BCZYX.element_size() < LEAST_BYTES
-    if x_BCZYX.device.type == "cpu" and not (other_layout or few_channels or x_BCZYX[0, 0].numel() == 1):
+    others = other_layout or few_channels or x_BCZYX.dtype == torch.float64 or x_BCZYX[0, 0].numel() == 1
+    if x_BCZYX.device.type == "cpu" and not others:
         normed_BCZYX: Tensor = _ChannelsLast.apply(x_BCZYX, weight_C, bias_C, eps)
         return normed_BCZYX
     normed_BCZYX = functional.instance_norm(x_BCZYX, weight=weight_C, bias=bias_C, eps=eps)

@@ -41,6 +41,13 @@ def test_answer_and_gradients_are_those_of_pytorch(batch, channels, layout, grad
     assert own[0].is_contiguous(memory_format=layout)
 
 
+def test_float64_in_channels_last_is_normed_by_pytorch():
+    x_BCZYX = torch.randn(2, 16, 3, 4, 5, dtype=torch.float64).to(memory_format=torch.channels_last_3d)
+    normed_BCZYX = instance_norm(x_BCZYX, eps=1e-5)
+    torch.testing.assert_close(normed_BCZYX, nn.functional.instance_norm(x_BCZYX))
+    assert normed_BCZYX.is_contiguous(memory_format=torch.channels_last_3d)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("channels", [4, 32])
 def test_one_voxel_is_refused(channels, layout):
