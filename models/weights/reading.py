@@ -8,7 +8,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,20 @@ def tensors_of(content: object, where: object) -> dict[str, Tensor]:
         if (problem := _entry_problem(name, value)) is not None
     )
     names = _network_names(list(state), is_lightning=is_lightning)
-    return {names[name]: tensor for name, tensor in state.items() if name in names and isinstance(tensor, Tensor)}
+    tensors = {name: tensor for name, tensor in state.items() if name in names and isinstance(tensor, Tensor)}
+    raise_problems(_twice(tensors, names, where))
+    return {names[name]: tensor for name, tensor in tensors.items()}
+
+
+def _twice(state: Mapping[str, Tensor], names: Mapping[str, str], where: object) -> Iterator[Problem]:
+    """Yield the first two stored names that stand for one tensor of the network and hold different numbers."""
+    first: dict[str, str] = {}
+    for stored, tensor in state.items():
+        other = first.setdefault(names[stored], stored)
+        if other != stored and not torch.equal(state[other].double(), tensor.double()):
+            found = f"{other} and {stored}, which differ and both stand for {names[stored]}"
+            yield Problem(str(where), found, "one tensor of each name", "save the state dict of one network alone")
+            return
 
 
 def _holds_tensors(content: Mapping[Any, Any]) -> bool:

@@ -14,7 +14,7 @@ from models.interface import SegmentationModel
 from models.weights.probe import check_probe, probe
 from models.weights.reading import tensors_of
 from segbench.core.cards import format_cards
-from segbench.core.errors import Problem, input_error, raise_problems, suggestion
+from segbench.core.errors import InputError, Problem, input_error, raise_problems, suggestion
 
 SHARED_PREFIXES = ("encoder.", "decoder.")
 UP_SAMPLING = "decoder.up."
@@ -83,7 +83,8 @@ def transfer_weights(
         raise_problems(_strict_problems(wanted, chosen, own, state, card=card, where=where))
     fraction, handed_over = _fraction(target, chosen), _fraction(target, wanted)
     least = card["minimum_fraction"] if minimum_fraction is None else minimum_fraction
-    _check_fraction(fraction / handed_over if handed_over else 0.0, len(chosen), least, where=where)
+    share = fraction / handed_over if handed_over else 0.0
+    _check_fraction(share, len(chosen), least, hindered=_hindered(wanted, chosen, reasons), where=where)
     answer = probe(target, chosen, where)
     if expected_probe is not None:
         check_probe(answer, expected_probe, where)
@@ -123,28 +124,51 @@ def _choose(
     reasons: dict[str, str] = {}
     for name, file_name in wanted.items():
         if file_name in state:
-            tensor, reason = _fitted(name, state[file_name], own[name].shape, stems)
+            tensor, reason = _fitted(name, state[file_name], own[name], stems)
             chosen |= {} if tensor is None else {name: tensor}
             reasons |= {} if reason is None else {name: reason}
     return chosen, reasons
 
 
-def _fitted(name: str, tensor: Tensor, shape: torch.Size, stems: Mapping[str, str]) -> tuple[Tensor | None, str | None]:
+def _fitted(name: str, tensor: Tensor, own: Tensor, stems: Mapping[str, str]) -> tuple[Tensor | None, str | None]:
     """Return the tensor in the target's shape or None, and what was changed or hinders it."""
+    shape = own.shape
+    if _holds_no_floats(tensor, own):
+        return None, f"{_kind(tensor)} in the source, floats here"
     if tensor.shape == shape:
         return tensor, None
     if tensor.ndim == len(shape) > 1:
         if name.startswith(UP_SAMPLING) and tensor.shape[0] > shape[0] and tensor.shape[1:] == shape[1:]:
             return tensor[: shape[0]], f"{shape[0]} of its {tensor.shape[0]} inputs taken"
-        if stems.get(name) == "repeated" and tensor.shape[1] == 1 and _other_inputs(tensor, shape):
+        if stems.get(name) == "repeated" and tensor.shape[1] == 1 and _other_inputs(tensor, own):
             repeated = tensor.repeat(1, shape[1], *[1] * (tensor.ndim - 2)) / shape[1]
             return repeated, f"its one input repeated for {shape[1]} channels and divided by {shape[1]}"
     return None, f"shape {list(tensor.shape)} in the source, {list(shape)} here"
 
 
-def _other_inputs(tensor: Tensor, shape: Sequence[int]) -> bool:
+def _other_inputs(tensor: Tensor, own: Tensor) -> bool:
     """Tell whether a weight differs in its number of input channels only."""
-    return tensor.ndim == len(shape) and [*tensor.shape[:1], *tensor.shape[2:]] == [*shape[:1], *shape[2:]]
+    same_sides = [*tensor.shape[:1], *tensor.shape[2:]] == [*own.shape[:1], *own.shape[2:]]
+    return tensor.ndim == own.ndim and same_sides and not _holds_no_floats(tensor, own)
+
+
+def _holds_no_floats(tensor: Tensor, own: Tensor) -> bool:
+    """Tell whether whole numbers, such as packed weights without their scale, stand where the target has floats."""
+    return own.is_floating_point() and not tensor.is_floating_point()
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _strict_problem(where: str, file_name: str, tensor: Tensor | None, own: Tensor, fix: str) -> Problem:
+    expected = f"shape {tuple(own.shape)}"
+    if tensor is None:
+        return Problem(where, f"no {file_name}", expected, fix)
+    found = f"tensor {file_name} of shape {tuple(tensor.shape)}"
+    if _holds_no_floats(tensor, own):
+        return Problem(where, f"{found} and type {_kind(tensor)}", f"{expected} of floats", fix)
+    return Problem(where, found, expected, fix)
 
 
 def _strict_problems(
@@ -161,16 +185,11 @@ def _strict_problems(
         (name, file_name)
         for name, file_name in wanted.items()
         if name not in chosen
-        and not (name in card["stems"] and file_name in state and _other_inputs(state[file_name], own[name].shape))
+        and not (name in card["stems"] and file_name in state and _other_inputs(state[file_name], own[name]))
     ]
     fix = f"use a checkpoint of {card['title']}, and its network size in the section network"
     problems = [
-        Problem(
-            where,
-            f"tensor {file_name} of shape {tuple(state[file_name].shape)}" if file_name in state else f"no {file_name}",
-            f"shape {tuple(own[name].shape)}",
-            fix,
-        )
+        _strict_problem(where, file_name, state.get(file_name), own[name], fix)
         for name, file_name in lost[:SHOWN_PROBLEMS]
     ]
     if len(lost) > SHOWN_PROBLEMS:
@@ -185,17 +204,26 @@ def _fraction(target: SegmentationModel, names: Iterable[str]) -> float:
     return sum(sizes.get(name, 0) for name in names) / sum(sizes.values())
 
 
-def _check_fraction(fraction: float, count: int, minimum: float, *, where: str) -> None:
+def _hindered(wanted: Mapping[str, str], chosen: Mapping[str, Tensor], reasons: Mapping[str, str]) -> list[str]:
+    """Return for each tensor of the source that does not fit its name there and why."""
+    return [f"tensor {wanted[name]}: {reason}" for name, reason in reasons.items() if name not in chosen]
+
+
+def _check_fraction(fraction: float, count: int, minimum: float, *, hindered: Sequence[str], where: str) -> None:
+    """Raise InputError when too little of the source fits; the first tensors that do not fit are named."""
     if fraction < minimum or not count:
-        raise input_error(
-            where,
-            found=f"{100 * fraction:.1f} % of the parameters that the source hands over match ({count} tensors)",
-            expected=f"at least {100 * minimum:.0f} %",
-            fix="use weights of the same network and size, state their format, or lower minimum_fraction",
-        )
+        fix = "use weights of the same network and size, state their format, or lower minimum_fraction"
+        found = f"{100 * fraction:.1f} % of the parameters that the source hands over match ({count} tensors)"
+        problems = [Problem(where, found, f"at least {100 * minimum:.0f} %", fix)]
+        problems += [Problem(where, item, "what this network has", fix) for item in hindered[:SHOWN_PROBLEMS]]
+        raise InputError(problems)
 
 
 def _unused(state: Mapping[str, Tensor], used: Iterable[str]) -> list[str]:
-    """Return the tensors of the source that were not taken under any of their names."""
-    places = {state[name].data_ptr() for name in used}
-    return sorted(name for name, tensor in state.items() if tensor.data_ptr() not in places)
+    """Return the tensors of the source that were not taken under any of their names; a part of one is another one."""
+
+    def place(tensor: Tensor) -> tuple:
+        return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+
+    places = {place(state[name]) for name in used}
+    return sorted(name for name, tensor in state.items() if place(tensor) not in places)

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from segbench.training.initialise import checked_sha256
 
     prefixes = _prefixes(args.format, args.model)
-    raise_problems(count_problems(channels=(args.channels, 1)))
+    raise_problems([*count_problems(channels=(args.channels, 1)), *_out_problems(args.out)])
     digest = checked_sha256(args.file, args.sha256)
     spec, options = _network(args.config, args.model)
     stated = format_cards()[args.format]["axes"]
@@ -61,10 +61,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _names_problem(file: Path, state: Mapping[str, object], error: InputError) -> list[Problem]:
-    """Return a problem that shows names of the file where no other problem does; none when one does."""
+def _out_problems(out: Path | None) -> list[Problem]:
+    """Return a problem where the name of the file to write asks for another form than that of torch.save."""
+    from models.weights.reading import SAFETENSORS
     from segbench.core.errors import Problem
 
+    if out is None or out.suffix.lower() != SAFETENSORS:
+        return []
+    return [Problem("--out", str(out), "a name for a file of torch.save", "name it .pt: safetensors is only read")]
+
+
+def _names_problem(file: Path, state: Mapping[str, object], error: InputError) -> list[Problem]:
+    """Return a problem that shows names of the file; none where another problem does, or the names are right."""
+    from segbench.core.errors import Problem
+
+    if any("probe" in problem.found for problem in error.problems):  # its tensors were taken: they have their names
+        return []
     if any(name in problem.found for problem in error.problems for name in state):
         return []
     shown = ", ".join(list(state)[:SHOWN_NAMES])

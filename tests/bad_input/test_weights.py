@@ -75,6 +75,14 @@ FILES = {
         "of shape (8, 2, 3, 3, 3); expected shape (8, 1, 3, 3, 3)",
     ),
     "wider": (write(plain_unet(base=16)), "tensors missing or of another shape"),
+    "whole numbers": (
+        write(corrupted(lambda state: state.update({STEM: state[STEM].to(torch.int8)}))),
+        "tensor down_tr64.ops.0.conv1.weight of shape (8, 1, 3, 3, 3) and type int8; expected shape (8, 1, 3, 3, 3) of",
+    ),
+    "two tensors of one name": (
+        write(corrupted(lambda state: state.update({f"module._orig_mod.{STEM[7:]}": state[STEM] + 1}))),
+        "which differ and both stand for down_tr64.ops.0.conv1.weight",
+    ),
 }
 
 
@@ -112,6 +120,17 @@ def test_a_bad_file_is_named_in_one_line(kind, here, capsys):
     assert {path.name for path in folder.iterdir()} <= {"config.yaml", "weights.pt"}
 
 
+def test_names_that_are_right_are_not_called_wrong(here, capsys):
+    folder = here()
+    checkpoint = genesis()
+    for tensor in checkpoint["state_dict"].values():
+        tensor.zero_()
+    torch.save(checkpoint, folder / "weights.pt")
+    assert main(IMPORT) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("weights.pt: found one logit for every voxel of the probe")
+
+
 def test_a_wrong_checksum_is_named(here, capsys):
     torch.save(genesis(), here() / "weights.pt")
     assert main([*IMPORT, "--sha256", "0" * 64]) == 2
@@ -126,6 +145,7 @@ def test_a_wrong_checksum_is_named(here, capsys):
         (["--model", "empty"], "a control has no weights"),
         (["--channels", "0"], "expected at least 1"),
         (["--channels", "2"], "a task it supports"),
+        (["--out", "out.safetensors"], "--out: found out.safetensors; expected a name for a file of torch.save"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(arguments, words, here, capsys):

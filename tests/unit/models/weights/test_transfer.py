@@ -1,5 +1,7 @@
 """Weights reach the downstream network from every universal model, with a true report, or not at all."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -115,3 +117,29 @@ def test_the_minimum_fraction_is_of_what_the_prefixes_name():
 def test_what_is_no_source_is_refused(state, source_format, message):
     with pytest.raises(InputError, match=message):
         transfer_weights(state, downstream(), source_format=source_format)
+
+
+def test_tensors_of_another_size_are_named_where_too_little_matches():
+    wide = downstream(seed=5, spec=replace(SPEC, base_features=2 * SPEC.base_features)).state_dict()
+    with pytest.raises(InputError, match=r"tensor encoder\.stem\.conv\.channels_1\.weight: shape .* in the source"):
+        transfer_weights(wide, downstream())
+
+
+def test_whole_numbers_are_not_taken_for_weights():
+    state = downstream(seed=5).state_dict()
+    name = "encoder.stages.0.0.conv.weight"
+    state[name] = (100 * state[name]).to(torch.int8)
+    model = downstream()
+    report = transfer_weights(state, model)
+    assert name in report.missing
+    assert name in report.unused
+    assert report.reasons[name] == "int8 in the source, floats here"
+
+
+def test_a_part_of_a_tensor_that_was_taken_is_unused():
+    state = downstream(seed=5).state_dict()
+    name = "encoder.stages.0.0.conv.weight"
+    state |= {"part": state[name][:1], "alias": state[name]}
+    report = transfer_weights(state, downstream())
+    assert "part" in report.unused
+    assert "alias" not in report.unused
