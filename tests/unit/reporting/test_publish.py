@@ -83,3 +83,29 @@ def test_a_run_that_does_not_exist_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["publish", "absent"]) == 2
     assert "results/absent/scores.csv: found no file" in capsys.readouterr().err
+
+
+def test_a_report_of_the_former_config_is_not_published(world, monkeypatch, capsys):
+    monkeypatch.chdir(world)
+    config = Path("results/toy/config.json")
+    config.write_text('{"run": "toy"}')
+    try:
+        assert main(["publish", "toy"]) == 2
+    finally:
+        config.unlink()
+    expected = "results/toy/config.json: found another config; expected that of results/toy/run.json; run the workflow"
+    assert expected in capsys.readouterr().err
+
+
+def test_the_copy_of_a_report_that_is_read_only_can_be_replaced(world, monkeypatch):
+    monkeypatch.chdir(world)
+    files = [REPORT, *REPORT.rglob("*")]
+    modes = [path.stat().st_mode for path in files]
+    try:
+        for path in files:
+            path.chmod(path.stat().st_mode & ~0o222)
+        assert main(["publish", "toy"]) == 0
+    finally:
+        for path, mode in zip(files, modes, strict=True):
+            path.chmod(mode)
+    assert all(path.stat().st_mode & 0o200 for path in [PUBLISHED, *PUBLISHED.rglob("*")])
