@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import pandas as pd
 
 from segbench.core.run_record import ScoredTask
-from segbench.core.vocabulary import MISSED_STATUSES
 from segbench.reporting.figures import case_values
 from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
@@ -104,8 +103,8 @@ def _structures(run: Run, table: Table, keys: list[tuple[str, str]]) -> tuple[di
     """Return (task, case) -> the structure with the worst median over methods, and -> the number of missed rows."""
     rows = run.rows[(run.rows["experiment"] == table.experiment) & (run.rows["metric"] == table.metric)]
     rows = rows[pd.MultiIndex.from_arrays([rows["model"], rows["initialisation"]]).isin(keys)]
-    missed = rows[rows["status"].isin(MISSED_STATUSES)].groupby(["task", "case"]).size().to_dict()
     scored = apply_handling(rows, run.record.missing_masks)
+    missed = scored[scored["not_found"]].groupby(["task", "case"]).size().to_dict()
     medians = scored[scored["counted"]].groupby(["task", "case", "structure"], sort=True)["scored"].median()
     ordered = (medians * direction(table.metric)).reset_index().sort_values("scored", ascending=False, kind="stable")
     first = ordered.groupby(["task", "case"], sort=True).first()

@@ -10,14 +10,14 @@ from segbench.reporting.metrics import about
 from segbench.reporting.run import Run
 from segbench.reporting.sections import SmallTable
 
-HEAD = ["Method", "Expected rows", "Dice 0", "Missed structure", "Failed or no file", "Without a value", "Skipped"]
+HEAD = ["Method", "Expected rows", "Dice 0", "Without a mask", "Failed or no file", "Without a value", "Skipped"]
 
 
 def failure_frame(run: Run, experiment: str, metric: str) -> pd.DataFrame:
     """Return one row per method of an experiment: how many of its rows of a metric are zero or without a value.
 
     Columns: model, initialisation, title, expected, zero (a value of 0, which is the worst only where higher is
-    better), missed (the prediction is empty, missing or failed although the reference is not empty), failed (no
+    better), without_mask (the prediction is empty, missing or failed although the reference is not), failed (no
     prediction), without_value (rows whose value is blank, without skipped ones and without those where prediction and
     reference are both empty, which is right), skipped, zero_or_empty (rows that are zero or without a value).
     """
@@ -34,7 +34,7 @@ def failure_frame(run: Run, experiment: str, metric: str) -> pd.DataFrame:
                 "title": method.title,
                 "expected": len(own),
                 "zero": int((value == 0).sum()),
-                "missed": int(status.isin(MISSED_STATUSES).sum()),
+                "without_mask": int(status.isin(MISSED_STATUSES).sum()),
                 "failed": int(status.isin(WITHOUT_MASK_STATUSES).sum()),
                 "without_value": int(blank.sum()),
                 "skipped": int((status == "skipped").sum()),
@@ -53,8 +53,8 @@ def failure_sentence(run: Run, frame: pd.DataFrame, metric: str) -> str:
         return ""
     return (
         f"{int(own['zero_or_empty'].sum()):,} of {expected:,} {about(metric).title} rows of trained methods are 0 or "
-        f"without a value: {int(own['missed'].sum()):,} missed structures, of which {int(own['failed'].sum()):,} "
-        f"failed or have no file; {int(own['skipped'].sum()):,} rows were skipped."
+        f"without a value: {int(own['without_mask'].sum()):,} structures without a mask, of which "
+        f"{int(own['failed'].sum()):,} failed or have no file; {int(own['skipped'].sum()):,} rows were skipped."
     )
 
 
@@ -105,15 +105,15 @@ def seen_sentences(run: Run) -> list[str]:
 
 def failure_table(run: Run, experiment: str, frame: pd.DataFrame, metric: str, csv: str) -> SmallTable:
     """Return the counts of `failure_frame`, one row per method."""
-    names = ("expected", "zero", "missed", "failed", "without_value", "skipped")
+    names = ("expected", "zero", "without_mask", "failed", "without_value", "skipped")
     rows = [[row.title, *(f"{getattr(row, name):,}" for name in names)] for row in named_rows(frame)]
     title = about(metric).title
     head = [name.replace("Dice", title) for name in HEAD]
     return SmallTable(
         f"{experiment.capitalize()} scores that are 0 or missing",
-        f"{run.data_word(experiment)}Rows of {title}: one per case, structure and seed. A missed structure is in the "
-        "reference, and the prediction of it is empty, has no file or failed. Without a value: blank in scores.csv; "
-        "the legend of the table says what such a row counts as.",
+        f"{run.data_word(experiment)}Rows of {title}: one per case, structure and seed. Without a mask: the "
+        "structure is in the reference, and the prediction of it is empty, has no file or failed. Without a value: "
+        "blank in scores.csv; the legend of the table says what such a row counts as.",
         head,
         rows,
         csv,

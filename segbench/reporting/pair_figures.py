@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from segbench.core.vocabulary import MISSED_STATUSES
 from segbench.reporting.csv_text import file_stem
 from segbench.reporting.figures import DECIDED, headline
 from segbench.reporting.frames import named_rows
@@ -83,7 +82,6 @@ def pair_values(run: Run, table: Table, method: Method, reference: Method) -> pd
         missing masks as in the table; method_missed and reference_missed: the structure was missed with every seed.
     """
     rows = run.counted_rows(table.experiment, table.metric)
-    rows = rows.assign(not_found=rows["status"].isin(MISSED_STATUSES))
     factor, sides = factor_of(table.metric), []
     for name, chosen in (("method", method), ("reference", reference)):
         own = rows[(rows["model"] == chosen.model) & (rows["initialisation"] == chosen.initialisation)]

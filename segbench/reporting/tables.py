@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from segbench.core.run_record import ScoredTask
-from segbench.core.vocabulary import MISSED_STATUSES, NOT_ANNOTATED
+from segbench.core.vocabulary import NOT_ANNOTATED
 from segbench.reporting.csv_text import file_stem, table_text
 from segbench.reporting.frames import named_rows
 from segbench.reporting.metrics import about
@@ -199,11 +199,10 @@ def build_table(run: Run, experiment: str, metric: str) -> Table:
 
 
 class _State(NamedTuple):
-    """What the rows of one cell have in common: their only status or 'mixed', a reason, and how many were missed."""
+    """What the rows of one cell have in common: their only status or 'mixed', and a reason."""
 
     status: str
     reason: str
-    missed: int
 
 
 def _states(rows: pd.DataFrame) -> dict[tuple, _State]:
@@ -214,7 +213,7 @@ def _states(rows: pd.DataFrame) -> dict[tuple, _State]:
         bad = part[part["status"].isin(("failed", "skipped", "not_defined", "prediction_missing"))]
         status = statuses[0] if len(statuses) == 1 else "mixed"
         reason = bad["reason"].iloc[0] if len(bad) else ""
-        states[key] = _State(status, reason, int(part["status"].isin(MISSED_STATUSES).sum()))
+        states[key] = _State(status, reason)
     return states
 
 
@@ -235,7 +234,7 @@ def _cell(found, states: dict) -> Cell:
         n_scored=found.n_scored,
         n_expected=found.n_expected,
         n_failed=found.n_failed,
-        n_missed=own.missed,
+        n_missed=found.n_missed,
         n_patients=found.n_patients,
         n_seeds=found.n_seeds,
         reason=own.reason,

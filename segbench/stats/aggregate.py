@@ -295,7 +295,7 @@ def _counts(part: pd.DataFrame, confidence: float) -> dict[str, float]:
         "n_expected": len(part),
         "n_failed": int(part["status"].isin(WITHOUT_MASK_STATUSES).sum()),
         "n_skipped": int((part["status"] == "skipped").sum()),
-        "n_missed": int(counted["missed"].sum()),
+        "n_missed": int(part["not_found"].sum()),
         "all_missed": bool(len(counted) and counted["missed"].all()),
         "n_folds": counted["fold"].nunique(),
         "n_patients": patients,

@@ -93,10 +93,11 @@ def scale_of(
 
 
 def apply_handling(rows: pd.DataFrame, missing_masks: Mapping[str, Handling] | None = None) -> pd.DataFrame:
-    """Return a copy of the rows with `scored`, `counted` and `missed`.
+    """Return a copy of the rows with `scored`, `counted`, `missed` and `not_found`.
 
-    scored is the number that enters means (NaN where the row does not count), counted tells whether there is one, and
-    missed whether it is the value of a missed structure. `not_defined` and `skipped` rows never count. Where a row
+    scored is the number that enters means (NaN where the row does not count), counted tells whether there is one,
+    missed whether it is the worst value, and not_found whether a structure of the reference was missed: it has no mask,
+    or the worst value. `not_defined` and `skipped` rows never count. Where a row
     cannot have a right value ('not defined', or a missed structure without an own value), no row of its cell counts: n
     is never smaller because of a failure.
     Empty input gives empty output.
@@ -137,6 +138,7 @@ def apply_handling(rows: pd.DataFrame, missing_masks: Mapping[str, Handling] | N
     rows["scored"] = scored
     rows["counted"] = scored.notna()
     rows["missed"] = missed
+    rows["not_found"] = rows["status"].isin(MISSED_STATUSES) | (missed & (rows["status"] != "reference_empty"))
     return rows
 
 

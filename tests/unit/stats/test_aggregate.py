@@ -53,6 +53,30 @@ def test_distance_penalty_and_published_sentinels():
     assert scored.to_dict() == {"hd95": 300.0, "uniseg_hd95": 998.0, "dodnet_hd95": 373.12866}
 
 
+@pytest.mark.parametrize(
+    ("row", "not_found"),
+    [
+        ({"value": 0.4}, False),
+        ({"value": 0.0}, True),
+        ({"value": np.nan, "status": "prediction_empty"}, True),
+        ({"value": np.nan, "status": "failed"}, True),
+        ({"value": np.nan, "status": "reference_empty"}, False),
+        ({"value": np.nan, "status": "both_empty"}, False),
+        ({"value": np.nan, "status": "skipped"}, False),
+        ({"value": 0.0, "metric": "hd95"}, False),
+        ({"value": np.nan, "metric": "hd95", "status": "prediction_missing"}, True),
+        ({"value": np.nan, "metric": "hd95", "status": "reference_empty"}, False),
+    ],
+)
+@pytest.mark.parametrize("rule", [None, "exclude"])
+def test_a_missed_structure_is_one_of_the_reference_without_a_mask_or_with_the_worst_value(row, not_found, rule):
+    rows = table(row, {"case": "d", "value": 0.5, "metric": row.get("metric", "dice")})
+    metric, status = rows["metric"][0], rows["status"][0]
+    handling = {metric: {status: rule}} if rule and status not in ("ok", "skipped") else None
+    assert apply_handling(rows, handling)["not_found"].tolist() == [not_found, False]
+    assert cell(rows, metric=metric, missing_masks=handling)["n_missed"] == not_found
+
+
 def test_a_missing_distance_is_the_diagonal_of_its_own_image():
     rows = table(
         {"metric": "hd95", "value": 250.0},
