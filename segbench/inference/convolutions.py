@@ -136,15 +136,22 @@ def _gradients(
     return found
 
 
-class _ConvolutionOfOne(torch.autograd.Function):
+class _Convolution(torch.autograd.Function):
+    """A convolution without groups or dilation, whose gradients are computed from its input and weights."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x_BIZYX, weight_OIZYX, _, ctx.stride_zyx, ctx.padding_zyx = inputs
+        ctx.save_for_backward(x_BIZYX, weight_OIZYX)
+
+
+class _ConvolutionOfOne(_Convolution):
     """A convolution of a batch of one, whose gradients see the halves of the volume along z as a batch of two."""
 
     @staticmethod
     def forward(
-        ctx: Any, x_BIZYX: Tensor, weight_OIZYX: Tensor, bias_O: Tensor | None, stride_zyx: Triple, padding_zyx: Triple
+        x_BIZYX: Tensor, weight_OIZYX: Tensor, bias_O: Tensor | None, stride_zyx: Triple, padding_zyx: Triple
     ) -> Tensor:
-        ctx.save_for_backward(x_BIZYX, weight_OIZYX)
-        ctx.stride_zyx, ctx.padding_zyx = stride_zyx, padding_zyx
         others = bias_O, padding_zyx, stride_zyx, (1, 1, 1), 1
         return torch.ops.aten.mkldnn_convolution(x_BIZYX, weight_OIZYX, *others)
 
@@ -176,15 +183,13 @@ class _ConvolutionOfOne(torch.autograd.Function):
         return of_x, of_weight, of_bias, None, None
 
 
-class _PaddedWeightGradient(torch.autograd.Function):
+class _PaddedWeightGradient(_Convolution):
     """A convolution whose weight gradient sees zeros along z as part of the input."""
 
     @staticmethod
     def forward(
-        ctx: Any, x_BIZYX: Tensor, weight_OIZYX: Tensor, bias_O: Tensor | None, stride_zyx: Triple, padding_zyx: Triple
+        x_BIZYX: Tensor, weight_OIZYX: Tensor, bias_O: Tensor | None, stride_zyx: Triple, padding_zyx: Triple
     ) -> Tensor:
-        ctx.save_for_backward(x_BIZYX, weight_OIZYX)
-        ctx.stride_zyx, ctx.padding_zyx = stride_zyx, padding_zyx
         return functional.conv3d(x_BIZYX, weight_OIZYX, bias_O, stride_zyx, padding_zyx)
 
     @staticmethod
