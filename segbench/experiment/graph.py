@@ -37,6 +37,7 @@ from segbench.experiment.weights import weights_part
 __all__ = ["Run", "forget_owner", "write_owner"]
 TORCH_VARIABLE = "SEGBENCH_TORCH"
 TORCH_BUILDS = {"cpu": "segbench-cpu.yaml", "cuda": "segbench.yaml"}
+DEFAULT_JOBS_PER_SECOND = (100, 1)
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 PHANTOM_CODE = ("segbench/data/phantoms/world.py",)
 INGEST_CODE = ("segbench/data/ingest.py", "segbench/data/checks.py")
@@ -75,6 +76,16 @@ def bound_device_jobs(workflow: Any) -> None:
     count = jobs_at_a_time() if is_local and "gpu" not in workflow.global_resources else None
     if count:
         workflow.register_resource("gpu", count)
+
+
+def look_for_jobs_when_one_ends(workflow: Any) -> None:
+    """Keep Snakemake from looking for jobs once a second more for every job that has ended (snakemake/snakemake#3744).
+
+    Its limit of 100 new jobs a second does that, which no run here reaches; a limit that was asked for stays.
+    """
+    limit = workflow.scheduler.job_rate_limiter
+    if limit is not None and (limit.max_jobs, limit.timespan) == DEFAULT_JOBS_PER_SECOND:
+        workflow.scheduler.job_rate_limiter = None
 
 
 def literal(path: Path | str) -> str:
