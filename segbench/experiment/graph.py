@@ -34,7 +34,7 @@ from segbench.experiment.preprocessed_index import read_index
 from segbench.experiment.source_files import generation
 from segbench.experiment.weights import weights_part
 
-__all__ = ["Run", "forget_owner", "write_owner"]
+__all__ = ["Run", "forget_owner"]
 TORCH_VARIABLE = "SEGBENCH_TORCH"
 TORCH_BUILDS = {"cpu": "segbench-cpu.yaml", "cuda": "segbench.yaml"}
 DEFAULT_JOBS_PER_SECOND = (100, 1)
@@ -149,6 +149,11 @@ class Run:
     def evaluation_ids(self) -> list[str]:
         """Ids of all evaluations."""
         return [name for name, job in self.job_of.items() if not job.self_supervised]
+
+    def write_owner_and_config(self) -> None:
+        """Write who owns the lock, and the config, before the first job starts."""
+        write_owner(self.config.run)
+        self.write_config()
 
     def write_config(self) -> None:
         """Write the resolved config that every job reads, before the first job starts.
