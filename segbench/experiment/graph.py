@@ -38,6 +38,7 @@ __all__ = ["Run", "forget_owner"]
 TORCH_VARIABLE = "SEGBENCH_TORCH"
 TORCH_BUILDS = {"cpu": "segbench-cpu.yaml", "cuda": "segbench.yaml"}
 DEFAULT_JOBS_PER_SECOND = (100, 1)
+"""Jobs, and seconds, of the limit that Snakemake sets itself."""
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 PHANTOM_CODE = ("segbench/data/phantoms/world.py",)
 INGEST_CODE = ("segbench/data/ingest.py", "segbench/data/checks.py")

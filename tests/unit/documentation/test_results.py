@@ -60,7 +60,6 @@ def test_the_numbers_are_those_of_the_report(title, file, tasks):
     ],
 )
 def test_the_differences_are_those_of_the_report(title, file, task):
-    """A fourth column, of the same trainings on other hardware, is that of a report in git's history."""
     pairs = pd.read_csv(REPORTS / file)
     pairs = pairs[pairs["task"] == task].set_index(["method_a", "method_b"])
     stated = rows_below(title)
@@ -70,7 +69,7 @@ def test_the_differences_are_those_of_the_report(title, file, task):
         sign, row = (1, pairs.loc[(a, b)]) if (a, b) in pairs.index else (-1, pairs.loc[(b, a)])
         low, high = sorted((sign * row["low"], sign * row["high"]))
         better = {"a": "better", "b": "worse"} if sign > 0 else {"a": "worse", "b": "better"}
-        assert cells[:3] == [
+        assert cells == [
             f"{100 * sign * row['difference']:+.1f}",
             f"{100 * low:+.1f} to {100 * high:+.1f}",
             better.get(row["better"], "undecided"),
